@@ -1,0 +1,98 @@
+"""The two ways to say no: a wrong specification, and a question without a feasible answer."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+__all__ = ["Fault", "InfeasibleError", "SpecError", "nearest_name"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong in one place: where, what, and what to write instead.
+
+    `file` and `field` are empty and `line` is None where they do not apply (an argument of a call has no file).
+    """
+
+    file: str
+    line: int | None
+    field: str
+    problem: str
+    remedy: str = ""
+    nearest: str | None = None
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        sentences = [self.problem, self.remedy, f"Did you mean {self.nearest!r}?" if self.nearest else ""]
+        text = " ".join(_as_sentence(sentence) for sentence in sentences if sentence)
+        return ": ".join(part for part in (place, self.field, text) if part)
+
+
+class SpecError(ValueError):
+    """A file, name or argument that cannot be accepted; `faults` lists everything wrong with it at once."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(self.faults)
+
+    def __str__(self) -> str:
+        return "\n".join(str(fault) for fault in self.faults)
+
+    @classmethod
+    def single(
+        cls,
+        file: str,
+        field: str,
+        problem: str,
+        remedy: str = "",
+        nearest: str | None = None,
+        line: int | None = None,
+    ) -> SpecError:
+        """Return the error for exactly one fault."""
+        return cls([Fault(file, line, field, problem, remedy, nearest)])
+
+    def located(self, file: str, line: int | None, field: str) -> SpecError:
+        """Return the same refusal with the place filled in where a fault does not know its own."""
+        return SpecError(
+            replace(
+                fault,
+                file=fault.file or file,
+                line=fault.line if fault.line is not None else line,
+                field=fault.field or field,
+            )
+            for fault in self.faults
+        )
+
+
+class InfeasibleError(Exception):
+    """A well-formed question that no configuration satisfies.
+
+    `counts` says how many configurations fell for each reason, `nearest_miss` describes the one that came closest.
+    """
+
+    def __init__(self, counts: Mapping[str, int], nearest_miss: str) -> None:
+        self.counts = dict(counts)
+        self.nearest_miss = nearest_miss
+        super().__init__(self.counts, nearest_miss)
+
+    def __str__(self) -> str:
+        fallen = ", ".join(f"{reason}: {count}" for reason, count in self.counts.items() if count)
+        text = "no configuration is feasible" + (f" ({fallen})" if fallen else "")
+        return f"{text}. {_as_sentence(f'Nearest miss: {self.nearest_miss}')}" if self.nearest_miss else f"{text}."
+
+
+def nearest_name(word: str, known: Iterable[str]) -> str | None:
+    """Return the known name that `word` most likely meant, or None; case and the signs - _ . do not count."""
+    folded = {_fold(name): name for name in known}
+    close = difflib.get_close_matches(_fold(word[:100]), list(folded), n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
+
+
+def _fold(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-").replace(" ", "-")
+
+
+def _as_sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else text + "."

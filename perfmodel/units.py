@@ -1,0 +1,223 @@
+"""Numbers with units as people write them, to SI floats and back."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from perfmodel.errors import SpecError, nearest_name
+
+__all__ = [
+    "DIMENSIONS",
+    "SI_UNIT",
+    "format_bytes",
+    "format_quantity",
+    "format_rate",
+    "format_seconds",
+    "parse_count",
+    "parse_list",
+    "parse_quantity",
+]
+
+_DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+_BYTES = {f"{prefix}B": factor for prefix, factor in _DECIMAL.items()} | {
+    "KB": 1e3, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
+}  # fmt: skip
+_BITS = {f"{prefix}{bit}": factor / 8 for prefix, factor in _DECIMAL.items() if prefix for bit in ("b", "bit")}
+
+#: Accepted units of every dimension, with their factor to the SI unit. Case counts: GB/s is eight times Gb/s.
+DIMENSIONS: Mapping[str, Mapping[str, float]] = {
+    "bytes": _BYTES,
+    "bytes_per_s": {f"{unit}/s": factor for unit, factor in (_BYTES | _BITS).items()},
+    "flops": {
+        f"{prefix}{unit}": factor
+        for prefix, factor in _DECIMAL.items()
+        if prefix in ("", "G", "T", "P")
+        for unit in ("FLOPS", "FLOP/s", "OPS", "OP/s")
+    },
+    "seconds": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ns": 1e-9},
+    "watts": {"W": 1.0, "kW": 1e3},
+    "usd_per_hour": {"USD/h": 1.0, "USD/hour": 1.0, "$/h": 1.0},
+    "hertz": {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9},
+    "ratio": {"": 1.0, "%": 0.01},
+    "count": {"": 1.0},
+}
+
+#: The unit in which every dimension is kept inside.
+SI_UNIT: Mapping[str, str] = {
+    "bytes": "B", "bytes_per_s": "B/s", "flops": "FLOP/s", "seconds": "s", "watts": "W",
+    "usd_per_hour": "USD/h", "hertz": "Hz", "ratio": "", "count": "",
+}  # fmt: skip
+
+_EXAMPLE = {
+    "bytes": "80 GiB", "bytes_per_s": "2039 GB/s", "flops": "312 TFLOPS", "seconds": "5.2 us", "watts": "400 W",
+    "usd_per_hour": "1.5 USD/h", "hertz": "1.41 GHz", "ratio": "0.85", "count": "108",
+}  # fmt: skip
+
+_NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_QUANTITY = re.compile(rf"\s*({_NUMBER})\s*(\S*)\s*", re.ASCII)
+_COUNT = re.compile(rf"\s*({_NUMBER})\s*([kKmMgG]?)\s*", re.ASCII)
+_COUNT_SUFFIX = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
+_LONGEST_TEXT = 100
+_LONGEST_LIST = 100_000
+_LARGEST_COUNT = 10**15
+
+
+def parse_quantity(text: str | float, dimension: str) -> float:
+    """Return the SI value of a number with its unit, such as "2039 GB/s" for the dimension bytes_per_s.
+
+    A bare number is accepted for the dimensions ratio and count only. Raises SpecError on a missing, unknown or
+    foreign unit and on anything that is not a finite number.
+    """
+    units = DIMENSIONS[dimension]
+    example = f"Write a number and a unit, for example {_EXAMPLE[dimension]}"
+    if "" in units:
+        example = f"Write a plain number, for example {_EXAMPLE[dimension]}"
+    if isinstance(text, bool) or not isinstance(text, (str, int, float)):
+        raise _refusal(dimension, f"found {_shown(text)}, not a number", example)
+    if isinstance(text, str):
+        match = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST_TEXT else None
+        if match is None:
+            raise _refusal(dimension, f"found {_shown(text)}, not a number with a unit", example)
+        number, unit = float(match[1]), match[2]
+    else:
+        number, unit = _as_float(text), ""
+    if unit not in units:
+        raise _unit_refusal(text, unit, dimension, example)
+    value = number * units[unit]
+    if not math.isfinite(value):
+        raise _refusal(dimension, f"found {_shown(text)}, not a finite number", example)
+    return value
+
+
+def parse_count(text: str | int) -> int:
+    """Return a whole number of tokens, requests or GPUs: "32k" is 32000, "32K" is 32768, "1m" and "1M" likewise.
+
+    Raises SpecError on negative, fractional and absurdly large counts (above 1e15).
+    """
+    remedy = "Write a whole number such as 64, 32k (32000) or 32K (32768)"
+    match = _COUNT.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST_TEXT else None
+    if isinstance(text, int) and not isinstance(text, bool):
+        exact = float(text) if abs(text) <= _LARGEST_COUNT else math.inf
+    elif match is not None:
+        exact = float(match[1]) * _COUNT_SUFFIX[match[2]]
+    else:
+        raise SpecError.single("", "", f"found {_shown(text)}, not a whole number", remedy)
+    if not 0 <= exact <= _LARGEST_COUNT:
+        raise SpecError.single("", "", f"found {_shown(text)}, allowed are counts from 0 to 1e15", remedy)
+    if exact != int(exact):
+        raise SpecError.single("", "", f"found {_shown(text)}, which is not whole", remedy)
+    return int(exact)
+
+
+def parse_list(text: str) -> list[int]:
+    """Return the counts named by "1,8,64", by an inclusive range "16:256:16" or by a doubling range "16:256:x2".
+
+    Parts may be mixed ("1,4:16:4"); the order is kept and repeated counts are dropped. Raises SpecError.
+    """
+    counts: dict[int, None] = {}
+    for part in text.split(","):
+        counts.update(dict.fromkeys(_expand(part)))
+        if len(counts) > _LONGEST_LIST:
+            raise SpecError.single("", "", f"{_shown(text)} names more than {_LONGEST_LIST} values", "Use a wider step")
+    return list(counts)
+
+
+def _expand(part: str) -> list[int]:
+    if ":" not in part:
+        return [parse_count(part)]
+    ends = part.split(":")
+    remedy = "Write first:last:step such as 16:256:16, or first:last:x2 to multiply"
+    if len(ends) != 3:
+        raise SpecError.single("", "", f"found {_shown(part)}, a range without a step", remedy)
+    first, last = parse_count(ends[0]), parse_count(ends[1])
+    step = ends[2].strip()
+    if last < first:
+        raise SpecError.single("", "", f"found {_shown(part)}, which ends before it starts", remedy)
+    if not step.startswith("x"):
+        stride = parse_count(step)
+        if stride < 1 or (last - first) // stride >= _LONGEST_LIST:
+            raise SpecError.single("", "", f"found step {_shown(step)}, none or far too many values", remedy)
+        return list(range(first, last + 1, stride))
+    ratio = parse_count(step[1:])
+    if ratio < 2 or first < 1:
+        raise SpecError.single("", "", f"found {_shown(part)}, which never ends", remedy)
+    values = []
+    while first <= last:
+        values.append(first)
+        first *= ratio
+    return values
+
+
+def format_quantity(value: float, dimension: str) -> str:
+    """Return an SI value as text that `parse_quantity` reads back, in the prefix that suits its size."""
+    if dimension in ("ratio", "count"):
+        return f"{value:.6g}"
+    ladder = _LADDERS[dimension]
+    unit = next((unit for unit in ladder if abs(value) >= DIMENSIONS[dimension][unit]), ladder[-1])
+    return f"{value / DIMENSIONS[dimension][unit]:.6g} {unit}"
+
+
+def format_seconds(value: float) -> str:
+    """Return a time [s] for people, such as "12.3 ms"."""
+    return _scaled(value, "seconds")
+
+
+def format_bytes(value: float) -> str:
+    """Return a memory size [B] for people in binary units, such as "74.5 GiB"."""
+    return _scaled(value, "bytes")
+
+
+def format_rate(value: float, dimension: str = "bytes_per_s") -> str:
+    """Return a bandwidth [B/s] or, with dimension "flops", a compute rate for people, such as "2.04 TB/s"."""
+    return _scaled(value, dimension)
+
+
+_LADDERS = {
+    "bytes": ("TiB", "GiB", "MiB", "KiB", "B"),
+    "bytes_per_s": ("TB/s", "GB/s", "MB/s", "kB/s", "B/s"),
+    "flops": ("PFLOPS", "TFLOPS", "GFLOPS", "FLOPS"),
+    "seconds": ("s", "ms", "us", "ns"),
+    "watts": ("W",),
+    "usd_per_hour": ("USD/h",),
+    "hertz": ("GHz", "MHz", "kHz", "Hz"),
+}
+
+
+def _scaled(value: float, dimension: str) -> str:
+    ladder = _LADDERS[dimension]
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g} {SI_UNIT[dimension]}"
+    unit = next((unit for unit in ladder if abs(value) >= 0.9995 * DIMENSIONS[dimension][unit]), ladder[-1])
+    return f"{value / DIMENSIONS[dimension][unit]:.3g} {unit}"
+
+
+def _as_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
+def _unit_refusal(text: str | float, unit: str, dimension: str, example: str) -> SpecError:
+    allowed = ", ".join(name for name in DIMENSIONS[dimension] if name) or "none"
+    if not unit:
+        return _refusal(dimension, f"found {_shown(text)} without a unit", f"{example}; units: {allowed}")
+    foreign = [name for name, units in DIMENSIONS.items() if unit in units]
+    problem = f"found {_shown(text)}, whose unit {_shown(unit)} is " + (
+        f"one of {foreign[0]}" if foreign else "not known"
+    )
+    nearest = None if foreign else nearest_name(unit, [name for name in DIMENSIONS[dimension] if name])
+    return SpecError.single("", "", f"{problem}; expected {dimension}", f"Allowed units: {allowed}", nearest)
+
+
+def _refusal(dimension: str, problem: str, remedy: str) -> SpecError:
+    return SpecError.single("", "", f"{problem}; expected {dimension}", remedy)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**30:
+        return "an integer of more than 30 digits"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
