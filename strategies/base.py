@@ -1,0 +1,279 @@
+"""What one drafting idea has to say: counts of one draft pass, which cache entries it keeps, how well it is accepted.
+
+A strategy knows no hardware and no model: it counts tokens. Bytes, FLOPs and seconds are made of these counts elsewhere.
+All arguments of every method broadcast against each other; none branches on a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numeric = float | NDArray[np.float64]
+Drafter = Literal["self", "draft", "head", "none"]
+Weights = Literal["target", "draft", "head", "none"]
+Kind = Literal["measured", "published", "assumed"]
+
+WEIGHTS_OF: Mapping[Drafter, Weights] = MappingProxyType(
+    {"self": "target", "draft": "draft", "head": "head", "none": "none"}
+)
+POWERS_OF_TWO_BUDGETS = (128, 256, 512, 1024, 2048, 4096)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftPass:
+    """Count what ONE draft pass does for ONE sequence; all fields broadcast.
+
+    "Entry" means one token's keys and values in all layers of the model that ``weights`` names, in that model's own
+    cache dtype, before ``layer_fraction`` and ``kv_fraction`` are applied.
+
+    Attributes
+    ----------
+    weights : whose weights the pass reads: the target's, a draft model's, a head's, or none.
+    passes : forward passes per round [count]; ``gamma`` unless drafting is free or runs in parallel.
+    kv_tokens : cache entries read per pass and sequence, mean over the passes of a round [tokens].
+    layer_fraction : share of the model's layers that run [0..1]; the output layer always runs.
+    weight_fraction : bytes of weights read per pass relative to the model's dtype.
+    kv_fraction : bytes per entry read relative to the model's cache dtype.
+    selection_kv_tokens : reads per pass for choosing the entries, in equivalent entries [tokens].
+    query_tokens : tokens that enter each pass [tokens].
+    resident_kv_tokens : entries held in memory beyond the target's own cache, per sequence [tokens]; each weighs
+        ``kv_fraction`` of an entry.
+    resident_weight_fraction : bytes of weights held beyond those of the named model, relative to that model.
+    prefill_kv_tokens : one-off reads and writes at the end of the prompt, in equivalent entries [tokens].
+    host_seconds_free : the host chooses nothing between passes, so the passes can be one graph launch.
+    """
+
+    weights: Weights
+    passes: Numeric
+    kv_tokens: Numeric
+    layer_fraction: Numeric = 1.0
+    weight_fraction: Numeric = 1.0
+    kv_fraction: Numeric = 1.0
+    selection_kv_tokens: Numeric = 0.0
+    query_tokens: Numeric = 1.0
+    resident_kv_tokens: Numeric = 0.0
+    resident_weight_fraction: Numeric = 0.0
+    prefill_kv_tokens: Numeric = 0.0
+    host_seconds_free: bool = True
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with its standard deviation, where it comes from and how far to trust it."""
+
+    value: float
+    sd: float = 0.0
+    kind: Kind = "assumed"
+    source: str = ""
+
+
+EXACT = Figure(1.0, 0.0, "published", "same weights, same cache: the draft distribution is the target's")
+NOTHING = Figure(0.0, 0.0, "published", "the whole cache is read")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptanceLaw:
+    """Parameters of the default acceptance law of one strategy.
+
+    The acceptance of a drafted token is ``full * (1 - miss)``, where ``full`` is what the drafter reaches with its whole
+    cache and ``miss`` what it loses by reading ``B`` of ``S`` entries::
+
+        miss(B, S) = level * (level_budget / B)**eta * (1 - (B / S)**kappa)    for B < S, else 0
+
+    so a budget that covers the context loses nothing, and more budget never accepts less.
+
+    Attributes
+    ----------
+    first, rest : ``full`` for the first drafted token and for every later one, drafter other than a draft model.
+    level, level_budget, eta, kappa : parameters of ``miss``; ``level_budget`` in tokens.
+    levels : ``level`` where it was observed for a named target model.
+    far : acceptance of tokens that need content from outside the kept entries (the task term).
+    temperature_slope : change of logit(acceptance) per unit of sampling temperature.
+    trained_length : context that a trained head has seen [tokens]; beyond it ``beyond`` holds.
+    beyond : acceptance of every drafted token past ``trained_length``.
+    scatter : run-to-run standard deviation that remains when all parameters are known.
+    unseen : standard deviation added where the target is not among ``levels``.
+    """
+
+    first: Figure = EXACT
+    rest: Figure = EXACT
+    level: Figure = NOTHING
+    level_budget: float = 512.0
+    eta: Figure = NOTHING
+    kappa: Figure = Figure(0.8, 0.1, "published", "pooled fit of the published window points, .75 to .94")
+    levels: Mapping[str, Figure] = field(default_factory=dict)
+    far: Figure = Figure(1.0, 0.0, "assumed", "reads everything")
+    temperature_slope: Figure = Figure(
+        0.0, 0.2, "published", "same weights: TriForce .923 to .890 and SPIRe +.02 between T = 0 and T = 1.2"
+    )
+    trained_length: float = np.inf
+    beyond: Figure = EXACT
+    scatter: float = 0.02
+    unseen: float = 0.03
+
+
+Moment = Literal["position", "prompt", "pass"]
+
+
+class KVSelector(Protocol):
+    """Which entries of the cache a draft may read.
+
+    ``moment`` says when the choice is made: ``position`` (a fixed rule), ``prompt`` (once, at the end of the prompt;
+    later tokens are always kept) or ``pass`` (again in every draft pass). ``needs_scores`` says whether ``keep`` must
+    be given the importance of every entry.
+    """
+
+    @property
+    def moment(self) -> Moment: ...
+
+    @property
+    def needs_scores(self) -> bool: ...
+
+    def keep(
+        self, context_len: int, kv_budget: float, scores: NDArray[np.float64] | None = None
+    ) -> NDArray[np.int64]:
+        """Return the kept positions, ascending, within ``[0, context_len)``, most recent one always among them.
+
+        Parameters
+        ----------
+        context_len : entries in the cache [tokens].
+        kv_budget : entries that may be kept [tokens]; everything is kept where it covers the context.
+        scores : importance of every entry, shape ``[..., context_len]``; leading axes (layers, heads, sequences) are
+            chosen for separately, so the result has shape ``[..., kept]``.
+
+        Raises
+        ------
+        ValueError : scores are needed and missing, or their last axis is not ``context_len`` long.
+        """
+        ...
+
+
+@runtime_checkable
+class DraftStrategy(Protocol):
+    """One drafting idea; ``strategies/<name>.py`` exposes one object called ``strategy`` that is like this."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def summary(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def lossless(self) -> bool: ...
+
+    @property
+    def drafters(self) -> tuple[Drafter, ...]: ...
+
+    @property
+    def default_budgets(self) -> tuple[int, ...]: ...
+
+    @property
+    def default_gammas(self) -> tuple[int, ...]: ...
+
+    @property
+    def selector(self) -> KVSelector: ...
+
+    @property
+    def acceptance(self) -> AcceptanceLaw: ...
+
+    @property
+    def needs_draft_model(self) -> bool: ...
+
+    def draft_pass(
+        self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
+    ) -> DraftPass: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """The part that drafting ideas share: their label, their choices and their defaults.
+
+    ``default_budgets`` is empty where the idea has no KV budget; such a strategy is priced once, with an infinite budget.
+    """
+
+    name: str
+    summary: str
+    source: str
+    drafters: tuple[Drafter, ...]
+    acceptance: AcceptanceLaw
+    selector: KVSelector
+    default_budgets: tuple[int, ...] = ()
+    default_gammas: tuple[int, ...] = tuple(range(1, 17))
+    lossless: bool = True
+
+    @property
+    def needs_draft_model(self) -> bool:
+        """Whether nothing but a separate draft model can draft."""
+        return self.drafters == ("draft",)
+
+    def weights_of(self, drafter: Drafter | None) -> Weights:
+        """Return whose weights ``drafter`` reads; the first choice where none is named.
+
+        Raises
+        ------
+        ValueError : this strategy does not work with that drafter.
+        """
+        chosen = self.drafters[0] if drafter is None else drafter
+        if chosen not in self.drafters:
+            allowed = ", ".join(self.drafters)
+            raise ValueError(f"{self.name} cannot draft with {chosen!r}; it drafts with: {allowed}")
+        return WEIGHTS_OF[chosen]
+
+
+def drafted_so_far(gamma: Numeric) -> Numeric:
+    """Return how many earlier drafts a pass reads, mean over the ``gamma`` passes of a round [tokens].
+
+    Pass ``i`` of ``gamma`` reads the ``i - 1`` entries drafted before it on top of the kept ones: ``(gamma - 1) / 2``.
+    """
+    return np.maximum(np.subtract(gamma, 1.0), 0.0) / 2.0
+
+
+def checked_scores(
+    scores: NDArray[np.float64] | None, context_len: int, wanted: str
+) -> NDArray[np.float64]:
+    """Return the scores as floats; refuse them where they are missing or do not cover the context.
+
+    Raises
+    ------
+    ValueError : naming what the scores should be.
+    """
+    if scores is None:
+        raise ValueError(f"scores are needed: {wanted}, shape [..., {context_len}]")
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim == 0 or array.shape[-1] != context_len:
+        raise ValueError(f"scores have shape {array.shape}; their last axis must be the context, {context_len}")
+    return array
+
+
+def highest(scores: NDArray[np.float64], count: int, recent: int = 1) -> NDArray[np.int64]:
+    """Return the ``count`` best scored positions along the last axis, ascending; the last ``recent`` always among them."""
+    ranked = np.array(scores, dtype=np.float64)
+    ranked[..., ranked.shape[-1] - min(recent, count) :] = np.inf
+    best = np.argpartition(ranked, ranked.shape[-1] - count, axis=-1)[..., ranked.shape[-1] - count :]
+    return np.sort(best, axis=-1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class WholeCache:
+    """Keep every entry."""
+
+    moment: Moment = "position"
+    needs_scores: bool = False
+
+    def keep(
+        self, context_len: int, kv_budget: float = np.inf, scores: NDArray[np.float64] | None = None
+    ) -> NDArray[np.int64]:
+        """Return ``0 .. context_len - 1`` whatever the budget and the scores."""
+        return np.arange(context_len, dtype=np.int64)
+
+
+WHOLE_CACHE = WholeCache()

@@ -1,0 +1,75 @@
+"""Top-k oracle: draft with the entries of highest attention score, all keys read in every pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.base import (
+    AcceptanceLaw,
+    Drafter,
+    DraftPass,
+    Figure,
+    Moment,
+    Numeric,
+    Strategy,
+    checked_scores,
+    drafted_so_far,
+    highest,
+)
+
+
+@dataclass(frozen=True)
+class HighestScores:
+    """Keep the entries with the highest scores, and the most recent one."""
+
+    moment: Moment = "pass"
+    needs_scores: bool = True
+
+    def keep(
+        self, context_len: int, kv_budget: float, scores: NDArray[np.float64] | None = None
+    ) -> NDArray[np.int64]:
+        """Return ``min(context_len, kv_budget)`` positions, best scored first in the choice, ascending in the result."""
+        if kv_budget >= context_len:
+            return np.arange(context_len, dtype=np.int64)
+        return highest(checked_scores(scores, context_len, "attention score"), int(kv_budget))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopKOracle(Strategy):
+    """The best choice there is at the highest price of choosing: an upper bound on acceptance."""
+
+    def draft_pass(
+        self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
+    ) -> DraftPass:
+        """Count one pass: ``min(S, B)`` entries and, for choosing them, all keys: half of every entry."""
+        weights = self.weights_of(drafter)
+        own_cache = np.add(context_len, gamma) if weights == "draft" else np.multiply(gamma, 0.0)
+        return DraftPass(
+            weights=weights,
+            passes=gamma,
+            kv_tokens=np.minimum(context_len, kv_budget) + drafted_so_far(gamma),
+            selection_kv_tokens=np.multiply(context_len, 0.5),
+            resident_kv_tokens=own_cache,
+            host_seconds_free=False,
+        )
+
+
+strategy = TopKOracle(
+    name="topk_oracle",
+    summary="entries of highest attention score, all keys read in every pass",
+    source="exact top-k attention as a draft: MagicDec, arXiv 2408.11049, section 4; TriForce, arXiv 2404.11912",
+    drafters=("self", "draft"),
+    selector=HighestScores(),
+    default_budgets=(128, 256, 512, 1024, 2048, 4096),
+    acceptance=AcceptanceLaw(
+        level=Figure(
+            0.040, 0.010, "published", "Vegas (arXiv 2602.07223) verify-guided top-k, 7 % of about 10K: .033 to .039"
+        ),
+        level_budget=700.0,
+        eta=Figure(0.50, 0.20, "published", "Vegas, and TriForce Table 1: .992 with 4096 of 120K"),
+        far=Figure(0.99, 0.01, "published", "TriForce Table 1, needle: .999"),
+    ),
+)
