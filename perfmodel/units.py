@@ -10,6 +10,7 @@ from perfmodel.errors import SpecError, nearest_name
 
 __all__ = [
     "DIMENSIONS",
+    "EXAMPLE",
     "SI_UNIT",
     "format_bytes",
     "format_quantity",
@@ -50,7 +51,8 @@ SI_UNIT: Mapping[str, str] = {
     "usd_per_hour": "USD/h", "hertz": "Hz", "ratio": "", "count": "",
 }  # fmt: skip
 
-_EXAMPLE = {
+#: One well-written quantity of every dimension.
+EXAMPLE: Mapping[str, str] = {
     "bytes": "80 GiB", "bytes_per_s": "2039 GB/s", "flops": "312 TFLOPS", "seconds": "5.2 us", "watts": "400 W",
     "usd_per_hour": "1.5 USD/h", "hertz": "1.41 GHz", "ratio": "0.85", "count": "108",
 }  # fmt: skip
@@ -71,9 +73,9 @@ def parse_quantity(text: str | float, dimension: str) -> float:
     foreign unit and on anything that is not a finite number.
     """
     units = DIMENSIONS[dimension]
-    example = f"Write a number and a unit, for example {_EXAMPLE[dimension]}"
+    example = f"Write a number and a unit, for example {EXAMPLE[dimension]}"
     if "" in units:
-        example = f"Write a plain number, for example {_EXAMPLE[dimension]}"
+        example = f"Write a plain number, for example {EXAMPLE[dimension]}"
     if isinstance(text, bool) or not isinstance(text, (str, int, float)):
         raise _refusal(dimension, f"found {_shown(text)}, not a number", example)
     if isinstance(text, str):

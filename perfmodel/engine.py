@@ -1,0 +1,69 @@
+"""Serving engines: the seconds that software adds between the kernels, and which kernels it calls."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from perfmodel.catalogue import Catalogue
+from perfmodel.figures import Numeric, figure, section, text, texts
+from perfmodel.sourced import Sourced
+
+__all__ = ["EngineOverhead", "Numeric", "Verification", "json_schema"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """How an engine verifies several drafted tokens at once."""
+
+    query_tile: Numeric = figure("count", 1, 1024, "query rows to which the kernel pads", (16, 16, 128))
+    slowdown: Numeric = figure("ratio", 0.5, 20, "time against a decode kernel that reads the KV once", (1, 1, 2))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EngineOverhead(Sourced):
+    """What an engine costs beside its kernels; every figure may be an array. SI units."""
+
+    name: str = text("what the user types; the file is called the same")
+    description: str = text("one line for people", "")
+    aliases: tuple[str, ...] = texts("other names that mean this engine")
+    forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
+    layer_s: Numeric = figure("seconds", 0, 5e-3, "each layer of a pass", (2e-5, 4e-5, 1e-4), path="layer")
+    row_layer_s: Numeric = figure("seconds", 0, 1e-4, "each row and layer", (0, 1e-7, 5e-7), path="row_layer")
+    round_s: Numeric = figure("seconds", 0, 0.1, "each round of drafting and verifying", (2e-4, 1e-3, 2e-3), path="round")
+    memory_utilization: Numeric = figure("ratio", 0.05, 1, "share of memory the engine may use", (0.85, 0.9, 0.95))
+    all_reduce: str = text("all-reduce implementation of the hardware profile", "nccl")
+    attention_kernel: str = text("attention kernel of the hardware profile", "generic")
+    verification: Verification = section(Verification)
+
+    @classmethod
+    def load(
+        cls, name_or_path: str | os.PathLike[str], profiles_path: str | os.PathLike[str] | None = None
+    ) -> EngineOverhead:
+        """Return the engine that a bundled name, an alias or a path to a YAML file means.
+
+        Figures that the file leaves out take documented generic defaults, listed in `assumed`. Raises SpecError.
+        """
+        from perfmodel.schema import noun_from
+
+        return noun_from(cls, _catalogue().document(name_or_path, profiles_path))
+
+    @classmethod
+    def available(cls, profiles_path: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
+        """Return the names of all engines, sorted."""
+        return _catalogue().names(profiles_path)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of an engine file, for editors that complete and check YAML."""
+    from perfmodel import schema
+
+    return schema.json_schema(EngineOverhead)
+
+
+@lru_cache(maxsize=1)
+def _catalogue() -> Catalogue:
+    return Catalogue("engine", Path(__file__).resolve().parent / "data" / "engines")

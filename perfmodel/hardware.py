@@ -1,0 +1,151 @@
+"""Accelerators: what a data sheet promises, and what was achieved in linear layers, attention and all-reduce."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perfmodel.catalogue import Catalogue, own_package
+from perfmodel.errors import SpecError
+from perfmodel.figures import Grid, Numeric, figure, figures, section, sections, table, text, texts
+from perfmodel.sourced import Assumption, Sourced
+from perfmodel.specfile import Quantity
+
+__all__ = ["AllReduce", "AttentionKernel", "Gemm", "HardwareProfile", "Numeric", "json_schema"]
+
+DTYPES = ("bf16", "fp16", "fp8", "int8", "fp4", "fp32")
+_STANDS_IN = {"fp16": "bf16", "fp8": "bf16", "int8": "bf16", "fp4": "fp8", "fp32": "bf16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gemm:
+    """Fitted figures of linear layers, relative to the peaks of the data sheet."""
+
+    t0: Numeric = figure("seconds", 0, 1e-3, "fixed time of one kernel", (1.5e-6, 4e-6, 8e-6))
+    memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak bandwidth reached", (0.65, 0.8, 0.92))
+    compute_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak FLOPs reached", (0.5, 0.7, 0.85))
+    p: Numeric = figure("ratio", 1, 16, "exponent that joins memory and compute time", (1.5, 2.5, 3.5))
+    tile: Numeric = figure("count", 1, 1024, "rows to which a product is padded", (16, 64, 128))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionKernel:
+    """Fitted figures of one attention kernel over a KV cache, relative to the peaks of the data sheet."""
+
+    floor: Numeric = figure("seconds", 0, 1e-3, "shortest time of one launch", (5e-6, 8e-6, 15e-6))
+    t0: Numeric = figure("seconds", 0, 1e-3, "fixed time of one launch", (8e-6, 18e-6, 35e-6))
+    memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak bandwidth reached", (0.6, 0.8, 0.92))
+    query_tile: Numeric = figure("count", 1, 1024, "query rows to which a tile is padded", (16, 64, 128))
+    p: Numeric = figure("ratio", 1, 16, "exponent that joins memory and compute time", (1.5, 2.5, 4))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AllReduce:
+    """Measured times of one all-reduce implementation by message size and number of GPUs."""
+
+    latency: Grid = table(1e-7, 100.0, "time of one all-reduce [s] by message size per GPU [B] and number of GPUs")
+    scale: Numeric = figure("ratio", 0.05, 20, "factor on every measured time", (0.8, 1.0, 1.3))
+    growth: Numeric = figure("ratio", 0, 2, "exponent of the GPU count beyond the measured ones", (0.1, 0.5, 1.0))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HardwareProfile(Sourced):
+    """One accelerator; with array fields many accelerators, or many draws of one. SI units, peaks are dense."""
+
+    name: str = text("what the user types; the file is called the same")
+    description: str = text("one line for people", "")
+    aliases: tuple[str, ...] = texts("other names that mean this profile")
+    memory_capacity: Numeric = figure("bytes", 1e9, 4e12, "memory of one GPU", path="memory.capacity")
+    memory_bandwidth: Numeric = figure("bytes_per_s", 1e10, 1e14, "peak memory bandwidth", path="memory.bandwidth")
+    l2_bytes: Numeric = figure("bytes", 1e5, 4e9, "last-level cache", (6e6, 40e6, 100e6), path="memory.l2")
+    sms: Numeric = figure("count", 1, 4096, "streaming multiprocessors or compute units", (60, 110, 200))
+    peak_flops: Mapping[str, Numeric] = figures(
+        "flops", 1e11, 1e17, "dense peak rate of matrix products", DTYPES, required=("bf16",), path="peak"
+    )
+    link_bandwidth: Numeric = figure(
+        "bytes_per_s", 1e8, 1e13, "link to the other GPUs, one direction", (16e9, 32e9, 450e9), path="link.bandwidth"
+    )
+    link_kind: str = text("what the link is, such as NVLink 4 or PCIe 5 x16", "unknown", path="link.kind")
+    tdp: Numeric = figure("watts", 1, 1e4, "board power", (250, 500, 1000))
+    price_per_hour: Numeric = figure("usd_per_hour", 0.01, 1e3, "rent of one GPU", (0.5, 2, 6), path="price")
+    gemm: Gemm = section(Gemm)
+    attention: Mapping[str, AttentionKernel] = sections(AttentionKernel)
+    all_reduce: Mapping[str, AllReduce] = sections(AllReduce)
+
+    @classmethod
+    def load(
+        cls, name_or_path: str | os.PathLike[str], profiles_path: str | os.PathLike[str] | None = None
+    ) -> HardwareProfile:
+        """Return the profile that a bundled name, an alias or a path to a YAML file means.
+
+        Further folders of profiles come from `profiles_path` and from the environment variable DRAFTPLAN_PROFILES.
+        Figures that the file leaves out take documented generic defaults, listed in `assumed`. Raises SpecError.
+        """
+        from perfmodel.schema import noun_from
+
+        profile = noun_from(cls, _catalogue().document(name_or_path, profiles_path))
+        profile = profile.with_assumed("attention", () if profile.attention else ("generic",))
+        return profile.with_assumed("all_reduce", ("nccl",))
+
+    @classmethod
+    def available(cls, profiles_path: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
+        """Return the names of all profiles, sorted."""
+        return _catalogue().names(profiles_path)
+
+    def peak(self, dtype: str) -> Numeric:
+        """Return the dense peak [FLOP/s] at which values of `dtype` are multiplied.
+
+        A dtype without units of its own (fp8 on A100, and every dtype that is no dtype of products, such as int4
+        weights) is converted first and multiplied in the next wider one.
+        """
+        while dtype not in self.peak_flops:
+            dtype = _STANDS_IN.get(dtype, "bf16")
+        return self.peak_flops[dtype]
+
+    def assume(self, name: str, key: str) -> Assumption:
+        if name == "peak_flops":
+            return self._assumed_peak(key)
+        if name == "all_reduce":
+            return self._assumed_all_reduce(key)
+        return super().assume(name, key)
+
+    def _assumed_peak(self, dtype: str) -> Assumption:
+        peak = self.peak(dtype)
+        quantity = Quantity(peak, peak, peak, "FLOP/s", "rate of the dtype it is converted to", "assumed")
+        sentence = f"peak.{dtype} is not in the profile of {self.name}: it multiplies in a wider dtype"
+        return Assumption(peak, {f"peak.{dtype}": quantity}, sentence)
+
+    def _assumed_all_reduce(self, implementation: str) -> Assumption:
+        """Ring all-reduce: a fixed part per step and 2 (n-1)/n of the message over the link at 70 % of its peak."""
+        sizes = 2.0 ** np.arange(10, 29, 3)
+        gpus = np.array([2.0, 4.0, 8.0])
+        steps = (2.0 * (gpus - 1.0))[:, None]
+        seconds = 7e-6 + 1e-6 * steps + steps / gpus[:, None] * sizes / (0.7 * float(self.link_bandwidth))
+        path = f"all_reduce.{implementation}"
+        source = "ring all-reduce: 7 us and 1 us a step (NCCL's own constants), traffic at 70 % of the link's peak"
+        assumed = AllReduce(latency=Grid(sizes, gpus, seconds))
+        quantities = {
+            f"{path}.latency": Quantity(seconds, seconds, seconds, "s", source, "assumed"),
+            f"{path}.scale": Quantity(1.0, 0.5, 2.5, "", source, "assumed"),
+            f"{path}.growth": Quantity(0.5, 0.1, 1.0, "", source, "assumed"),
+        }
+        return Assumption(assumed, quantities, f"{path} is not in the profile of {self.name}: {source}")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a hardware profile, for editors that complete and check YAML."""
+    from perfmodel import schema
+
+    return schema.json_schema(HardwareProfile)
+
+
+@lru_cache(maxsize=1)
+def _catalogue() -> Catalogue:
+    package = own_package("hardware_profiles")
+    return Catalogue("hardware profile", Path(next(iter(package.__path__))).resolve())
