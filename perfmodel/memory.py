@@ -1,0 +1,144 @@
+"""What a deployment keeps resident in GPU memory, and the largest batch that fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.engine import EngineOverhead
+from perfmodel.hardware import HardwareProfile, Numeric
+from perfmodel.model import BYTES, ModelSpec
+
+MAX_PASS_TOKENS = 8192
+"""Tokens that one forward pass holds activations for: engines split longer prefills into chunks of about this. [tokens]"""
+
+
+@dataclass(frozen=True)
+class ResidentMemory:
+    """Resident bytes on each GPU; every field broadcasts against the others. [B]"""
+
+    weights: Numeric
+    draft_weights: Numeric
+    target_kv: Numeric
+    draft_kv: Numeric
+    lookahead_kv: Numeric
+    activations: Numeric
+    usable: Numeric
+
+    @property
+    def total(self) -> Numeric:
+        """Bytes that must be resident on each GPU. [B]"""
+        return (
+            self.weights + self.draft_weights + self.target_kv + self.draft_kv + self.lookahead_kv + self.activations
+        )
+
+    @property
+    def fits(self) -> np.ndarray:
+        """Whether the total is at most the usable memory, per element."""
+        return np.asarray(self.total <= self.usable)
+
+    @property
+    def headroom(self) -> Numeric:
+        """Usable bytes left on each GPU, negative where it does not fit. [B]"""
+        return self.usable - self.total
+
+
+def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
+    """Resident weight bytes on each of `tensor_parallel` GPUs; the vocabulary is split as the layers are. [B]"""
+    return model.weight_bytes / np.asarray(tensor_parallel, dtype=float)
+
+
+def kv_bytes_per_gpu(model: ModelSpec, kv_tokens: Numeric, tensor_parallel: Numeric) -> Numeric:
+    """Cache bytes of one sequence on each GPU; beyond ``kv_heads`` GPUs every further GPU holds a copy. [B]
+
+    Sliding-window layers hold at most their window; all arguments broadcast.
+    """
+    size = BYTES[model.kv_dtype]
+    total: Numeric = np.zeros(())
+    for layers in model.attentions:
+        held = kv_tokens if layers.window is None else np.minimum(kv_tokens, layers.window)
+        shards = np.minimum(tensor_parallel, layers.kv_heads)
+        total = total + layers.count * layers.kv_elements * size * np.asarray(held) / shards
+    return total
+
+
+def resident_memory(
+    hardware: HardwareProfile,
+    target: ModelSpec,
+    engine: EngineOverhead,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    gamma: Numeric = 0.0,
+    tensor_parallel: Numeric = 1.0,
+    draft: ModelSpec | None = None,
+    draft_resident_kv_tokens: Numeric = 0.0,
+    draft_kv_fraction: Numeric = 1.0,
+    draft_weight_fraction: Numeric = 0.0,
+) -> ResidentMemory:
+    """Resident bytes per GPU of target, draft and their caches; all arguments broadcast.
+
+    Parameters
+    ----------
+    draft : the model whose weights are loaded beside the target's, or None in self-speculation.
+    draft_resident_kv_tokens : cache entries that the drafter keeps beyond the target's own, per sequence. [tokens]
+    draft_weight_fraction : a second copy of the target's weights, relative to the first. [1]
+    gamma : drafted tokens whose cache entries both models must hold until they are verified, plus one. [tokens]
+    """
+    weights = weight_bytes_per_gpu(target, tensor_parallel)
+    slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
+    entries_of = draft or target
+    draft_kv = np.asarray(batch) * draft_kv_fraction * kv_bytes_per_gpu(
+        entries_of, draft_resident_kv_tokens, tensor_parallel
+    )
+    target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, tensor_parallel)
+    with_slots = np.asarray(batch) * kv_bytes_per_gpu(target, np.asarray(context_len) + slots, tensor_parallel)
+    return ResidentMemory(
+        weights=weights,
+        draft_weights=weight_bytes_per_gpu(draft, tensor_parallel) if draft else draft_weight_fraction * weights,
+        target_kv=target_kv,
+        draft_kv=draft_kv,
+        lookahead_kv=with_slots - target_kv,
+        activations=_activation_bytes(target, batch=batch, gamma=gamma, tensor_parallel=tensor_parallel),
+        usable=hardware.memory_capacity * engine.memory_utilization,
+    )
+
+
+def _activation_bytes(
+    model: ModelSpec, *, batch: Numeric, gamma: Numeric, tensor_parallel: Numeric
+) -> Numeric:
+    """Peak activation bytes per GPU: hidden states of one pass and float32 logits of the verified rows. [B]"""
+    rows = np.asarray(batch) * (np.asarray(gamma, dtype=float) + 1.0)
+    widest = max((layer.n for layer in model.linears if layer.count > 1), default=model.hidden_size)
+    hidden = np.maximum(rows, MAX_PASS_TOKENS) * (4 * model.hidden_size + widest / np.asarray(tensor_parallel)) * 2.0
+    logits = rows * model.vocab_size / np.asarray(tensor_parallel) * BYTES["fp32"]
+    return hidden + logits
+
+
+def largest_batch(
+    hardware: HardwareProfile,
+    target: ModelSpec,
+    engine: EngineOverhead,
+    *,
+    context_len: Numeric,
+    limit: int = 65536,
+    **deployment: Numeric | ModelSpec | None,
+) -> np.ndarray:
+    """Largest batch whose resident memory fits, 0 where not even one sequence does; arguments as `resident_memory`.
+
+    Resident bytes grow with the batch, so the answer is found by bisection, all elements at once.
+    """
+
+    def fits(batch: np.ndarray) -> np.ndarray:
+        return resident_memory(
+            hardware, target, engine, batch=batch, context_len=context_len, **deployment  # type: ignore[arg-type]
+        ).fits
+
+    shape = fits(np.ones(())).shape
+    low, high = np.zeros(shape), np.full(shape, float(limit + 1))
+    while np.any(high - low > 1):
+        middle = np.floor((low + high) / 2)
+        ok = fits(np.maximum(middle, 1))
+        low, high = np.where(ok, middle, low), np.where(ok, high, middle)
+    return low.astype(int)

@@ -1,0 +1,255 @@
+"""One draft-verify round: what it costs, what it yields, and what plain decoding would have cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from perfmodel.acceptance import Acceptance, acceptance_rate, expected_tokens
+from perfmodel.engine import EngineOverhead
+from perfmodel.errors import SpecError
+from perfmodel.hardware import HardwareProfile, Numeric
+from perfmodel.latency import StepLatency, step_latency
+from perfmodel.memory import ResidentMemory, resident_memory
+from perfmodel.model import ModelSpec
+from strategies.base import DraftPass, DraftStrategy
+
+FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Drafter:
+    """Who drafts and which cache entries it reads: a strategy and, where it is not the target itself, a model."""
+
+    strategy: DraftStrategy
+    draft_model: ModelSpec | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy.needs_draft_model and self.draft_model is None:
+            raise SpecError.single(
+                "request", "draft_model", f"{self.strategy.name} drafts with a model of its own, none is named",
+                "name one, e.g. --draft-model llama-3.2-1b",
+            )
+        if self.draft_model is not None and "draft" not in self.strategy.drafters:
+            raise SpecError.single(
+                "request", "draft_model", f"{self.strategy.name} does not take a draft model",
+                "leave the draft model out, or choose streaming_llm or full_kv",
+            )
+
+    @property
+    def kind(self) -> Literal["self", "draft", "head", "none"]:
+        """Whose weights draft: ``draft``, ``self``, ``head`` or ``none``."""
+        return "draft" if self.draft_model is not None else self.strategy.drafters[0]
+
+    @property
+    def label(self) -> str:
+        """Short name for people, e.g. ``streaming_llm`` or ``streaming_llm(llama-3.2-1b)``."""
+        return f"{self.strategy.name}({self.draft_model.name})" if self.draft_model else self.strategy.name
+
+    def weights(self, target: ModelSpec, draft_pass: DraftPass) -> ModelSpec | None:
+        """The model whose layers one draft pass runs through, or None where nothing is run."""
+        if self.kind == "draft":
+            return self.draft_model
+        if draft_pass.weights == "head":
+            return target.head()
+        if draft_pass.weights == "none":
+            return None
+        return target if draft_pass.layer_fraction == 1.0 else target.keep_layers(draft_pass.layer_fraction)
+
+    def acceptance(self, target: ModelSpec, *, context_len: Numeric, kv_budget: Numeric) -> Acceptance:
+        """The published or assumed acceptance of its drafts for this target; all arguments broadcast. [0..1]"""
+        model = self.draft_model
+        return acceptance_rate(
+            self.strategy,
+            drafter=self.kind,
+            context_len=context_len,
+            kv_budget=kv_budget,
+            target_name=target.name,
+            draft_name=model.name if model else "",
+            size_ratio=model.parameters / target.parameters if model else None,
+        )
+
+    def extra_model(self, target: ModelSpec) -> ModelSpec | None:
+        """The model whose weights must be loaded beside the target's, or None."""
+        if self.kind == "head":
+            return target.head()
+        return self.draft_model
+
+
+@dataclass(frozen=True)
+class Round:
+    """Cost and yield of one round; every field broadcasts, shapes are joined only where they must be.
+
+    ``draft`` is one draft pass, ``verify`` the verification of ``gamma + 1`` tokens, ``baseline`` one plain decode
+    step of the target at the same batch and context, ``overhead`` the engine's seconds per round. [s]
+    """
+
+    gamma: Numeric
+    passes: Numeric
+    batch: Numeric
+    draft: StepLatency
+    verify: StepLatency
+    baseline: StepLatency
+    overhead: Numeric
+    tokens_per_round: Numeric
+    memory: ResidentMemory
+    acceptance: Acceptance | None = None
+
+    @property
+    def draft_s(self) -> Numeric:
+        """Seconds of the draft phase: all draft passes of the round. [s]"""
+        return np.asarray(self.passes) * self.draft.total
+
+    @property
+    def round_s(self) -> Numeric:
+        """Seconds of one round, ``gamma T_D + T_V + overhead`` (MagicDec section 3.1). [s]"""
+        return self.draft_s + self.verify.total + self.overhead
+
+    @property
+    def tpot(self) -> Numeric:
+        """Seconds per output token of one sequence, the round over its tokens. [s]"""
+        return self.round_s / self.tokens_per_round
+
+    @property
+    def throughput(self) -> Numeric:
+        """Output tokens per second of the whole batch. [tokens/s]"""
+        return self.batch / self.tpot
+
+    @property
+    def speedup(self) -> Numeric:
+        """Plain decode step over seconds per token; exactly 1 at gamma 0. [1]"""
+        return self.baseline.total / self.tpot
+
+    @property
+    def draft_ratio(self) -> Numeric:
+        """T_D / T_T. [1]"""
+        return self.draft.total / self.baseline.total
+
+    @property
+    def verify_ratio(self) -> Numeric:
+        """T_V / T_T. [1]"""
+        return self.verify.total / self.baseline.total
+
+    @property
+    def break_even_tokens(self) -> Numeric:
+        """Tokens per round above which speculation pays: ``round / baseline``. [tokens]"""
+        return self.round_s / self.baseline.total
+
+
+@dataclass(frozen=True)
+class TargetSteps:
+    """The target's own two passes, which every drafter shares: a plain decode step and the verification. [s]"""
+
+    baseline: StepLatency
+    verify: StepLatency
+
+
+def target_steps(
+    hardware: HardwareProfile,
+    target: ModelSpec,
+    engine: EngineOverhead,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    gamma: Numeric,
+    tensor_parallel: Numeric = 1.0,
+) -> TargetSteps:
+    """Price one plain decode step and one verification of ``gamma + 1`` tokens; all arguments broadcast. [s]"""
+    step = partial(
+        step_latency, hardware, target, engine, batch=batch, kv_tokens=context_len, tensor_parallel=tensor_parallel
+    )
+    return TargetSteps(baseline=step(), verify=step(query_tokens=np.asarray(gamma, dtype=float) + 1.0))
+
+
+def price_round(
+    hardware: HardwareProfile,
+    target: ModelSpec,
+    engine: EngineOverhead,
+    drafter: Drafter | None,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    kv_budget: Numeric = 0.0,
+    gamma: Numeric = 0.0,
+    tensor_parallel: Numeric = 1.0,
+    alpha: Numeric | None = None,
+    tokens_per_round: Numeric | None = None,
+    steps: TargetSteps | None = None,
+) -> Round:
+    """Price one draft-verify round of every configuration; all arguments broadcast.
+
+    Parameters
+    ----------
+    drafter : who drafts, or None for plain decoding, which is priced at gamma 0.
+    batch, context_len, kv_budget, gamma, tensor_parallel : the configuration, in the package's axis order.
+        [sequences], [tokens], [tokens], [tokens], [GPUs]
+    alpha : acceptance rate of one drafted token; the strategy's published or assumed law when absent. [0..1]
+    tokens_per_round : measured tokens per round, bonus included; overrides `alpha`. [1..gamma+1]
+    steps : the target's passes where they are priced already; every drafter shares them.
+
+    Returns
+    -------
+    Round
+        Terms are kept on the axes they depend on; gamma 0 is plain decoding with speedup exactly 1.
+
+    Notes
+    -----
+    MagicDec (arXiv 2408.11049) section 3.1: ``T_SD = (gamma T_D + T_V(gamma)) / Omega(gamma, alpha)``.
+    """
+    common = {"batch": batch, "tensor_parallel": tensor_parallel}
+    if steps is None:
+        steps = target_steps(hardware, target, engine, context_len=context_len, gamma=gamma, **common)
+    if drafter is None:
+        memory = resident_memory(hardware, target, engine, context_len=context_len, **common)
+        return Round(0.0, 0.0, batch, FREE, steps.baseline, steps.baseline, 0.0, 1.0, memory)
+    draft_pass = drafter.strategy.draft_pass(context_len=context_len, kv_budget=kv_budget, gamma=gamma, drafter=drafter.kind)
+    weights = drafter.weights(target, draft_pass)
+    draft = FREE
+    if weights is not None:
+        draft = step_latency(
+            hardware,
+            weights,
+            engine,
+            query_tokens=draft_pass.query_tokens,
+            kv_tokens=draft_pass.kv_tokens,
+            weight_fraction=draft_pass.weight_fraction,
+            kv_fraction=draft_pass.kv_fraction,
+            selection_kv_tokens=draft_pass.selection_kv_tokens,
+            **common,
+        )
+    acceptance = None
+    if tokens_per_round is None:
+        if alpha is None:
+            acceptance = drafter.acceptance(target, context_len=context_len, kv_budget=kv_budget)
+        else:
+            acceptance = Acceptance.given(alpha)
+        tokens_per_round = expected_tokens(acceptance, gamma)
+    extra = drafter.extra_model(target)
+    memory = resident_memory(
+        hardware,
+        target,
+        engine,
+        context_len=context_len,
+        gamma=gamma,
+        draft=extra,
+        draft_resident_kv_tokens=draft_pass.resident_kv_tokens,
+        draft_kv_fraction=draft_pass.kv_fraction,
+        draft_weight_fraction=draft_pass.resident_weight_fraction,
+        **common,
+    )
+    speculating = np.asarray(gamma) > 0
+    return Round(
+        gamma=gamma,
+        passes=draft_pass.passes,
+        batch=batch,
+        draft=draft,
+        verify=steps.verify,
+        baseline=steps.baseline,
+        overhead=np.where(speculating, engine.round_s + engine.round_row_s * np.asarray(batch), 0.0),
+        tokens_per_round=np.where(speculating, tokens_per_round, 1.0),
+        memory=memory,
+        acceptance=acceptance,
+    )
