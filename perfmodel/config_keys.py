@@ -1,0 +1,161 @@
+"""Typed look-up in a config.json whose keys go by several names; collects every fault with its line."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from perfmodel.documents import Document, Place
+from perfmodel.errors import Fault, SpecError, nearest_name
+
+__all__ = ["ConfigKeys"]
+
+_NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
+_Chosen = TypeVar("_Chosen")
+
+
+class ConfigKeys:
+    """One config as a set of typed questions; wrong answers become faults and a stand-in value is returned.
+
+    A nested ``text_config`` is read first and the top level second, so that a multimodal config yields its
+    decoder. Of several names for one size the first that is present and not null counts.
+
+    Parameters
+    ----------
+    document : the parsed file; what is already known to be wrong with it is reported too.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self.faults: list[Fault] = []
+        self.assumed: list[str] = []
+        self.defaults: Mapping[str, int] = {}
+        self._document = document
+        self._wrong: set[str] = set()
+        self._sections: list[tuple[Place, Mapping[str, object]]] = [((), document.data)]
+        for _ in range(len(_NESTED)):
+            path, inner = self._sections[0]
+            for name in _NESTED:
+                if isinstance(section := inner.get(name), Mapping):
+                    self._sections.insert(0, ((*path, name), section))
+                    self.assumed.append(f"only the decoder under {name} is counted")
+                    break
+
+    def find(self, *names: str) -> tuple[Place, object] | None:
+        """Path and value of the first of `names` that is present and not null, or None."""
+        for path, section in self._sections:
+            for name in names:
+                if section.get(name) is not None:
+                    return (*path, name), section[name]
+        return None
+
+    def fault(
+        self,
+        field: str | Place,
+        problem: str,
+        remedy: str = "",
+        nearest: str | None = None,
+        given: Sequence[str] = (),
+    ) -> None:
+        """Note one fault, unless one of the sizes `given` to the comparison is itself wrong."""
+        if isinstance(field, str):
+            found = self.find(field)
+            field = (*self._sections[0][0], field) if found is None else found[0]
+        if not self._document.is_refused(field) and self._wrong.isdisjoint(given):
+            name = ".".join(str(part) for part in field)
+            self.faults.append(
+                Fault(self._document.file, self._document.line(field), name, problem, remedy, nearest)
+            )
+
+    def raise_faults(self) -> None:
+        """Raise SpecError when anything was wrong so far, in the order of the lines."""
+        faults = [*self._document.faults, *self.faults]
+        if faults:
+            raise SpecError(dict.fromkeys(sorted(faults, key=lambda fault: fault.line or 0)))
+
+    def size(self, *names: str, high: int, low: int = 1) -> int:
+        """Whole number from `low` to `high` under one of `names`; else from `defaults`, else a fault."""
+        if self.find(*names) is None:
+            default = next((self.defaults[name] for name in names if name in self.defaults), None)
+            if default is not None:
+                self.assumed.append(
+                    f"{names[0]} is not in the config; assumed {default} as its model_type implies"
+                )
+                return default
+            others = f", also read as {', '.join(names[1:])}" if len(names) > 1 else ""
+            self._wrong.add(names[0])
+            unread = [key for _, section in self._sections for key in section]
+            self.fault(names[0], "is missing", f"Add it{others}", nearest_name(names[0], unread))
+            return low
+        return self.optional_size(*names, high=high, low=low, default=low)
+
+    def optional_size(self, *names: str, high: int, low: int = 1, default: _Chosen) -> int | _Chosen:
+        """Whole number from `low` to `high` under one of `names`, `default` where none is present."""
+        found = self.find(*names)
+        if found is None:
+            return default
+        path, value = found
+        if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        self.fault(path, f"found {_short(value)}", f"Give a whole number from {low} to {high}")
+        self._wrong.add(names[0])
+        return default
+
+    def flag(self, *names: str, default: bool) -> bool:
+        """True or false under one of `names`, `default` where none is present."""
+        found = self.find(*names)
+        if found is None:
+            return default
+        if not isinstance(found[1], bool):
+            self.fault(found[0], f"found {_short(found[1])}", "Give true or false")
+            return default
+        return found[1]
+
+    def word(self, *names: str) -> str | None:
+        """Text under one of `names`, None where none is present."""
+        found = self.find(*names)
+        if found is None or isinstance(found[1], str):
+            return None if found is None else str(found[1])
+        self.fault(found[0], f"found {_short(found[1])}", "Give a text")
+        return None
+
+    def numbers(self, *names: str, high: int) -> tuple[int, ...]:
+        """Whole numbers from 0 to `high` listed under one of `names`; empty where none is present."""
+        remedy = f"Give a list of whole numbers from 0 to {high}"
+        place, listed = self._listed(*names, remedy=remedy)
+        numbers = [value for value in listed if isinstance(value, int) and not isinstance(value, bool)]
+        if len(numbers) < len(listed) or any(not 0 <= number <= high for number in numbers):
+            self.fault(place, f"found {_short(listed)}", remedy)
+            return ()
+        return tuple(numbers)
+
+    def words(self, *names: str) -> tuple[str, ...]:
+        """Texts listed under one of `names`; empty where none is present."""
+        remedy = "Give a list of texts"
+        place, listed = self._listed(*names, remedy=remedy)
+        words = tuple(value for value in listed if isinstance(value, str))
+        if len(words) < len(listed):
+            self.fault(place, f"found {_short(listed)}", remedy)
+        return words
+
+    def _listed(self, *names: str, remedy: str) -> tuple[Place, Sequence[object]]:
+        place, value = self.find(*names) or ((), [])
+        if not isinstance(value, list):
+            self.fault(place, f"found {_short(value)}", remedy)
+            return place, []
+        return place, value
+
+
+def _short(value: object) -> str:
+    """Value as it may stand in a message; numbers beyond reading are not spelled out."""
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return "a number beyond 10^18"
+    return _repr.repr(value)
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
+_repr.maxlevel, _repr.maxdict, _repr.maxlist = 2, 4, 4

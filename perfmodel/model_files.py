@@ -1,0 +1,131 @@
+"""Finding the config.json that a model name stands for: bundled, on disk, in the local cache, on the hub."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from perfmodel.documents import Document
+from perfmodel.errors import SpecError, nearest_name
+from perfmodel.specfile import Resource, read_json
+
+__all__ = ["available_models", "find_config"]
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_CACHED_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_HUB_TIMEOUT = 10.0
+
+
+def available_models() -> tuple[str, ...]:
+    """Return the names of the bundled models, sorted."""
+    return tuple(sorted(_bundled()))
+
+
+def find_config(name: str) -> tuple[str, Document]:
+    """Return the model's name and its config.
+
+    Raises
+    ------
+    SpecError
+        When the name is not bundled, no path, not in the local Hugging Face cache and not to be had from the
+        hub.
+    """
+    stem = _bundled_name(name)
+    if stem is not None:
+        return stem, read_json(_bundled()[stem])
+    path = _config_on_disk(name)
+    if path is not None:
+        return (path.resolve().parent.name if path.name == "config.json" else path.stem), read_json(path)
+    return name, read_json(_config_in_cache(name) or _config_from_hub(name))
+
+
+@cache
+def _bundled() -> Mapping[str, Resource]:
+    """Bundled config files by model name."""
+    folder = resources.files("perfmodel") / "data" / "models"
+    return {file.name.removesuffix(".json"): file for file in folder.iterdir() if file.name.endswith(".json")}
+
+
+@cache
+def _aliases() -> Mapping[str, str]:
+    """Bundled name by every other spelling that its file lists, with and without the organisation."""
+    spellings = {}
+    for stem, file in sorted(_bundled().items()):
+        for alias in json.loads(file.read_bytes())["_aliases"]:
+            spellings[_fold(alias)] = stem
+            spellings.setdefault(_fold(alias.rpartition("/")[2]), stem)
+    return spellings
+
+
+def _bundled_name(name: str) -> str | None:
+    """Name of the bundled model that is meant, None where there is none."""
+    stems = {_fold(stem): stem for stem in _bundled()}
+    return stems.get(_fold(name)) or _aliases().get(_fold(name))
+
+
+def _fold(name: str) -> str:
+    return name.strip().lower().replace("_", "-").replace(" ", "-")
+
+
+def _config_on_disk(name: str) -> Path | None:
+    """Config file that a path names or whose folder it names, None where the name is no path."""
+    place = os.path.expanduser(name)
+    if os.path.isfile(place):
+        return Path(place)
+    if os.path.isdir(place):
+        if os.path.isfile(os.path.join(place, "config.json")):
+            return Path(place, "config.json")
+        raise SpecError.single(
+            place, "model", "the folder holds no config.json", "Name the file or its folder"
+        )
+    if name.endswith(".json") or name.startswith((".", "/", "~")):
+        raise SpecError.single("request", "model", f"the file {name!r} does not exist", "Name a config.json")
+    return None
+
+
+def _config_in_cache(name: str) -> Path | None:
+    """Config file of the newest snapshot in the local Hugging Face cache, None where there is none."""
+    if not _CACHED_ID.fullmatch(name):
+        return None
+    home = os.environ.get("HF_HOME") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface"
+    )
+    cache_folder = os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")
+    folder = Path(cache_folder, "models--" + name.replace("/", "--"))
+    try:
+        found = [path for path in folder.glob("snapshots/*/config.json") if path.is_file()]
+        reference = folder / "refs" / "main"
+        main = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
+        return max(found, key=lambda path: (path.parent.name == main, path.stat().st_mtime), default=None)
+    except (OSError, ValueError):
+        return None
+
+
+def _config_from_hub(name: str) -> Path:
+    """Config file fetched from the hub; raises SpecError, saying why, where it cannot be had."""
+    nearest = nearest_name(name.rpartition("/")[2], [*_bundled(), *_aliases()])
+    nearest = nearest if nearest is None else _bundled_name(nearest)
+    unknown = f"{name[:100]!r} is neither a bundled model, nor a path, nor in the local Hugging Face cache"
+    remedy = "Name a bundled model, a config.json or a folder that holds one"
+    if not _HUB_ID.fullmatch(name):
+        raise SpecError.single("request", "model", unknown, remedy, nearest)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise SpecError.single("request", "model", f"{unknown}, and HF_HUB_OFFLINE is set", remedy, nearest)
+    if importlib.util.find_spec("huggingface_hub") is None:
+        hint = f"{remedy}, or install huggingface_hub to fetch it"
+        raise SpecError.single("request", "model", unknown, hint, nearest)
+    print(f"{name} is not known here; asking huggingface.co for its config.json", file=sys.stderr)
+    try:
+        hub = importlib.import_module("huggingface_hub")
+        return Path(hub.hf_hub_download(name, "config.json", etag_timeout=_HUB_TIMEOUT))
+    except Exception as error:
+        problem = f"{unknown}, and the hub did not give it: {str(error)[:200] or type(error).__name__}"
+        raise SpecError.single("request", "model", " ".join(problem.split()), remedy, nearest) from error
