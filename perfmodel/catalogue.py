@@ -21,8 +21,8 @@ PathLike = str | os.PathLike[str]
 class Catalogue:
     """YAML files of one sort (`noun`, for messages) in a bundled folder and in further folders of the user.
 
-    `profiles_path` and the environment variable DRAFTPLAN_PROFILES name further folders, separated as in PATH; they
-    are searched first. A file's name is its `name`; its `aliases` mean it too.
+    `profiles_path` and the environment variable DRAFTPLAN_PROFILES name more folders, separated as in PATH;
+    they win. A file's name is its `name`; its `aliases` mean it too.
     """
 
     noun: str
@@ -63,7 +63,9 @@ class Catalogue:
         if found is None:
             nearest = nearest_name(name, [*files, *aliases])
             known = f"Known: {', '.join(sorted(files))}; or name a YAML file"
-            raise SpecError.single("", self.noun, f"there is no {self.noun} called {name[:100]!r}", known, nearest)
+            raise SpecError.single(
+                "", self.noun, f"there is no {self.noun} called {name[:100]!r}", known, nearest
+            )
         return found
 
     def _files(self, profiles_path: PathLike | None) -> dict[str, Path]:
@@ -98,7 +100,9 @@ def _folders(profiles_path: PathLike | None) -> Iterator[Path]:
         for place in filter(None, places.split(os.pathsep)):
             folder = Path(place).expanduser()
             if not folder.is_dir():
-                raise SpecError.single(place, source, "this folder does not exist", "Name folders that hold YAML files")
+                raise SpecError.single(
+                    place, source, "this folder does not exist", "Name folders that hold YAML files"
+                )
             yield folder
 
 

@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.catalogue import Catalogue
-from perfmodel.figures import Numeric, figure, section, text, texts
+from perfmodel.figures import Numeric, figure, text, texts
 from perfmodel.sourced import Sourced
 
-__all__ = ["EngineOverhead", "Numeric", "Verification", "json_schema"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verification:
-    """How an engine verifies several drafted tokens at once."""
-
-    query_tile: Numeric = figure("count", 1, 1024, "query rows to which the kernel pads", (16, 16, 128))
-    slowdown: Numeric = figure("ratio", 0.5, 20, "time against a decode kernel that reads the KV once", (1, 1, 2))
+__all__ = ["EngineOverhead", "Numeric", "json_schema"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,11 +25,13 @@ class EngineOverhead(Sourced):
     forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
     layer_s: Numeric = figure("seconds", 0, 5e-3, "each layer of a pass", (2e-5, 4e-5, 1e-4), path="layer")
     row_layer_s: Numeric = figure("seconds", 0, 1e-4, "each row and layer", (0, 1e-7, 5e-7), path="row_layer")
-    round_s: Numeric = figure("seconds", 0, 0.1, "each round of drafting and verifying", (2e-4, 1e-3, 2e-3), path="round")
-    memory_utilization: Numeric = figure("ratio", 0.05, 1, "share of memory the engine may use", (0.85, 0.9, 0.95))
+    round_s: Numeric = figure("seconds", 0, 0.1, "each draft-verify round", (2e-4, 1e-3, 2e-3), path="round")
+    round_row_s: Numeric = figure(
+        "seconds", 0, 1e-3, "each round and sequence", (0, 1e-6, 4e-6), path="round_row"
+    )
+    memory_utilization: Numeric = figure("ratio", 0.05, 1, "share of memory it may use", (0.85, 0.9, 0.95))
     all_reduce: str = text("all-reduce implementation of the hardware profile", "nccl")
     attention_kernel: str = text("attention kernel of the hardware profile", "generic")
-    verification: Verification = section(Verification)
 
     @classmethod
     def load(
@@ -45,7 +39,7 @@ class EngineOverhead(Sourced):
     ) -> EngineOverhead:
         """Return the engine that a bundled name, an alias or a path to a YAML file means.
 
-        Figures that the file leaves out take documented generic defaults, listed in `assumed`. Raises SpecError.
+        Figures that the file leaves out take generic defaults, listed in `assumed`. Raises SpecError.
         """
         from perfmodel.schema import noun_from
 

@@ -13,7 +13,7 @@ __all__ = ["Fault", "InfeasibleError", "SpecError", "nearest_name"]
 class Fault:
     """One thing wrong in one place: where, what, and what to write instead.
 
-    `file` and `field` are empty and `line` is None where they do not apply (an argument of a call has no file).
+    `file` and `field` are empty and `line` is None where they do not apply (an argument has no file).
     """
 
     file: str
@@ -69,7 +69,7 @@ class SpecError(ValueError):
 class InfeasibleError(Exception):
     """A well-formed question that no configuration satisfies.
 
-    `counts` says how many configurations fell for each reason, `nearest_miss` describes the one that came closest.
+    `counts` says how many configurations fell for each reason, `nearest_miss` describes the closest one.
     """
 
     def __init__(self, counts: Mapping[str, int], nearest_miss: str) -> None:
@@ -80,7 +80,11 @@ class InfeasibleError(Exception):
     def __str__(self) -> str:
         fallen = ", ".join(f"{reason}: {count}" for reason, count in self.counts.items() if count)
         text = "no configuration is feasible" + (f" ({fallen})" if fallen else "")
-        return f"{text}. {_as_sentence(f'Nearest miss: {self.nearest_miss}')}" if self.nearest_miss else f"{text}."
+        return (
+            f"{text}. {_as_sentence(f'Nearest miss: {self.nearest_miss}')}"
+            if self.nearest_miss
+            else f"{text}."
+        )
 
 
 def nearest_name(word: str, known: Iterable[str]) -> str | None:

@@ -1,7 +1,7 @@
 """Figures declared once: one line gives a figure's field, dimension, plausible range, meaning and default.
 
-A noun is a frozen dataclass whose fields are declared with the functions below. Reading its file, the JSON Schema,
-provenance, replacing, stacking and sampling all follow from the declaration (`perfmodel.schema`,
+A noun is a frozen dataclass whose fields are declared with the functions below. Reading its file, the JSON
+Schema, provenance, replacing, stacking and sampling all follow from the declaration (`perfmodel.schema`,
 `perfmodel.sourced`), so a fitted form changes by editing the one line that declares the figure.
 """
 
@@ -19,8 +19,8 @@ from perfmodel.specfile import Quantity
 from perfmodel.units import DIMENSIONS, SI_UNIT, format_quantity
 
 __all__ = [
-    "Change", "Declared", "Figure", "Grid", "Numeric", "Section", "Table", "Text", "declared_in", "default_quantities",
-    "each_figure", "figure", "figures", "section", "sections", "table", "text", "texts",
+    "Change", "Declared", "Figure", "Grid", "Numeric", "Section", "Table", "Text", "declared_in",
+    "default_quantities", "each_figure", "figure", "figures", "section", "sections", "table", "text", "texts",
 ]  # fmt: skip
 
 Numeric: TypeAlias = float | NDArray[np.float64]
@@ -32,8 +32,8 @@ _KEY = "declared"
 class Figure:
     """One number of a file: dimension, plausible SI range, meaning, and what to assume where it is left out.
 
-    `default` is (low, value, high) in SI units; None makes the figure required. With `keys` it is a mapping of
-    such figures, of which those named in `required` must be given.
+    `default` is (low, value, high) in SI units; None makes the figure required. With `keys` it is a mapping
+    of such figures, of which those named in `required` must be given.
     """
 
     dimension: str
@@ -61,8 +61,8 @@ class Figure:
 class Grid:
     """Measured seconds on a grid of message sizes and GPU counts.
 
-    `sizes` [B] and `gpus` rise; `seconds` has shape (..., gpus, sizes), with a leading axis where several hardware
-    profiles are stacked. [s]
+    `sizes` [B] and `gpus` rise; `seconds` [s] has shape (..., gpus, sizes), with a leading axis where several
+    nouns are stacked.
     """
 
     sizes: NDArray[np.float64]
@@ -173,7 +173,7 @@ def _field(declared: Declared, **defaults: Any) -> Any:
 
 
 def each_figure(noun: Any, change: Change, prefix: str = "") -> dict[str, Any]:
-    """Return field name -> new value with `change(path, declaration, value)` applied to every figure and grid."""
+    """Return field name -> value with `change(path, declaration, value)` applied to every figure and grid."""
     changed: dict[str, Any] = {}
     for name, declared in declared_in(type(noun)):
         value, path = getattr(noun, name), prefix + declared.path
@@ -189,7 +189,10 @@ def each_figure(noun: Any, change: Change, prefix: str = "") -> dict[str, Any]:
 def _each_in_section(declared: Section, value: Any, change: Change, path: str) -> Any:
     if not declared.named:
         return dataclasses.replace(value, **each_figure(value, change, f"{path}."))
-    return {key: dataclasses.replace(one, **each_figure(one, change, f"{path}.{key}.")) for key, one in value.items()}
+    return {
+        key: dataclasses.replace(one, **each_figure(one, change, f"{path}.{key}."))
+        for key, one in value.items()
+    }
 
 
 def default_quantities(noun: type[Any], prefix: str) -> Mapping[str, Quantity]:

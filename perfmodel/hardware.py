@@ -1,4 +1,4 @@
-"""Accelerators: what a data sheet promises, and what was achieved in linear layers, attention and all-reduce."""
+"""Accelerators: what a data sheet promises and what linear layers, attention and all-reduce achieve."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from perfmodel.catalogue import Catalogue, own_package
-from perfmodel.errors import SpecError
 from perfmodel.figures import Grid, Numeric, figure, figures, section, sections, table, text, texts
 from perfmodel.sourced import Assumption, Sourced
 from perfmodel.specfile import Quantity
@@ -20,56 +19,82 @@ from perfmodel.specfile import Quantity
 __all__ = ["AllReduce", "AttentionKernel", "Gemm", "HardwareProfile", "Numeric", "json_schema"]
 
 DTYPES = ("bf16", "fp16", "fp8", "int8", "fp4", "fp32")
+ALL_REDUCE_ALIASES = {
+    "vllm_custom_graph": "custom-graph",
+    "vllm_custom_eager": "custom-eager",
+    "sglang_custom_graph": "sglang-graph",
+    "sglang_custom_eager": "sglang-eager",
+    "pytorch_symmetric": "pytorch-symmetric",
+    "intra-node-comm": "pytorch-symmetric",
+}
+"""Other spellings of all-reduce implementations, in lower case."""
 _STANDS_IN = {"fp16": "bf16", "fp8": "bf16", "int8": "bf16", "fp4": "fp8", "fp32": "bf16"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gemm:
-    """Fitted figures of linear layers, relative to the peaks of the data sheet."""
+    """Fitted figures of linear layers, relative to the data sheet; used in `perfmodel.kernels.linear`."""
 
-    t0: Numeric = figure("seconds", 0, 1e-3, "fixed time of one kernel", (1.5e-6, 4e-6, 8e-6))
-    memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak bandwidth reached", (0.65, 0.8, 0.92))
-    compute_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak FLOPs reached", (0.5, 0.7, 0.85))
-    p: Numeric = figure("ratio", 1, 16, "exponent that joins memory and compute time", (1.5, 2.5, 3.5))
-    tile: Numeric = figure("count", 1, 1024, "rows to which a product is padded", (16, 64, 128))
+    t0: Numeric = figure("seconds", 0, 1e-3, "fixed time of one kernel in a CUDA graph", (1.5e-6, 3e-6, 6e-6))
+    memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak bandwidth", (0.65, 0.8, 0.9))
+    compute_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak FLOPs in waves", (0.5, 0.8, 0.95))
+    tile_edge: Numeric = figure("ratio", 0, 1e3, "multiply-adds per element of tile edge", (0.5, 5, 30))
+    k_latency: Numeric = figure("seconds", 0, 1e-6, "serial loop, per element of k", (1e-9, 2e-9, 5e-9))
+    k_split: Numeric = figure("count", 16, 1e6, "depth of k one block takes alone", (2500, 5000, 12000))
+    l2_speedup: Numeric = figure("ratio", 0.5, 20, "rate of weights found in L2 against memory", (1.2, 2, 4))
+    l2_fraction: Numeric = figure("ratio", 0.01, 2, "share of L2 that keeps weights", (0.4, 0.6, 1))
+    narrow_memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit weights", (0.6, 0.76, 0.9))
+    narrow_compute_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit weights", (0.45, 0.67, 0.85))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionKernel:
-    """Fitted figures of one attention kernel over a KV cache, relative to the peaks of the data sheet."""
+    """Fitted figures of one attention kernel over a KV cache; used in `perfmodel.kernels.attention`."""
 
-    floor: Numeric = figure("seconds", 0, 1e-3, "shortest time of one launch", (5e-6, 8e-6, 15e-6))
-    t0: Numeric = figure("seconds", 0, 1e-3, "fixed time of one launch", (8e-6, 18e-6, 35e-6))
-    memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak bandwidth reached", (0.6, 0.8, 0.92))
-    query_tile: Numeric = figure("count", 1, 1024, "query rows to which a tile is padded", (16, 64, 128))
-    p: Numeric = figure("ratio", 1, 16, "exponent that joins memory and compute time", (1.5, 2.5, 4))
+    t0: Numeric = figure("seconds", 0, 1e-3, "launch and tail of one call", (1e-5, 1.5e-5, 2.5e-5))
+    cta: Numeric = figure("seconds", 0, 1e-4, "overhead of one thread block in its slot", (1e-8, 1e-6, 2e-6))
+    memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak bandwidth", (0.65, 0.8, 0.92))
+    narrow_memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit entries", (0.58, 0.75, 0.9))
+    compute_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak FLOPs", (0.4, 0.6, 0.8))
+    row_passes: Numeric = figure("ratio", 0, 100, "times that queries and outputs cross memory", (1, 4, 8))
+    packs: Numeric = figure("count", 0, 1, "1: queries of a KV head share tiles, KV splits", (0, 1, 1))
+    tile_small: Numeric = figure("count", 1, 1024, "query rows of the smallest tile", (16, 64, 64))
+    tile_mid: Numeric = figure("count", 1, 1024, "query rows of the next tile", (64, 64, 64))
+    tile_large: Numeric = figure("count", 1, 1024, "query rows of the largest tile", (64, 128, 128))
+    tile_overhead: Numeric = figure("count", 0, 1024, "work of a KV block beside its rows", (0, 0, 32))
+    ctas_per_sm: Numeric = figure("count", 1, 32, "thread blocks that one SM runs at a time", (1, 1, 2))
+    split_below: Numeric = figure("ratio", 0, 100, "waves below which the KV is split", (0.8, 1.6, 1.6))
+    kv_block: Numeric = figure("count", 1, 4096, "KV entries of one block", (16, 64, 128))
+    l2_speedup: Numeric = figure("ratio", 1, 20, "rate of entries found in L2 against memory", (1, 2, 4))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AllReduce:
     """Measured times of one all-reduce implementation by message size and number of GPUs."""
 
-    latency: Grid = table(1e-7, 100.0, "time of one all-reduce [s] by message size per GPU [B] and number of GPUs")
+    latency: Grid = table(1e-7, 100.0, "seconds by message size per GPU and number of GPUs")
     scale: Numeric = figure("ratio", 0.05, 20, "factor on every measured time", (0.8, 1.0, 1.3))
-    growth: Numeric = figure("ratio", 0, 2, "exponent of the GPU count beyond the measured ones", (0.1, 0.5, 1.0))
+    growth: Numeric = figure("ratio", 0, 2, "exponent of GPUs beyond the table", (0.1, 0.5, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HardwareProfile(Sourced):
-    """One accelerator; with array fields many accelerators, or many draws of one. SI units, peaks are dense."""
+    """One accelerator; with array fields many accelerators or many draws of one. SI units, dense peaks."""
 
     name: str = text("what the user types; the file is called the same")
     description: str = text("one line for people", "")
     aliases: tuple[str, ...] = texts("other names that mean this profile")
     memory_capacity: Numeric = figure("bytes", 1e9, 4e12, "memory of one GPU", path="memory.capacity")
-    memory_bandwidth: Numeric = figure("bytes_per_s", 1e10, 1e14, "peak memory bandwidth", path="memory.bandwidth")
+    memory_bandwidth: Numeric = figure(
+        "bytes_per_s", 1e10, 1e14, "peak memory bandwidth", path="memory.bandwidth"
+    )
     l2_bytes: Numeric = figure("bytes", 1e5, 4e9, "last-level cache", (6e6, 40e6, 100e6), path="memory.l2")
     sms: Numeric = figure("count", 1, 4096, "streaming multiprocessors or compute units", (60, 110, 200))
     peak_flops: Mapping[str, Numeric] = figures(
         "flops", 1e11, 1e17, "dense peak rate of matrix products", DTYPES, required=("bf16",), path="peak"
     )
     link_bandwidth: Numeric = figure(
-        "bytes_per_s", 1e8, 1e13, "link to the other GPUs, one direction", (16e9, 32e9, 450e9), path="link.bandwidth"
+        "bytes_per_s", 1e8, 1e13, "link, one direction", (16e9, 32e9, 450e9), path="link.bandwidth"
     )
     link_kind: str = text("what the link is, such as NVLink 4 or PCIe 5 x16", "unknown", path="link.kind")
     tdp: Numeric = figure("watts", 1, 1e4, "board power", (250, 500, 1000))
@@ -84,8 +109,8 @@ class HardwareProfile(Sourced):
     ) -> HardwareProfile:
         """Return the profile that a bundled name, an alias or a path to a YAML file means.
 
-        Further folders of profiles come from `profiles_path` and from the environment variable DRAFTPLAN_PROFILES.
-        Figures that the file leaves out take documented generic defaults, listed in `assumed`. Raises SpecError.
+        Further folders of profiles come from `profiles_path` and the environment variable DRAFTPLAN_PROFILES.
+        Figures that the file leaves out take generic defaults, listed in `assumed`. Raises SpecError.
         """
         from perfmodel.schema import noun_from
 
@@ -101,12 +126,21 @@ class HardwareProfile(Sourced):
     def peak(self, dtype: str) -> Numeric:
         """Return the dense peak [FLOP/s] at which values of `dtype` are multiplied.
 
-        A dtype without units of its own (fp8 on A100, and every dtype that is no dtype of products, such as int4
-        weights) is converted first and multiplied in the next wider one.
+        A dtype without units of its own (fp8 on A100, and dtypes of storage only, such as int4 weights) is
+        converted first and multiplied in the next wider one.
         """
         while dtype not in self.peak_flops:
             dtype = _STANDS_IN.get(dtype, "bf16")
         return self.peak_flops[dtype]
+
+    def attention_kernel(self, name: str) -> AttentionKernel:
+        """Return the figures of the attention kernel `name`, or of the first one where there is none."""
+        return self.attention.get(name) or next(iter(self.attention.values()))
+
+    def all_reduce_table(self, implementation: str) -> AllReduce:
+        """Return the table of an all-reduce implementation by any spelling; NCCL's where there is none."""
+        key = implementation.strip().lower()
+        return self.all_reduce.get(ALL_REDUCE_ALIASES.get(key, key)) or self.all_reduce["nccl"]
 
     def assume(self, name: str, key: str) -> Assumption:
         if name == "peak_flops":
@@ -122,13 +156,15 @@ class HardwareProfile(Sourced):
         return Assumption(peak, {f"peak.{dtype}": quantity}, sentence)
 
     def _assumed_all_reduce(self, implementation: str) -> Assumption:
-        """Ring all-reduce: a fixed part per step and 2 (n-1)/n of the message over the link at 70 % of its peak."""
-        sizes = 2.0 ** np.arange(10, 29, 3)
-        gpus = np.array([2.0, 4.0, 8.0])
+        """Ring all-reduce: time per step, and 2 (n-1)/n of the message over the link at 70 % of its peak."""
+        sizes = np.array([2.0**power for power in range(10, 29, 3)], dtype=np.float64)
+        gpus = np.array([2.0, 4.0, 8.0], dtype=np.float64)
         steps = (2.0 * (gpus - 1.0))[:, None]
         seconds = 7e-6 + 1e-6 * steps + steps / gpus[:, None] * sizes / (0.7 * float(self.link_bandwidth))
         path = f"all_reduce.{implementation}"
-        source = "ring all-reduce: 7 us and 1 us a step (NCCL's own constants), traffic at 70 % of the link's peak"
+        source = (
+            "ring all-reduce: 7 us and 1 us a step (NCCL's own constants), traffic at 70 % of the link's peak"
+        )
         assumed = AllReduce(latency=Grid(sizes, gpus, seconds))
         quantities = {
             f"{path}.latency": Quantity(seconds, seconds, seconds, "s", source, "assumed"),

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import lru_cache, partial
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from functools import lru_cache
+from types import GenericAlias
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
 from perfmodel.errors import SpecError
 from perfmodel.figures import Declared, Figure, Grid, Section, Table, Text, declared_in
@@ -20,6 +29,7 @@ __all__ = ["json_schema", "noun_from", "schema_of"]
 SourcedT = TypeVar("SourcedT", bound=Sourced)
 
 _NAME = r"^[a-z0-9][a-z0-9._-]*$"
+_SCHEMAS: dict[type[Any], type[BaseModel]] = {}
 _Name = Annotated[str, Field(pattern=_NAME, max_length=100)]
 
 
@@ -46,10 +56,15 @@ class _Figure(_Sourced):
         absent = [name for name in ("low", "high") if getattr(self, name) is None]
         if len(absent) == 1 or (absent and self.kind != "published"):
             raise SpecError.single(
-                "", "", f"{' and '.join(absent)} missing", "Give the range of a measured or assumed figure in full"
+                "",
+                "",
+                f"{' and '.join(absent)} missing",
+                "Give the range of a measured or assumed figure in full",
             )
         if not absent and not self.low <= self.value <= self.high:
-            raise SpecError.single("", "", "the value is not between low and high", "Write low <= value <= high")
+            raise SpecError.single(
+                "", "", "the value is not between low and high", "Write low <= value <= high"
+            )
         return self
 
     def quantity(self, unit: str) -> Quantity:
@@ -69,18 +84,24 @@ class _Grid(_Sourced):
         if len(self.sizes) < 2 or np.any(np.diff(self.sizes) <= 0):
             raise SpecError.single("", "", "sizes do not rise", "Give at least two rising message sizes")
         if not counts or min(counts) < 2 or np.any(np.diff(counts) <= 0):
-            raise SpecError.single("", "", "GPU counts do not rise from 2", "Give rows for rising counts such as 2, 4, 8")
+            raise SpecError.single(
+                "", "", "GPU counts do not rise from 2", "Give rows for rising counts such as 2, 4, 8"
+            )
         for count, row in self.gpus.items():
             if len(row) != len(self.sizes):
                 problem = f"the row for {count} GPUs has {len(row)} times for {len(self.sizes)} sizes"
                 raise SpecError.single("", "", problem, "Give one time per size")
             if np.any(np.diff(row) < 0):
-                raise SpecError.single("", "", f"the row for {count} GPUs falls with size", "Give times that never fall")
+                raise SpecError.single(
+                    "", "", f"the row for {count} GPUs falls with size", "Give times that never fall"
+                )
         return self
 
     def grid(self) -> Grid:
         counts = np.array([parse_count(count) for count in self.gpus], dtype=float)
-        return Grid(np.array(self.sizes, dtype=float), counts, np.array(list(self.gpus.values()), dtype=float))
+        return Grid(
+            np.array(self.sizes, dtype=float), counts, np.array(list(self.gpus.values()), dtype=float)
+        )
 
 
 def _bounded(dimension: str, least: float, most: float) -> Any:
@@ -118,12 +139,12 @@ def _type_of(declared: Declared) -> Any:
         return create_model(declared.path, __base__=_Strict, **entries)
     if isinstance(declared, Table):
         seconds = _bounded("seconds", declared.least, declared.most)
-        return create_model(
-            "Grid", __base__=_Grid, sizes=(list[_bounded("bytes", 1.0, 1e12)], ...), gpus=(dict[str, list[seconds]], ...)  # type: ignore[misc, valid-type]
-        )
+        sizes: Any = GenericAlias(list, _bounded("bytes", 1.0, 1e12))
+        rows: Any = GenericAlias(dict, (str, GenericAlias(list, seconds)))
+        return create_model("Grid", __base__=_Grid, sizes=(sizes, ...), gpus=(rows, ...))
     if isinstance(declared, Text):
         return list[str] if declared.many else str
-    return dict[_Name, schema_of(declared.of)] if declared.named else schema_of(declared.of)  # type: ignore[misc]
+    return GenericAlias(dict, (_Name, schema_of(declared.of))) if declared.named else schema_of(declared.of)
 
 
 def _described(declared: Declared, required: bool) -> Any:
@@ -135,9 +156,10 @@ def _described(declared: Declared, required: bool) -> Any:
     return Field(... if required else None, description=declared.meaning)
 
 
-@lru_cache(maxsize=64)
 def schema_of(noun: type[Any]) -> type[BaseModel]:
     """Return the pydantic model of the files that describe a noun (or a section of one)."""
+    if noun in _SCHEMAS:
+        return _SCHEMAS[noun]
     tree: dict[str, Any] = {}
     for _, declared in declared_in(noun):
         *groups, last = declared.path.split(".")
@@ -145,7 +167,7 @@ def schema_of(noun: type[Any]) -> type[BaseModel]:
         for group in groups:
             branch = branch.setdefault(group, {})
         branch[last] = declared
-    return _model(noun.__name__, tree)
+    return _SCHEMAS.setdefault(noun, _model(noun.__name__, tree))
 
 
 def _model(name: str, tree: Mapping[str, Any]) -> type[BaseModel]:
@@ -194,7 +216,8 @@ def _values(
             values[name] = _text(declared, found)
         elif isinstance(declared, Table):
             values[name] = found.grid()
-            quantities[path] = Quantity(*[values[name].seconds] * 3, "s", found.source, found.kind)
+            seconds = values[name].seconds
+            quantities[path] = Quantity(seconds, seconds, seconds, "s", found.source, found.kind)
         elif isinstance(declared, Section) and declared.named:
             values[name] = {
                 key: declared.of(**_values(declared.of, one, f"{path}.{key}.", quantities, assumed))

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, ge
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.documents import LARGEST_FILE, Document, parse_json, parse_yaml
+from perfmodel.documents import LARGEST_FILE, Document, dotted
 from perfmodel.errors import Fault, SpecError, nearest_name
+from perfmodel.json_text import parse_json
+from perfmodel.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -39,7 +41,7 @@ class Resource(Protocol):
 
 @dataclass(frozen=True)
 class Quantity:
-    """One figure with its provenance: SI value, believed range (10th and 90th percentile), unit, source and kind."""
+    """One figure with its provenance: SI value, 10th and 90th percentile, unit, source and kind."""
 
     value: float | NDArray[np.float64]
     low: float | NDArray[np.float64]
@@ -52,16 +54,16 @@ class Quantity:
 def read_yaml(path: str | os.PathLike[str] | Resource, largest: int = LARGEST_FILE) -> Document:
     """Return a YAML file as plain values with the line of each.
 
-    Accepted is what cannot be misread: one document, a mapping at the top, no tags, anchors, aliases, duplicate keys
-    or tabs, no yes/no/on/off, numbers in decimal notation. Raises SpecError; faults that leave the rest readable are
-    kept in the document and raised by `check` together with its own.
+    Accepted is what cannot be misread: one document, a mapping at the top, no tags, anchors, aliases,
+    duplicate keys or tabs, no yes/no/on/off, numbers in decimal notation. Raises SpecError; faults that leave
+    the rest readable are kept in the document and raised by `check` together with its own.
     """
     file, content = _read(path, largest)
     return parse_yaml(content, file)
 
 
 def read_json(path: str | os.PathLike[str] | Resource, largest: int = LARGEST_FILE) -> Document:
-    """Return a JSON file, an object at the top, as plain values with the line of each; strict as `read_yaml`."""
+    """Return a JSON file, an object at the top, as plain values with lines; strict as `read_yaml`."""
     file, content = _read(path, largest)
     return parse_json(content, file)
 
@@ -69,8 +71,8 @@ def read_json(path: str | os.PathLike[str] | Resource, largest: int = LARGEST_FI
 def check(schema: type[SchemaT], document: Document, file: str = "") -> SchemaT:
     """Return the document as an instance of a pydantic schema.
 
-    Validation is strict (a quoted number is a text). Raises one SpecError that lists every fault of the file with
-    its line, what was found, what is allowed and the nearest known name.
+    Validation is strict (a quoted number is a text). Raises one SpecError that lists every fault of the file
+    with its line, what was found, what is allowed and the nearest known name.
     """
     from pydantic import ValidationError
 
@@ -128,7 +130,9 @@ def _read(path: str | os.PathLike[str] | Resource, largest: int) -> tuple[str, b
     except (OSError, ValueError) as error:
         if isinstance(error, SpecError):
             raise
-        raise SpecError.single(file, "", f"the file cannot be read: {error}", "Name a readable file") from error
+        raise SpecError.single(
+            file, "", f"the file cannot be read: {error}", "Name a readable file"
+        ) from error
     if len(content) > largest:
         raise SpecError.single(file, "", f"the file is larger than {largest} bytes", "Such files are refused")
     return file, content
@@ -151,7 +155,7 @@ def _faults(schema: type[BaseModel], document: Document, details: ErrorDetails) 
     place = details["loc"]
     if document.is_refused(place):
         return
-    field, line = ".".join(str(part) for part in place), document.line(place)
+    field, line = dotted(place), document.line(place)
     shown = _short.repr(details["input"])
     kind = details["type"]
     if kind == "extra_forbidden":
@@ -172,7 +176,9 @@ def _faults(schema: type[BaseModel], document: Document, details: ErrorDetails) 
     else:
         nearest = None
         if kind in ("literal_error", "enum") and isinstance(details["input"], str):
-            allowed = [part.strip(" '") for part in details["ctx"]["expected"].replace(" or ", ", ").split(",")]
+            allowed = [
+                part.strip(" '") for part in details["ctx"]["expected"].replace(" or ", ", ").split(",")
+            ]
             nearest = nearest_name(details["input"], allowed)
         yield Fault("", line, field, f"found {shown}", details["msg"].replace("Input", "It"), nearest)
 
@@ -194,7 +200,7 @@ def _meaning_at(schema: Any, place: tuple[int | str, ...]) -> str:
     for name, field in fields.items():
         if place and place[-1] in (name, field.alias):
             examples = f", for example {field.examples[0]}" if field.examples else ""
-            return f"It is {field.description}{examples}" if field.description else ""
+            return f"Expected: {field.description}{examples}" if field.description else ""
     return ""
 
 

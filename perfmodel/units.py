@@ -25,7 +25,9 @@ _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 _BYTES = {f"{prefix}B": factor for prefix, factor in _DECIMAL.items()} | {
     "KB": 1e3, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
 }  # fmt: skip
-_BITS = {f"{prefix}{bit}": factor / 8 for prefix, factor in _DECIMAL.items() if prefix for bit in ("b", "bit")}
+_BITS = {
+    f"{prefix}{bit}": factor / 8 for prefix, factor in _DECIMAL.items() if prefix for bit in ("b", "bit")
+}
 
 #: Accepted units of every dimension, with their factor to the SI unit. Case counts: GB/s is eight times Gb/s.
 DIMENSIONS: Mapping[str, Mapping[str, float]] = {
@@ -53,8 +55,8 @@ SI_UNIT: Mapping[str, str] = {
 
 #: One well-written quantity of every dimension.
 EXAMPLE: Mapping[str, str] = {
-    "bytes": "80 GiB", "bytes_per_s": "2039 GB/s", "flops": "312 TFLOPS", "seconds": "5.2 us", "watts": "400 W",
-    "usd_per_hour": "1.5 USD/h", "hertz": "1.41 GHz", "ratio": "0.85", "count": "108",
+    "bytes": "80 GiB", "bytes_per_s": "2039 GB/s", "flops": "312 TFLOPS", "seconds": "5.2 us",
+    "watts": "400 W", "usd_per_hour": "1.5 USD/h", "hertz": "1.41 GHz", "ratio": "0.85", "count": "108",
 }  # fmt: skip
 
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
@@ -69,8 +71,8 @@ _LARGEST_COUNT = 10**15
 def parse_quantity(text: str | float, dimension: str) -> float:
     """Return the SI value of a number with its unit, such as "2039 GB/s" for the dimension bytes_per_s.
 
-    A bare number is accepted for the dimensions ratio and count only. Raises SpecError on a missing, unknown or
-    foreign unit and on anything that is not a finite number.
+    A bare number is accepted for the dimensions ratio and count only. Raises SpecError on a missing, unknown
+    or foreign unit and on anything that is not a finite number.
     """
     units = DIMENSIONS[dimension]
     example = f"Write a number and a unit, for example {EXAMPLE[dimension]}"
@@ -94,7 +96,7 @@ def parse_quantity(text: str | float, dimension: str) -> float:
 
 
 def parse_count(text: str | int) -> int:
-    """Return a whole number of tokens, requests or GPUs: "32k" is 32000, "32K" is 32768, "1m" and "1M" likewise.
+    """Return a whole number of tokens, requests or GPUs: "32k" is 32000, "32K" is 32768; m, M, g, G likewise.
 
     Raises SpecError on negative, fractional and absurdly large counts (above 1e15).
     """
@@ -114,7 +116,7 @@ def parse_count(text: str | int) -> int:
 
 
 def parse_list(text: str) -> list[int]:
-    """Return the counts named by "1,8,64", by an inclusive range "16:256:16" or by a doubling range "16:256:x2".
+    """Return the counts named by "1,8,64", an inclusive range "16:256:16" or a doubling range "16:256:x2".
 
     Parts may be mixed ("1,4:16:4"); the order is kept and repeated counts are dropped. Raises SpecError.
     """
@@ -122,7 +124,9 @@ def parse_list(text: str) -> list[int]:
     for part in text.split(","):
         counts.update(dict.fromkeys(_expand(part)))
         if len(counts) > _LONGEST_LIST:
-            raise SpecError.single("", "", f"{_shown(text)} names more than {_LONGEST_LIST} values", "Use a wider step")
+            raise SpecError.single(
+                "", "", f"{_shown(text)} names more than {_LONGEST_LIST} values", "Use a wider step"
+            )
     return list(counts)
 
 
