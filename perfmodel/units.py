@@ -89,7 +89,8 @@ def parse_quantity(text: str | float, dimension: str) -> float:
         number, unit = _as_float(text), ""
     if unit not in units:
         raise _unit_refusal(text, unit, dimension, example)
-    value = number * units[unit]
+    factor = units[unit]
+    value = number * factor if factor >= 1.0 else number / round(1.0 / factor)  # 90 us is 9e-05 exactly
     if not math.isfinite(value):
         raise _refusal(dimension, f"found {_shown(text)}, not a finite number", example)
     return value
