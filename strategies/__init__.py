@@ -37,12 +37,14 @@ def available() -> tuple[str, ...]:
     ------
     StrategyError : two folders on the package's path hold a strategy of the same name.
     """
-    found = [entry.name for entry in pkgutil.iter_modules(__path__)]
+    found = [entry.name for folder in __path__ for entry in pkgutil.iter_modules([folder])]
     names = sorted(name for name in found if name != "base" and not name.startswith("_"))
     for name, times in Counter(names).items():
         if times > 1:
             where = " and ".join(
-                str(Path(folder) / f"{name}.py") for folder in __path__ if (Path(folder) / f"{name}.py").exists()
+                str(Path(folder) / f"{name}.py")
+                for folder in __path__
+                if (Path(folder) / f"{name}.py").exists()
             )
             raise StrategyError(f"two strategies are called {name!r}: {where}. Rename one.", name=name)
     return tuple(names)
@@ -69,7 +71,10 @@ def load(name_or_path: str | Path) -> DraftStrategy:
             name=text,
             nearest=close[0] if close else None,
         )
-    module = importlib.import_module(f"{__name__}.{name}")
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except Exception as error:
+        raise StrategyError(f"strategy {name!r} does not load: {_told(error)}.", name=name) from error
     return _strategy_of(module, name)
 
 
@@ -82,7 +87,13 @@ def _from_file(path: Path) -> DraftStrategy:
         raise StrategyError(f"{path} cannot be read as Python.", name=path.stem, file=str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise StrategyError(
+            f"{path} does not load: {_told(error)}.", name=path.stem, file=str(path)
+        ) from error
     return _strategy_of(module, path.stem)
 
 
@@ -96,9 +107,15 @@ def _strategy_of(module: ModuleType, name: str) -> DraftStrategy:
         raise StrategyError(f"{file}: strategy lacks {', '.join(missing)}.", name=name, file=file)
     if found.name != name:
         raise StrategyError(
-            f"{file}: strategy calls itself {found.name!r}; a file and its strategy share one name.", name=name, file=file
+            f"{file}: strategy calls itself {found.name!r}; a file and its strategy share one name.",
+            name=name,
+            file=file,
         )
     return found
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(".")
 
 
 _PARTS = (

@@ -84,21 +84,21 @@ class AcceptanceLaw:
     The acceptance of a drafted token is ``full * (1 - miss)``, where ``full`` is what the drafter reaches with its whole
     cache and ``miss`` what it loses by reading ``B`` of ``S`` entries::
 
-        miss(B, S) = level * (level_budget / B)**eta * (1 - (B / S)**kappa)    for B < S, else 0
+        miss(B, S) = level * (level_budget / B)**eta * L / (1 + L),   L = ln(S / B)    for B < S, else 0
 
     so a budget that covers the context loses nothing, and more budget never accepts less.
 
     Attributes
     ----------
     first, rest : ``full`` for the first drafted token and for every later one, drafter other than a draft model.
-    level, level_budget, eta, kappa : parameters of ``miss``; ``level_budget`` in tokens.
+    level, level_budget, eta : parameters of ``miss``; ``level_budget`` in tokens.
     levels : ``level`` where it was observed for a named target model.
     far : acceptance of tokens that need content from outside the kept entries (the task term).
     temperature_slope : change of logit(acceptance) per unit of sampling temperature.
-    trained_length : context that a trained head has seen [tokens]; beyond it ``beyond`` holds.
-    beyond : acceptance of every drafted token past ``trained_length``.
-    scatter : run-to-run standard deviation that remains when all parameters are known.
-    unseen : standard deviation added where the target is not among ``levels``.
+    trained_length : entries that a trained head has learned to read [tokens]; ``beyond`` holds where it reads more.
+    beyond : ``full`` of every drafted token past ``trained_length``.
+    scatter : run-to-run standard deviation that remains when all parameters are known, at an acceptance near .8.
+    unseen : standard deviation added where the target is not among ``levels``, at an acceptance near .8.
     """
 
     first: Figure = EXACT
@@ -106,13 +106,15 @@ class AcceptanceLaw:
     level: Figure = NOTHING
     level_budget: float = 512.0
     eta: Figure = NOTHING
-    kappa: Figure = Figure(0.8, 0.1, "published", "pooled fit of the published window points, .75 to .94")
     levels: Mapping[str, Figure] = field(default_factory=dict)
     far: Figure = Figure(1.0, 0.0, "assumed", "reads everything")
     temperature_slope: Figure = Figure(
-        0.0, 0.2, "published", "same weights: TriForce .923 to .890 and SPIRe +.02 between T = 0 and T = 1.2"
+        0.0,
+        0.2,
+        "published",
+        "same weights: TriForce .923 to .890 for T = 0 to 1.2, SPIRe reproduction +.02 for 0 to 1",
     )
-    trained_length: float = np.inf
+    trained_length: Figure = Figure(np.inf, 0.0, "assumed", "no limit of its own")
     beyond: Figure = EXACT
     scatter: float = 0.02
     unseen: float = 0.03
@@ -188,6 +190,9 @@ class DraftStrategy(Protocol):
     @property
     def needs_draft_model(self) -> bool: ...
 
+    @property
+    def needs(self) -> str: ...
+
     def draft_pass(
         self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
     ) -> DraftPass: ...
@@ -198,6 +203,7 @@ class Strategy:
     """The part that drafting ideas share: their label, their choices and their defaults.
 
     ``default_budgets`` is empty where the idea has no KV budget; such a strategy is priced once, with an infinite budget.
+    ``needs`` says what must exist before it can run, beside a copy of the cache; planners search it when it is named.
     """
 
     name: str
@@ -209,6 +215,7 @@ class Strategy:
     default_budgets: tuple[int, ...] = ()
     default_gammas: tuple[int, ...] = tuple(range(1, 17))
     lossless: bool = True
+    needs: str = ""
 
     @property
     def needs_draft_model(self) -> bool:
@@ -237,9 +244,7 @@ def drafted_so_far(gamma: Numeric) -> Numeric:
     return np.maximum(np.subtract(gamma, 1.0), 0.0) / 2.0
 
 
-def checked_scores(
-    scores: NDArray[np.float64] | None, context_len: int, wanted: str
-) -> NDArray[np.float64]:
+def checked_scores(scores: NDArray[np.float64] | None, context_len: int, wanted: str) -> NDArray[np.float64]:
     """Return the scores as floats; refuse them where they are missing or do not cover the context.
 
     Raises
@@ -250,7 +255,9 @@ def checked_scores(
         raise ValueError(f"scores are needed: {wanted}, shape [..., {context_len}]")
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] != context_len:
-        raise ValueError(f"scores have shape {array.shape}; their last axis must be the context, {context_len}")
+        raise ValueError(
+            f"scores have shape {array.shape}; their last axis must be the context, {context_len}"
+        )
     return array
 
 

@@ -54,7 +54,9 @@ def _law(layer_fraction: float) -> AcceptanceLaw:
     return AcceptanceLaw(
         first=level,
         rest=level,
-        temperature_slope=Figure(-1.0, 0.4, "published", "LayerSkip README, CNN/DM: .868 at T = 0, .764 at T = .7"),
+        temperature_slope=Figure(
+            -1.0, 0.4, "published", "LayerSkip README, CNN/DM: .868 at T = 0, .764 at T = .7"
+        ),
     )
 
 
@@ -64,6 +66,7 @@ strategy = LayerSkip(
     name="layer_skip",
     summary="the target's own first layers",
     source="LayerSkip, arXiv 2404.16710; the model must be trained for early exit",
+    needs="a target trained for early exit",
     drafters=("self",),
     selector=WHOLE_CACHE,
     acceptance=_law(0.25),

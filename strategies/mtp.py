@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from strategies.base import WHOLE_CACHE, AcceptanceLaw, Figure
-from strategies.eagle import Head
+from strategies.base import AcceptanceLaw, Figure
+from strategies.eagle import TEMPERATURE, WINDOWED, Head
+from strategies.streaming_llm import SinkAndWindow
+
+AFTER_THE_FIRST = "GLM-5.2 .76 and Qwen3.5-397B .75 to .81 on SPEED-Bench coding, vLLM PR 48892 .84, DeepSeek-V4-Pro .52 to .63"
 
 strategy = Head(
     name="mtp",
     summary="the multi-token-prediction layer that comes with the model",
     source="DeepSeek-V3, arXiv 2412.19437, section 2.2",
+    needs="a target with multi-token-prediction layers",
     drafters=("head",),
-    selector=WHOLE_CACHE,
+    selector=SinkAndWindow(),
     default_gammas=tuple(range(1, 9)),
     acceptance=AcceptanceLaw(
         first=Figure(
-            0.84, 0.07, "published", "DeepSeek-V3 report .85 to .90; SPEED-Bench coding .79 to .93; vLLM PR 48892 .834"
+            0.84,
+            0.06,
+            "published",
+            "DeepSeek-V3 report .85 to .90; SPEED-Bench coding .79 to .93; vLLM PR 48892 .834",
         ),
-        rest=Figure(
-            0.76, 0.10, "published", "GLM-5.2 and Qwen3.5-397B on SPEED-Bench coding, vLLM PR 48892: .63 to .91 after the first"
+        rest=Figure(0.74, 0.10, "published", AFTER_THE_FIRST),
+        level=WINDOWED,
+        level_budget=4096.0,
+        eta=Figure(0.3, 0.2, "assumed", "as a window on the target"),
+        far=Figure(0.05, 0.05, "assumed", "as a window on the target"),
+        temperature_slope=TEMPERATURE,
+        trained_length=Figure(
+            32768.0,
+            0.0,
+            "assumed",
+            "falls inside the target's own range: vLLM issue 47602, SGLang issue 30763",
         ),
-        temperature_slope=Figure(-0.3, 0.3, "assumed", "between a small draft model (-.7) and the same weights (0)"),
-        trained_length=32768.0,
         beyond=Figure(0.36, 0.15, "published", "SGLang issue 30763: 1.57 tokens a round past 32K"),
-        scatter=0.02,
         unseen=0.0,
     ),
 )

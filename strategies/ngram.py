@@ -34,6 +34,7 @@ strategy = NGram(
     name="ngram",
     summary="look the continuation up in the context",
     source="prompt lookup decoding (A. Saxena, 2023); LLMA, arXiv 2304.04487",
+    needs="text that repeats its own prompt",
     drafters=("none",),
     selector=WHOLE_CACHE,
     acceptance=AcceptanceLaw(

@@ -45,13 +45,16 @@ strategy = PQCache(
     name="pqcache",
     summary="entries whose product-quantised keys score highest, chosen in every pass",
     source="PQCache, arXiv 2407.12820; 16 sub-vectors and 8-bit codes as in MagicDec, arXiv 2408.11049",
+    needs="an attention kernel that searches product-quantised keys",
     drafters=("self", "draft"),
     selector=HighestScores(),
     default_budgets=(128, 256, 512, 1024, 2048, 4096, 8192),
     acceptance=AcceptanceLaw(
-        level=Figure(0.080, 0.025, "assumed", "as query-aware pages (Quest); no published acceptance of its own"),
+        level=Figure(
+            0.105, 0.030, "assumed", "as query-aware pages (Quest); no published acceptance of its own"
+        ),
         level_budget=1024.0,
-        eta=Figure(0.50, 0.20, "assumed", "as query-aware pages (Quest)"),
+        eta=Figure(0.60, 0.20, "assumed", "as query-aware pages (Quest)"),
         far=Figure(0.98, 0.02, "assumed", "as chunk retrieval in TriForce Table 1, needle: .988"),
     ),
 )

@@ -50,10 +50,15 @@ strategy = QuantizedKV(
     name="quantized_kv",
     summary="the target with four-bit weights and a four-bit copy of the cache",
     source="QuantSpec, arXiv 2502.10424",
+    needs="kernels for four-bit weights and four-bit cache",
     drafters=("self",),
     selector=WHOLE_CACHE,
     acceptance=AcceptanceLaw(
-        first=Figure(0.94, 0.02, "published", "QuantSpec (arXiv 2502.10424): .943 at 128K, above .90 elsewhere"),
-        rest=Figure(0.94, 0.02, "published", "QuantSpec (arXiv 2502.10424): .943 at 128K, above .90 elsewhere"),
+        first=Figure(
+            0.94, 0.02, "published", "QuantSpec (arXiv 2502.10424): .943 at 128K, above .90 elsewhere"
+        ),
+        rest=Figure(
+            0.94, 0.02, "published", "QuantSpec (arXiv 2502.10424): .943 at 128K, above .90 elsewhere"
+        ),
     ),
 )

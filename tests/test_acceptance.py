@@ -1,0 +1,433 @@
+"""Laws of acceptance: limits, inverses, simulated rounds, and the published points with their limits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import perfmodel.acceptance_fit as fit
+import strategies
+from perfmodel import acceptance as acc
+from perfmodel.errors import SpecError
+
+RATES = st.floats(0.0, 1.0)
+LENGTHS = st.integers(0, 24)
+MAGICDEC_BLOG = {4e3: 0.84, 8e3: 0.83, 16e3: 0.82, 32e3: 0.81, 64e3: 0.79, 100e3: 0.79}
+
+
+def column(table: dict[str, list[str]], name: str) -> NDArray[np.float64]:
+    return np.array([float(value) for value in table[name]])
+
+
+def simulated_rounds(first: float, rest: float, gamma: int, count: int, seed: int) -> NDArray[np.float64]:
+    hits = np.random.default_rng(seed).random((count, gamma)) < np.r_[first, np.full(gamma - 1, rest)]
+    return np.asarray(1.0 + np.cumprod(hits, axis=1).sum(axis=1), dtype=np.float64)
+
+
+# tokens of a round
+
+
+@given(alpha=RATES, gamma=LENGTHS)
+def test_tokens_of_a_round_lie_between_one_and_all_drafts_and_the_bonus(alpha: float, gamma: int) -> None:
+    assert 1.0 <= acc.tokens_per_round(alpha, gamma) <= gamma + 1.0 + 1e-12
+
+
+@given(alpha=RATES)
+def test_without_drafts_a_round_yields_one_token(alpha: float) -> None:
+    assert acc.tokens_per_round(alpha, 0) == 1.0
+    assert acc.tokens_from_first_rest(alpha, alpha, 0) == 1.0
+
+
+@given(gamma=LENGTHS)
+def test_certain_acceptance_yields_all_drafts_and_the_bonus_exactly(gamma: int) -> None:
+    assert acc.tokens_per_round(1.0, gamma) == gamma + 1.0
+    assert acc.tokens_per_round(0.0, gamma) == 1.0
+
+
+@given(alpha=RATES, gamma=LENGTHS)
+def test_the_closed_form_is_the_sum_of_the_powers(alpha: float, gamma: int) -> None:
+    expected = sum(alpha**k for k in range(gamma + 1))
+    assert acc.tokens_per_round(alpha, gamma) == pytest.approx(expected, rel=1e-12)
+
+
+@given(alpha=RATES, gamma=LENGTHS)
+def test_first_and_rest_of_equal_rate_are_one_rate(alpha: float, gamma: int) -> None:
+    one = acc.tokens_per_round(alpha, gamma)
+    assert acc.tokens_from_first_rest(alpha, alpha, gamma) == pytest.approx(one, rel=1e-12)
+
+
+@given(first=RATES, rest=RATES, gamma=st.integers(1, 24))
+def test_survival_sums_to_the_tokens_of_a_round(first: float, rest: float, gamma: int) -> None:
+    series = acc.survival(first, rest, gamma)
+    expected = acc.tokens_from_first_rest(first, rest, gamma)
+    assert acc.tokens_from_survival(series) == pytest.approx(expected, rel=1e-12)
+    assert acc.tokens_from_survival(series, gamma // 2) == pytest.approx(
+        acc.tokens_from_first_rest(first, rest, gamma // 2), rel=1e-12
+    )
+
+
+@given(alpha=RATES, less=LENGTHS, more=LENGTHS)
+def test_longer_drafts_never_yield_fewer_tokens(alpha: float, less: int, more: int) -> None:
+    assert acc.tokens_per_round(alpha, less) <= acc.tokens_per_round(alpha, less + more) + 1e-12
+
+
+def test_an_array_call_equals_scalar_calls() -> None:
+    alphas, gammas = np.linspace(0.0, 1.0, 23), np.arange(0.0, 13.0)
+    together = acc.tokens_from_first_rest(alphas[:, None], alphas[::-1, None], gammas)
+    alone = [
+        [acc.tokens_from_first_rest(a, b, g) for g in gammas]
+        for a, b in zip(alphas, alphas[::-1], strict=True)
+    ]
+    np.testing.assert_allclose(np.asarray(together), np.array(alone), rtol=1e-13)
+
+
+@pytest.mark.parametrize(("first", "rest", "gamma"), [(0.8, 0.8, 4), (0.7, 0.5, 7), (0.4, 0.9, 12)])
+def test_expected_tokens_agree_with_simulated_rounds(first: float, rest: float, gamma: int) -> None:
+    rounds = simulated_rounds(first, rest, gamma, 200_000, seed=1)
+    error = rounds.std() / np.sqrt(rounds.size)
+    assert abs(acc.tokens_from_first_rest(first, rest, gamma) - rounds.mean()) < 4.0 * error
+
+
+def test_a_rate_that_varies_between_rounds_agrees_with_simulated_rounds() -> None:
+    draw = np.random.default_rng(2)
+    p, q = (0.8 * 0.2 / 0.15**2 - 1.0) * np.array([0.8, 0.2])
+    rounds = 1.0 + np.cumprod(draw.random((200_000, 6)) < draw.beta(p, q, 200_000)[:, None], axis=1).sum(
+        axis=1
+    )
+    error = rounds.std() / np.sqrt(rounds.size)
+    assert abs(acc.tokens_from_beta(0.8, 0.15, 6) - rounds.mean()) < 4.0 * error
+
+
+@given(alpha=st.floats(0.05, 0.95), gamma=st.integers(1, 12))
+def test_rates_without_spread_are_one_rate(alpha: float, gamma: int) -> None:
+    one = acc.tokens_per_round(alpha, gamma)
+    assert acc.tokens_from_beta(alpha, 1e-6, gamma) == pytest.approx(one, rel=1e-6)
+    assert acc.tokens_from_requests(alpha, 1e-3, gamma) == pytest.approx(one, rel=1e-4)
+
+
+@given(alpha=st.floats(0.2, 0.95), share=st.floats(0.05, 0.8), gamma=st.integers(2, 12))
+def test_spread_between_rounds_fattens_the_tail_and_spread_between_requests_costs_tokens(
+    alpha: float, share: float, gamma: int
+) -> None:
+    sd = share * np.sqrt(alpha * (1.0 - alpha))
+    one = acc.tokens_per_round(alpha, gamma)
+    assert acc.tokens_from_beta(alpha, sd, gamma) >= one - 1e-9
+    assert acc.tokens_from_requests(alpha, sd, gamma) <= acc.tokens_from_beta(alpha, sd, gamma) + 1e-9
+
+
+def test_spread_between_requests_agrees_with_drawn_requests() -> None:
+    for mean, sd, gamma in [(0.8, 0.1, 4), (0.8, 0.1, 8), (0.9, 0.1, 8), (0.6, 0.25, 5)]:
+        p, q = acc.beta_shape(mean, sd)
+        drawn = np.random.default_rng(3).beta(p, q, 400_000)
+        slow = 1.0 / acc.tokens_per_round(drawn, gamma)
+        expected = 1.0 / np.mean(slow)
+        assert acc.tokens_from_requests(mean, sd, gamma) == pytest.approx(expected, rel=2e-3)
+
+
+def test_a_chain_is_the_tree_of_one_rank_and_siblings_add_their_chance() -> None:
+    chain = np.array([[0.7], [0.6], [0.5]])
+    assert acc.tokens_from_tree(chain, [-1, 0, 1], [0, 0, 0]) == pytest.approx(1 + 0.7 + 0.42 + 0.21)
+    ranks = np.array([[0.6, 0.2], [0.5, 0.3]])
+    assert acc.tokens_from_tree(ranks, [-1, -1, 0, 1], [0, 1, 0, 1]) == pytest.approx(
+        1 + 0.6 + 0.2 + 0.3 + 0.06
+    )
+    many = np.stack([ranks, 0.5 * ranks])
+    assert acc.tokens_from_tree(many, [-1, -1, 0, 1], [0, 1, 0, 1]) == pytest.approx([2.16, 1 + 0.4 + 0.09])
+
+
+def test_a_draft_that_never_doubts_is_a_plain_one_and_doubt_saves_passes() -> None:
+    tokens, passes = acc.confidence_stop(0.8, 1.0, 6)
+    assert tokens == acc.tokens_per_round(0.8, 6) and passes == 6
+    doubting, fewer = acc.confidence_stop(0.95, 0.8, 6)
+    assert fewer < passes
+    assert doubting == pytest.approx(acc.tokens_per_round(0.76, 6))
+
+
+@pytest.mark.parametrize(("gamma", "wasted"), [(3, 0.41), (7, 0.57)])
+def test_a_finite_output_wastes_part_of_its_last_round(gamma: int, wasted: float) -> None:
+    rounds = acc.rounds_for_output(96.0, 0.8, 0.8, gamma)
+    assert rounds - 96.0 / acc.tokens_per_round(0.8, gamma) == pytest.approx(wasted, abs=0.01)
+    steps = simulated_rounds(0.8, 0.8, gamma, 20_000 * 96, seed=4).reshape(20_000, 96)
+    needed = (np.cumsum(steps, axis=1) < 96).sum(axis=1) + 1.0
+    assert rounds == pytest.approx(needed.mean(), abs=5.0 * needed.std() / np.sqrt(needed.size))
+    assert acc.rounds_for_output(96.0, 0.8, 0.8, 0) == 96.0
+
+
+# inverses
+
+
+@given(alpha=RATES, gamma=st.integers(1, 24))
+def test_each_inverse_undoes_what_it_is_named_for(alpha: float, gamma: int) -> None:
+    tokens = acc.tokens_per_round(alpha, gamma)
+    assert acc.alpha_from_mean_length(tokens, gamma) == pytest.approx(alpha, abs=1e-9)
+    assert acc.alpha_from_mean_accepted(tokens - 1.0, gamma) == pytest.approx(alpha, abs=1e-9)
+    assert acc.alpha_from_engine_rate((tokens - 1.0) / gamma, gamma) == pytest.approx(alpha, abs=1e-9)
+    assert acc.alpha_from_survival(acc.survival(alpha, alpha, gamma)) == pytest.approx(alpha, abs=1e-9)
+
+
+@given(first=st.floats(0.01, 1.0), rest=RATES, gamma=st.integers(2, 24))
+def test_first_and_rest_come_back_from_survival(first: float, rest: float, gamma: int) -> None:
+    found = acc.first_rest_from_survival(acc.survival(first, rest, gamma))
+    assert found == pytest.approx((first, rest), abs=1e-9)
+
+
+@given(first=st.floats(0.05, 1.0), rest=st.floats(0.05, 1.0))
+@settings(max_examples=40, deadline=None)
+def test_first_and_rest_come_back_from_two_mean_lengths(first: float, rest: float) -> None:
+    lengths = [acc.tokens_from_first_rest(first, rest, gamma) for gamma in (3, 5)]
+    assert fit.fit_first_rest([3, 5], np.array(lengths)) == pytest.approx((first, rest), abs=1e-5)
+
+
+def test_one_acceptance_has_three_names_in_the_logs() -> None:
+    assert acc.tokens_per_round(0.8, 4) == pytest.approx(3.3616)
+    assert acc.alpha_from_mean_length(3.3616, 4) == pytest.approx(0.8)
+    assert acc.alpha_from_mean_accepted(2.3616, 4) == pytest.approx(0.8)
+    assert acc.alpha_from_engine_rate(0.5904, 4) == pytest.approx(0.8)
+
+
+def test_an_inverse_over_an_array_equals_scalar_calls() -> None:
+    gammas = np.array([[1.0], [4.0], [9.0]])
+    lengths = 1.0 + np.linspace(0.0, 1.0, 7) * gammas
+    together = acc.alpha_from_mean_length(lengths, gammas)
+    alone = [
+        [acc.alpha_from_mean_length(x, g[0]) for x in row] for row, g in zip(lengths, gammas, strict=True)
+    ]
+    np.testing.assert_allclose(np.asarray(together), np.array(alone), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (
+            lambda: acc.alpha_from_mean_length(5.5, 4),
+            "mean_length_with_bonus: 5.5 is not between 1 and gamma",
+        ),
+        (lambda: acc.alpha_from_mean_length(0.8, 4), "the bonus token counts"),
+        (lambda: acc.alpha_from_mean_length(np.nan, 4), "nan is not between"),
+        (lambda: acc.alpha_from_engine_rate(0.5, 0), "gamma: without drafted tokens"),
+        (lambda: acc.alpha_from_survival(np.array([0.5, 0.6])), "survival: is not a series"),
+        (lambda: acc.alpha_from_survival(np.array([1.2, 0.6])), "survival: is not a series"),
+        (lambda: acc.first_rest_from_survival(np.array([])), "survival: holds no position"),
+        (lambda: fit.fit_first_rest([3, 3], np.array([2.0, 2.0])), "gammas: two or more different"),
+        (lambda: fit.fit_first_rest([3, 5], np.array([2.0, 7.0])), "not between 1 and gamma"),
+    ],
+)
+def test_numbers_that_no_acceptance_can_give_are_refused(call: Callable[[], object], told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        call()
+
+
+# what is known of one configuration
+
+
+def test_a_stated_rate_and_stated_tokens_are_used_as_they_are() -> None:
+    rate = acc.Acceptance.given(0.8)
+    assert acc.expected_tokens(rate, 4) == pytest.approx(3.3616)
+    tokens = acc.Acceptance.given_tokens(3.0)
+    assert acc.expected_tokens(tokens, np.array([0.0, 1.0, 4.0])).tolist() == [1.0, 2.0, 3.0]  # type: ignore[union-attr]
+    assert acc.expected_tokens(tokens.quantile(0.1), 4) == 3.0
+
+
+@given(alpha=RATES, sd=st.floats(0.0, 0.3), low=st.floats(0.01, 0.99), high=st.floats(0.01, 0.99))
+def test_quantiles_are_ordered_and_stay_probabilities(
+    alpha: float, sd: float, low: float, high: float
+) -> None:
+    given_rate = acc.Acceptance.given(alpha, sd)
+    below, above = (given_rate.quantile(q).first for q in sorted((low, high)))
+    assert 0.0 <= below <= above + 1e-8 <= 1.0 + 1e-8
+    assert given_rate.quantile(0.5).first == alpha
+
+
+def test_draws_spread_as_stated_on_a_new_last_axis_shared_by_all_cells() -> None:
+    drawn = acc.Acceptance.given(np.array([[0.8], [0.6]]), sd=0.03).draws(4000, seed=5)
+    assert np.shape(drawn.first) == (2, 1, 4000)
+    np.testing.assert_allclose(np.std(drawn.first, axis=-1), 0.03, rtol=0.05)
+    assert np.all(np.argsort(drawn.first[0, 0]) == np.argsort(drawn.first[1, 0]))  # type: ignore[index]
+
+
+def test_published_pairs_heads_and_targets_are_found_under_any_spelling() -> None:
+    full_kv, eagle, window = (strategies.load(name) for name in ("full_kv", "eagle", "streaming_llm"))
+    whole: dict[str, Any] = {"context_len": 1000.0, "kv_budget": np.inf}
+
+    def pair(target: str, draft: str) -> acc.Acceptance:
+        return acc.acceptance_rate(full_kv, drafter="draft", target_name=target, draft_name=draft, **whole)
+
+    known = pair("meta-llama/Llama-3.1-8B-Instruct", "Llama-3.2-1B")
+    assert (known.first, known.kind) == (0.69, "published")
+    other = pair("a-100b", "b-10b")
+    assert other.kind == "assumed" and other.sd > 2.0 * known.sd
+    head = acc.acceptance_rate(eagle, drafter="head", target_name="Qwen/Qwen3-8B", **whole)
+    assert (head.first, head.rest) == (0.65, 0.57)
+    sparse: dict[str, Any] = {"context_len": 32e3, "kv_budget": 512.0}
+    seen = acc.acceptance_rate(window, drafter="self", target_name="llama-3.1-8b", **sparse)
+    unseen = acc.acceptance_rate(window, drafter="self", target_name="another-model", **sparse)
+    assert unseen.sd > seen.sd
+    assert 0.02 < seen.sd < 0.03 and 0.035 < unseen.sd < 0.05
+
+
+def test_a_larger_draft_model_is_accepted_more_often() -> None:
+    full_kv = strategies.load("full_kv")
+    rates = [
+        acc.acceptance_rate(
+            full_kv, drafter="draft", context_len=1e3, kv_budget=np.inf, size_ratio=ratio
+        ).first
+        for ratio in (0.01, 0.05, 0.2)
+    ]
+    assert rates == sorted(rates)
+
+
+def test_temperature_hurts_a_small_draft_and_hardly_the_target_itself() -> None:
+    window = strategies.load("streaming_llm")
+    where = {
+        "context_len": 122e3,
+        "kv_budget": 1024.0,
+        "target_name": "llama-2-7b",
+        "draft_name": "llama-68m",
+    }
+    published = {0.0: 0.465, 0.6: 0.404, 1.0: 0.287, 1.2: 0.266}
+    for heat, alpha in published.items():
+        small = acc.acceptance_rate(window, drafter="draft", temperature=heat, **where)
+        assert small.first == pytest.approx(alpha, abs=0.06)
+        assert small.first == pytest.approx(alpha, abs=2.0 * float(small.sd))
+    cold, warm = (
+        acc.acceptance_rate(window, drafter="self", temperature=heat, context_len=32e3, kv_budget=512.0)
+        for heat in (0.0, 1.0)
+    )
+    assert cold.first == warm.first and warm.sd > cold.sd
+
+
+def test_a_head_stops_working_past_its_trained_length_unless_a_window_keeps_it_inside() -> None:
+    eagle = strategies.load("eagle")
+    context = np.array([2e3, 4096.0, 5e3, 60e3])
+    rates = acc.acceptance_rate(eagle, drafter="head", context_len=context, kv_budget=np.inf)
+    assert np.asarray(rates.first).tolist() == [0.74, 0.74, 0.25, 0.25]
+    assert rates.kind == "assumed"
+    long = acc.acceptance_rate(
+        eagle, drafter="head", context_len=context, kv_budget=np.inf, trained_length=1e5
+    )
+    assert np.all(long.first == 0.74)
+    windowed = acc.acceptance_rate(eagle, drafter="head", context_len=60e3, kv_budget=4096.0)
+    assert 0.25 < windowed.first < 0.74
+    assert (
+        1.2
+        < acc.expected_tokens(
+            acc.acceptance_rate(eagle, drafter="head", context_len=32e3, kv_budget=np.inf), 8
+        )
+        < 1.4
+    )
+
+
+def test_retrieval_breaks_a_window_and_not_a_choice_that_sees_the_query() -> None:
+    published = {"streaming_llm": 0.052, "quest": 0.988, "topk_oracle": 0.999}
+    for name, alpha in published.items():
+        found = acc.acceptance_rate(
+            strategies.load(name), drafter="self", context_len=120e3, kv_budget=4096.0, far_share=1.0
+        )
+        assert found.first == pytest.approx(alpha, abs=0.04)
+
+
+# published points
+
+
+def test_the_law_gives_the_six_contexts_of_magicdec() -> None:
+    found = acc.acceptance_rate(
+        strategies.load("streaming_llm"),
+        drafter="self",
+        target_name="llama-3.1-8b",
+        context_len=np.array(list(MAGICDEC_BLOG)),
+        kv_budget=512.0,
+    )
+    assert np.mean(np.abs(found.first - np.array(list(MAGICDEC_BLOG.values())))) <= 0.008
+
+
+@pytest.mark.parametrize(
+    ("name", "context", "budget", "alpha", "limit"),
+    [
+        ("snapkv", 32e3, 2049, 0.891, 0.012),
+        ("quest", 120e3, 4096, 0.965, 0.010),
+        ("quest", 120e3, 1024, 0.905, 0.015),
+        ("quest", 10e3, 700, 0.914, 0.020),
+        ("topk_oracle", 120e3, 4096, 0.992, 0.010),
+        ("topk_oracle", 10e3, 700, 0.964, 0.010),
+        ("streaming_llm", 120e3, 4096, 0.916, 0.020),
+    ],
+)
+def test_the_law_gives_published_points(
+    name: str, context: float, budget: float, alpha: float, limit: float
+) -> None:
+    found = acc.acceptance_rate(strategies.load(name), drafter="self", context_len=context, kv_budget=budget)
+    assert abs(found.first - alpha) <= limit
+
+
+def test_the_window_law_predicts_points_that_it_has_not_seen() -> None:
+    points = fit.published_points("window")
+    law = fit.fit_budget_law(
+        column(points, "context_len"), column(points, "kv_budget"), column(points, "alpha"), points["family"]
+    )
+    assert law.leave_one_out <= 0.0115
+    assert law.rmse <= 0.0075
+    shipped = strategies.load("streaming_llm").acceptance
+    assert shipped.eta.value == pytest.approx(law.eta, abs=0.001)
+    assert shipped.levels["llama-3.1-8b"].value == pytest.approx(law.levels["Llama-3.1-8B"], abs=0.001)
+    assert shipped.levels["llama-2-7b"].value == pytest.approx(law.levels["Llama-2-7B"], abs=0.001)
+    family = law.alpha("Llama-3.1-8B", np.array(list(MAGICDEC_BLOG)), 512.0)
+    assert np.mean(np.abs(family - np.array(list(MAGICDEC_BLOG.values())))) <= 0.008
+
+
+def test_points_of_one_budget_need_the_exponent_and_then_give_the_level() -> None:
+    contexts, rates = np.array(list(MAGICDEC_BLOG)), np.array(list(MAGICDEC_BLOG.values()))
+    with pytest.raises(SpecError, match="eta: cannot be told"):
+        fit.fit_budget_law(contexts, np.full(6, 512.0), rates)
+    with pytest.raises(SpecError, match="covers the context"):
+        fit.fit_budget_law(contexts, np.full(6, 5000.0), rates, eta=0.3)
+    assert fit.fit_budget_law(contexts, np.full(6, 512.0), rates, eta=0.3).levels[""] == pytest.approx(
+        0.24, abs=0.01
+    )
+
+
+def test_a_fit_finds_the_law_that_made_the_points() -> None:
+    contexts, budgets = (axis.ravel() for axis in np.meshgrid([2e3, 8e3, 64e3], [64.0, 256.0, 1024.0]))
+    truth = 1.0 - acc.missed(0.2, 0.4, contexts, budgets, 512.0)
+    law = fit.fit_budget_law(contexts, budgets, np.asarray(truth))
+    assert (law.levels[""], law.eta) == pytest.approx((0.2, 0.4), abs=1e-4)
+    assert law.leave_one_out < 1e-5
+
+
+def test_longer_drafts_are_predicted_from_shorter_ones_over_published_chains() -> None:
+    chains = fit.published_points("chains")
+    lengths = np.stack([column(chains, "tokens_gamma3"), column(chains, "tokens_gamma5")], axis=-1)
+    first, rest = fit.fit_first_rest([3, 5], lengths)
+    seven = column(chains, "tokens_gamma7")
+    error = acc.tokens_from_first_rest(first, rest, 7) / seven - 1.0
+    assert error.size == 87
+    assert np.sqrt(np.mean(error**2)) <= 0.0115
+    one_rate = acc.tokens_per_round(acc.alpha_from_mean_length(lengths[:, 0], 3), 7) / seven - 1.0
+    assert np.sqrt(np.mean(one_rate**2)) > 0.06
+
+
+def test_one_mixture_of_rates_explains_two_speculation_lengths() -> None:
+    """A Beta of mean .851 and sd .153 over rounds gives vLLM PR 48892's survival .834 alone and .617, .521 among eight."""
+    two, three = (
+        acc.tokens_from_beta(0.851, 0.153, gamma) - acc.tokens_from_beta(0.851, 0.153, gamma - 1)
+        for gamma in (2, 3)
+    )
+    assert two > 0.851**2 and three > 0.851**3
+
+
+def test_acceptance_loads_numpy_and_nothing_heavier() -> None:
+    code = (
+        "import sys, perfmodel.acceptance; "
+        "print(*sorted({m.partition('.')[0] for m in sys.modules} & {'scipy', 'pandas', 'torch', 'matplotlib', 'typer'}))"
+    )
+    root = Path(strategies.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == ""
