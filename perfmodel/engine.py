@@ -25,6 +25,9 @@ class EngineOverhead(Sourced):
     forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
     layer_s: Numeric = figure("seconds", 0, 5e-3, "each layer of a pass", (2e-5, 4e-5, 1e-4), path="layer")
     row_layer_s: Numeric = figure("seconds", 0, 1e-4, "each row and layer", (0, 1e-7, 5e-7), path="row_layer")
+    draft_row_layer_s: Numeric = figure(
+        "seconds", 0, 1e-4, "each sequence and layer of a draft pass, on top: upkeep of its cache", (0, 1e-7, 5e-7), path="draft_row_layer"
+    )
     round_s: Numeric = figure("seconds", 0, 0.1, "each draft-verify round", (2e-4, 1e-3, 2e-3), path="round")
     round_row_s: Numeric = figure(
         "seconds", 0, 1e-3, "each round and sequence", (0, 1e-6, 4e-6), path="round_row"
@@ -60,4 +63,4 @@ def json_schema() -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _catalogue() -> Catalogue:
-    return Catalogue("engine", Path(__file__).resolve().parent / "data" / "engines")
+    return Catalogue("engine", Path(__file__).resolve().parent / "data" / "engines", inside="engines")

@@ -34,7 +34,8 @@ class StepLatency:
     def bound_by(self) -> np.ndarray:
         """Name of the largest cause, one of `CAUSES`, per element."""
         stacked = np.stack(np.broadcast_arrays(*(getattr(self, cause) for cause in CAUSES)))
-        return np.asarray(CAUSES)[np.argmax(stacked, axis=0)]
+        largest: np.ndarray = np.asarray(CAUSES)[np.argmax(stacked, axis=0)]
+        return largest
 
 
 def step_latency(
@@ -49,6 +50,7 @@ def step_latency(
     weight_fraction: Numeric = 1.0,
     kv_fraction: Numeric = 1.0,
     selection_kv_tokens: Numeric = 0.0,
+    drafting: bool = False,
 ) -> StepLatency:
     """Seconds of one forward pass of `model`, by cause; all arguments broadcast.
 
@@ -63,6 +65,7 @@ def step_latency(
     tensor_parallel : GPUs that share every layer; KV heads are replicated where it exceeds their number. [GPUs]
     weight_fraction, kv_fraction : bytes of a weight, of a cache entry, relative to the model's own dtypes. [1]
     selection_kv_tokens : further entries read per sequence to choose which ones attention may see. [tokens]
+    drafting : whether it is a draft pass, whose cache of its own the engine keeps up. [bool]
 
     Returns
     -------
@@ -106,7 +109,8 @@ def step_latency(
     communication_s = (2 * model.num_layers) * all_reduce(
         hardware, bytes=message, gpus=tp, implementation=engine.all_reduce
     )
-    overhead_s = engine.forward_s + model.num_layers * (engine.layer_s + engine.row_layer_s * rows)
+    row_s = engine.row_layer_s * rows + (engine.draft_row_layer_s * batch if drafting else 0.0)
+    overhead_s = engine.forward_s + model.num_layers * (engine.layer_s + row_s)
     return StepLatency(linear_s, attention_s, communication_s, overhead_s)
 
 
@@ -146,11 +150,10 @@ def _linear_layer(
     weight_fraction: Numeric,
 ) -> Numeric:
     """Seconds of one linear layer on its share of the GPUs; experts are one grouped product over the distinct ones."""
-    n = layer.n / tensor_parallel if layer.split == "column" else layer.n
-    k = layer.k / tensor_parallel if layer.split == "row" else layer.k
+    n, k = layer.n_per_gpu(tensor_parallel), layer.k_per_gpu(tensor_parallel)
     tokens = rows
     if layer.experts:
-        distinct = layer.experts * (1.0 - (1.0 - layer.experts_per_token / layer.experts) ** np.asarray(rows, float))
+        distinct = layer.distinct_experts(rows)
         tokens = np.asarray(rows) * layer.experts_per_token / distinct
         n = n * distinct
     return linear(hardware, tokens=tokens, n=n, k=k, dtype=layer.dtype, weight_fraction=weight_fraction, cold=True)

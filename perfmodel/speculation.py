@@ -218,6 +218,7 @@ def price_round(
             weight_fraction=draft_pass.weight_fraction,
             kv_fraction=draft_pass.kv_fraction,
             selection_kv_tokens=draft_pass.selection_kv_tokens,
+            drafting=True,
             **common,
         )
     acceptance = None
