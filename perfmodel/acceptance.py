@@ -88,7 +88,7 @@ class Acceptance:
         return cls(first=np.nan, rest=np.nan, source=source, tokens=tokens)
 
     def shifted(self, deviations: Numeric) -> Acceptance:
-        """Return the acceptance ``deviations`` standard deviations up, on the logit scale so that it stays in 0..1."""
+        """Return the acceptance ``deviations`` standard deviations up, on the logit scale."""
         if self.tokens is not None:
             return self
         moved = (_shift(rate, self.sd, deviations) for rate in (self.first, self.rest))
@@ -99,7 +99,7 @@ class Acceptance:
         return self.shifted(NormalDist().inv_cdf(probability))
 
     def draws(self, count: int, seed: int) -> Acceptance:
-        """Return ``count`` draws on a new last axis; all cells share each draw, so differences between them are paired."""
+        """Return ``count`` draws on a new last axis; all cells share each draw, so differences are paired."""
         deviations = np.random.default_rng(seed).standard_normal(count)
         wide = replace(
             self,
@@ -119,17 +119,18 @@ def _shift(alpha: Numeric, sd: Numeric, deviations: Numeric) -> Numeric:
 
 
 def expected_tokens(acceptance: Acceptance, gamma: Numeric) -> Numeric:
-    """Return the tokens per round of ``acceptance`` at speculation length ``gamma`` [1..gamma + 1], bonus token included."""
+    """Return the tokens per round at speculation length ``gamma`` [1..gamma + 1], bonus token included."""
     if acceptance.tokens is not None:
         return np.clip(acceptance.tokens, 1.0, np.add(gamma, 1.0))
     return tokens_from_first_rest(acceptance.first, acceptance.rest, gamma)
 
 
 def budget_shape(eta: Numeric, context_len: Numeric, kv_budget: Numeric, level_budget: float) -> Numeric:
-    """Return ``(B0 / B)**eta L / (1 + L)`` with ``L = ln(S / B)``: how the loss depends on budget and context.
+    """Return how the loss depends on budget and context: ``(B0 / B)**eta L / (1 + L)``, ``L = ln(S / B)``.
 
-    It falls in the budget, rises in the context and levels off; 0 where the budget covers the context. Source: chosen by
-    leave-one-out error over 27 published window points, see ``perfmodel.acceptance_fit.fit_budget_law``.
+    It falls in the budget, rises in the context and levels off; 0 where the budget covers the context.
+    Source: chosen by leave-one-out error over 27 published window points, see
+    ``perfmodel.acceptance_fit.fit_budget_law``.
 
     Parameters
     ----------
@@ -176,7 +177,8 @@ def acceptance_rate(
     target_name, draft_name : select published figures; other names get the general ones, with a wider spread.
     size_ratio : parameters of the draft model over those of the target, for pairs without a published rate.
     temperature : of sampling; 0 is greedy.
-    far_share : share of tokens that need content from anywhere in the context, as in retrieval [0..1]; broadcasts.
+    far_share : share of tokens that need content from anywhere in the context, as in retrieval [0..1];
+        broadcasts.
     trained_length : entries that a head was trained to read [tokens]; the strategy's default where None.
     """
     law = strategy.acceptance

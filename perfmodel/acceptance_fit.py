@@ -1,4 +1,4 @@
-"""Fit the acceptance laws to observed points, and say how well they predict points that they have not seen."""
+"""Fit the acceptance laws to observed points, and say how well they predict unseen points."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FloatArray = NDArray[np.float64]
 class BudgetLaw:
     """A fitted law ``1 - alpha = level (B0 / B)**eta L / (1 + L)``, one level per family.
 
-    ``*_sd`` are standard errors; ``rmse`` is the error of the fit, ``leave_one_out`` that of every point predicted from
-    the others of all families. All in units of alpha.
+    ``*_sd`` are standard errors; ``rmse`` is the error of the fit, ``leave_one_out`` that of every point
+    predicted from the others of all families. All in units of alpha.
     """
 
     levels: dict[str, float]
@@ -58,14 +58,16 @@ def fit_budget_law(
 
     Parameters
     ----------
-    context_len, kv_budget : [tokens], shape ``[points]``, budget below context. alpha : observed rates, shape ``[points]``.
+    context_len, kv_budget : [tokens], shape ``[points]``, budget below context. alpha : observed rates, shape
+        ``[points]``.
     family : which points share a level (one model and task each); all where None.
     level_budget : budget at which a level is stated [tokens].
     eta : the exponent where it is not to be fitted, as with points of a single budget.
 
     Raises
     ------
-    SpecError : fewer points than parameters, one budget only and no ``eta``, or a budget that covers its context.
+    SpecError : fewer points than parameters, one budget only and no ``eta``, or a budget that covers its
+        context.
     """
     context, budget, rate = (
         np.asarray(column, dtype=np.float64) for column in (context_len, kv_budget, alpha)
@@ -132,15 +134,17 @@ def fit_budget_law(
 
 
 def fit_first_rest(gammas: Sequence[int], mean_lengths_with_bonus: FloatArray) -> tuple[Numeric, Numeric]:
-    """Return the rates (first, rest) of least squared error in tokens per round, observed at several speculation lengths.
+    """Return the rates (first, rest) of least squared error in tokens per round at several lengths.
 
-    Two lengths are reproduced exactly where any pair of rates can. Measured runs weight rounds by difficulty, so rates
-    from short drafts are a little high: over 87 published chains, gamma 7 is predicted from 3 and 5 with +.4 % bias.
+    Two lengths are reproduced exactly where any pair of rates can. Measured runs weight rounds by difficulty,
+    so rates from short drafts are a little high: over 87 published chains, gamma 7 is predicted from 3 and 5
+    with +.4 % bias.
 
     Parameters
     ----------
     gammas : speculation lengths [tokens], at least two different ones.
-    mean_lengths_with_bonus : tokens per round at each of them on the last axis; leading axes are fitted separately.
+    mean_lengths_with_bonus : tokens per round at each of them on the last axis; leading axes are fitted
+        separately.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """Acceptance rates from what engines print, each function named for the number it inverts.
 
-Engines print three different numbers under one name. At ``alpha = .8`` and ``gamma = 4`` they are: mean length 3.36
-(vLLM, SGLang: bonus token included), mean accepted 2.36 (without it), rate .59 (accepted over drafted).
+Engines print three different numbers under one name. At ``alpha = .8`` and ``gamma = 4`` they are: mean
+length 3.36 (vLLM, SGLang: bonus token included), mean accepted 2.36 (without it), rate .59 (accepted over
+drafted).
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ _HALVINGS = 60
 
 
 def alpha_from_mean_length(mean_length_with_bonus: Numeric, gamma: Numeric) -> Numeric:
-    """Return the rate whose tokens per round are ``mean_length_with_bonus``: the exact inverse of ``tokens_per_round``.
+    """Return the rate that gives ``mean_length_with_bonus``: the exact inverse of ``tokens_per_round``.
 
     Parameters
     ----------
-    mean_length_with_bonus : tokens per round, 1 .. gamma + 1. gamma : speculation length [tokens], at least 1.
+    mean_length_with_bonus : tokens per round, 1 .. gamma + 1. gamma : speculation length [tokens], at least
+        1.
 
     Raises
     ------
@@ -63,7 +65,9 @@ def alpha_from_mean_accepted(mean_accepted_without_bonus: Numeric, gamma: Numeri
 
 
 def alpha_from_engine_rate(rate: Numeric, gamma: Numeric) -> Numeric:
-    """Return the rate behind an engine's "draft acceptance rate", accepted over drafted tokens: ``(tokens - 1) / gamma``.
+    """Return the rate behind an engine's "draft acceptance rate", accepted over drafted tokens.
+
+    The engine's figure is ``(tokens - 1) / gamma``.
 
     Raises
     ------
@@ -93,7 +97,8 @@ def alpha_from_survival(survival: NDArray[np.float64]) -> Numeric:
 def first_rest_from_survival(survival: NDArray[np.float64]) -> tuple[Numeric, Numeric]:
     """Return the rates (first, rest) of highest likelihood given cumulative acceptance per position.
 
-    ``S_1`` and ``(S_2 + .. + S_K) / (S_1 + .. + S_{K-1})``; ``rest`` equals ``first`` where there is nothing to tell it from.
+    ``S_1`` and ``(S_2 + .. + S_K) / (S_1 + .. + S_{K-1})``; ``rest`` equals ``first`` where there is nothing
+    to tell it from.
 
     Raises
     ------

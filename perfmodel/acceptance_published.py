@@ -1,4 +1,4 @@
-"""Published acceptance figures by the names of the models that they were observed with, and what stands in for others."""
+"""Published acceptance figures by the names of their models, and what stands in for others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def expit(logit: Numeric) -> Numeric:
 
 
 def plain_name(name: str) -> str:
-    """Return a model's name without owner, case and punctuation, so that spellings of one model compare equal."""
+    """Return a model's name without owner, case and punctuation, so that spellings compare equal."""
     return re.sub(r"[^a-z0-9]", "", name.rsplit("/", 1)[-1].lower())
 
 
@@ -51,12 +51,12 @@ def pair_rate(target_name: str, draft_name: str, size_ratio: float | None) -> Fi
         ):
             return Figure(float(row["first"]), float(row["sd"]), "published", row["source"])
     ratio = 0.1 if size_ratio is None else size_ratio
-    source = f"by size, {ratio:.3g} of the target: logit = {SIZE_INTERCEPT} + {SIZE_SLOPE} ln ratio, through 4 published pairs"
+    source = f"by size, {ratio:.3g} of the target, through 4 published pairs"
     return Figure(float(expit(SIZE_INTERCEPT + SIZE_SLOPE * np.log(ratio))), SIZE_SD, "assumed", source)
 
 
 def head_rates(strategy_name: str, target_name: str) -> tuple[Figure, Figure] | None:
-    """Return the (first, rest) rates of a head trained for this target, greedy, or None where none is published."""
+    """Return the greedy (first, rest) rates of a head for this target, or None where none is published."""
     target = plain_name(target_name)
     for row in _published():
         if row["drafter"] == strategy_name and plain_name(row["target"]) in target:

@@ -1,7 +1,7 @@
 """Expected tokens of one draft-verify round, the bonus token included.
 
-Every function broadcasts its arguments. ``alpha`` is P(a drafted token is accepted, given that all before it were);
-``survival`` at position ``k`` is P(the first ``k`` drafted tokens are all accepted).
+Every function broadcasts its arguments. ``alpha`` is P(a drafted token is accepted, given that all before it
+were); ``survival`` at position ``k`` is P(the first ``k`` drafted tokens are all accepted).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def power_sum(alpha: Numeric, terms: Numeric) -> Numeric:
 def tokens_per_round(alpha: Numeric, gamma: Numeric) -> Numeric:
     """Return the expected tokens of a round in which every draft is accepted with the same probability.
 
-    ``(1 - alpha**(gamma + 1)) / (1 - alpha)``: from exactly 1 at ``gamma = 0`` to exactly ``gamma + 1`` at ``alpha = 1``.
-    Source: Leviathan et al., arXiv 2211.17192, equation 1.
+    ``(1 - alpha**(gamma + 1)) / (1 - alpha)``: from exactly 1 at ``gamma = 0`` to exactly ``gamma + 1`` at
+    ``alpha = 1``. Source: Leviathan et al., arXiv 2211.17192, equation 1.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def tokens_per_round(alpha: Numeric, gamma: Numeric) -> Numeric:
 
 
 def tokens_from_first_rest(first: Numeric, rest: Numeric, gamma: Numeric) -> Numeric:
-    """Return the expected tokens of a round whose first draft is accepted with ``first``, every later one with ``rest``.
+    """Return the expected tokens of a round whose first draft is accepted apart from the rest.
 
     ``1 + first (1 - rest**gamma) / (1 - rest)``; equal to ``tokens_per_round`` where the two rates are equal.
 
@@ -50,7 +50,7 @@ def tokens_from_first_rest(first: Numeric, rest: Numeric, gamma: Numeric) -> Num
 
 
 def survival(first: Numeric, rest: Numeric, gamma: int) -> NDArray[np.float64]:
-    """Return P(the first k drafts are all accepted), ``first rest**(k - 1)``, on a new last axis k = 1 .. ``gamma``."""
+    """Return P(the first k drafts are all accepted), ``first rest**(k - 1)``, last axis k = 1 .. gamma."""
     depth = np.arange(gamma, dtype=np.float64)
     return np.asarray(first)[..., None] * np.asarray(rest, dtype=np.float64)[..., None] ** depth
 
@@ -60,7 +60,8 @@ def tokens_from_survival(survival: NDArray[np.float64], gamma: Numeric | None = 
 
     Parameters
     ----------
-    survival : S_k on the last axis, k = 1 .. K. gamma : at most K; all of them where None. Broadcasts with the rest.
+    survival : S_k on the last axis, k = 1 .. K. gamma : at most K; all of them where None. Broadcasts with
+        the rest.
     """
     reached = np.asarray(survival, dtype=np.float64)
     if gamma is None:
@@ -77,9 +78,10 @@ def beta_shape(mean: Numeric, sd: Numeric) -> tuple[Numeric, Numeric]:
 
 
 def tokens_from_beta(mean: Numeric, sd: Numeric, gamma: Numeric) -> Numeric:
-    """Return the expected tokens of a round when the rate varies between rounds as a Beta and is constant inside one.
+    """Return the expected tokens of a round when the rate varies between rounds as a Beta.
 
-    ``S_k = prod_{i < k} (p + i) / (p + q + i)``: the tail is fatter than one rate's, so more tokens come than ``mean`` gives.
+    ``S_k = prod_{i < k} (p + i) / (p + q + i)``: the tail is fatter than one rate's, so more tokens come than
+    ``mean`` gives.
 
     Parameters
     ----------
@@ -97,7 +99,8 @@ def tokens_from_beta(mean: Numeric, sd: Numeric, gamma: Numeric) -> Numeric:
 def tokens_from_requests(mean: Numeric, sd: Numeric, gamma: Numeric) -> Numeric:
     """Return tokens over rounds of many requests of equal output length whose rates spread as a Beta.
 
-    The harmonic mean of ``tokens_per_round`` over requests: slow requests run more rounds. Lower than ``mean`` gives.
+    The harmonic mean of ``tokens_per_round`` over requests: slow requests run more rounds. Lower than
+    ``mean`` gives.
 
     Parameters
     ----------
@@ -118,14 +121,15 @@ def tokens_from_requests(mean: Numeric, sd: Numeric, gamma: Numeric) -> Numeric:
 def tokens_from_tree(
     rank_acceptance: NDArray[np.float64], parents: Sequence[int], ranks: Sequence[int]
 ) -> Numeric:
-    """Return the expected tokens of a round that verifies a tree of drafts; a chain is the special case of one rank.
+    """Return the expected tokens of a round that verifies a tree of drafts; a chain has one rank.
 
-    ``1 + sum over nodes of the product of the rank acceptances on the path to it``. Source: Sequoia, arXiv 2402.12374.
+    ``1 + sum over nodes of the product of the rank acceptances on the path to it``. Source: Sequoia, arXiv
+    2402.12374.
 
     Parameters
     ----------
-    rank_acceptance : P(the child of rank r is the accepted one, given that its parent was accepted), last two axes
-        depth and rank; over ranks it sums to at most 1.
+    rank_acceptance : P(the child of rank r is the accepted one, given that its parent was accepted), last two
+        axes depth and rank; over ranks it sums to at most 1.
     parents : parent of every node, -1 for the root; a parent comes before its children.
     ranks : rank of every node among its siblings, 0 the most likely.
     """
@@ -146,26 +150,29 @@ def tokens_from_tree(
 def confidence_stop(alpha: Numeric, kept_share: Numeric, gamma: Numeric) -> tuple[Numeric, Numeric]:
     """Return (tokens of a round, draft passes of a round) when a draft stops at its first unconfident token.
 
-    The unconfident token is not verified, its pass was run. With every token confident (share 1) the tokens are those of
-    ``tokens_per_round`` and the passes ``gamma``.
+    The unconfident token is not verified, its pass was run. With every token confident (share 1) the tokens
+    are those of ``tokens_per_round`` and the passes ``gamma``.
 
     Parameters
     ----------
     alpha : acceptance rate of the tokens that stay above the threshold [0..1].
-    kept_share : P(a token stays above it, given that all before it did) [0..1]. gamma : longest draft [tokens].
+    kept_share : P(a token stays above it, given that all before it did) [0..1]. gamma : longest draft
+        [tokens].
     """
     return tokens_per_round(np.multiply(alpha, kept_share), gamma), power_sum(kept_share, gamma)
 
 
 def rounds_for_output(output_len: Numeric, first: Numeric, rest: Numeric, gamma: Numeric) -> Numeric:
-    """Return the expected rounds until ``output_len`` tokens are out, the overshoot of the last round included.
+    """Return the expected rounds until ``output_len`` tokens are out, the last one's overshoot included.
 
-    ``N / tokens + E[X (X - 1)] / (2 tokens**2)`` for tokens per round X: the renewal limit, good from ``N`` of a few
-    rounds; at gamma 0 it is exactly N. At rate .8 the last round wastes .41 rounds with gamma 3 and .57 with gamma 7.
+    ``N / tokens + E[X (X - 1)] / (2 tokens**2)`` for tokens per round X: the renewal limit, good from ``N``
+    of a few rounds; at gamma 0 it is exactly N. At rate .8 the last round wastes .41 rounds with gamma 3 and
+    .57 with gamma 7.
 
     Parameters
     ----------
-    output_len : tokens to produce by rounds, the prompt's own first token not among them. first, rest, gamma : as above.
+    output_len : tokens to produce by rounds, the prompt's own first token not among them. first, rest, gamma
+        : as above.
     """
     tokens = tokens_from_first_rest(first, rest, gamma)
     reached = np.multiply(first, np.ones_like(tokens))

@@ -22,7 +22,8 @@ class StrategyError(ValueError):
 
     Attributes
     ----------
-    name : what was asked for. file : the file at fault, or "". nearest : the most similar name there is, or None.
+    name : what was asked for. file : the file at fault, or "".
+    nearest : the most similar name there is, or None.
     """
 
     def __init__(self, problem: str, *, name: str, file: str = "", nearest: str | None = None) -> None:
@@ -57,7 +58,8 @@ def load(name_or_path: str | Path) -> DraftStrategy:
 
     Raises
     ------
-    StrategyError : no strategy of that name (with the nearest one), or its file exposes no valid ``strategy``.
+    StrategyError : no strategy of that name (with the nearest one), or its file exposes no valid
+        ``strategy``.
     """
     text = str(name_or_path)
     if text.endswith(".py"):
@@ -129,5 +131,6 @@ _PARTS = (
     "selector",
     "acceptance",
     "needs_draft_model",
+    "needs",
     "draft_pass",
 )

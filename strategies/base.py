@@ -1,7 +1,7 @@
-"""What one drafting idea has to say: counts of one draft pass, which cache entries it keeps, how well it is accepted.
+"""What a drafting idea has to say: what a draft pass counts, which entries it keeps, how it is accepted.
 
-A strategy knows no hardware and no model: it counts tokens. Bytes, FLOPs and seconds are made of these counts elsewhere.
-All arguments of every method broadcast against each other; none branches on a value.
+A strategy knows no hardware and no model: it counts tokens. Bytes, FLOPs and seconds are made of these counts
+elsewhere. All arguments of every method broadcast against each other; none branches on a value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POWERS_OF_TWO_BUDGETS = (128, 256, 512, 1024, 2048, 4096)
 class DraftPass:
     """Count what ONE draft pass does for ONE sequence; all fields broadcast.
 
-    "Entry" means one token's keys and values in all layers of the model that ``weights`` names, in that model's own
+    "Entry" means one token's keys and values in all layers of the model that ``weights`` names, in its own
     cache dtype, before ``layer_fraction`` and ``kv_fraction`` are applied.
 
     Attributes
@@ -42,8 +42,8 @@ class DraftPass:
     kv_fraction : bytes per entry read relative to the model's cache dtype.
     selection_kv_tokens : reads per pass for choosing the entries, in equivalent entries [tokens].
     query_tokens : tokens that enter each pass [tokens].
-    resident_kv_tokens : entries held in memory beyond the target's own cache, per sequence [tokens]; each weighs
-        ``kv_fraction`` of an entry.
+    resident_kv_tokens : entries held in memory beyond the target's own cache, per sequence [tokens]; each
+        weighs ``kv_fraction`` of an entry.
     resident_weight_fraction : bytes of weights held beyond those of the named model, relative to that model.
     prefill_kv_tokens : one-off reads and writes at the end of the prompt, in equivalent entries [tokens].
     host_seconds_free : the host chooses nothing between passes, so the passes can be one graph launch.
@@ -81,8 +81,8 @@ NOTHING = Figure(0.0, 0.0, "published", "the whole cache is read")
 class AcceptanceLaw:
     """Parameters of the default acceptance law of one strategy.
 
-    The acceptance of a drafted token is ``full * (1 - miss)``, where ``full`` is what the drafter reaches with its whole
-    cache and ``miss`` what it loses by reading ``B`` of ``S`` entries::
+    The acceptance of a drafted token is ``full * (1 - miss)``, where ``full`` is what the drafter reaches
+    with its whole cache and ``miss`` what it loses by reading ``B`` of ``S`` entries::
 
         miss(B, S) = level * (level_budget / B)**eta * L / (1 + L),   L = ln(S / B)    for B < S, else 0
 
@@ -90,14 +90,17 @@ class AcceptanceLaw:
 
     Attributes
     ----------
-    first, rest : ``full`` for the first drafted token and for every later one, drafter other than a draft model.
+    first, rest : ``full`` for the first drafted token and for every later one, drafter other than a draft
+        model.
     level, level_budget, eta : parameters of ``miss``; ``level_budget`` in tokens.
     levels : ``level`` where it was observed for a named target model.
     far : acceptance of tokens that need content from outside the kept entries (the task term).
     temperature_slope : change of logit(acceptance) per unit of sampling temperature.
-    trained_length : entries that a trained head has learned to read [tokens]; ``beyond`` holds where it reads more.
+    trained_length : entries that a trained head has learned to read [tokens]; ``beyond`` holds where it reads
+        more.
     beyond : ``full`` of every drafted token past ``trained_length``.
-    scatter : run-to-run standard deviation that remains when all parameters are known, at an acceptance near .8.
+    scatter : run-to-run standard deviation that remains when all parameters are known, at an acceptance near
+        .8.
     unseen : standard deviation added where the target is not among ``levels``, at an acceptance near .8.
     """
 
@@ -126,9 +129,9 @@ Moment = Literal["position", "prompt", "pass"]
 class KVSelector(Protocol):
     """Which entries of the cache a draft may read.
 
-    ``moment`` says when the choice is made: ``position`` (a fixed rule), ``prompt`` (once, at the end of the prompt;
-    later tokens are always kept) or ``pass`` (again in every draft pass). ``needs_scores`` says whether ``keep`` must
-    be given the importance of every entry.
+    ``moment`` says when the choice is made: ``position`` (a fixed rule), ``prompt`` (once, at the end of the
+    prompt; later tokens are always kept) or ``pass`` (again in every draft pass). ``needs_scores`` says
+    whether ``keep`` must be given the importance of every entry.
     """
 
     @property
@@ -140,14 +143,14 @@ class KVSelector(Protocol):
     def keep(
         self, context_len: int, kv_budget: float, scores: NDArray[np.float64] | None = None
     ) -> NDArray[np.int64]:
-        """Return the kept positions, ascending, within ``[0, context_len)``, most recent one always among them.
+        """Return the kept positions, ascending, within ``[0, context_len)``, the latest among them.
 
         Parameters
         ----------
         context_len : entries in the cache [tokens].
         kv_budget : entries that may be kept [tokens]; everything is kept where it covers the context.
-        scores : importance of every entry, shape ``[..., context_len]``; leading axes (layers, heads, sequences) are
-            chosen for separately, so the result has shape ``[..., kept]``.
+        scores : importance of every entry, shape ``[..., context_len]``; leading axes (layers, heads,
+            sequences) are chosen for separately, so the result has shape ``[..., kept]``.
 
         Raises
         ------
@@ -158,7 +161,7 @@ class KVSelector(Protocol):
 
 @runtime_checkable
 class DraftStrategy(Protocol):
-    """One drafting idea; ``strategies/<name>.py`` exposes one object called ``strategy`` that is like this."""
+    """One drafting idea; ``strategies/<name>.py`` exposes one object like this, called ``strategy``."""
 
     @property
     def name(self) -> str: ...
@@ -202,8 +205,9 @@ class DraftStrategy(Protocol):
 class Strategy:
     """The part that drafting ideas share: their label, their choices and their defaults.
 
-    ``default_budgets`` is empty where the idea has no KV budget; such a strategy is priced once, with an infinite budget.
-    ``needs`` says what must exist before it can run, beside a copy of the cache; planners search it when it is named.
+    ``default_budgets`` is empty where the idea has no KV budget; such a strategy is priced once, with an
+    infinite budget. ``needs`` says what must exist before it can run, beside a copy of the cache; planners
+    search it when it is named.
     """
 
     name: str
@@ -239,7 +243,8 @@ class Strategy:
 def drafted_so_far(gamma: Numeric) -> Numeric:
     """Return how many earlier drafts a pass reads, mean over the ``gamma`` passes of a round [tokens].
 
-    Pass ``i`` of ``gamma`` reads the ``i - 1`` entries drafted before it on top of the kept ones: ``(gamma - 1) / 2``.
+    Pass ``i`` of ``gamma`` reads the ``i - 1`` entries drafted before it on top of the kept ones: ``(gamma -
+    1) / 2``.
     """
     return np.maximum(np.subtract(gamma, 1.0), 0.0) / 2.0
 
@@ -262,7 +267,7 @@ def checked_scores(scores: NDArray[np.float64] | None, context_len: int, wanted:
 
 
 def highest(scores: NDArray[np.float64], count: int, recent: int = 1) -> NDArray[np.int64]:
-    """Return the ``count`` best scored positions along the last axis, ascending; the last ``recent`` always among them."""
+    """Return the ``count`` best scored positions, ascending; the last ``recent`` always among them."""
     ranked = np.array(scores, dtype=np.float64)
     ranked[..., ranked.shape[-1] - min(recent, count) :] = np.inf
     best = np.argpartition(ranked, ranked.shape[-1] - count, axis=-1)[..., ranked.shape[-1] - count :]
@@ -277,7 +282,10 @@ class WholeCache:
     needs_scores: bool = False
 
     def keep(
-        self, context_len: int, kv_budget: float = np.inf, scores: NDArray[np.float64] | None = None
+        self,
+        context_len: int,
+        kv_budget: float = np.inf,  # noqa: ARG002
+        scores: NDArray[np.float64] | None = None,  # noqa: ARG002
     ) -> NDArray[np.int64]:
         """Return ``0 .. context_len - 1`` whatever the budget and the scores."""
         return np.arange(context_len, dtype=np.int64)

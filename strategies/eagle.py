@@ -12,7 +12,7 @@ from strategies.streaming_llm import SinkAndWindow
 
 @dataclass(frozen=True, kw_only=True)
 class Head(Strategy):
-    """A head has a cache of its own layers and reads all of it, or sinks and a window where a budget is set."""
+    """A head has a cache of its own layers: all of it is read, or sinks and a window of a budget."""
 
     def draft_pass(
         self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
@@ -27,7 +27,10 @@ class Head(Strategy):
         )
 
 
-CHAINS = "87 EAGLE-3 chains of SpecForge (mean .77 and .68) and vLLM's regression baselines on MT-Bench (.65 to .73, .57 to .70)"
+CHAINS = (
+    "87 EAGLE-3 chains of SpecForge (mean .77 and .68), vLLM's regression baselines on MT-Bench "
+    "(.65 to .73 and .57 to .70)"
+)
 TEMPERATURE = Figure(-0.3, 0.3, "assumed", "between a small draft model (-.7) and the same weights (0)")
 WINDOWED = Figure(
     0.35,

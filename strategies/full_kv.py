@@ -14,7 +14,12 @@ class FullKV(Strategy):
     """Plain speculative decoding: the draft model keeps and reads an entry for every token of the context."""
 
     def draft_pass(
-        self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
+        self,
+        *,
+        context_len: Numeric,
+        kv_budget: Numeric,  # noqa: ARG002
+        gamma: Numeric,
+        drafter: Drafter | None = None,
     ) -> DraftPass:
         """Count one pass: ``S`` entries plus the drafts so far; the budget plays no part."""
         return DraftPass(

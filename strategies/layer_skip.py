@@ -18,12 +18,17 @@ from strategies.base import (
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSkip(Strategy):
-    """The first ``layer_fraction`` of the layers and the output layer run; cache and weights are the target's own."""
+    """The first ``layer_fraction`` of the layers and the output layer run, on the target's own cache."""
 
     layer_fraction: float = 0.25
 
     def draft_pass(
-        self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
+        self,
+        *,
+        context_len: Numeric,
+        kv_budget: Numeric,  # noqa: ARG002
+        gamma: Numeric,
+        drafter: Drafter | None = None,
     ) -> DraftPass:
         """Count one pass: ``S`` entries in the layers that run; nothing is held beyond the target's own."""
         return DraftPass(

@@ -6,7 +6,9 @@ from strategies.base import AcceptanceLaw, Figure
 from strategies.eagle import TEMPERATURE, WINDOWED, Head
 from strategies.streaming_llm import SinkAndWindow
 
-AFTER_THE_FIRST = "GLM-5.2 .76 and Qwen3.5-397B .75 to .81 on SPEED-Bench coding, vLLM PR 48892 .84, DeepSeek-V4-Pro .52 to .63"
+AFTER_THE_FIRST = (
+    "GLM-5.2 .76, Qwen3.5-397B .75 to .81 and DeepSeek-V4-Pro .52 to .63 on SPEED-Bench coding; vLLM .84"
+)
 
 strategy = Head(
     name="mtp",

@@ -14,7 +14,12 @@ class NGram(Strategy):
     """No weights and no cache: the host looks the draft up."""
 
     def draft_pass(
-        self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
+        self,
+        *,
+        context_len: Numeric,
+        kv_budget: Numeric,  # noqa: ARG002
+        gamma: Numeric,
+        drafter: Drafter | None = None,
     ) -> DraftPass:
         """Count nothing: no forward pass runs, whatever ``gamma`` is."""
         return DraftPass(
@@ -26,7 +31,7 @@ class NGram(Strategy):
 
 
 LENGTHS = (
-    "split of published lengths: Spec-Bench prompt lookup 1.54 to 1.75 tokens a round, LongSpecBench 2.24 to 2.75 "
+    "split of published tokens a round: Spec-Bench prompt lookup 1.54 to 1.75, LongSpecBench 2.24 to 2.75 "
     "(OWL, arXiv 2510.07535), code edits first .81 rest .95 (vLLM PR 24344)"
 )
 

@@ -26,7 +26,7 @@ class PQCache(Strategy):
     def draft_pass(
         self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
     ) -> DraftPass:
-        """Count one pass: ``min(S, B)`` entries and the codes of all keys, ``S subvectors code_bytes / (2 key_bytes)``."""
+        """Count one pass: ``min(S, B)`` entries, and ``S subvectors code_bytes / (2 key_bytes)`` of codes."""
         weights = self.weights_of(drafter)
         codes = np.multiply(context_len, self.subvectors * self.code_bytes / (2.0 * self.key_bytes))
         own_cache = np.add(context_len, gamma) if weights == "draft" else np.multiply(gamma, 0.0)

@@ -22,8 +22,8 @@ from strategies.base import (
 class QuantizedKV(Strategy):
     """Nothing is dropped, everything is read in fewer bits.
 
-    ``kv_bits`` and ``weight_bits`` include the scale and zero point of a group of 128 (32 bits); ``reference_bits`` is
-    the size of the values that they stand for.
+    ``kv_bits`` and ``weight_bits`` include the scale and zero point of a group of 128 (32 bits);
+    ``reference_bits`` is the size of the values that they stand for.
     """
 
     kv_bits: float = 4.25
@@ -31,9 +31,14 @@ class QuantizedKV(Strategy):
     reference_bits: float = 16.0
 
     def draft_pass(
-        self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
+        self,
+        *,
+        context_len: Numeric,
+        kv_budget: Numeric,  # noqa: ARG002
+        gamma: Numeric,
+        drafter: Drafter | None = None,
     ) -> DraftPass:
-        """Count one pass: ``S`` short entries; the copies of cache and weights are held beside the target's own."""
+        """Count one pass: ``S`` short entries; copies of cache and weights are held beside the target's."""
         return DraftPass(
             weights=self.weights_of(drafter),
             passes=gamma,

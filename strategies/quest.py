@@ -25,7 +25,7 @@ PAGE = 16
 
 @dataclass(frozen=True)
 class BestPages:
-    """Keep whole pages, best first; the page being filled is always kept, and the budget is rounded up to pages."""
+    """Keep whole pages, best first and always the one being filled; the budget is rounded up to pages."""
 
     page: int = PAGE
     moment: Moment = "pass"
@@ -54,7 +54,7 @@ class BestPages:
 def page_bounds(
     query: NDArray[np.float64], keys: NDArray[np.float64], page: int = PAGE
 ) -> NDArray[np.float64]:
-    """Return for every entry the highest score that its page could reach: ``sum_d max(q_d min_d, q_d max_d)``.
+    """Return for every entry the highest score in reach of its page: ``sum_d max(q_d min_d, q_d max_d)``.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Quest(Strategy):
     def draft_pass(
         self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
     ) -> DraftPass:
-        """Count one pass: the kept pages, and the bounds of all pages: two vectors a page, as much as one entry.
+        """Count one pass: the kept pages, and the bounds of all pages, as much as one entry each.
 
         A draft model's own cache must be whole for its pages to be chosen from; the target's is there anyway.
         """
@@ -118,7 +118,7 @@ strategy = Quest(
             0.105,
             0.020,
             "published",
-            "TriForce (arXiv 2404.11912) chunk retrieval and Vegas (arXiv 2602.07223) Quest: .094 to .115 at a budget of 1024",
+            "TriForce (arXiv 2404.11912) chunk retrieval, Vegas (arXiv 2602.07223) Quest: .094 to .115",
         ),
         level_budget=1024.0,
         eta=Figure(

@@ -23,7 +23,7 @@ from strategies.base import (
 
 @dataclass(frozen=True)
 class ObservedAttention:
-    """Keep the observation window and the entries it attended to most, scores max-pooled over ``kernel`` neighbours."""
+    """Keep the observation window and what it attended to most, scores max-pooled over ``kernel``."""
 
     observation_window: int = 32
     kernel: int = 5
@@ -33,7 +33,7 @@ class ObservedAttention:
     def keep(
         self, context_len: int, kv_budget: float, scores: NDArray[np.float64] | None = None
     ) -> NDArray[np.int64]:
-        """Return ``min(context_len, kv_budget)`` positions by the attention mass that the last queries gave them."""
+        """Return ``min(context_len, kv_budget)`` positions by the attention that the last queries paid."""
         if kv_budget >= context_len:
             return np.arange(context_len, dtype=np.int64)
         mass = checked_scores(scores, context_len, "attention mass from the observation window")
@@ -45,15 +45,15 @@ class ObservedAttention:
 
 @dataclass(frozen=True, kw_only=True)
 class SnapKV(Strategy):
-    """One selection per prompt, so a pass chooses nothing; the kept entries are a small cache of their own."""
+    """One selection per prompt, so a pass chooses nothing; the kept entries are a cache of their own."""
 
     def draft_pass(
         self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
     ) -> DraftPass:
         """Count one pass: ``min(S, B)`` entries plus the drafts so far.
 
-        At the end of the prompt the observation window's queries read all keys once (half of every entry) and the kept
-        entries are read and written: ``S / 2 + 2 min(S, B)`` entries.
+        At the end of the prompt the observation window's queries read all keys once (half of every entry) and
+        the kept entries are read and written: ``S / 2 + 2 min(S, B)`` entries.
         """
         kept = np.minimum(context_len, kv_budget)
         return DraftPass(

@@ -29,9 +29,12 @@ class SinkAndWindow:
     needs_scores: bool = False
 
     def keep(
-        self, context_len: int, kv_budget: float, scores: NDArray[np.float64] | None = None
+        self,
+        context_len: int,
+        kv_budget: float,
+        scores: NDArray[np.float64] | None = None,  # noqa: ARG002
     ) -> NDArray[np.int64]:
-        """Return the sinks and the window, ``min(context_len, kv_budget)`` positions; scores are not looked at."""
+        """Return the sinks and the window, ``min(context_len, kv_budget)`` positions, without scores."""
         kept = int(min(context_len, kv_budget))
         sinks = min(self.sinks, max(kept - 1, 0))
         window = np.arange(context_len - (kept - sinks), context_len, dtype=np.int64)
@@ -40,12 +43,12 @@ class SinkAndWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamingLLM(Strategy):
-    """A fixed rule, so choosing costs nothing; the kept entries are a small cache of their own, as in MagicDec."""
+    """A fixed rule, so choosing costs nothing; the kept entries are a cache of their own, as in MagicDec."""
 
     def draft_pass(
         self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
     ) -> DraftPass:
-        """Count one pass: ``min(S, B)`` entries plus the drafts so far are read; the copy holds ``min(S, B) + gamma``."""
+        """Count one pass: ``min(S, B)`` entries plus the drafts so far; ``min(S, B) + gamma`` are held."""
         kept = np.minimum(context_len, kv_budget)
         return DraftPass(
             weights=self.weights_of(drafter),

@@ -31,7 +31,7 @@ class HighestScores:
     def keep(
         self, context_len: int, kv_budget: float, scores: NDArray[np.float64] | None = None
     ) -> NDArray[np.int64]:
-        """Return ``min(context_len, kv_budget)`` positions, best scored first in the choice, ascending in the result."""
+        """Return the ``min(context_len, kv_budget)`` best scored positions, the latest among them."""
         if kv_budget >= context_len:
             return np.arange(context_len, dtype=np.int64)
         return highest(checked_scores(scores, context_len, "attention score"), int(kv_budget))
@@ -60,7 +60,7 @@ class TopKOracle(Strategy):
 strategy = TopKOracle(
     name="topk_oracle",
     summary="entries of highest attention score, all keys read in every pass",
-    source="exact top-k attention as a draft: MagicDec, arXiv 2408.11049, section 4; TriForce, arXiv 2404.11912",
+    source="exact top-k attention: MagicDec (arXiv 2408.11049) section 4; TriForce (arXiv 2404.11912)",
     needs="nothing that exists: it bounds what selection can reach",
     drafters=("self", "draft"),
     selector=HighestScores(),

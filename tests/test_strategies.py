@@ -36,18 +36,18 @@ from strategies.base import WHOLE_CACHE, AcceptanceLaw, DraftPass, Figure, Strat
 
 class EverySecond(Strategy):
     def draft_pass(self, *, context_len, kv_budget, gamma, drafter=None):
-        return DraftPass(
-            weights=self.weights_of(drafter), passes=gamma, kv_tokens=0.5 * context_len + drafted_so_far(gamma)
-        )
+        half = 0.5 * context_len + drafted_so_far(gamma)
+        return DraftPass(weights=self.weights_of(drafter), passes=gamma, kv_tokens=half)
 
 
+GUESS = Figure(0.5, 0.1, "assumed", "a guess")
 strategy = EverySecond(
     name="every_second",
     summary="every second entry",
     source="this test",
     drafters=("self",),
     selector=WHOLE_CACHE,
-    acceptance=AcceptanceLaw(first=Figure(0.5, 0.1, "assumed", "a guess"), rest=Figure(0.5, 0.1, "assumed", "a guess")),
+    acceptance=AcceptanceLaw(first=GUESS, rest=GUESS),
 )
 '''
 
@@ -326,7 +326,7 @@ def test_an_idea_can_lie_anywhere_and_be_named_by_its_path(tmp_path: Path) -> No
 
 def test_two_strategies_of_one_name_are_refused(extra_folder: Path) -> None:
     (extra_folder / "quest.py").write_text(NEW_IDEA)
-    with pytest.raises(strategies.StrategyError, match="two strategies are called 'quest'.*Rename one"):
+    with pytest.raises(strategies.StrategyError, match=r"two strategies are called 'quest'.*Rename one"):
         strategies.available()
 
 
@@ -362,7 +362,8 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
 def test_strategies_load_numpy_and_nothing_else() -> None:
     code = (
         "import sys, strategies; [strategies.load(name) for name in strategies.available()]; "
-        "print(*sorted({m.partition('.')[0] for m in sys.modules} & {'perfmodel', 'scipy', 'pandas', 'torch', 'pydantic', 'yaml'}))"
+        "others = {'perfmodel', 'scipy', 'pandas', 'torch', 'pydantic', 'yaml'}; "
+        "print(*sorted({m.partition('.')[0] for m in sys.modules} & others))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
