@@ -58,8 +58,8 @@ _HOME = {
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-# `perfmodel.plan` is the function of the planner. Importing the module of the same name binds that module here, once:
-# let that happen now and undo it, so that what the name means does not depend on what was imported before.
+# `perfmodel.plan` is the planner's function, and also the name of a module, which its first import binds here.
+# Let that happen now and undo it, so that the name means the function whatever is imported later.
 importlib.import_module("perfmodel.plan")
 globals().pop("plan", None)
 

@@ -1,0 +1,89 @@
+# Needs Python 3.10 or newer and make; uses uv when it is on PATH, else venv and pip.
+#
+#   make plan ARGS="--model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k --batch-size 64"
+#   make test        the tests, with everything they need
+#   make check       the linters, the types, the layers and the tests
+#   make slow        the tests that take longer
+#   make bench       the speed of the search
+#   make clean       remove what the others made
+
+PYTHON ?= python3
+ARGS ?= --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k --batch-size 32,64,128
+
+# PyTorch is installed alone, from its index of CPU builds; empty means the usual index.
+TORCH := torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+ifeq ($(UV),)
+CREATE = $(PYTHON) -m venv $(VENV)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ONE_TRY := --retries 1 --timeout 30
+else
+CREATE = $(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python
+ONE_TRY :=
+endif
+
+INPUTS := setup.cfg pyproject.toml constraints.txt perfmodel/_version.py
+PLAN_READY := $(VENV)/.ready-to-plan
+TEST_READY := $(VENV)/.ready-to-test
+
+.PHONY: plan test check slow bench coverage constraints clean
+
+plan: $(PLAN_READY)
+	@$(BIN)/draftplan plan $(ARGS)
+
+test: $(TEST_READY)
+	$(BIN)/python -m pytest
+
+check: $(TEST_READY)
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/python -m pytest
+
+slow: $(TEST_READY)
+	$(BIN)/python -m pytest -m slow
+
+bench: $(TEST_READY)
+	$(BIN)/python -m pytest -m bench
+
+coverage: $(TEST_READY)
+	$(INSTALL) --constraint constraints.txt coverage
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+# The latest versions that go together, for every supported Python and platform; needs uv.
+constraints:
+	printf '%s\n' filelock fsspec jinja2 networkx 'sympy>=1.13.3' | uv pip compile --quiet --upgrade \
+	    --universal --python-version 3.10 --no-annotate --no-emit-index-url \
+	    --custom-compile-command 'make constraints' --output-file constraints.txt \
+	    --extra dev --extra report --extra notebooks --extra hub --extra parquet --extra cluster setup.cfg -
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache \
+	    .import_linter_cache .coverage htmlcov
+	find perfmodel strategies hardware_profiles tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(CREATE) || { echo "make: $(PYTHON) could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; \
+	    rm -rf $(VENV); exit 1; }
+	@$@ -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { rm -rf $(VENV); \
+	    echo "make: $(PYTHON) is older than 3.10; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+
+$(PLAN_READY): $(INPUTS) | $(BIN)/python
+	@echo "Installing draftplan into $(VENV) ..." >&2
+	@$(INSTALL) --constraint constraints.txt --editable .
+	@touch $@
+
+$(TEST_READY): $(INPUTS) | $(BIN)/python
+	@echo "Installing what the tests need into $(VENV) ..." >&2
+	@{ [ -n "$(TORCH_INDEX)" ] && $(INSTALL) $(ONE_TRY) --no-deps --index-url "$(TORCH_INDEX)" $(TORCH); } \
+	    || $(INSTALL) --no-deps $(TORCH) \
+	    || echo "No $(TORCH) for this machine: the tests that need it will be skipped." >&2
+	@if $(BIN)/python -c 'import importlib.metadata as m; m.version("torch")' 2>/dev/null; then extra=,reference; fi; \
+	    $(INSTALL) --constraint constraints.txt --editable ".[test$$extra]"
+	@touch $(PLAN_READY) $@

@@ -1,0 +1,20 @@
+"""Settings of every test: one thread, no network, no display, and the same examples at each run."""
+
+import os
+
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[threads] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.pop("DRAFTPLAN_PROFILES", None)
+
+from hypothesis import HealthCheck, settings  # noqa: E402  (the lines above come before numpy is loaded)
+
+settings.register_profile(
+    "draftplan",
+    derandomize=True,
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("draftplan")
