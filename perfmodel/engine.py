@@ -32,8 +32,15 @@ class EngineOverhead(Sourced):
     round_row_s: Numeric = figure(
         "seconds", 0, 1e-3, "each round and sequence", (0, 1e-6, 4e-6), path="round_row"
     )
+    step_residual: Numeric = figure(
+        "ratio", 0, 1, "relative spread of a target pass that the figures leave open", (0.05, 0.1, 0.2)
+    )
+    draft_residual: Numeric = figure(
+        "ratio", 0, 1, "relative spread of a draft pass that the figures leave open", (0.05, 0.15, 0.3)
+    )
     memory_utilization: Numeric = figure("ratio", 0.05, 1, "share of memory it may use", (0.85, 0.9, 0.95))
     all_reduce: str = text("all-reduce implementation of the hardware profile", "nccl")
+    calibrated_on: str = text("hardware profile of the steps that the figures were fitted to", "nothing")
     attention_kernel: str = text("attention kernel of the hardware profile", "generic")
 
     @classmethod

@@ -30,12 +30,16 @@ class Drafter:
     def __post_init__(self) -> None:
         if self.strategy.needs_draft_model and self.draft_model is None:
             raise SpecError.single(
-                "request", "draft_model", f"{self.strategy.name} drafts with a model of its own, none is named",
+                "request",
+                "draft_model",
+                f"{self.strategy.name} drafts with a model of its own, none is named",
                 "name one, e.g. --draft-model llama-3.2-1b",
             )
         if self.draft_model is not None and "draft" not in self.strategy.drafters:
             raise SpecError.single(
-                "request", "draft_model", f"{self.strategy.name} does not take a draft model",
+                "request",
+                "draft_model",
+                f"{self.strategy.name} does not take a draft model",
                 "leave the draft model out, or choose streaming_llm or full_kv",
             )
 
@@ -159,7 +163,13 @@ def target_steps(
 ) -> TargetSteps:
     """Price one plain decode step and one verification of ``gamma + 1`` tokens; all arguments broadcast. [s]"""
     step = partial(
-        step_latency, hardware, target, engine, batch=batch, kv_tokens=context_len, tensor_parallel=tensor_parallel
+        step_latency,
+        hardware,
+        target,
+        engine,
+        batch=batch,
+        kv_tokens=context_len,
+        tensor_parallel=tensor_parallel,
     )
     return TargetSteps(baseline=step(), verify=step(query_tokens=np.asarray(gamma, dtype=float) + 1.0))
 
@@ -177,6 +187,7 @@ def price_round(
     tensor_parallel: Numeric = 1.0,
     alpha: Numeric | None = None,
     tokens_per_round: Numeric | None = None,
+    deviations: Numeric = 0.0,
     steps: TargetSteps | None = None,
 ) -> Round:
     """Price one draft-verify round of every configuration; all arguments broadcast.
@@ -188,6 +199,7 @@ def price_round(
         [sequences], [tokens], [tokens], [tokens], [GPUs]
     alpha : acceptance rate of one drafted token; the strategy's published or assumed law when absent. [0..1]
     tokens_per_round : measured tokens per round, bonus included; overrides `alpha`. [1..gamma+1]
+    deviations : standard deviations by which acceptance is above its expectation. [1]
     steps : the target's passes where they are priced already; every drafter shares them.
 
     Returns
@@ -205,7 +217,9 @@ def price_round(
     if drafter is None:
         memory = resident_memory(hardware, target, engine, context_len=context_len, **common)
         return Round(0.0, 0.0, batch, FREE, steps.baseline, steps.baseline, 0.0, 1.0, memory)
-    draft_pass = drafter.strategy.draft_pass(context_len=context_len, kv_budget=kv_budget, gamma=gamma, drafter=drafter.kind)
+    draft_pass = drafter.strategy.draft_pass(
+        context_len=context_len, kv_budget=kv_budget, gamma=gamma, drafter=drafter.kind
+    )
     weights = drafter.weights(target, draft_pass)
     draft = FREE
     if weights is not None:
@@ -227,7 +241,7 @@ def price_round(
             acceptance = drafter.acceptance(target, context_len=context_len, kv_budget=kv_budget)
         else:
             acceptance = Acceptance.given(alpha)
-        tokens_per_round = expected_tokens(acceptance, gamma)
+        tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
     extra = drafter.extra_model(target)
     memory = resident_memory(
         hardware,

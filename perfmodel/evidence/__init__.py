@@ -1,0 +1,1 @@
+"""How far to believe it: published measurements, calibration, validation and intervals."""
