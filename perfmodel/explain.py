@@ -51,7 +51,9 @@ def explained_cells(
         break_even[speculating] = alpha_from_mean_length(at_least[speculating], gamma[speculating])
     acceptance = chosen.acceptance
     price = None if hardware.price_per_hour is None else float(np.asarray(hardware.price_per_hour))
-    tpot_by_gamma = np.broadcast_to(np.asarray(ladder.tpot, dtype=float), (size, np.shape(ladder.tpot)[-1] if np.ndim(ladder.tpot) else 1))
+    tpot_by_gamma = np.broadcast_to(
+        np.asarray(ladder.tpot, dtype=float), (size, np.shape(ladder.tpot)[-1] if np.ndim(ladder.tpot) else 1)
+    )
     columns = {
         "tokens_per_round": column(chosen.tokens_per_round),
         "tpot_s": column(chosen.tpot),
@@ -76,7 +78,9 @@ def explained_cells(
             batch_size=int(batches[index]),
             context_len=int(contexts[index]),
             strategy=drafter.strategy.name if drafter is not None and drafts else NO_DRAFT,
-            draft_model=drafter.draft_model.name if drafter is not None and drafts and drafter.draft_model else None,
+            draft_model=drafter.draft_model.name
+            if drafter is not None and drafts and drafter.draft_model
+            else None,
             kv_budget=int(kv_budget[index]) if drafts and np.isfinite(kv_budget[index]) else None,
             gamma=int(gamma[index]),
             alpha_kind=acceptance.kind if acceptance is not None else None,
@@ -115,7 +119,9 @@ def reason(cell: Cell) -> str:
 def round_bound_by(priced: Round) -> np.ndarray:
     """Cause that takes most of a round, drafts and verification together, per element."""
     passes = np.asarray(priced.passes, dtype=float)
-    causes = {cause: passes * getattr(priced.draft, cause) + getattr(priced.verify, cause) for cause in CAUSES}
+    causes = {
+        cause: passes * getattr(priced.draft, cause) + getattr(priced.verify, cause) for cause in CAUSES
+    }
     causes["overhead"] = causes["overhead"] + priced.overhead
     return StepLatency(**causes).bound_by
 
@@ -166,7 +172,9 @@ def assumptions(
     if alpha is None:
         for drafter in drafters:
             budget = drafter.strategy.default_budgets[0] if drafter.strategy.default_budgets else np.inf
-            acceptance = drafter.acceptance(target, context_len=float(max(workload.context_lens)), kv_budget=budget)
+            acceptance = drafter.acceptance(
+                target, context_len=float(max(workload.context_lens)), kv_budget=budget
+            )
             if acceptance.kind == "assumed":
                 sentences.append(f"{drafter.label}: acceptance is assumed ({acceptance.source})")
     return tuple(dict.fromkeys(sentences))
@@ -185,7 +193,9 @@ def nearest_miss(
     said = []
     for profile in profiles:
         for width in widths:
-            most = int(largest_batch(profile, target, engine, context_len=float(context_len), tensor_parallel=width))
+            most = int(
+                largest_batch(profile, target, engine, context_len=float(context_len), tensor_parallel=width)
+            )
             step = step_latency(
                 profile, target, engine, batch=1.0, kv_tokens=float(context_len), tensor_parallel=width
             ).total

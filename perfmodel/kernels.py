@@ -34,11 +34,12 @@ def linear(
     .. math::
         T = t_0 + (memory^p + compute^p)^{1/p}
 
-    *memory*: weights and activations over the achieved bandwidth, joined (power 1.5) with the latency of the serial
-    loop over ``k``, which shows when ``n`` is too small to give every SM a thread block.
-    *compute*: the cheapest tile of `GEMM_TILES`. Tokens and ``n`` are padded to whole tiles and tiles run in whole
-    waves over the SMs; a tile of a x b costs ``a b + tile_edge (a + b)``, its arithmetic and the loading of its
-    edges. With less than one wave the library splits ``k``, down to ``k_split sqrt(filled share of the SMs)``.
+    *memory*: weights and activations over the achieved bandwidth, joined (power 1.5) with the latency of the
+    serial loop over ``k``, which shows when ``n`` is too small to give every SM a thread block.
+    *compute*: the cheapest tile of `GEMM_TILES`. Tokens and ``n`` are padded to whole tiles and tiles run in
+    whole waves over the SMs; a tile of a x b costs ``a b + tile_edge (a + b)``, its arithmetic and the loading
+    of its edges. With less than one wave the library splits ``k``, down to ``k_split sqrt(filled share of the
+    SMs)``.
 
     Parameters
     ----------
@@ -54,8 +55,8 @@ def linear(
 
     Notes
     -----
-    The roofline of Williams et al. (2009) with tile and wave quantisation; figures fitted on the vLLM rows of the
-    aiconfigurator GEMM tables (NVIDIA, Apache-2.0, CUDA graph, tokens up to 4096).
+    The roofline of Williams et al. (2009) with tile and wave quantisation; figures fitted on the vLLM rows of
+    the aiconfigurator GEMM tables (NVIDIA, Apache-2.0, CUDA graph, tokens up to 4096).
     """
     gemm = hardware.gemm
     tokens, n, k = (np.asarray(value, dtype=float) for value in (tokens, n, k))
@@ -66,9 +67,13 @@ def linear(
     weights = BYTES[dtype] * weight_fraction * n * k
     missed = np.ones(())
     if not cold:
-        in_cache = gemm.l2_fraction * hardware.l2_bytes / (BENCHMARK_COPIES * weights)  # above 1: L2 holds every copy
+        in_cache = (
+            gemm.l2_fraction * hardware.l2_bytes / (BENCHMARK_COPIES * weights)
+        )  # above 1: L2 holds every copy
         missed = 1.0 / (1.0 + np.minimum(in_cache, 1e6) ** 12)
-    transfer = weights * (missed / stream + (1.0 - missed) / np.maximum(stream, gemm.l2_speedup * hardware.memory_bandwidth))
+    transfer = weights * (
+        missed / stream + (1.0 - missed) / np.maximum(stream, gemm.l2_speedup * hardware.memory_bandwidth)
+    )
     transfer = transfer + activation_bytes * tokens * (k + n) / stream
     filled = np.minimum(np.ceil(n / GEMM_COLUMNS) / hardware.sms, 1.0)
     loop = gemm.k_latency * np.minimum(k, gemm.k_split * np.sqrt(filled)) * (1.0 - filled)
@@ -109,20 +114,21 @@ def attention(
 
     A launch runs streams x row tiles thread blocks (CTAs), ``w`` of them per slot; an SM has ``ctas_per_sm`` slots.
 
-    * A kernel that packs heads: a stream is a (sequence, KV head) and its ``group x query_tokens`` rows share tiles.
-      One that does not: a stream is a (sequence, query head) with ``query_tokens`` rows.
+    * A kernel that packs heads: a stream is a (sequence, KV head) and its ``group x query_tokens`` rows share
+      tiles. One that does not: a stream is a (sequence, query head) with ``query_tokens`` rows.
     * Rows are padded to ``tile_small``, else ``tile_mid``, else to multiples of ``tile_large``.
-    * *compute*: whole waves of CTAs, each walking the KV of its tile at the SM's share of the tensor rate. A packed
-      grid of fewer than ``split_below`` waves splits the KV and so fills the slots, down to one KV block per CTA; a
-      grid that may not split keeps only as many SMs busy as it has CTAs.
-    * *memory*: the KV once, for all queries; CTAs that share a KV head and do not run together read it again where
-      L2 cannot hold it; queries and outputs cross memory ``row_passes`` times.
+    * *compute*: whole waves of CTAs, each walking the KV of its tile at the SM's share of the tensor rate. A
+      packed grid of fewer than ``split_below`` waves splits the KV and so fills the slots, down to one KV block
+      per CTA; a grid that may not split keeps only as many SMs busy as it has CTAs.
+    * *memory*: the KV once, for all queries; CTAs that share a KV head and do not run together read it again
+      where L2 cannot hold it; queries and outputs cross memory ``row_passes`` times.
 
     The result is held between one and ``query_tokens`` decode steps of the same batch.
 
     Parameters
     ----------
-    batch, query_tokens, kv_tokens : sequences, queries of each (gamma + 1 in verification), entries each may read.
+    batch, query_tokens, kv_tokens : sequences, queries of each (gamma + 1 in verification), entries that each
+        may read. [1], [tokens], [tokens]
     heads, kv_heads, head_dim : on this GPU, after tensor parallelism. [1]
     kv_fraction : bytes of an entry relative to `kv_dtype`. [1]
     kernel : attention kernel of the hardware profile; its first one where it has none of that name.
@@ -134,9 +140,9 @@ def attention(
 
     Notes
     -----
-    FlashAttention-2 packs heads and splits KV for single queries of grouped heads only; FlashInfer picks tiles of
-    16, 64 or 128 rows. Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT) kernel tables
-    and on the step times of MagicDec (arXiv 2408.11049).
+    FlashAttention-2 packs heads and splits KV for single queries of grouped heads only; FlashInfer picks tiles
+    of 16, 64 or 128 rows. Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT)
+    kernel tables and on the step times of MagicDec (arXiv 2408.11049).
     """
     figures = hardware.attention_kernel(kernel)
     group = np.asarray(heads) / kv_heads
@@ -182,8 +188,8 @@ def all_reduce(
 ) -> Numeric:
     """Seconds of one all-reduce of `bytes` per GPU over `gpus` GPUs of one node; exactly 0 for one GPU.
 
-    Between two message sizes of the profile's table the time is one alpha-beta line, flat below the first and going
-    on beyond the last; between GPU counts log time is linear in log2(gpus), beyond the last it grows as
+    Between two message sizes of the profile's table the time is one alpha-beta line, flat below the first and
+    going on beyond the last; between GPU counts log time is linear in log2(gpus), beyond the last it grows as
     ``gpus ** growth``. All arguments broadcast. [B], [GPUs] -> [s]
 
     Notes

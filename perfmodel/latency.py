@@ -54,17 +54,17 @@ def step_latency(
 ) -> StepLatency:
     """Seconds of one forward pass of `model`, by cause; all arguments broadcast.
 
-    One query token is a decode step, ``gamma + 1`` query tokens are a verification: the KV cache is read once for
-    all of them, the query rows are padded to the attention kernel's tile and the linear layers see
+    One query token is a decode step, ``gamma + 1`` query tokens are a verification: the KV cache is read once
+    for all of them, the query rows are padded to the attention kernel's tile and the linear layers see
     ``batch * query_tokens`` rows.
 
     Parameters
     ----------
     batch, query_tokens : sequences, and tokens per sequence that enter the pass. [1], [tokens]
     kv_tokens : cache entries that each sequence's queries may read, the new ones included. [tokens]
-    tensor_parallel : GPUs that share every layer; KV heads are replicated where it exceeds their number. [GPUs]
-    weight_fraction, kv_fraction : bytes of a weight, of a cache entry, relative to the model's own dtypes. [1]
-    selection_kv_tokens : further entries read per sequence to choose which ones attention may see. [tokens]
+    tensor_parallel : GPUs that share every layer; KV heads are replicated beyond their number. [GPUs]
+    weight_fraction, kv_fraction : bytes of a weight, of a cache entry, relative to the model's dtypes. [1]
+    selection_kv_tokens : further entries read per sequence to choose what attention may see. [tokens]
     drafting : whether it is a draft pass, whose cache of its own the engine keeps up. [bool]
 
     Returns
@@ -74,14 +74,15 @@ def step_latency(
 
     Notes
     -----
-    MagicDec (arXiv 2408.11049) section 3: ``T = T_linear + T_attention``, here with the communication of tensor
-    parallelism and the engine's own time, which the paper's model leaves out.
+    MagicDec (arXiv 2408.11049) section 3: ``T = T_linear + T_attention``, here with the communication of
+    tensor parallelism and the engine's own time, which the paper's model leaves out.
     """
     rows = batch * query_tokens
     tp = np.asarray(tensor_parallel, dtype=float)
     linear_s = sum(
         (
-            layer.count * _linear_layer(hardware, layer, rows=rows, tensor_parallel=tp, weight_fraction=weight_fraction)
+            layer.count
+            * _linear_layer(hardware, layer, rows=rows, tensor_parallel=tp, weight_fraction=weight_fraction)
             for layer in model.linears
         ),
         start=np.zeros(()),
@@ -126,8 +127,8 @@ def prefill_latency(
 ) -> StepLatency:
     """Seconds to prefill `prompt_tokens` per sequence, by cause; all arguments broadcast.
 
-    With `kv_tokens` (history plus this chunk) it prices one chunk of a chunked prefill. A causal pass reads half
-    of its own square on average, so the queries see ``kv_tokens - prompt_tokens / 2`` entries.
+    With `kv_tokens` (history plus this chunk) it prices one chunk of a chunked prefill. A causal pass reads
+    half of its own square on average, so the queries see ``kv_tokens - prompt_tokens / 2`` entries.
     """
     history = 0.0 if kv_tokens is None else np.maximum(np.subtract(kv_tokens, prompt_tokens), 0.0)
     return step_latency(
@@ -149,14 +150,16 @@ def _linear_layer(
     tensor_parallel: np.ndarray,
     weight_fraction: Numeric,
 ) -> Numeric:
-    """Seconds of one linear layer on its share of the GPUs; experts are one grouped product over the distinct ones."""
+    """Seconds of one linear layer on one GPU's share of it; experts are one product over the distinct ones."""
     n, k = layer.n_per_gpu(tensor_parallel), layer.k_per_gpu(tensor_parallel)
     tokens = rows
     if layer.experts:
         distinct = layer.distinct_experts(rows)
         tokens = np.asarray(rows) * layer.experts_per_token / distinct
         n = n * distinct
-    return linear(hardware, tokens=tokens, n=n, k=k, dtype=layer.dtype, weight_fraction=weight_fraction, cold=True)
+    return linear(
+        hardware, tokens=tokens, n=n, k=k, dtype=layer.dtype, weight_fraction=weight_fraction, cold=True
+    )
 
 
 def _attention_layers(
@@ -172,12 +175,20 @@ def _attention_layers(
     tensor_parallel: np.ndarray,
     kv_fraction: Numeric,
 ) -> Numeric:
-    """Seconds of one attention layer on one GPU: heads are shared, KV heads replicated beyond their number."""
+    """Seconds of one attention layer on one GPU: heads are shared, KV heads copied beyond their number."""
     kv_heads = np.maximum(layers.kv_heads / tensor_parallel, 1.0)
     heads = np.maximum(layers.heads / tensor_parallel, 1.0)
-    entry = layers.kv_elements / (2.0 * layers.kv_heads)  # elements per key, as if keys and values were stored apart
-    work = (layers.score_dim + layers.value_dim) / (2.0 * entry)  # FLOPs per stored element against plain heads
-    seen = kv_tokens if layers.window is None else np.minimum(kv_tokens, layers.window + np.subtract(query_tokens, 1))
+    entry = layers.kv_elements / (
+        2.0 * layers.kv_heads
+    )  # elements per key, as if keys and values were stored apart
+    work = (layers.score_dim + layers.value_dim) / (
+        2.0 * entry
+    )  # FLOPs per stored element against plain heads
+    seen = (
+        kv_tokens
+        if layers.window is None
+        else np.minimum(kv_tokens, layers.window + np.subtract(query_tokens, 1))
+    )
     return attention(
         hardware,
         batch=batch,

@@ -11,7 +11,7 @@ from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.model import BYTES, ModelSpec
 
 MAX_PASS_TOKENS = 8192
-"""Tokens that one forward pass holds activations for: engines split longer prefills into chunks of about this. [tokens]"""
+"""Tokens that one pass holds activations for: engines split longer prefills into chunks of it. [tokens]"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,12 @@ class ResidentMemory:
     def total(self) -> Numeric:
         """Bytes that must be resident on each GPU. [B]"""
         return (
-            self.weights + self.draft_weights + self.target_kv + self.draft_kv + self.lookahead_kv + self.activations
+            self.weights
+            + self.draft_weights
+            + self.target_kv
+            + self.draft_kv
+            + self.lookahead_kv
+            + self.activations
         )
 
     @property
@@ -45,7 +50,7 @@ class ResidentMemory:
 
 
 def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
-    """Resident weight bytes on each of `tensor_parallel` GPUs; the vocabulary is split as the layers are. [B]"""
+    """Resident weight bytes on each of `tensor_parallel` GPUs; the vocabulary is split too. [B]"""
     return model.weight_bytes / np.asarray(tensor_parallel, dtype=float)
 
 
@@ -82,21 +87,27 @@ def resident_memory(
     Parameters
     ----------
     draft : the model whose weights are loaded beside the target's, or None in self-speculation.
-    draft_resident_kv_tokens : cache entries that the drafter keeps beyond the target's own, per sequence. [tokens]
+    draft_resident_kv_tokens : entries that the drafter keeps beyond the target's, per sequence. [tokens]
     draft_weight_fraction : a second copy of the target's weights, relative to the first. [1]
-    gamma : drafted tokens whose cache entries both models must hold until they are verified, plus one. [tokens]
+    gamma : drafted tokens; with the bonus token their entries are held until they are verified. [tokens]
     """
     weights = weight_bytes_per_gpu(target, tensor_parallel)
     slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
     entries_of = draft or target
-    draft_kv = np.asarray(batch) * draft_kv_fraction * kv_bytes_per_gpu(
-        entries_of, draft_resident_kv_tokens, tensor_parallel
+    draft_kv = (
+        np.asarray(batch)
+        * draft_kv_fraction
+        * kv_bytes_per_gpu(entries_of, draft_resident_kv_tokens, tensor_parallel)
     )
     target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, tensor_parallel)
-    with_slots = np.asarray(batch) * kv_bytes_per_gpu(target, np.asarray(context_len) + slots, tensor_parallel)
+    with_slots = np.asarray(batch) * kv_bytes_per_gpu(
+        target, np.asarray(context_len) + slots, tensor_parallel
+    )
     return ResidentMemory(
         weights=weights,
-        draft_weights=weight_bytes_per_gpu(draft, tensor_parallel) if draft else draft_weight_fraction * weights,
+        draft_weights=weight_bytes_per_gpu(draft, tensor_parallel)
+        if draft
+        else draft_weight_fraction * weights,
         target_kv=target_kv,
         draft_kv=draft_kv,
         lookahead_kv=with_slots - target_kv,
@@ -108,10 +119,14 @@ def resident_memory(
 def _activation_bytes(
     model: ModelSpec, *, batch: Numeric, gamma: Numeric, tensor_parallel: Numeric
 ) -> Numeric:
-    """Peak activation bytes per GPU: hidden states of one pass and float32 logits of the verified rows. [B]"""
+    """Peak activation bytes per GPU: hidden states of a pass, float32 logits of the verified rows. [B]"""
     rows = np.asarray(batch) * (np.asarray(gamma, dtype=float) + 1.0)
     widest = max((layer.n for layer in model.linears if layer.count > 1), default=model.hidden_size)
-    hidden = np.maximum(rows, MAX_PASS_TOKENS) * (4 * model.hidden_size + widest / np.asarray(tensor_parallel)) * 2.0
+    hidden = (
+        np.maximum(rows, MAX_PASS_TOKENS)
+        * (4 * model.hidden_size + widest / np.asarray(tensor_parallel))
+        * 2.0
+    )
     logits = rows * model.vocab_size / np.asarray(tensor_parallel) * BYTES["fp32"]
     return hidden + logits
 
@@ -125,14 +140,20 @@ def largest_batch(
     limit: int = 65536,
     **deployment: Numeric | ModelSpec | None,
 ) -> np.ndarray:
-    """Largest batch whose resident memory fits, 0 where not even one sequence does; arguments as `resident_memory`.
+    """Largest batch whose resident memory fits, 0 where not even one sequence does.
 
-    Resident bytes grow with the batch, so the answer is found by bisection, all elements at once.
+    Arguments as in `resident_memory`, whose bytes grow with the batch, so the answer is found by bisection, all
+    elements at once; no answer exceeds `limit`.
     """
 
     def fits(batch: np.ndarray) -> np.ndarray:
         return resident_memory(
-            hardware, target, engine, batch=batch, context_len=context_len, **deployment  # type: ignore[arg-type]
+            hardware,
+            target,
+            engine,
+            batch=batch,
+            context_len=context_len,
+            **deployment,  # type: ignore[arg-type]
         ).fits
 
     shape = fits(np.ones(())).shape

@@ -97,16 +97,25 @@ class Plan:
         """
         if not isinstance(body, Mapping) or body.get("schema") != SCHEMA:
             found = body.get("schema") if isinstance(body, Mapping) else type(body).__name__
-            raise SpecError.single(file, "schema", f"found {found!r}, expected {SCHEMA!r}", "make it with draftplan plan")
+            raise SpecError.single(
+                file, "schema", f"found {found!r}, expected {SCHEMA!r}", "make it with draftplan plan"
+            )
         try:
             cells = tuple(
-                Cell(**{**{k: v for k, v in cell.items() if k in _CELL}, "tpot_by_gamma_s": tuple(cell["tpot_by_gamma_s"])})
+                Cell(
+                    **{
+                        **{k: v for k, v in cell.items() if k in _CELL},
+                        "tpot_by_gamma_s": tuple(cell["tpot_by_gamma_s"]),
+                    }
+                )
                 for cell in body["cells"]
             )
             header = {key: value for key, value in body.items() if key in _PLAN}
             return cls(**{**header, "cells": cells, "assumed": tuple(body.get("assumed", ()))})
         except (KeyError, TypeError, AttributeError, ValueError) as fault:
-            raise SpecError.single(file, "cells", f"is damaged ({fault})", "make it anew with draftplan plan") from None
+            raise SpecError.single(
+                file, "cells", f"is damaged ({fault})", "make it anew with draftplan plan"
+            ) from None
 
 
 _CELL = {item.name for item in fields(Cell)}

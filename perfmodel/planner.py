@@ -73,7 +73,12 @@ def default_drafters(target: ModelSpec, draft_models: Iterable[ModelSpec] = ()) 
     """
     ready = [strategy for strategy in map(strategies.load, strategies.available()) if not strategy.needs]
     own = [Drafter(strategy) for strategy in ready if "self" in strategy.drafters]
-    models = [Drafter(strategy, model) for model in draft_models for strategy in ready if "draft" in strategy.drafters]
+    models = [
+        Drafter(strategy, model)
+        for model in draft_models
+        for strategy in ready
+        if "draft" in strategy.drafters
+    ]
     return own + models
 
 
@@ -111,12 +116,16 @@ def plan(
         When the request itself is wrong.
     """
     if objective not in OBJECTIVES:
-        raise SpecError.single("request", "objective", f"found {objective!r}", f"choose one of {', '.join(OBJECTIVES)}")
+        raise SpecError.single(
+            "request", "objective", f"found {objective!r}", f"choose one of {', '.join(OBJECTIVES)}"
+        )
     if alpha is not None and not 0.0 <= alpha <= 1.0:
         raise SpecError.single("request", "alpha", f"found {alpha!r}", "give an acceptance rate from 0 to 1")
     lengths = np.unique(np.concatenate([[0], np.asarray(list(gammas), dtype=int)]))
     if lengths[0] < 0 or lengths[-1] > 64:
-        raise SpecError.single("request", "gamma", f"found {list(gammas)!r}", "give speculation lengths from 0 to 64")
+        raise SpecError.single(
+            "request", "gamma", f"found {list(gammas)!r}", "give speculation lengths from 0 to 64"
+        )
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     widths = [tensor_parallel] if isinstance(tensor_parallel, int) else list(tensor_parallel)
     searched = list(default_drafters(target) if drafters is None else drafters)
@@ -127,7 +136,9 @@ def plan(
     for profile in profiles:
         for width in widths:
             drafting = [None, *searched] if speculative else [None]
-            grid = Grid([profile], target, engine, workload, drafting, speculative, kv_budgets, (width,), alpha)
+            grid = Grid(
+                [profile], target, engine, workload, drafting, speculative, kv_budgets, (width,), alpha
+            )
             search = _Search(grid, constraints)
             options.append(search.cells())
             fallen.update(search.fallen)
@@ -180,7 +191,9 @@ class _Search:
         for index, best in enumerate(bests):
             mine = np.flatnonzero((order[0] == index) & np.isfinite(best.tpot))
             if mine.size:
-                runners_up = [bests[order[1, cell]].described(cell) if len(bests) > 1 else None for cell in mine]
+                runners_up = [
+                    bests[order[1, cell]].described(cell) if len(bests) > 1 else None for cell in mine
+                ]
                 for cell, answer in zip(mine, self._explained(best, mine, runners_up), strict=True):
                     found[cell] = answer
         return found
@@ -214,7 +227,9 @@ class _Search:
         self.fallen[reason] += int(np.count_nonzero(forbidden))
         return np.where(forbidden, np.inf, score)
 
-    def _explained(self, best: _Best, mine: np.ndarray, runners_up: list[tuple[str, float] | None]) -> list[Cell]:
+    def _explained(
+        self, best: _Best, mine: np.ndarray, runners_up: list[tuple[str, float] | None]
+    ) -> list[Cell]:
         """Price the chosen configurations once more, element by element, and put what they rest on into words."""
         workload = self.grid.workload
         batches = np.repeat(np.asarray(workload.batch_sizes, dtype=float), len(workload.context_lens))[mine]
@@ -232,7 +247,16 @@ class _Search:
             gamma=np.asarray([0, *self.grid.gammas], dtype=float),
         )
         return explained_cells(
-            self.hardware, self.tensor_parallel, best.drafter, chosen, ladder, batches, contexts, kv_budget, gamma, runners_up
+            self.hardware,
+            self.tensor_parallel,
+            best.drafter,
+            chosen,
+            ladder,
+            batches,
+            contexts,
+            kv_budget,
+            gamma,
+            runners_up,
         )
 
 
@@ -243,6 +267,8 @@ def _preferred(candidates: Sequence[Cell | None], objective: str) -> Cell | None
         "speedup": lambda cell: -cell.speedup,
         "tpot": lambda cell: cell.tpot_s,
         "throughput": lambda cell: -cell.throughput_tokens_per_s,
-        "cost": lambda cell: np.inf if cell.cost_per_million_tokens_usd is None else cell.cost_per_million_tokens_usd,
+        "cost": lambda cell: (
+            np.inf if cell.cost_per_million_tokens_usd is None else cell.cost_per_million_tokens_usd
+        ),
     }
     return min(found, key=scores[objective], default=None)

@@ -171,7 +171,9 @@ def price_task(task: Task) -> list[Block]:
         "context_len": contexts[:, None, None],
         "tensor_parallel": float(task.tensor_parallel),
     }
-    steps = target_steps(hardware, grid.target, grid.engine, gamma=np.asarray(grid.gammas, dtype=float), **cell)
+    steps = target_steps(
+        hardware, grid.target, grid.engine, gamma=np.asarray(grid.gammas, dtype=float), **cell
+    )
     blocks = []
     for drafter in grid.drafters:
         budgets, gammas = grid.budgets_of(drafter), grid.gammas_of(drafter)

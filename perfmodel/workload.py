@@ -35,21 +35,39 @@ class Workload:
     def __post_init__(self) -> None:
         for name, limit in (("batch_sizes", MAX_BATCH), ("context_lens", MAX_CONTEXT)):
             values = np.atleast_1d(np.asarray(getattr(self, name), dtype=float))
-            if values.size == 0 or not np.all(np.isfinite(values)) or np.any(values < 1) or np.any(values > limit):
+            if (
+                values.size == 0
+                or not np.all(np.isfinite(values))
+                or np.any(values < 1)
+                or np.any(values > limit)
+            ):
                 raise SpecError.single(
-                    "workload", name, f"found {getattr(self, name)!r}", f"give whole numbers from 1 to {limit}"
+                    "workload",
+                    name,
+                    f"found {getattr(self, name)!r}",
+                    f"give whole numbers from 1 to {limit}",
                 )
             if np.any(values != np.round(values)):
-                raise SpecError.single("workload", name, f"found {getattr(self, name)!r}", "give whole numbers")
+                raise SpecError.single(
+                    "workload", name, f"found {getattr(self, name)!r}", "give whole numbers"
+                )
             if self.weights is None:
                 values = np.unique(values)
             object.__setattr__(self, name, tuple(int(value) for value in values))
         if self.weights is not None:
             shape = (len(self.batch_sizes), len(self.context_lens))
             weights = np.asarray(self.weights, dtype=float)
-            if weights.shape != shape or not np.all(np.isfinite(weights)) or np.any(weights < 0) or not weights.sum():
+            if (
+                weights.shape != shape
+                or not np.all(np.isfinite(weights))
+                or np.any(weights < 0)
+                or not weights.sum()
+            ):
                 raise SpecError.single(
-                    "workload", "weights", f"found shape {weights.shape}", f"give non-negative weights of shape {shape}"
+                    "workload",
+                    "weights",
+                    f"found shape {weights.shape}",
+                    f"give non-negative weights of shape {shape}",
                 )
             object.__setattr__(self, "weights", weights / weights.sum())
 
