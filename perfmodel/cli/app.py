@@ -1,0 +1,125 @@
+"""The commands of `draftplan`, and the one place where a failure becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from perfmodel.cli import catalogue, explain, plan, price, sweep
+from perfmodel.cli.output import remark
+
+__all__ = ["app"]
+
+ANSWERED, UNEXPECTED, ASKED_WRONGLY, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class Commands(TyperGroup):
+    """The top level: every exception below it ends here."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run one command and leave the process with its exit code; there is no other mode."""
+        del standalone_mode
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except Exception as failure:
+            code = _explained(failure)
+        if code == INTERRUPTED:
+            remark("interrupted")
+        sys.exit(code if isinstance(code, int) else ANSWERED)
+
+
+def _explained(failure: Exception) -> int:
+    """Say on stderr what went wrong, in words for a user, and return the exit code."""
+    from perfmodel.errors import InfeasibleError, SpecError
+
+    if os.environ.get("DRAFTPLAN_DEBUG"):
+        import traceback
+
+        traceback.print_exception(failure)
+    if isinstance(failure, SpecError):
+        for fault in failure.faults:
+            remark(f"error: {fault}")
+        return ASKED_WRONGLY
+    if isinstance(failure, InfeasibleError):
+        remark("error: no configuration is feasible")
+        for reason, count in failure.counts.items():
+            remark(f"  {count} {'configuration' if count == 1 else 'configurations'}: {reason}")
+        remark(f"nearest miss: {failure.nearest_miss}")
+        return INFEASIBLE
+    if hasattr(failure, "format_message"):  # what typer raises for flags and arguments
+        context = getattr(failure, "ctx", None)
+        if type(failure).__name__ == "NoArgsIsHelpError":
+            remark(failure.format_message())
+            return ASKED_WRONGLY
+        remark(f"error: {_with_nearest(failure)}")
+        if context is not None:
+            remark(f"try: {context.command_path} --help")
+        return ASKED_WRONGLY
+    remark(f"error: unexpected {type(failure).__name__}: {failure}".replace("\n", " ")[:500])
+    remark("A fault of draftplan: please report it with the command and its output with DRAFTPLAN_DEBUG=1.")
+    return UNEXPECTED
+
+
+def _with_nearest(failure: Any) -> str:
+    """The message of a refused argument, with the flag that was probably meant."""
+    from perfmodel.errors import nearest_name
+
+    message = str(failure.message or failure.format_message())
+    if type(failure).__name__ != "NoSuchOption":
+        return str(failure.format_message())
+    flags = [flag for param in failure.ctx.command.params for flag in param.opts if flag.startswith("--")]
+    nearest = nearest_name(failure.option_name, flags)
+    return message + (f". Did you mean {nearest}?" if nearest else "")
+
+
+app = typer.Typer(
+    name="draftplan",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Should a long-context deployment speculate, with which drafting strategy, draft KV budget and "
+    "speculation length, at every batch size and context length it meets?",
+    epilog="Exit codes: 0 answered, 1 unexpected, 2 asked wrongly or a bad file, 3 nothing feasible.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from perfmodel._version import __version__
+
+        print(f"draftplan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top_level(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("plan")(plan.plan)
+app.command("explain")(explain.explain)
+app.command("price")(price.price)
+app.command("sweep")(sweep.sweep)
+for _noun in catalogue.NOUNS:
+    app.add_typer(catalogue.commands(_noun), name=_noun)

@@ -1,0 +1,55 @@
+"""`draftplan price`: named configurations from a CSV."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from perfmodel.cli.output import emit, remark, working
+
+__all__ = ["price"]
+
+_MOST_SAID = 100
+
+
+def price(
+    cases: Annotated[
+        str, typer.Argument(metavar="CASES.csv", help="One configuration a row; - reads stdin.")
+    ],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="OUT.csv", help="Write to a file, not to stdout.")
+    ] = None,
+    profiles_path: Annotated[
+        str | None,
+        typer.Option(
+            "--profiles-path", metavar="FOLDER", help="Further folders of hardware and engine files."
+        ),
+    ] = None,
+) -> None:
+    """Price configurations, one row each, and write the same rows with times, speedup and whether they fit.
+
+    Columns: hardware, engine, tensor_parallel, target_model, draft_model (empty: the target itself),
+    strategy, kv_budget, context_len, batch_size, gamma, and optionally acceptance_rate or tokens_per_round
+    (bonus token included; it wins). Others pass through. A row that cannot be priced is named on stderr and
+    costs no other row.
+    """
+    from perfmodel.cases import price_cases, price_file
+
+    with working(f"pricing {cases}"):
+        if cases == "-":
+            priced = price_cases(sys.stdin.buffer.read(), "stdin", profiles_path)
+        else:
+            priced = price_file(cases, profiles_path)
+    emit(priced.to_csv(), output)
+    for line in [*(f"note: {text}" for text in priced.remarks), *map(str, priced.faults)][:_MOST_SAID]:
+        remark(line)
+    hidden = len(priced.remarks) + len(priced.faults) - _MOST_SAID
+    if hidden > 0:
+        remark(f"and {hidden} more lines like these")
+    if priced.faults:
+        remark(
+            f"error: {len(priced.faults)} of {len(priced.rows)} rows are not priced; see their column `error`"
+        )
+        raise typer.Exit(2)

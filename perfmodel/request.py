@@ -1,0 +1,183 @@
+"""What people write, checked: strategies, draft models and GPU counts become what the planner takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import strategies
+from perfmodel.errors import SpecError, nearest_name
+from perfmodel.model import ModelSpec
+from perfmodel.speculation import Drafter
+from strategies.base import DraftStrategy
+
+__all__ = [
+    "Spelling", "check_tensor_parallel", "drafters_among", "find_drafter", "is_self", "load_strategy",
+    "read_spelling",
+]  # fmt: skip
+
+MOST_GPUS = 1024
+
+_PLAIN = {"", "none", "ar", "autoregressive", "plain", "plaindecoding", "baseline"}
+_SELF = {"self", "selfspec", "selfspeculation", "selfspeculative", "selfspeculativedecoding"}
+_DRAFT = {"draft", "draftmodel", "standalone", "standalonedraft", "smalldraft", "standalonesmalldraft"}
+_USUAL = {"self": "streaming_llm", "draft": "full_kv"}
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A strategy as written: the one meant (None: plain decoding), who drafts if it says so, a remark."""
+
+    strategy: DraftStrategy | None
+    drafter: str | None = None
+    remark: str = ""
+
+
+def read_spelling(text: str) -> Spelling:
+    """Return the strategy that a text such as ``self-spec + StreamingLLM`` or ``autoregressive`` means.
+
+    Case, spaces and punctuation do not matter, a version digit (``EAGLE-3``) and remarks in parentheses
+    neither. A text that says who drafts but not from which cache entries means StreamingLLM for the target
+    itself and the whole cache for a small model; the remark says so.
+
+    Raises
+    ------
+    SpecError
+        When no strategy is called that, with the nearest name.
+    """
+    parts = [_plain(part) for part in re.sub(r"\([^)]*\)", " ", text[:200]).split("+")]
+    if len(parts) == 1 and parts[0] in _PLAIN:
+        return Spelling(None)
+    drafter = None
+    named = []
+    for part in parts:
+        if part in _SELF or part in _DRAFT:
+            drafter = "self" if part in _SELF else "draft"
+        else:
+            named.append(part)
+    if not named and drafter is not None:
+        usual = _USUAL[drafter]
+        return Spelling(
+            load_strategy(usual),
+            drafter,
+            f"{text!r} does not say which cache entries it reads; taken as {usual}",
+        )
+    known = {_plain(name): name for name in strategies.available()}
+    found = known.get(named[0]) or known.get(named[0].rstrip("0123456789")) if len(named) == 1 else None
+    if found is None:
+        nearest = nearest_name(named[0], known) if named else None
+        raise SpecError.single(
+            "",
+            "strategy",
+            f"there is no strategy called {text[:100]!r}",
+            f"Known: none, {', '.join(known.values())}",
+            known[nearest] if nearest else None,
+        )
+    return Spelling(load_strategy(found), drafter)
+
+
+def is_self(draft_model: str, target: str) -> bool:
+    """Tell whether a draft model's name means the target itself: empty, "self", or the same name."""
+    bare = re.sub(r"\([^)]*\)", " ", draft_model)
+    marked = any(_plain(note) == "self" for note in re.findall(r"\(([^)]*)\)", draft_model))
+    return marked or _plain(bare) in ("", "self") or _plain(bare) == _plain(target)
+
+
+def find_drafter(spelling: Spelling, draft_model: ModelSpec | None) -> Drafter | None:
+    """Return who drafts, or None for plain decoding.
+
+    Raises
+    ------
+    SpecError
+        When strategy and draft model do not go together.
+    """
+    if spelling.strategy is None:
+        return None
+    if spelling.drafter == "self" and draft_model is not None:
+        raise SpecError.single(
+            "", "draft_model", f"found {draft_model.name!r} beside a strategy that says self-speculation",
+            "Leave draft_model empty, or name the strategy without it",
+        )  # fmt: skip
+    if spelling.drafter == "draft" and draft_model is None:
+        raise SpecError.single(
+            "", "draft_model", "is empty beside a strategy that says a model of its own drafts",
+            "Name the draft model, or name the strategy without it",
+        )  # fmt: skip
+    return Drafter(spelling.strategy, draft_model)
+
+
+def drafters_among(
+    names: Iterable[str], draft_models: Sequence[ModelSpec], *, itself: bool = True
+) -> tuple[list[Drafter], list[str]]:
+    """Return every drafter that the names allow, and what had to be read into the names.
+
+    Parameters
+    ----------
+    names : strategies as `read_spelling` takes them, or ``all``.
+    itself : whether strategies that can draft without a draft model do so.
+
+    Raises
+    ------
+    SpecError
+        When a name is unknown, or a strategy is left without anyone to draft.
+    """
+    found: dict[str, Drafter] = {}
+    remarks = []
+    for name in names:
+        everything = _plain(name) == "all"
+        spellings = (
+            [Spelling(load_strategy(each)) for each in strategies.available()]
+            if everything
+            else [read_spelling(name)]
+        )
+        for spelling in spellings:
+            mine = _drafters_of(spelling, draft_models, itself)
+            if not mine and spelling.strategy is not None and not everything:
+                raise SpecError.single(
+                    "", "strategy", f"{name!r} needs a draft model, none is named",
+                    "Name one, for example --draft-model llama-3.2-1b",
+                )  # fmt: skip
+            found.update((drafter.label, drafter) for drafter in mine)
+            remarks += [spelling.remark] if spelling.remark else []
+    return list(found.values()), remarks
+
+
+def _drafters_of(spelling: Spelling, draft_models: Sequence[ModelSpec], itself: bool) -> list[Drafter]:
+    strategy = spelling.strategy
+    if strategy is None:
+        return []
+    takes_models = "draft" in strategy.drafters and spelling.drafter != "self"
+    alone = not strategy.needs_draft_model and spelling.drafter != "draft"
+    own = [Drafter(strategy)] if alone and (itself or "draft" not in strategy.drafters) else []
+    return own + ([Drafter(strategy, model) for model in draft_models] if takes_models else [])
+
+
+def check_tensor_parallel(model: ModelSpec, tensor_parallel: int) -> None:
+    """Refuse a number of GPUs that cannot share the model's attention heads evenly.
+
+    Raises
+    ------
+    SpecError
+        Naming the numbers that can.
+    """
+    heads = [layers.heads for layers in model.attentions]
+    if 1 <= tensor_parallel <= MOST_GPUS and all(count % tensor_parallel == 0 for count in heads):
+        return
+    allowed = [gpus for gpus in range(1, MOST_GPUS + 1) if all(count % gpus == 0 for count in heads)]
+    raise SpecError.single(
+        "", "tensor_parallel", f"found {tensor_parallel}: {model.name} has {min(heads)} attention heads",
+        f"Give a number of GPUs that divides them: {', '.join(map(str, allowed))}",
+    )  # fmt: skip
+
+
+def load_strategy(name: str) -> DraftStrategy:
+    """Return the strategy of a name or of a ``.py`` file; raises SpecError, not the strategies' own error."""
+    try:
+        return strategies.load(name)
+    except strategies.StrategyError as fault:
+        raise SpecError.single(fault.file, "strategy", str(fault)) from fault
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower().replace("quantised", "quantized"))
