@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.acceptance import alpha_from_mean_length
 from perfmodel.engine import EngineOverhead
@@ -13,8 +15,11 @@ from perfmodel.latency import CAUSES, StepLatency, step_latency
 from perfmodel.memory import largest_batch
 from perfmodel.model import ModelSpec
 from perfmodel.plan import NO_DRAFT, Cell
-from perfmodel.speculation import Drafter, Round
+from perfmodel.speculation import Drafter, Round, price_round
+from perfmodel.sweep import Grid
 from perfmodel.workload import Workload
+
+FloatArray = NDArray[np.float64]
 
 CAUSE_WORDS = {
     "linear": "the linear layers",
@@ -26,35 +31,57 @@ SATURATING_BATCH = 1024.0
 """Batch at which linear layers are compute-bound on every profile: stands for "a large batch". [sequences]"""
 
 
-def explained_cells(
-    hardware: HardwareProfile,
-    tensor_parallel: int,
-    drafter: Drafter | None,
-    chosen: Round,
-    ladder: Round,
-    batches: np.ndarray,
-    contexts: np.ndarray,
-    kv_budget: np.ndarray,
-    gamma: np.ndarray,
-    runners_up: Sequence[tuple[str, float] | None],
-) -> list[Cell]:
-    """One `Cell` per chosen configuration; all arrays have one element per cell, `ladder` one more axis over gamma."""
-    size = batches.size
+@dataclass(frozen=True)
+class Choice:
+    """One drafter's chosen configurations, one element per cell, and what came second in each cell."""
+
+    drafter: Drafter | None
+    batch: FloatArray
+    context_len: FloatArray
+    kv_budget: FloatArray
+    gamma: FloatArray
+    runner_up: Sequence[str]
+    runner_up_tpot: FloatArray
+
+    def configuration(self, grid: Grid) -> dict[str, FloatArray | float]:
+        """The arguments of `price_round`, one element per cell."""
+        return {
+            "batch": self.batch,
+            "context_len": self.context_len,
+            "kv_budget": self.kv_budget,
+            "gamma": self.gamma,
+            "tensor_parallel": float(grid.tensor_parallel[0]),
+        }
+
+
+def explained_cells(grid: Grid, choice: Choice, ladder_of: Drafter | None) -> list[Cell]:
+    """Price the chosen configurations once more, element by element, with every cause kept apart.
+
+    `ladder_of` is the drafter whose round is priced at every gamma of the grid, so that an engine in which it is
+    loaded can be told what else it may do; the chosen one where absent.
+    """
+    hardware, target, engine = grid.hardware[0], grid.target, grid.engine
+    size, drafter = choice.batch.size, choice.drafter
+    gammas = np.asarray([0, *grid.gammas], dtype=float)
+    asked = choice.configuration(grid)
+    chosen = price_round(hardware, target, engine, drafter, alpha=grid.alpha, **asked)
+    on_ladder = ladder_of or drafter
+    wide = {name: value[:, None] if np.ndim(value) else value for name, value in asked.items()} | {"gamma": gammas}
+    if ladder_of is not None:
+        wide["kv_budget"] = grid.budgets_of(ladder_of)[:1]
+    ladder = price_round(hardware, target, engine, on_ladder, alpha=grid.alpha, **wide)
+    rounds = np.broadcast_to(ladder.round_s, (size, gammas.size if on_ladder else 1))
+    acceptance = ladder.acceptance
 
     def column(value: Numeric) -> list[float]:
-        return np.broadcast_to(np.asarray(value, dtype=float), size).tolist()
+        spread: list[float] = np.broadcast_to(np.asarray(value, dtype=float), size).tolist()
+        return spread
 
-    speculating = gamma > 0
-    break_even = np.full(size, np.nan)
-    if np.any(speculating):
-        at_least = np.clip(np.broadcast_to(chosen.break_even_tokens, size), 1.0, gamma + 1.0)
-        break_even[speculating] = alpha_from_mean_length(at_least[speculating], gamma[speculating])
-    acceptance = chosen.acceptance
-    price = None if hardware.price_per_hour is None else float(np.asarray(hardware.price_per_hour))
-    tpot_by_gamma = np.broadcast_to(
-        np.asarray(ladder.tpot, dtype=float), (size, np.shape(ladder.tpot)[-1] if np.ndim(ladder.tpot) else 1)
-    )
-    columns = {
+    per_cell = [None] * size
+    columns: dict[str, Sequence[object]] = {
+        "batch_size": choice.batch.astype(int).tolist(),
+        "context_len": choice.context_len.astype(int).tolist(),
+        "gamma": choice.gamma.astype(int).tolist(),
         "tokens_per_round": column(chosen.tokens_per_round),
         "tpot_s": column(chosen.tpot),
         "baseline_s": column(chosen.baseline.total),
@@ -66,43 +93,46 @@ def explained_cells(
         "verify_ratio": column(chosen.verify_ratio),
         "throughput_tokens_per_s": column(chosen.throughput),
         "memory_bytes_per_gpu": column(chosen.memory.total),
-        "alpha": column(acceptance.rest) if acceptance is not None else [None] * size,
+        "cost_per_million_tokens_usd": column(_cost_per_million_tokens(grid, chosen)),
+        "alpha": column(np.ravel(acceptance.rest)) if acceptance else per_cell,
+        "alpha_first": column(np.ravel(acceptance.first)) if acceptance else per_cell,
+        "alpha_sd": column(np.ravel(acceptance.sd)) if acceptance else per_cell,
+        "alpha_kind": [acceptance.kind if acceptance else None] * size,
         "bound_by": np.broadcast_to(round_bound_by(chosen), size).tolist(),
+        "runner_up": choice.runner_up,
+        "runner_up_behind": column(choice.runner_up_tpot / chosen.tpot - 1.0),
+        "round_by_gamma_s": [tuple(row) for row in rounds.tolist()],
+        "break_even_alpha": _break_even_alpha(chosen, choice.gamma),
+        "kv_budget": [
+            int(budget) if gamma > 0 and np.isfinite(budget) else None
+            for budget, gamma in zip(choice.kv_budget, choice.gamma, strict=True)
+        ],
     }
-    cells = []
-    for index in range(size):
-        drafts = drafter is not None and bool(speculating[index])
-        values = {name: values[index] for name, values in columns.items()}
-        runner_up, behind = runners_up[index] or ("", values["tpot_s"])
-        cell = Cell(
-            batch_size=int(batches[index]),
-            context_len=int(contexts[index]),
-            strategy=drafter.strategy.name if drafter is not None and drafts else NO_DRAFT,
-            draft_model=drafter.draft_model.name
-            if drafter is not None and drafts and drafter.draft_model
-            else None,
-            kv_budget=int(kv_budget[index]) if drafts and np.isfinite(kv_budget[index]) else None,
-            gamma=int(gamma[index]),
-            alpha_kind=acceptance.kind if acceptance is not None else None,
-            break_even_alpha=float(break_even[index]) if drafts else None,
-            cost_per_million_tokens_usd=None
-            if price is None
-            else price * tensor_parallel / 3600.0 / values["throughput_tokens_per_s"] * 1e6,
-            runner_up=runner_up,
-            runner_up_behind=behind / values["tpot_s"] - 1.0,
+    model = drafter.draft_model.name if drafter and drafter.draft_model else None
+    cells = [
+        Cell(
+            strategy=drafter.strategy.name if drafter else NO_DRAFT,
+            draft_model=model,
             hardware=str(hardware.name),
-            tensor_parallel=tensor_parallel,
-            tpot_by_gamma_s=tuple(tpot_by_gamma[index].tolist()),
-            **values,
+            tensor_parallel=grid.tensor_parallel[0],
+            **dict(zip(columns, row, strict=True)),  # type: ignore[arg-type]
         )
-        cells.append(cell)
-    return [_with_reason(cell) for cell in cells]
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return [replace(cell, why=reason(cell)) for cell in cells]
 
 
-def _with_reason(cell: Cell) -> Cell:
-    from dataclasses import replace
+def _break_even_alpha(chosen: Round, gamma: FloatArray) -> list[float | None]:
+    """Acceptance rate at which each chosen round costs what plain decoding does; None where nothing is drafted."""
+    if not np.any(gamma > 0):
+        return [None] * gamma.size
+    needed = np.clip(np.broadcast_to(chosen.break_even_tokens, gamma.shape), 1.0, gamma + 1.0)
+    return [float(alpha) for alpha in np.atleast_1d(alpha_from_mean_length(needed, gamma))]
 
-    return replace(cell, why=reason(cell))
+
+def _cost_per_million_tokens(grid: Grid, chosen: Round) -> Numeric:
+    """Rent of the GPUs over what they put out. [USD per million tokens]"""
+    return grid.hardware[0].price_per_hour * grid.tensor_parallel[0] / 3600.0 / chosen.throughput * 1e6
 
 
 def reason(cell: Cell) -> str:
@@ -136,9 +166,10 @@ def inflection_context(
 ) -> float:
     """Context length beyond which a larger batch makes speculation pay more, not less. [tokens]
 
-    Below it a large batch's verification is bound by the linear layers' compute, which grows with gamma + 1; above
-    it by the KV cache, which is read once. It is where both take equally long at a large batch: MagicDec (arXiv
-    2408.11049) section 3.2 calls it the inflection point and gives no closed form. Infinite where no context does.
+    Below it a large batch's verification is bound by the linear layers' compute, which grows with gamma + 1;
+    above it by the KV cache, which is read once. It is where both take equally long at a large batch:
+    MagicDec (arXiv 2408.11049) section 3.2 calls it the inflection point and gives no closed form. Infinite
+    where no context does.
     """
     contexts = np.geomspace(64, 4_194_304, 2048)
     step = step_latency(

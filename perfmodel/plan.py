@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from perfmodel.errors import SpecError
+from perfmodel.errors import Fault, SpecError
 
 SCHEMA = "draftplan/plan/1"
 NO_DRAFT = "none"
@@ -28,22 +29,32 @@ class Cell:
     baseline_s: float
     speedup: float
     bound_by: str
-    alpha: float | None = None
-    alpha_kind: str | None = None
+    hardware: str = ""
+    tensor_parallel: int = 1
     draft_s: float = 0.0
     verify_s: float = 0.0
     round_s: float = 0.0
     draft_ratio: float = 0.0
     verify_ratio: float = 1.0
+    alpha: float | None = None
+    alpha_first: float | None = None
+    alpha_sd: float | None = None
+    alpha_kind: str | None = None
     break_even_alpha: float | None = None
     throughput_tokens_per_s: float = 0.0
     cost_per_million_tokens_usd: float | None = None
     memory_bytes_per_gpu: float = 0.0
+    tpot_low_s: float | None = None
+    tpot_high_s: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+    probability_beats_plain: float | None = None
     runner_up: str = ""
     runner_up_behind: float = 0.0
-    hardware: str = ""
-    tensor_parallel: int = 1
-    tpot_by_gamma_s: tuple[float, ...] = ()
+    probability_runner_up_better: float | None = None
+    regret_if_alpha_wrong: float | None = None
+    value_of_knowing_alpha: float | None = None
+    round_by_gamma_s: tuple[float, ...] = ()
     why: str = ""
 
     @property
@@ -62,6 +73,7 @@ class Plan:
     tensor_parallel: int
     objective: str
     cells: tuple[Cell, ...]
+    gammas: tuple[int, ...] = (0,)
     assumed: tuple[str, ...] = ()
     inflection_context_len: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -79,7 +91,7 @@ class Plan:
         """Plain numbers, strings, lists and dicts, ready for JSON or YAML."""
         body = {name: value for name, value in asdict(self).items() if name != "cells"}
         body["assumed"] = list(self.assumed)
-        cells = [{**asdict(cell), "tpot_by_gamma_s": list(cell.tpot_by_gamma_s)} for cell in self.cells]
+        cells = [{**asdict(cell), "round_by_gamma_s": list(cell.round_by_gamma_s)} for cell in self.cells]
         return {"schema": SCHEMA, **body, "cells": cells}
 
     def to_json(self) -> str:
@@ -100,23 +112,34 @@ class Plan:
             raise SpecError.single(
                 file, "schema", f"found {found!r}, expected {SCHEMA!r}", "make it with draftplan plan"
             )
+        from pydantic import TypeAdapter, ValidationError
+
         try:
-            cells = tuple(
-                Cell(
-                    **{
-                        **{k: v for k, v in cell.items() if k in _CELL},
-                        "tpot_by_gamma_s": tuple(cell["tpot_by_gamma_s"]),
-                    }
-                )
-                for cell in body["cells"]
-            )
-            header = {key: value for key, value in body.items() if key in _PLAN}
-            return cls(**{**header, "cells": cells, "assumed": tuple(body.get("assumed", ()))})
-        except (KeyError, TypeError, AttributeError, ValueError) as fault:
-            raise SpecError.single(
-                file, "cells", f"is damaged ({fault})", "make it anew with draftplan plan"
+            plan = TypeAdapter(cls).validate_python({key: body[key] for key in body if key != "schema"})
+        except ValidationError as faults:
+            raise SpecError(
+                Fault(file, None, ".".join(map(str, fault["loc"])), fault["msg"], "make it anew with draftplan plan")
+                for fault in faults.errors()[:20]
             ) from None
+        plan.check(file)
+        return plan
+
+    def check(self, file: str = "plan") -> None:
+        """Refuse a plan whose numbers cannot be: SpecError names the cell."""
+        if not self.cells or self.gammas[:1] != (0,) or list(self.gammas) != sorted(set(self.gammas)):
+            raise SpecError.single(file, "cells, gammas", "has no cells, or gammas that do not rise from 0", REMEDY)
+        for index, cell in enumerate(self.cells):
+            numbers = (cell.tokens_per_round, cell.tpot_s, cell.baseline_s, cell.speedup, *cell.round_by_gamma_s)
+            alphas = [alpha for alpha in (cell.alpha, cell.alpha_first) if alpha is not None]
+            budget = cell.kv_budget if cell.kv_budget is not None else 1
+            if (
+                min(cell.batch_size, cell.context_len, budget) < 1
+                or cell.gamma not in self.gammas
+                or len(cell.round_by_gamma_s) != len(self.gammas)
+                or not all(math.isfinite(number) and number > 0.0 for number in numbers)
+                or not all(0.0 <= alpha <= 1.0 for alpha in alphas)
+            ):
+                raise SpecError.single(file, f"cells.{index}", "holds a number that cannot be", REMEDY)
 
 
-_CELL = {item.name for item in fields(Cell)}
-_PLAN = {item.name for item in fields(Plan)}
+REMEDY = "make it anew with draftplan plan"

@@ -22,7 +22,7 @@ FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Drafter:
-    """Who drafts and which cache entries it reads: a strategy and, where it is not the target itself, a model."""
+    """Who drafts and which entries it reads: a strategy and, unless the target itself drafts, a model."""
 
     strategy: DraftStrategy
     draft_model: ModelSpec | None = None
@@ -61,10 +61,10 @@ class Drafter:
             return target.head()
         if draft_pass.weights == "none":
             return None
-        return target if draft_pass.layer_fraction == 1.0 else target.keep_layers(draft_pass.layer_fraction)
+        return target.keep_layers(float(draft_pass.layer_fraction))
 
     def acceptance(self, target: ModelSpec, *, context_len: Numeric, kv_budget: Numeric) -> Acceptance:
-        """The published or assumed acceptance of its drafts for this target; all arguments broadcast. [0..1]"""
+        """The published or assumed acceptance of its drafts for this target; arguments broadcast. [0..1]"""
         model = self.draft_model
         return acceptance_rate(
             self.strategy,
@@ -87,8 +87,8 @@ class Drafter:
 class Round:
     """Cost and yield of one round; every field broadcasts, shapes are joined only where they must be.
 
-    ``draft`` is one draft pass, ``verify`` the verification of ``gamma + 1`` tokens, ``baseline`` one plain decode
-    step of the target at the same batch and context, ``overhead`` the engine's seconds per round. [s]
+    ``draft`` is one draft pass, ``verify`` the verification of ``gamma + 1`` tokens, ``baseline`` one plain
+    decode step of the target at the same batch and context, ``overhead`` the engine's seconds per round. [s]
     """
 
     gamma: Numeric
@@ -145,7 +145,7 @@ class Round:
 
 @dataclass(frozen=True)
 class TargetSteps:
-    """The target's own two passes, which every drafter shares: a plain decode step and the verification. [s]"""
+    """The target's own two passes, which all drafters share: a plain decode step and the verification. [s]"""
 
     baseline: StepLatency
     verify: StepLatency
@@ -161,7 +161,7 @@ def target_steps(
     gamma: Numeric,
     tensor_parallel: Numeric = 1.0,
 ) -> TargetSteps:
-    """Price one plain decode step and one verification of ``gamma + 1`` tokens; all arguments broadcast. [s]"""
+    """Price one plain decode step and one verification of ``gamma + 1`` tokens; arguments broadcast. [s]"""
     step = partial(
         step_latency,
         hardware,
@@ -185,7 +185,7 @@ def price_round(
     kv_budget: Numeric = 0.0,
     gamma: Numeric = 0.0,
     tensor_parallel: Numeric = 1.0,
-    alpha: Numeric | None = None,
+    alpha: Numeric | Acceptance | None = None,
     tokens_per_round: Numeric | None = None,
     deviations: Numeric = 0.0,
     steps: TargetSteps | None = None,
@@ -197,7 +197,7 @@ def price_round(
     drafter : who drafts, or None for plain decoding, which is priced at gamma 0.
     batch, context_len, kv_budget, gamma, tensor_parallel : the configuration, in the package's axis order.
         [sequences], [tokens], [tokens], [tokens], [GPUs]
-    alpha : acceptance rate of one drafted token; the strategy's published or assumed law when absent. [0..1]
+    alpha : acceptance rate of one drafted token, or a whole `Acceptance`; the strategy's published or assumed law when absent. [0..1]
     tokens_per_round : measured tokens per round, bonus included; overrides `alpha`. [1..gamma+1]
     deviations : standard deviations by which acceptance is above its expectation. [1]
     steps : the target's passes where they are priced already; every drafter shares them.
@@ -211,11 +211,20 @@ def price_round(
     -----
     MagicDec (arXiv 2408.11049) section 3.1: ``T_SD = (gamma T_D + T_V(gamma)) / Omega(gamma, alpha)``.
     """
-    common = {"batch": batch, "tensor_parallel": tensor_parallel}
     if steps is None:
-        steps = target_steps(hardware, target, engine, context_len=context_len, gamma=gamma, **common)
+        steps = target_steps(
+            hardware,
+            target,
+            engine,
+            batch=batch,
+            context_len=context_len,
+            gamma=gamma,
+            tensor_parallel=tensor_parallel,
+        )
     if drafter is None:
-        memory = resident_memory(hardware, target, engine, context_len=context_len, **common)
+        memory = resident_memory(
+            hardware, target, engine, batch=batch, context_len=context_len, tensor_parallel=tensor_parallel
+        )
         return Round(0.0, 0.0, batch, FREE, steps.baseline, steps.baseline, 0.0, 1.0, memory)
     draft_pass = drafter.strategy.draft_pass(
         context_len=context_len, kv_budget=kv_budget, gamma=gamma, drafter=drafter.kind
@@ -227,33 +236,35 @@ def price_round(
             hardware,
             weights,
             engine,
+            batch=batch,
             query_tokens=draft_pass.query_tokens,
             kv_tokens=draft_pass.kv_tokens,
+            tensor_parallel=tensor_parallel,
             weight_fraction=draft_pass.weight_fraction,
             kv_fraction=draft_pass.kv_fraction,
             selection_kv_tokens=draft_pass.selection_kv_tokens,
             drafting=True,
-            **common,
         )
     acceptance = None
     if tokens_per_round is None:
         if alpha is None:
             acceptance = drafter.acceptance(target, context_len=context_len, kv_budget=kv_budget)
         else:
-            acceptance = Acceptance.given(alpha)
+            acceptance = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
         tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
     extra = drafter.extra_model(target)
     memory = resident_memory(
         hardware,
         target,
         engine,
+        batch=batch,
         context_len=context_len,
         gamma=gamma,
+        tensor_parallel=tensor_parallel,
         draft=extra,
         draft_resident_kv_tokens=draft_pass.resident_kv_tokens,
         draft_kv_fraction=draft_pass.kv_fraction,
         draft_weight_fraction=draft_pass.resident_weight_fraction,
-        **common,
     )
     speculating = np.asarray(gamma) > 0
     return Round(

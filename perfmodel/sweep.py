@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.acceptance import Acceptance
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHUNK = 262_144
-"""Configurations priced at once: their arrays stay in a core's cache and memory stays bounded. [configurations]"""
+"""Configurations priced at once: arrays stay in a core's cache, memory stays bounded. [configurations]"""
 
 COLUMNS = {
     "tokens_per_round": "tokens_per_round",
@@ -40,9 +41,10 @@ class Mapper(Protocol):
 
 @dataclass(frozen=True)
 class Grid:
-    """The axes of a sweep; configurations are their product. [sequences], [tokens], [tokens], [tokens], [GPUs]
+    """The axes of a sweep; configurations are their product. [sequences], [tokens], [GPUs]
 
-    A drafter of None is plain decoding, which has neither budget nor speculation length.
+    A drafter of None is plain decoding, which has neither budget nor speculation length. `alpha` replaces the
+    strategies' acceptance laws; `deviations` is how many standard deviations above its expectation acceptance is.
     """
 
     hardware: Sequence[HardwareProfile]
@@ -53,10 +55,17 @@ class Grid:
     gammas: Sequence[int]
     kv_budgets: Sequence[int] | None = None
     tensor_parallel: Sequence[int] = (1,)
-    alpha: float | None = None
+    alpha: float | Acceptance | None = None
+    deviations: float = 0.0
+
+    def only(self, drafters: Sequence[Drafter | None], kv_budgets: Sequence[int] | None = None) -> Grid:
+        """The same grid for some drafters, and for some draft KV budgets where these are given."""
+        return replace(
+            self, drafters=drafters, kv_budgets=self.kv_budgets if kv_budgets is None else kv_budgets
+        )
 
     def budgets_of(self, drafter: Drafter | None) -> NDArray[np.float64]:
-        """The draft KV budgets of one drafter: the grid's, or its own; infinite where it has none. [tokens]"""
+        """The draft KV budgets of one drafter: the grid's or its own, infinite where it has none. [tokens]"""
         own = drafter.strategy.default_budgets if drafter else ()
         asked = self.kv_budgets if self.kv_budgets is not None and own else own
         return np.asarray(asked or (np.inf,), dtype=float)
@@ -123,7 +132,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Task:
-    """Some rows and columns of the (batch, context) plane at one deployment: what one worker prices at a time."""
+    """Some rows and columns of the (batch, context) plane of one deployment: a worker's piece of work."""
 
     grid: Grid
     hardware: int
@@ -133,7 +142,7 @@ class Task:
 
 
 def tasks(grid: Grid, *, chunk: int = CHUNK) -> list[Task]:
-    """Split a grid's (batch, context) plane so that no drafter's arrays exceed about `chunk` configurations."""
+    """Split a grid's (batch, context) plane so that no drafter's arrays exceed `chunk` configurations."""
     cells = max(1, chunk // max(grid.per_cell(), default=1))
     batches, contexts = len(grid.workload.batch_sizes), len(grid.workload.context_lens)
     columns = min(contexts, cells)
@@ -152,7 +161,7 @@ def sweep(grid: Grid, *, executor: Mapper | None = None, chunk: int = CHUNK) -> 
 
     Parameters
     ----------
-    executor : anything with ``Executor.map``; this process when absent. Blocks come in the same order either way.
+    executor : anything with ``Executor.map``; this process when absent. Blocks come in the same order.
     chunk : configurations that one block holds at most, as long as one cell holds no more.
     """
     work = tasks(grid, chunk=chunk)
@@ -185,6 +194,7 @@ def price_task(task: Task) -> list[Block]:
             kv_budget=budgets[:, None],
             gamma=gammas,
             alpha=grid.alpha,
+            deviations=grid.deviations,
             steps=steps,
             **cell,
         )

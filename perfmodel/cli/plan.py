@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
-_NOT_IN_CSV = ("tpot_by_gamma_s",)
+_NOT_IN_CSV = ("round_by_gamma_s",)
 
 
 @takes(PlanFlags)
