@@ -22,11 +22,13 @@ class Catalogue:
     """YAML files of one sort (`noun`, for messages) in a bundled folder and in further folders of the user.
 
     `profiles_path` and the environment variable DRAFTPLAN_PROFILES name more folders, separated as in PATH;
-    they win. A file's name is its `name`; its `aliases` mean it too.
+    they win, and hold files of this sort in their subfolder `inside` or, where that is empty, directly. A
+    file is called as its `name`; its `aliases` mean it too.
     """
 
     noun: str
     folder: Path
+    inside: str = ""
 
     def names(self, profiles_path: PathLike | None = None) -> tuple[str, ...]:
         """Return every name, sorted."""
@@ -71,7 +73,8 @@ class Catalogue:
     def _files(self, profiles_path: PathLike | None) -> dict[str, Path]:
         """Return name -> file; the user's folders win over the bundled one."""
         found: dict[str, Path] = {}
-        for folder in [self.folder, *reversed(list(_folders(profiles_path)))]:
+        further = [folder / self.inside for folder in _folders(profiles_path)]
+        for folder in [self.folder, *reversed(further)]:
             found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
         return found
 
@@ -107,7 +110,7 @@ def _folders(profiles_path: PathLike | None) -> Iterator[Path]:
 
 
 def _looks_like_path(name: str) -> bool:
-    return name.endswith((".yaml", ".yml", ".json")) or os.sep in name or "/" in name
+    return name.endswith((".yaml", ".yml")) or os.sep in name or "/" in name
 
 
 def _aliases(path: Path) -> Sequence[str]:

@@ -133,15 +133,16 @@ HUGE = "a number of absurd length"
 INFINITE = "which is not a finite number"
 REMEDY = {HUGE: f"Write at most {_LONGEST_NUMBER} digits", INFINITE: "Write a finite number"}
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)", re.ASCII)
+_DIGITS = re.compile(r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 
 
 def number_in(text: str) -> tuple[Any, str | None]:
     """Return the number that a text spells, else the text itself, and what is wrong with it."""
+    if len(text) > _LONGEST_NUMBER:
+        return text, HUGE if _DIGITS.fullmatch(text) else None
     if not (is_integer := _INTEGER.fullmatch(text)) and not _FLOAT.fullmatch(text):
         return text, None
-    if len(text) > _LONGEST_NUMBER:
-        return text, HUGE
     if is_integer:
         return int(text), None
     value = float(text)

@@ -26,7 +26,12 @@ class EngineOverhead(Sourced):
     layer_s: Numeric = figure("seconds", 0, 5e-3, "each layer of a pass", (2e-5, 4e-5, 1e-4), path="layer")
     row_layer_s: Numeric = figure("seconds", 0, 1e-4, "each row and layer", (0, 1e-7, 5e-7), path="row_layer")
     draft_row_layer_s: Numeric = figure(
-        "seconds", 0, 1e-4, "each sequence and layer of a draft pass, on top: upkeep of its cache", (0, 1e-7, 5e-7), path="draft_row_layer"
+        "seconds",
+        0,
+        1e-4,
+        "each sequence and draft layer on top: upkeep of its cache",
+        (0, 1e-7, 5e-7),
+        path="draft_row_layer",
     )
     round_s: Numeric = figure("seconds", 0, 0.1, "each draft-verify round", (2e-4, 1e-3, 2e-3), path="round")
     round_row_s: Numeric = figure(

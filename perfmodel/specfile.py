@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import reprlib
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 __all__ = ["Document", "Kind", "Quantity", "check", "read_json", "read_yaml", "write_whole"]
+
+_MOST_FAULTS = 200
 
 Kind: TypeAlias = Literal["measured", "published", "assumed"]
 
@@ -80,39 +81,37 @@ def check(schema: type[SchemaT], document: Document, file: str = "") -> SchemaT:
     try:
         instance = schema.model_validate(document.data, strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        found = error.errors(include_url=False)[:_MOST_FAULTS]
         faults += [fault for details in found for fault in _faults(schema, document, details)]
     if faults:
-        name = file or document.file
-        ordered = sorted(faults, key=lambda fault: fault.line or 0)
-        raise SpecError(dict.fromkeys(ordered)).located(name, None, "")
+        ordered = sorted(dict.fromkeys(faults), key=lambda fault: fault.line or 0)
+        if len(ordered) > _MOST_FAULTS:
+            ordered[_MOST_FAULTS:] = [Fault("", None, "", "there are further faults", "Mend these first")]
+        raise SpecError(ordered).located(file or document.file, None, "")
     return instance
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part of it. Text is UTF-8."""
-    target = Path(path)
+    """Write a file so that readers see the old or the new content, never a part of it. Text is UTF-8.
+
+    Raises SpecError where the file cannot be written; the old content then still stands.
+    """
+    target = Path(os.path.realpath(path))
     payload = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(payload)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, _mode_of(target))
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _mode_of(target: Path) -> int:
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        temporary.replace(target)
+    except OSError as error:
+        problem = f"the file cannot be written: {error.strerror or error}"
+        raise SpecError.single(str(path), "", problem, "Name a file in a folder you may write to") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read(path: str | os.PathLike[str] | Resource, largest: int) -> tuple[str, bytes]:
@@ -155,7 +154,7 @@ def _faults(schema: type[BaseModel], document: Document, details: ErrorDetails) 
     place = details["loc"]
     if document.is_refused(place):
         return
-    field, line = dotted(place), document.line(place)
+    field, line = dotted([part for part in place if part != "[key]"]), document.line(place)
     shown = _short.repr(details["input"])
     kind = details["type"]
     if kind == "extra_forbidden":
@@ -173,6 +172,8 @@ def _faults(schema: type[BaseModel], document: Document, details: ErrorDetails) 
     elif kind in _EXPECTED:
         remedy = _meaning_at(schema, place)
         yield Fault("", line, field, f"found {shown}, expected {_EXPECTED[kind]}", remedy)
+    elif kind == "string_pattern_mismatch":
+        yield Fault("", line, field, f"found {shown}", "Use lower-case letters, digits, '-', '_' and '.'")
     else:
         nearest = None
         if kind in ("literal_error", "enum") and isinstance(details["input"], str):

@@ -42,11 +42,7 @@ def parse_yaml(content: bytes, file: str) -> Document:
             _take(build, event)
     except SpecError:
         raise
-    except (
-        yaml.YAMLError,
-        ValueError,
-        OverflowError,
-    ) as error:  # the last two: escapes such as "\\UFFFFFFFF"
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: impossible escapes
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         position: int | None = getattr(error, "position", None)
         line = mark.line + 1 if mark else None
@@ -119,6 +115,6 @@ def _resolve(text: str, is_key: bool) -> tuple[Any, str | None]:
         return _BOOLEANS[text], None
     if text.lower().lstrip("+-") in (".inf", ".nan"):
         return text, INFINITE
-    if _ODD.fullmatch(text):
+    if len(text) <= 60 and _ODD.fullmatch(text):
         return text, _NOTATION
     return number_in(text)
