@@ -36,10 +36,10 @@ def linear(
 
     *memory*: weights and activations over the achieved bandwidth, joined (power 1.5) with the latency of the
     serial loop over ``k``, which shows when ``n`` is too small to give every SM a thread block.
-    *compute*: the cheapest tile of `GEMM_TILES`. Tokens and ``n`` are padded to whole tiles and tiles run in
-    whole waves over the SMs; a tile of a x b costs ``a b + tile_edge (a + b)``, its arithmetic and the loading
-    of its edges. With less than one wave the library splits ``k``, down to ``k_split sqrt(filled share of the
-    SMs)``.
+    *compute*: the cheapest tile of `GEMM_TILES`. Tokens and ``n`` are padded to whole tiles, which run in
+    whole waves over the SMs; a tile of a x b costs ``a b + tile_edge (a + b)``: its arithmetic and the loading
+    of its edges. With less than one wave the library splits ``k``, down to ``k_split`` times the square root
+    of the filled share of the SMs.
 
     Parameters
     ----------
@@ -90,7 +90,8 @@ def linear(
     edge_free = rows * columns / (rows * columns + gemm.tile_edge * (rows + columns))
     compute_fraction = gemm.narrow_compute_fraction if narrow else gemm.compute_fraction
     compute = 2.0 * work * edge_free * hardware.sms / (compute_fraction * hardware.peak(dtype))
-    return gemm.t0 + _power_mean(memory, compute, GEMM_EXPONENT)
+    seconds: Numeric = gemm.t0 + _power_mean(memory, compute, GEMM_EXPONENT)
+    return seconds
 
 
 def attention(
@@ -112,14 +113,14 @@ def attention(
     .. math::
         T = t_0 + t_{cta} w + (memory^4 + compute^4)^{1/4}
 
-    A launch runs streams x row tiles thread blocks (CTAs), ``w`` of them per slot; an SM has ``ctas_per_sm`` slots.
+    A launch runs streams x row tiles thread blocks (CTAs), ``w`` per slot; an SM has ``ctas_per_sm`` slots.
 
     * A kernel that packs heads: a stream is a (sequence, KV head) and its ``group x query_tokens`` rows share
       tiles. One that does not: a stream is a (sequence, query head) with ``query_tokens`` rows.
     * Rows are padded to ``tile_small``, else ``tile_mid``, else to multiples of ``tile_large``.
     * *compute*: whole waves of CTAs, each walking the KV of its tile at the SM's share of the tensor rate. A
-      packed grid of fewer than ``split_below`` waves splits the KV and so fills the slots, down to one KV block
-      per CTA; a grid that may not split keeps only as many SMs busy as it has CTAs.
+      packed grid of fewer than ``split_below`` waves splits the KV and so fills the slots, down to one
+      block of KV per CTA; a grid that may not split keeps only as many SMs busy as it has CTAs.
     * *memory*: the KV once, for all queries; CTAs that share a KV head and do not run together read it again
       where L2 cannot hold it; queries and outputs cross memory ``row_passes`` times.
 
@@ -140,8 +141,8 @@ def attention(
 
     Notes
     -----
-    FlashAttention-2 packs heads and splits KV for single queries of grouped heads only; FlashInfer picks tiles
-    of 16, 64 or 128 rows. Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT)
+    FlashAttention-2 packs heads and splits KV for single queries of grouped heads only; FlashInfer has tiles
+    of 16, 64 and 128 rows. Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT)
     kernel tables and on the step times of MagicDec (arXiv 2408.11049).
     """
     figures = hardware.attention_kernel(kernel)
@@ -180,7 +181,8 @@ def attention(
     if np.ndim(query_tokens) == 0 and float(query_tokens) == 1.0:
         return decode
     together = launch(query_tokens, packs | ((group > 1.0) & (np.asarray(query_tokens) == 1.0)))
-    return np.clip(together, decode, query_tokens * decode)
+    seconds: Numeric = np.clip(together, decode, query_tokens * decode)
+    return seconds
 
 
 def all_reduce(
@@ -194,8 +196,8 @@ def all_reduce(
 
     Notes
     -----
-    Tables fitted to aiconfigurator-core 0.12.0 (Apache-2.0). Lines in bytes predict held-out sizes better than
-    lines in log-log (7.1 against 8.6 % mean absolute log error).
+    Tables fitted to aiconfigurator-core 0.12.0 (Apache-2.0). Lines in bytes predict held-out sizes better
+    than lines in log-log (7.1 against 8.6 % mean absolute log error).
     """
     table = hardware.all_reduce_table(implementation)
     sizes, counts, seconds = table.latency.sizes, table.latency.gpus, table.latency.seconds

@@ -150,7 +150,7 @@ def _linear_layer(
     tensor_parallel: np.ndarray,
     weight_fraction: Numeric,
 ) -> Numeric:
-    """Seconds of one linear layer on one GPU's share of it; experts are one product over the distinct ones."""
+    """Seconds of one GPU's share of a linear layer; experts are one product over the distinct ones."""
     n, k = layer.n_per_gpu(tensor_parallel), layer.k_per_gpu(tensor_parallel)
     tokens = rows
     if layer.experts:

@@ -128,7 +128,8 @@ def _activation_bytes(
         * 2.0
     )
     logits = rows * model.vocab_size / np.asarray(tensor_parallel) * BYTES["fp32"]
-    return hidden + logits
+    peak: Numeric = hidden + logits
+    return peak
 
 
 def largest_batch(
@@ -142,8 +143,8 @@ def largest_batch(
 ) -> np.ndarray:
     """Largest batch whose resident memory fits, 0 where not even one sequence does.
 
-    Arguments as in `resident_memory`, whose bytes grow with the batch, so the answer is found by bisection, all
-    elements at once; no answer exceeds `limit`.
+    Arguments as in `resident_memory`, whose bytes grow with the batch, so the answer is found by bisection,
+    all elements at once; no answer exceeds `limit`.
     """
 
     def fits(batch: np.ndarray) -> np.ndarray:

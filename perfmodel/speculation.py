@@ -197,7 +197,8 @@ def price_round(
     drafter : who drafts, or None for plain decoding, which is priced at gamma 0.
     batch, context_len, kv_budget, gamma, tensor_parallel : the configuration, in the package's axis order.
         [sequences], [tokens], [tokens], [tokens], [GPUs]
-    alpha : acceptance rate of one drafted token, or a whole `Acceptance`; the strategy's published or assumed law when absent. [0..1]
+    alpha : acceptance rate of one drafted token, or a whole `Acceptance`; the strategy's published or assumed
+        law when absent. [0..1]
     tokens_per_round : measured tokens per round, bonus included; overrides `alpha`. [1..gamma+1]
     deviations : standard deviations by which acceptance is above its expectation. [1]
     steps : the target's passes where they are priced already; every drafter shares them.
