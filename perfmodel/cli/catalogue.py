@@ -205,20 +205,16 @@ def _described(noun: str, name: str, profiles_path: str | None) -> dict[str, Any
 
 
 def _draw_list(console: Console, rows: list[dict[str, Any]]) -> None:
-    from perfmodel.cli.tables import grid
+    from perfmodel.cli.tables import draw, grid
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    console.print(
-        grid(
-            {name.replace("_", " "): "left" for name in columns},
-            [[str(row.get(c, "")) for c in columns] for row in rows],
-        )
-    )
+    titles = {name.replace("_", " "): "left" for name in columns}
+    draw(console, grid(titles, [[str(row.get(name, "")) for name in columns] for row in rows], folds=True))
 
 
 def _draw(console: Console, found: Mapping[str, Any]) -> None:
     """Draw texts as lines, lists of mappings as tables, lists of texts indented."""
-    from perfmodel.cli.tables import grid, heading, line
+    from perfmodel.cli.tables import draw, grid, heading, line
 
     for key, value in found.items():
         title = key.replace("_", " ")
@@ -227,7 +223,10 @@ def _draw(console: Console, found: Mapping[str, Any]) -> None:
             heading(console, title)
             if isinstance(value[0], dict):
                 columns = {name.replace("_", " "): "left" for name in value[0]}
-                console.print(grid(columns, [[str(cell) for cell in row.values()] for row in value]))
+                draw(
+                    console,
+                    grid(columns, [[str(cell) for cell in row.values()] for row in value], folds=True),
+                )
             else:
                 for sentence in value:
                     line(console, f"  {sentence}")

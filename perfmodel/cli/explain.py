@@ -11,6 +11,7 @@ from perfmodel.cli.output import Format, dumped, emit, format_for, remark, rende
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from perfmodel.breakdown import Breakdown, ForwardPass
 
@@ -83,16 +84,16 @@ def _draw(console: Console, found: Breakdown) -> None:
     )
     tables.line(console, f"Why: {cell.why}")
     _section(console, "Time of each pass, by cause (share of the pass)")
-    console.print(_time(found))
+    tables.draw(console, _time(found))
     _section(console, "What each pass reads and computes, on each GPU")
-    console.print(_work(found.passes))
+    tables.draw(console, _work(found.passes))
     _section(console, "Resident memory on each GPU")
-    console.print(_memory(found))
+    tables.draw(console, _memory(found))
     if found.by_gamma:
         _section(console, f"Every speculation length of {found.shown}")
-        console.print(_by_gamma(found))
+        tables.draw(console, _by_gamma(found))
     _section(console, "The best of every strategy")
-    console.print(_options(found))
+    tables.draw(console, _options(found))
     tables.draw_assumed(console, found.plan.assumed, most=1000)
 
 
@@ -103,7 +104,7 @@ def _section(console: Console, title: str) -> None:
     heading(console, title)
 
 
-def _time(found: Breakdown) -> object:
+def _time(found: Breakdown) -> Table:
     from perfmodel.cli.tables import grid, number
 
     causes = ("linear", "attention", "communication", "overhead")
@@ -118,7 +119,7 @@ def _time(found: Breakdown) -> object:
     return grid(columns, rows)
 
 
-def _work(passes: tuple[ForwardPass, ...]) -> object:
+def _work(passes: tuple[ForwardPass, ...]) -> Table:
     from perfmodel.cli.tables import grid, number
     from perfmodel.units import format_bytes
 
@@ -142,7 +143,7 @@ def _work(passes: tuple[ForwardPass, ...]) -> object:
     return grid(columns, rows)
 
 
-def _memory(found: Breakdown) -> object:
+def _memory(found: Breakdown) -> Table:
     from perfmodel.cli.tables import grid
     from perfmodel.units import format_bytes
 
@@ -159,7 +160,7 @@ def _memory(found: Breakdown) -> object:
     return grid({"what": "left", "bytes": "right", "of usable": "right"}, rows)
 
 
-def _by_gamma(found: Breakdown) -> object:
+def _by_gamma(found: Breakdown) -> Table:
     from perfmodel.cli.tables import gain, grid, number
 
     columns = {
@@ -185,7 +186,7 @@ def _by_gamma(found: Breakdown) -> object:
     return grid(columns, rows)
 
 
-def _options(found: Breakdown) -> object:
+def _options(found: Breakdown) -> Table:
     from perfmodel.cli.tables import gain, grid, number, tokens
 
     columns = {

@@ -67,8 +67,8 @@ def emit(text: str, output: str | None = None) -> None:
             target.write_text(text, encoding="utf-8")
         else:
             write_whole(target, text)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise SpecError.single(
             output, "", f"the file cannot be written: {reason}", "Name another file"
         ) from error

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
-_NOT_IN_CSV = ("round_by_gamma_s",)
-
 
 @takes(PlanFlags)
 def plan(ctx: typer.Context, flags: PlanFlags) -> None:
@@ -33,11 +31,12 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
 
     Example: draftplan plan --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k -b 32,64,128
     """
-    from perfmodel.cli.question import read_question, read_shares
+    from perfmodel.cli.question import read_objective, read_question, read_shares
     from perfmodel.errors import InfeasibleError
     from perfmodel.lossy import lossy_alternatives
 
     question = read_question(ctx, flags)
+    objective = read_objective(ctx, flags.objective)
     shares = read_shares(ctx, flags.pruned) if flags.lossy else []
     wanted = format_for(flags.format, flags.output)
     answer: Plan | None = None
@@ -45,14 +44,14 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     alternatives: tuple[LossyAlternative, ...] = ()
     with working(f"pricing {question.cells} cells"):
         try:
-            answer = _searched(question, flags.objective, question.target)
+            answer = _searched(question, objective, question.target)
         except InfeasibleError as failure:
             refusal = failure
         if flags.lossy:
             alternatives = lossy_alternatives(
                 question.target,
                 answer,
-                lambda variant: _searched(question, flags.objective, variant),
+                lambda variant: _searched(question, objective, variant),
                 shares=shares,
             )
     for line in question.remarks:
@@ -108,8 +107,11 @@ def _written(
 
 def _csv(answer: Plan, alternatives: tuple[LossyAlternative, ...]) -> str:
     """One row per cell, seconds and tokens; lossy alternatives follow as rows with what they change."""
-    rows = [
-        {"change": "", **{k: v for k, v in asdict(cell).items() if k not in _NOT_IN_CSV}}
+    one_number = {
+        key for key, value in asdict(answer.cells[0]).items() if not isinstance(value, (list, tuple))
+    }
+    rows: list[dict[str, object]] = [
+        {"change": "", **{key: value for key, value in asdict(cell).items() if key in one_number}}
         for cell in answer.cells
     ]
     columns = list(rows[0])

@@ -15,16 +15,16 @@ from perfmodel.case_rows import DEFAULT_ENGINE
 from perfmodel.cli.config import place_of
 from perfmodel.cli.flags import DeploymentFlags, QuestionFlags
 from perfmodel.engine import EngineOverhead
-from perfmodel.errors import Fault, SpecError
+from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planner import DEFAULT_GAMMAS, default_drafters
+from perfmodel.planner import DEFAULT_GAMMAS, OBJECTIVES, default_drafters
 from perfmodel.request import check_tensor_parallel, drafters_among, is_self
 from perfmodel.speculation import Drafter
 from perfmodel.units import parse_count, parse_list, parse_quantity
 from perfmodel.workload import Workload
 
-__all__ = ["MOST_CELLS", "Question", "read_question", "read_shares"]
+__all__ = ["MOST_CELLS", "Question", "read_objective", "read_question", "read_shares"]
 
 T = TypeVar("T")
 MOST_CELLS = 1_000_000
@@ -259,10 +259,29 @@ def _names(text: str) -> list[str]:
 
 def read_shares(ctx: typer.Context, text: str) -> list[float]:
     """Return the shares that --pruned names. Raises SpecError."""
+    return _read_one(ctx, "pruned", lambda given: [_inner_share(part) for part in _names(given)], text)
+
+
+def read_objective(ctx: typer.Context, text: str) -> str:
+    """Return what --objective names. Raises SpecError."""
+
+    def known(name: str) -> str:
+        if name.lower() in OBJECTIVES:
+            return name.lower()
+        nearest = nearest_name(name, OBJECTIVES)
+        raise SpecError.single(
+            "", "", f"found {name[:60]!r}", f"Choose one of {', '.join(OBJECTIVES)}", nearest
+        )
+
+    return _read_one(ctx, "objective", known, text)
+
+
+def _read_one(ctx: typer.Context, name: str, parse: Callable[[str], T], text: str) -> T:
     reading = _Reading(ctx)
-    shares = reading.read("pruned", lambda given: [_inner_share(part) for part in _names(given)], text)
-    reading.finished()
-    return shares or []
+    found = reading.read(name, parse, text)
+    if found is None:
+        raise SpecError(reading.faults)
+    return found
 
 
 def _inner_share(text: str) -> float:

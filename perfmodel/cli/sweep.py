@@ -27,7 +27,7 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
 
     Nothing is dropped: a column says what fits. Memory stays bounded however large the sweep is.
 
-    Example: draftplan sweep --model llama-3.1-8b --hardware a100,h100 --context 1k:128k:x2 -b 1:64:x2 -o s.csv
+    Example: draftplan sweep --model llama-3.1-8b --hardware a100 --context 1k:64k:x2 -b 1:64:x2 -o all.csv
     """
     from perfmodel.cli.question import read_question
     from perfmodel.errors import SpecError

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.cells import cell_len
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,25 +20,27 @@ if TYPE_CHECKING:
     from perfmodel.lossy import LossyAlternative
     from perfmodel.plan import Cell, Plan
 
-__all__ = ["draw_assumed", "draw_plan", "gain", "grid", "heading", "line", "number", "tokens"]
+__all__ = ["draw", "draw_assumed", "draw_plan", "gain", "grid", "heading", "line", "number", "tokens"]
 
 _MOST_ASSUMED = 8
+_NARROWEST_FOLD = 24
+_UNBOUNDED = 100_000
 
 
 def draw_plan(console: Console, plan: Plan, alternatives: Sequence[LossyAlternative] = ()) -> None:
     """Draw a plan: what it is for, one row per cell, why, lossy alternatives, what was assumed."""
     draw_header(console, plan)
-    console.print(_cells(plan.cells))
+    draw(console, _cells(plan.cells))
     heading(console, "Why")
     for cell in plan.cells:
-        line(console, f"  {_place(cell, plan)}: {cell.why}{_runner_up(cell)}")
+        line(console, f"  {_place(cell, plan)}: {cell.why}{_beside(cell)}")
     if alternatives:
         console.print()
         heading(
             console,
             "Lossy alternatives (they change the output, are never chosen; speedup over the unchanged model)",
         )
-        console.print(_lossy(alternatives))
+        draw(console, _lossy(alternatives))
     draw_assumed(console, plan.assumed)
 
 
@@ -79,15 +83,34 @@ def draw_assumed(console: Console, assumed: Iterable[str], most: int = _MOST_ASS
         )
 
 
-def grid(columns: Mapping[str, str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """Return a plain table; `columns` maps titles to ``left`` or ``right``."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
-    for title, side in columns.items():
-        right = side == "right"
-        table.add_column(title, justify="right" if right else "left", no_wrap=right, overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+def grid(columns: Mapping[str, str], rows: Iterable[Sequence[str | Text]], *, folds: bool = False) -> Table:
+    """Return a plain table; `columns` maps titles to ``left`` or ``right``; the last may fold."""
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
+    deep = any("\n" in title for title in columns)
+    for place, (title, side) in enumerate(columns.items()):
+        lines = title.split("\n")
+        needed = max([*(cell_len(line) for line in lines), *(row[place].cell_len for row in cells)])
+        foldable = folds and place == len(columns) - 1
+        table.add_column(
+            f"\n{title}" if deep and len(lines) == 1 else title,
+            justify="right" if side == "right" else "left",
+            no_wrap=not foldable,
+            overflow="fold",
+            min_width=min(needed, _NARROWEST_FOLD) if foldable else needed,
+        )
+    for row in cells:
+        table.add_row(*row)
     return table
+
+
+def draw(console: Console, table: Table) -> None:
+    """Print a table as wide as it has to be: a narrower terminal breaks its lines, and nothing is lost."""
+    terminal = console.width
+    needed = Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table)
+    console.width = max(terminal, needed.minimum)
+    console.print(table, crop=False)
+    console.width = terminal
 
 
 def heading(console: Console, text: str) -> None:
@@ -127,13 +150,16 @@ def gain(value: float | None) -> Text:
 def _cells(cells: Sequence[Cell]) -> Table:
     several = len({(cell.hardware, cell.tensor_parallel) for cell in cells}) > 1
     drafted = any(cell.draft_model for cell in cells)
+    intervals = any(cell.speedup_low is not None for cell in cells)
     columns = {"batch": "right", "context": "right"}
     columns |= {"hardware": "left", "tp": "right"} if several else {}
-    columns |= {"strategy": "left"} | ({"draft model": "left"} if drafted else {})
+    columns |= {"strategy": "left"} | ({"draft\nmodel": "left"} if drafted else {})
     columns |= {
-        "KV budget": "right", "gamma": "right", "tokens/round": "right", "TPOT ms": "right",
-        "baseline ms": "right", "speedup": "right", "bound by": "left",
+        "KV\nbudget": "right", "gamma": "right", "tokens/\nround": "right", "TPOT\nms": "right",
+        "baseline\nms": "right", "speedup": "right",
     }  # fmt: skip
+    columns |= {"80 %\nrange": "left"} if intervals else {}
+    columns |= {"bound by": "left"}
     rows: list[list[str | Text]] = []
     for cell in cells:
         row: list[str | Text] = [str(cell.batch_size), tokens(cell.context_len)]
@@ -147,10 +173,18 @@ def _cells(cells: Sequence[Cell]) -> Table:
             number(cell.tpot_s * 1e3),
             number(cell.baseline_s * 1e3),
             gain(cell.speedup),
+            *([_between(cell)] if intervals else []),
             cell.bound_by,
         ]
         rows.append(row)
     return grid(columns, rows)
+
+
+def _between(cell: Cell) -> str:
+    """The range that the speedup has 80 % of its chance in."""
+    if cell.speedup_low is None or cell.speedup_high is None or not cell.speculates:
+        return "-"
+    return f"{cell.speedup_low:.2f}-{cell.speedup_high:.2f}"
 
 
 def _lossy(alternatives: Sequence[LossyAlternative]) -> Table:
@@ -188,10 +222,13 @@ def _place(cell: Cell, plan: Plan) -> str:
     return f"batch {cell.batch_size}" + (f", context {tokens(cell.context_len)}" if len(contexts) > 1 else "")
 
 
-def _runner_up(cell: Cell) -> str:
-    if not cell.runner_up:
-        return ""
-    alpha = (
-        f"; alpha {cell.alpha:.2f} is {cell.alpha_kind}" if cell.alpha is not None and cell.alpha_kind else ""
-    )
-    return f"{alpha}; next best {cell.runner_up}, {cell.runner_up_behind:.1%} slower"
+def _beside(cell: Cell) -> str:
+    """What else there is to know about a cell: its acceptance, how sure it is, what came second."""
+    said = []
+    if cell.speculates and cell.alpha is not None and cell.alpha_kind:
+        said.append(f"alpha {cell.alpha:.2f} is {cell.alpha_kind}")
+    if cell.speculates and cell.probability_beats_plain is not None:
+        said.append(f"beats plain decoding with probability {cell.probability_beats_plain:.2f}")
+    if cell.runner_up:
+        said.append(f"next best {cell.runner_up}, {cell.runner_up_behind:.1%} slower")
+    return "".join(f"; {part}" for part in said)
