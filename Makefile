@@ -2,7 +2,7 @@
 #
 #   make plan ARGS="--model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k --batch-size 64"
 #   make test        the tests, with everything they need
-#   make check       the linters, the types, the layers and the tests
+#   make check       lint, types, layers and test, each of which can be run alone
 #   make slow        the tests that take longer
 #   make bench       the speed of the search
 #   make clean       remove what the others made
@@ -10,7 +10,8 @@
 PYTHON ?= python3
 ARGS ?= --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k --batch-size 32,64,128
 
-# PyTorch is installed alone, from its index of CPU builds; empty means the usual index.
+# PyTorch is installed first and alone, from its index of CPU builds. Where that cannot be reached, or TORCH_INDEX is
+# empty, it comes from the usual index, whose Linux builds bring the GPU libraries.
 TORCH := torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -31,7 +32,7 @@ INPUTS := setup.cfg pyproject.toml constraints.txt perfmodel/_version.py
 PLAN_READY := $(VENV)/.ready-to-plan
 TEST_READY := $(VENV)/.ready-to-test
 
-.PHONY: plan test check slow bench coverage constraints clean
+.PHONY: plan test check lint types layers slow bench coverage constraints clean
 
 plan: $(PLAN_READY)
 	@$(BIN)/draftplan plan $(ARGS)
@@ -39,11 +40,16 @@ plan: $(PLAN_READY)
 test: $(TEST_READY)
 	$(BIN)/python -m pytest
 
-check: $(TEST_READY)
+check: lint types layers test
+
+lint: $(TEST_READY)
 	$(BIN)/ruff check
+
+types: $(TEST_READY)
 	$(BIN)/mypy
+
+layers: $(TEST_READY)
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/python -m pytest
 
 slow: $(TEST_READY)
 	$(BIN)/python -m pytest -m slow
@@ -69,7 +75,7 @@ clean:
 	find perfmodel strategies hardware_profiles tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	@$(CREATE) || { echo "make: $(PYTHON) could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; \
+	@$(CREATE) || { echo "make: $(PYTHON) could not make $(VENV); on Debian and Ubuntu: apt install python3-venv, or set PYTHON" >&2; \
 	    rm -rf $(VENV); exit 1; }
 	@$@ -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { rm -rf $(VENV); \
 	    echo "make: $(PYTHON) is older than 3.10; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
