@@ -52,9 +52,9 @@ class Figure:
         low, value, high = self.default
         return Quantity(value, low, high, SI_UNIT[self.dimension], "generic default of draftplan", "assumed")
 
-    def shown(self, value: float) -> str:
+    def shown(self, value: Numeric) -> str:
         """Return a value of this figure for people, with its unit."""
-        return format_quantity(value, self.dimension)
+        return format_quantity(float(value), self.dimension)
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ def _figure(
 ) -> float:
     if found is None:
         quantity = declared.assumption()
-        low, value, high = (format_quantity(v, declared.dimension) for v in declared.default or ())
+        low, value, high = (declared.shown(end) for end in (quantity.low, quantity.value, quantity.high))
         assumed.append(f"{path} is not in the file: {value} assumed ({low} to {high}), {declared.meaning}")
     else:
         quantity = found.quantity(SI_UNIT[declared.dimension])
