@@ -1,0 +1,149 @@
+"""Counts of drafted and accepted tokens per request or window: the form that every log is brought to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["AcceptanceCounts", "Unit", "counts_of_histograms", "counts_of_rounds"]
+
+FloatArray = NDArray[np.float64]
+Unit = Literal["request", "window", "total"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptanceCounts:
+    """What a log holds, one row per unit in the order of the log.
+
+    Attributes
+    ----------
+    unit : what a row is: one request, one window of time over all requests, or everything there was.
+    rounds, drafted, accepted : rounds with at least one draft, tokens drafted and accepted in them, shape
+        ``[units]``.
+    gamma : longest draft of a row [tokens], shape ``[units]``.
+    reached : rounds with at least k accepted, k = 1 .. K, shape ``[units, K]``; None where the log has no
+        positions.
+    tried : rounds in which position k was drafted and all before it accepted, shape ``[units, K]``, or None.
+    halves : (accepted, tried) tokens of the earlier and later half of each request's rounds, shape ``[units,
+        2, 2]``.
+    requests : how many requests are behind the rows, where the log says it.
+    remarks : what the log could not tell and what was taken instead.
+    """
+
+    unit: Unit
+    rounds: FloatArray
+    drafted: FloatArray
+    accepted: FloatArray
+    gamma: FloatArray
+    reached: FloatArray | None = None
+    tried: FloatArray | None = None
+    halves: FloatArray | None = None
+    requests: float | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> int:
+        """Number of rows."""
+        return int(self.rounds.size)
+
+
+def counts_of_rounds(
+    request: Sequence[str], drafted: FloatArray, accepted: FloatArray, remarks: tuple[str, ...] = ()
+) -> AcceptanceCounts:
+    """Return the counts of single rounds; rounds without drafts are left out.
+
+    Parameters
+    ----------
+    request : which request each round belongs to, in the order of its rounds; shape ``[rounds]``.
+    drafted, accepted : tokens per round, shape ``[rounds]``.
+    """
+    used = np.asarray(drafted) > 0
+    names, row = np.unique(np.asarray(request)[used], return_inverse=True)
+    first_seen = np.full(names.size, row.size)
+    np.minimum.at(first_seen, row, np.arange(row.size))
+    rank = np.empty(names.size, dtype=np.int64)
+    rank[np.argsort(first_seen, kind="stable")] = np.arange(names.size)
+    row = rank[row]
+    sent, kept = np.asarray(drafted)[used], np.asarray(accepted)[used]
+    longest = int(sent.max()) if sent.size else 0
+
+    def summed(values: FloatArray) -> FloatArray:
+        return np.bincount(row, weights=values, minlength=names.size).astype(np.float64)
+
+    depth = range(1, longest + 1)
+    tries = np.minimum(sent, kept + 1)
+    rounds = summed(np.ones(row.size))
+    later = _place_in_request(row) >= rounds[row] / 2.0
+    gamma = np.zeros(names.size)
+    np.maximum.at(gamma, row, sent)
+    halves = [[summed(np.where(half, what, 0.0)) for what in (kept, tries)] for half in (~later, later)]
+    return AcceptanceCounts(
+        unit="request",
+        rounds=rounds,
+        drafted=summed(sent),
+        accepted=summed(kept),
+        gamma=gamma,
+        reached=np.stack([summed((kept >= k).astype(np.float64)) for k in depth], axis=-1)
+        if longest
+        else None,
+        tried=np.stack([summed((tries >= k).astype(np.float64)) for k in depth], axis=-1)
+        if longest
+        else None,
+        halves=np.moveaxis(np.array(halves), -1, 0),
+        requests=float(names.size),
+        remarks=remarks,
+    )
+
+
+def _place_in_request(row: NDArray[np.int64]) -> FloatArray:
+    order = np.argsort(row, kind="stable")
+    starts = np.r_[0, np.flatnonzero(np.diff(row[order])) + 1]
+    place = np.empty(row.size)
+    place[order] = np.arange(row.size) - np.repeat(starts, np.diff(np.r_[starts, row.size]))
+    return place
+
+
+def counts_of_histograms(
+    histograms: Sequence[Sequence[int]], drafted: FloatArray, unit: Unit = "request"
+) -> AcceptanceCounts:
+    """Return the counts of rounds sorted by how many tokens they accepted, 0 .. gamma, per unit.
+
+    Where fewer tokens were drafted than ``gamma`` a round, which rounds were shorter is not known: tries are
+    then counted as if every round that stopped had been refused, and a remark says so.
+
+    Parameters
+    ----------
+    histograms : rounds that accepted exactly j = 0, 1, .. tokens, per unit.
+    drafted : tokens drafted per unit, shape ``[units]``.
+    """
+    longest = max((len(one) for one in histograms), default=1)
+    table = np.zeros((len(histograms), longest))
+    for place, one in enumerate(histograms):
+        table[place, : len(one)] = one
+    at_least = np.cumsum(table[:, ::-1], axis=1)[:, ::-1]
+    gamma = np.array([len(one) - 1.0 for one in histograms])
+    possible = np.arange(1, longest) <= gamma[:, None]
+    rounds = at_least[:, 0]
+    sent = np.asarray(drafted, dtype=np.float64)
+    shorter = bool(np.any(sent < rounds * gamma))
+    return AcceptanceCounts(
+        unit=unit,
+        rounds=rounds,
+        drafted=sent,
+        accepted=table @ np.arange(longest),
+        gamma=gamma,
+        reached=at_least[:, 1:] * possible,
+        tried=at_least[:, :-1] * possible,
+        requests=float(len(histograms)) if unit == "request" else None,
+        remarks=(SHORTER,) if shorter else (),
+    )
+
+
+SHORTER = (
+    "some drafts were shorter than the longest, and the log does not say which: acceptance at later "
+    "positions is understated; a log with the drafted tokens of every round is exact"
+)

@@ -1,0 +1,301 @@
+"""Estimate acceptance rates from counts, with intervals that respect that requests differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.acceptance_checks import between_rows, decay_chance, drift_along
+from perfmodel.acceptance_counts import AcceptanceCounts
+from perfmodel.acceptance_tokens import tokens_per_round
+from perfmodel.errors import SpecError
+
+__all__ = ["BETWEEN_REQUESTS", "AcceptanceFit", "Rate", "binomial_rate", "clustered_rate", "fit_acceptance"]
+
+FloatArray = NDArray[np.float64]
+
+BETWEEN_REQUESTS = 0.10
+"""Spread of the rate between requests where a log cannot tell: .08 to .12 over published task mixes."""
+ROUNDS_OF_A_REQUEST = 100.0
+HALF_WIDTH = 0.02
+NOTABLE = 0.01
+
+
+@dataclass(frozen=True)
+class Rate:
+    """An acceptance rate with its standard error and 95 % interval [0..1]."""
+
+    value: float
+    se: float
+    low: float
+    high: float
+
+    @property
+    def trials(self) -> float:
+        """Independent trials that would know the rate as well: ``value (1 - value) / se**2``."""
+        bell = max(self.value * (1.0 - self.value), 1e-6)
+        return bell / max(self.se, 1e-6) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptanceFit:
+    """What a log says about acceptance.
+
+    Attributes
+    ----------
+    alpha : the one rate that fits all positions best, given all before it accepted.
+    first, rest : the same for the first drafted token, and for all later ones; None where positions are not
+        known.
+    survival : P(the first k drafts are all accepted), k = 1 .. gamma.
+    tokens : tokens per round, bonus token included.
+    requests, rounds, gamma : behind the estimate; ``requests`` is None where the log does not say.
+    method : how rate and interval came about.
+    between_sd : standard deviation of the rate between requests or windows beyond chance, None where not
+        told.
+    decay_p, drift_p : chance of such unequal positions, or of such a trend along the log, if there were none.
+    drift : change of the rate from the first to the second half of the log.
+    further_requests : how many more requests narrow the interval to +-.02; None where the log has no
+        requests.
+    warnings : sentences for a person.
+    """
+
+    alpha: Rate
+    first: Rate | None
+    rest: Rate | None
+    survival: tuple[float, ...]
+    tokens: float
+    requests: float | None
+    rounds: float
+    gamma: int
+    method: str
+    between_sd: float | None
+    decay_p: float | None
+    drift_p: float | None
+    drift: float | None
+    further_requests: int | None
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures under the names that ``--json`` prints."""
+        first, rest = self.first or self.alpha, self.rest or self.alpha
+        return {
+            "alpha": self.alpha.value,
+            "alpha_low": self.alpha.low,
+            "alpha_high": self.alpha.high,
+            "alpha1": first.value,
+            "alpha2": rest.value,
+            "survival": list(self.survival),
+            "tokens_per_round": self.tokens,
+            "requests": None if self.requests is None else int(self.requests),
+            "rounds": round(self.rounds),
+            "gamma": self.gamma,
+            "method": self.method,
+            "between_sd": self.between_sd,
+            "decay_p": self.decay_p,
+            "drift_p": self.drift_p,
+            "drift": self.drift,
+            "further_requests": self.further_requests,
+            "warnings": list(self.warnings),
+        }
+
+
+def _interval(value: float, se: float, freedom: float) -> Rate:
+    """Return the 95 % t interval, taken on the logit scale where that keeps it inside 0..1."""
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(freedom, 0.975)) * se
+    bell = value * (1.0 - value)
+    if bell <= 0.0 or reach >= 0.5:
+        return Rate(value, se, max(value - reach, 0.0), min(value + reach, 1.0))
+    logit = np.log(value / (1.0 - value))
+    low, high = (float(1.0 / (1.0 + np.exp(-(logit + side * reach / bell)))) for side in (-1.0, 1.0))
+    return Rate(value, se, low, high)
+
+
+def binomial_rate(accepted: float, tried: float) -> Rate:
+    """Return the rate with the interval of independent trials: far too narrow where requests differ."""
+    value = accepted / tried
+    return _interval(value, float(np.sqrt(value * (1.0 - value) / tried)), np.inf)
+
+
+def clustered_rate(accepted: FloatArray, tried: FloatArray) -> Rate:
+    """Return the pooled rate with an interval over requests: the linearised ratio estimator.
+
+    ``se = sqrt(n / (n - 1) sum (A_i - p T_i)**2) / sum T_i`` with t on ``n - 1`` degrees of freedom.
+
+    Parameters
+    ----------
+    accepted, tried : tokens per request, shape ``[requests]``, at least two requests.
+    """
+    kept, tries = np.asarray(accepted, dtype=np.float64), np.asarray(tried, dtype=np.float64)
+    n = float(np.count_nonzero(tries))
+    value = float(kept.sum() / tries.sum())
+    error = kept - value * tries
+    se = float(np.sqrt(n / (n - 1.0) * (error @ error))) / float(tries.sum())
+    return _interval(value, max(se, _smallest_se(value, float(tries.sum()))), n - 1.0)
+
+
+def _smallest_se(value: float, tried: float) -> float:
+    """Return a floor for rates of 0 or 1, where no spread is seen: half a trial went the other way."""
+    shrunk = (value * tried + 0.5) / (tried + 1.0)
+    return 0.0 if 0.0 < value < 1.0 else float(np.sqrt(shrunk * (1.0 - shrunk) / tried))
+
+
+def _assumed_spread(accepted: float, tried: float, requests: float) -> Rate:
+    value = accepted / tried
+    chance = max(value * (1.0 - value) / tried, _smallest_se(value, tried) ** 2)
+    return _interval(value, float(np.sqrt(chance + BETWEEN_REQUESTS**2 / max(requests, 1.0))), np.inf)
+
+
+def _windowed_rate(accepted: FloatArray, tried: FloatArray) -> Rate:
+    """Return the rate of Beta-binomial counts: the rates of windows differ beyond chance.
+
+    The correlation inside a window is fitted by likelihood; ``se**2 = p (1 - p) sum T (1 + (T - 1) rho) /
+    (sum T)**2``.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import betaln
+
+    value = float(accepted.sum() / tried.sum())
+    if not 0.0 < value < 1.0:
+        return clustered_rate(accepted, tried)
+
+    def misfit(log_strength: float) -> float:
+        p, q = value * np.exp(log_strength), (1.0 - value) * np.exp(log_strength)
+        return -float((betaln(accepted + p, tried - accepted + q) - betaln(p, q)).sum())
+
+    strength = float(np.exp(minimize_scalar(misfit, bounds=(-1.0, 14.0), method="bounded").x))
+    inflated = tried * (1.0 + (tried - 1.0) / (1.0 + strength))
+    se = float(np.sqrt(value * (1.0 - value) * inflated.sum())) / float(tried.sum())
+    return _interval(value, se, float(tried.size - 1))
+
+
+def _rate(counts: AcceptanceCounts, accepted: FloatArray, tried: FloatArray) -> tuple[Rate, str]:
+    used = tried > 0.0
+    kept, tries = accepted[used], tried[used]
+    if counts.unit == "request" and kept.size > 1:
+        return clustered_rate(kept, tries), "clustered by request"
+    if counts.unit == "window" and kept.size > 1:
+        return _windowed_rate(kept, tries), "Beta-binomial over windows"
+    requests = counts.requests or max(float(counts.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
+    return _assumed_spread(float(kept.sum()), float(tries.sum()), requests), "assumed spread between requests"
+
+
+def fit_acceptance(counts: AcceptanceCounts) -> AcceptanceFit:
+    """Return the rates behind counts, their 95 % intervals, and what to beware of.
+
+    One rate is the maximum of the truncated geometric likelihood, accepted over tried tokens; where the log
+    has only totals it is the rate that gives the tokens per round.
+
+    Raises
+    ------
+    SpecError : no round with a draft.
+    """
+    rounds = float(counts.rounds.sum())
+    if rounds <= 0.0:
+        raise SpecError.single(
+            "", "rounds", "no round drafted a token", "Give a log of an engine that speculates"
+        )
+    gamma = int(counts.gamma.max())
+    tokens = 1.0 + float(counts.accepted.sum()) / rounds
+    warnings = list(counts.remarks)
+    first = rest = None
+    decay_p = drift_p = drift = None
+    if counts.reached is not None and counts.tried is not None:
+        kept, tries = counts.reached.sum(axis=1), counts.tried.sum(axis=1)
+        alpha, method = _rate(counts, kept, tries)
+        first, _ = _rate(counts, counts.reached[:, 0], counts.tried[:, 0])
+        if counts.tried[:, 1:].sum() > 0.0:
+            rest, _ = _rate(counts, counts.reached[:, 1:].sum(axis=1), counts.tried[:, 1:].sum(axis=1))
+        pooled = counts.reached.sum(axis=0) / np.maximum(counts.tried.sum(axis=0), 1.0)
+        survival = np.cumprod(pooled)
+        decay_p = decay_chance(counts, alpha.value)
+        if decay_p is not None and decay_p < NOTABLE:
+            rises = rest is not None and first is not None and rest.value > first.value
+            warnings.append(
+                f"later positions are accepted {'more' if rises else 'less'} often than the first: "
+                "use alpha1 and alpha2, not one alpha, for other speculation lengths"
+            )
+    else:
+        alpha, method = _from_totals(counts)
+        survival = alpha.value ** np.arange(1, gamma + 1)
+        tries = counts.rounds * np.asarray(tokens_per_round(alpha.value, counts.gamma - 1.0))
+        surplus = counts.accepted / counts.rounds - _accepted(alpha.value, counts.gamma)
+        kept = tries * (alpha.value + surplus / _slope(alpha.value, counts.gamma))
+    found = drift_along(counts, kept, tries)
+    if found is not None:
+        drift, drift_p = found
+        if drift_p < NOTABLE:
+            warnings.append(
+                f"the rate drifts along the log, {drift:+.3f} from first to second half: fit the recent part"
+            )
+    further = _further(counts, alpha)
+    if further:
+        warnings.append(
+            f"the interval is +-{(alpha.high - alpha.low) / 2:.3f}; "
+            f"about {further} more requests narrow it to +-{HALF_WIDTH}"
+        )
+    if method.startswith("assumed"):
+        warnings.append(
+            f"the log does not tell requests apart: their rates are taken to spread by {BETWEEN_REQUESTS} "
+            "(give per-request data, or several scrapes, for an interval of your own traffic)"
+        )
+    return AcceptanceFit(
+        alpha=alpha,
+        first=first,
+        rest=rest,
+        survival=tuple(float(one) for one in survival),
+        tokens=tokens,
+        requests=counts.requests,
+        rounds=rounds,
+        gamma=gamma,
+        method=method,
+        between_sd=between_rows(kept, tries) if counts.units > 1 else None,
+        decay_p=decay_p,
+        drift_p=drift_p,
+        drift=drift,
+        further_requests=further,
+        warnings=tuple(warnings),
+    )
+
+
+def _from_totals(counts: AcceptanceCounts) -> tuple[Rate, str]:
+    """Return the rate that explains the tokens per round, its error carried over from them."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        short = float(counts.rounds @ _accepted(middle, counts.gamma)) < counts.accepted.sum()
+        low, high = (middle, high) if short else (low, middle)
+    value = 0.5 * (low + high)
+    slope = float(counts.rounds @ _slope(value, counts.gamma))
+    if counts.units > 1:
+        error = counts.accepted - counts.rounds * _accepted(value, counts.gamma)
+        se = float(np.sqrt(counts.units / (counts.units - 1.0) * (error @ error)) / slope)
+        return _interval(
+            value, se, counts.units - 1.0
+        ), f"tokens per round inverted, clustered by {counts.unit}"
+    tried = float(counts.rounds @ np.asarray(tokens_per_round(value, counts.gamma - 1.0)))
+    requests = counts.requests or max(float(counts.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
+    return _assumed_spread(
+        value * tried, tried, requests
+    ), "assumed spread between requests, tokens per round inverted"
+
+
+def _further(counts: AcceptanceCounts, alpha: Rate) -> int | None:
+    if counts.requests is None or counts.unit == "window":
+        return None
+    reach = (alpha.high - alpha.low) / 2.0
+    return max(int(np.ceil(counts.requests * ((reach / HALF_WIDTH) ** 2 - 1.0))), 0)
+
+
+def _accepted(alpha: float, gamma: FloatArray) -> FloatArray:
+    return np.asarray(tokens_per_round(alpha, gamma)) - 1.0
+
+
+def _slope(alpha: float, gamma: FloatArray) -> FloatArray:
+    """Return the change of accepted tokens per round with the rate."""
+    below, above = max(alpha - 1e-5, 0.0), min(alpha + 1e-5, 1.0)
+    return (_accepted(above, gamma) - _accepted(below, gamma)) / (above - below)
