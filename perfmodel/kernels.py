@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.hardware import AttentionKernel, HardwareProfile, Numeric
 from perfmodel.model_dtypes import BYTES
@@ -37,8 +38,8 @@ def linear(
     *memory*: weights and activations over the achieved bandwidth, joined (power 1.5) with the latency of the
     serial loop over ``k``, which shows when ``n`` is too small to give every SM a thread block.
     *compute*: the cheapest tile of `GEMM_TILES`. Tokens and ``n`` are padded to whole tiles, which run in
-    whole waves over the SMs; a tile of a x b costs ``a b + tile_edge (a + b)``: its arithmetic and the loading
-    of its edges. With less than one wave the library splits ``k``, down to ``k_split`` times the square root
+    whole waves over the SMs; a tile of a x b costs ``a b + tile_edge (a + b)``, arithmetic and the loading of
+    its edges. With less than one wave the library splits ``k``, down to ``k_split`` times the square root
     of the filled share of the SMs.
 
     Parameters
@@ -67,13 +68,10 @@ def linear(
     weights = BYTES[dtype] * weight_fraction * n * k
     missed = np.ones(())
     if not cold:
-        in_cache = (
-            gemm.l2_fraction * hardware.l2_bytes / (BENCHMARK_COPIES * weights)
-        )  # above 1: L2 holds every copy
-        missed = 1.0 / (1.0 + np.minimum(in_cache, 1e6) ** 12)
-    transfer = weights * (
-        missed / stream + (1.0 - missed) / np.maximum(stream, gemm.l2_speedup * hardware.memory_bandwidth)
-    )
+        copies = gemm.l2_fraction * hardware.l2_bytes / (BENCHMARK_COPIES * weights)  # above 1: L2 holds all
+        missed = 1.0 / (1.0 + np.minimum(copies, 1e6) ** 12)
+    from_cache = np.maximum(stream, gemm.l2_speedup * hardware.memory_bandwidth)
+    transfer = weights * (missed / stream + (1.0 - missed) / from_cache)
     transfer = transfer + activation_bytes * tokens * (k + n) / stream
     filled = np.minimum(np.ceil(n / GEMM_COLUMNS) / hardware.sms, 1.0)
     loop = gemm.k_latency * np.minimum(k, gemm.k_split * np.sqrt(filled)) * (1.0 - filled)
@@ -151,9 +149,8 @@ def attention(
     narrow = figures.narrow_memory_fraction if BYTES[kv_dtype] < 2 else figures.memory_fraction
     slots = hardware.sms * figures.ctas_per_sm
     blocks = np.ceil(np.asarray(kv_tokens) / figures.kv_block)
-    row_of_walk = blocks * (
-        4.0 * figures.kv_block * head_dim * slots / (figures.compute_fraction * hardware.peak("bf16"))
-    )
+    rate_of_slot = figures.compute_fraction * hardware.peak("bf16") / slots
+    row_of_walk = blocks * (4.0 * figures.kv_block * head_dim / rate_of_slot)  # seconds per row of a tile
     kv_of_head = (2.0 * BYTES[kv_dtype]) * head_dim * kv_fraction * batch * kv_tokens
     missed_again = np.clip(kv_of_head / hardware.l2_bytes - 0.5, 0.0, 1.0)
     kv = kv_of_head * kv_heads
@@ -163,7 +160,7 @@ def attention(
     row_bytes = figures.row_passes * 4.0 * batch * heads * head_dim
     stream = narrow * hardware.memory_bandwidth
 
-    def launch(rows_per_head: Numeric, packed: np.ndarray) -> Numeric:
+    def launch(rows_per_head: Numeric, packed: NDArray[np.bool_]) -> Numeric:
         shared = np.where(packed, group, 1.0)
         rows = rows_per_head * shared
         tile = _tile(figures, rows)
@@ -175,14 +172,15 @@ def attention(
         passes = np.clip(batch * copies / slots, 1.0, copies)
         memory = (kv * (1.0 + (passes - 1.0) * missed_again) + row_bytes * rows_per_head) / stream
         compute, memory = compute * compute, memory * memory
-        return figures.t0 + figures.cta * waves + np.sqrt(np.sqrt(compute * compute + memory * memory))
+        seconds: Numeric = figures.t0 + figures.cta * waves + np.sqrt(np.sqrt(compute**2 + memory**2))
+        return seconds
 
     decode = launch(1.0, packs | (group > 1.0))
     if np.ndim(query_tokens) == 0 and float(query_tokens) == 1.0:
         return decode
     together = launch(query_tokens, packs | ((group > 1.0) & (np.asarray(query_tokens) == 1.0)))
-    seconds: Numeric = np.clip(together, decode, query_tokens * decode)
-    return seconds
+    held: Numeric = np.clip(together, decode, query_tokens * decode)
+    return held
 
 
 def all_reduce(
@@ -200,7 +198,8 @@ def all_reduce(
     than lines in log-log (7.1 against 8.6 % mean absolute log error).
     """
     table = hardware.all_reduce_table(implementation)
-    sizes, counts, seconds = table.latency.sizes, table.latency.gpus, table.latency.seconds
+    sizes, counts = table.latency.sizes, table.latency.gpus
+    seconds = _beside(table.latency.seconds, np.ndim(table.scale))
     rise = np.diff(seconds, axis=-1) / np.diff(sizes)
     slope = np.concatenate([rise, rise[..., -1:]], axis=-1)
     length = np.append(np.diff(sizes), np.inf)
@@ -212,7 +211,14 @@ def all_reduce(
     share = np.clip((octave[..., None] - known[:-1]) / np.diff(known), 0.0, 1.0)
     between = log_time[..., 0] + (np.diff(log_time, axis=-1) * share).sum(-1)
     beyond = np.maximum(octave - known[-1], 0.0) * np.log(2.0) * table.growth
-    return table.scale * np.exp(between + beyond) * (count > 1.0)
+    total: Numeric = table.scale * np.exp(between + beyond) * (count > 1.0)
+    return total
+
+
+def _beside(seconds: NDArray[np.float64], axes: int) -> NDArray[np.float64]:
+    """Stacked tables (hardware, GPUs, sizes) with the axes between that the figures beside them have."""
+    hardware, grid = seconds.shape[:-2], seconds.shape[-2:]
+    return seconds.reshape(*hardware, *(1,) * (axes - len(hardware)), *grid)
 
 
 def _tile(figures: AttentionKernel, rows: Numeric) -> Numeric:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
@@ -31,10 +33,10 @@ class StepLatency:
         return self.linear + self.attention + self.communication + self.overhead
 
     @property
-    def bound_by(self) -> np.ndarray:
+    def bound_by(self) -> NDArray[np.str_]:
         """Name of the largest cause, one of `CAUSES`, per element."""
         stacked = np.stack(np.broadcast_arrays(*(getattr(self, cause) for cause in CAUSES)))
-        largest: np.ndarray = np.asarray(CAUSES)[np.argmax(stacked, axis=0)]
+        largest: NDArray[np.str_] = np.asarray(CAUSES)[np.argmax(stacked, axis=0)]
         return largest
 
 
@@ -77,42 +79,25 @@ def step_latency(
     MagicDec (arXiv 2408.11049) section 3: ``T = T_linear + T_attention``, here with the communication of
     tensor parallelism and the engine's own time, which the paper's model leaves out.
     """
-    rows = batch * query_tokens
-    tp = np.asarray(tensor_parallel, dtype=float)
-    linear_s = sum(
-        (
-            layer.count
-            * _linear_layer(hardware, layer, rows=rows, tensor_parallel=tp, weight_fraction=weight_fraction)
-            for layer in model.linears
-        ),
-        start=np.zeros(()),
+
+    def entries(window: int | None) -> Numeric:
+        """Entries that a layer reads, chosen or not: at most the union of its queries' windows."""
+        wanted = np.add(kv_tokens, selection_kv_tokens)
+        return wanted if window is None else np.minimum(wanted, window + np.subtract(query_tokens, 1.0))
+
+    return _forward_pass(
+        hardware,
+        model,
+        engine,
+        batch=batch,
+        query_tokens=query_tokens,
+        logit_tokens=query_tokens,
+        entries=entries,
+        tensor_parallel=tensor_parallel,
+        weight_fraction=weight_fraction,
+        kv_fraction=kv_fraction,
+        drafting=drafting,
     )
-    attention_s = sum(
-        (
-            layers.count
-            * _attention_layers(
-                hardware,
-                engine,
-                layers,
-                model=model,
-                batch=batch,
-                query_tokens=query_tokens,
-                kv_tokens=kv_tokens,
-                selection_kv_tokens=selection_kv_tokens,
-                tensor_parallel=tp,
-                kv_fraction=kv_fraction,
-            )
-            for layers in model.attentions
-        ),
-        start=np.zeros(()),
-    )
-    message = rows * (model.hidden_size * BYTES["bf16"])
-    communication_s = (2 * model.num_layers) * all_reduce(
-        hardware, bytes=message, gpus=tp, implementation=engine.all_reduce
-    )
-    row_s = engine.row_layer_s * rows + (engine.draft_row_layer_s * batch if drafting else 0.0)
-    overhead_s = engine.forward_s + model.num_layers * (engine.layer_s + row_s)
-    return StepLatency(linear_s, attention_s, communication_s, overhead_s)
 
 
 def prefill_latency(
@@ -127,19 +112,78 @@ def prefill_latency(
 ) -> StepLatency:
     """Seconds to prefill `prompt_tokens` per sequence, by cause; all arguments broadcast.
 
-    With `kv_tokens` (history plus this chunk) it prices one chunk of a chunked prefill. A causal pass reads
-    half of its own square on average, so the queries see ``kv_tokens - prompt_tokens / 2`` entries.
+    With `kv_tokens` (history plus this chunk) it prices one chunk of a chunked prefill. Every query reads
+    itself and all before it, in a sliding-window layer at most the window; logits are computed for the last
+    token of each sequence only, as engines do.
     """
-    history = 0.0 if kv_tokens is None else np.maximum(np.subtract(kv_tokens, prompt_tokens), 0.0)
-    return step_latency(
+    chunk = np.asarray(prompt_tokens, dtype=float)
+    history = np.zeros(()) if kv_tokens is None else np.maximum(np.subtract(kv_tokens, chunk), 0.0)
+
+    def entries(window: int | None) -> Numeric:
+        """Mean entries that a query of the chunk reads: the first queries all, the rest their window."""
+        whole = chunk if window is None else np.clip(window - history, 0.0, chunk)
+        beyond = 0.0 if window is None else (chunk - whole) * window
+        mean: Numeric = (whole * (history + (whole + 1.0) / 2.0) + beyond) / chunk
+        return mean
+
+    return _forward_pass(
         hardware,
         model,
         engine,
         batch=batch,
-        query_tokens=prompt_tokens,
-        kv_tokens=history + (np.asarray(prompt_tokens) + 1.0) / 2.0,
+        query_tokens=chunk,
+        logit_tokens=1.0,
+        entries=entries,
         tensor_parallel=tensor_parallel,
     )
+
+
+def _forward_pass(
+    hardware: HardwareProfile,
+    model: ModelSpec,
+    engine: EngineOverhead,
+    *,
+    batch: Numeric,
+    query_tokens: Numeric,
+    logit_tokens: Numeric,
+    entries: Callable[[int | None], Numeric],
+    tensor_parallel: Numeric,
+    weight_fraction: Numeric = 1.0,
+    kv_fraction: Numeric = 1.0,
+    drafting: bool = False,
+) -> StepLatency:
+    """Sum the kernels over the layers; `entries` tells how many entries a layer of that window reads."""
+    rows = np.multiply(batch, query_tokens)
+    tp = np.asarray(tensor_parallel, dtype=float)
+    linear_s: Numeric = np.zeros(())
+    for layer in model.linears:
+        linear_s = linear_s + layer.count * _linear_layer(
+            hardware,
+            layer,
+            rows=np.multiply(batch, logit_tokens) if layer.name == "lm_head" else rows,
+            tensor_parallel=tp,
+            weight_fraction=weight_fraction,
+        )
+    attention_s: Numeric = np.zeros(())
+    for layers in model.attentions:
+        attention_s = attention_s + layers.count * _attention_layers(
+            hardware,
+            engine,
+            layers,
+            batch=batch,
+            query_tokens=query_tokens,
+            kv_tokens=entries(layers.window),
+            tensor_parallel=tp,
+            kv_dtype=model.kv_dtype,
+            kv_fraction=kv_fraction,
+        )
+    message = rows * (model.hidden_size * BYTES["bf16"])
+    communication_s = (2 * model.num_layers) * all_reduce(
+        hardware, bytes=message, gpus=tp, implementation=engine.all_reduce
+    )
+    row_s = engine.row_layer_s * rows + (engine.draft_row_layer_s * batch if drafting else 0.0)
+    overhead_s = engine.forward_s + model.num_layers * (engine.layer_s + row_s)
+    return StepLatency(linear_s, attention_s, communication_s, overhead_s)
 
 
 def _linear_layer(
@@ -147,7 +191,7 @@ def _linear_layer(
     layer: LinearLayer,
     *,
     rows: Numeric,
-    tensor_parallel: np.ndarray,
+    tensor_parallel: NDArray[np.float64],
     weight_fraction: Numeric,
 ) -> Numeric:
     """Seconds of one GPU's share of a linear layer; experts are one product over the distinct ones."""
@@ -167,37 +211,33 @@ def _attention_layers(
     engine: EngineOverhead,
     layers: AttentionLayers,
     *,
-    model: ModelSpec,
     batch: Numeric,
     query_tokens: Numeric,
     kv_tokens: Numeric,
-    selection_kv_tokens: Numeric,
-    tensor_parallel: np.ndarray,
+    tensor_parallel: NDArray[np.float64],
+    kv_dtype: str,
     kv_fraction: Numeric,
 ) -> Numeric:
-    """Seconds of one attention layer on one GPU: heads are shared, KV heads copied beyond their number."""
+    """Seconds of one attention layer on one GPU: heads are shared, KV heads copied beyond their number.
+
+    The other layers have flushed its cache entries out of L2 since the last pass, so they are read cold.
+    """
     kv_heads = np.maximum(layers.kv_heads / tensor_parallel, 1.0)
     heads = np.maximum(layers.heads / tensor_parallel, 1.0)
-    entry = layers.kv_elements / (
-        2.0 * layers.kv_heads
-    )  # elements per key, as if keys and values were stored apart
-    work = (layers.score_dim + layers.value_dim) / (
-        2.0 * entry
-    )  # FLOPs per stored element against plain heads
-    seen = (
-        kv_tokens
-        if layers.window is None
-        else np.minimum(kv_tokens, layers.window + np.subtract(query_tokens, 1))
-    )
+    # Latent attention stores one vector for keys and values: half of it counts as the key, and the heads are
+    # scaled so that the FLOPs per entry, 2 heads (score_dim + value_dim), stay what they are.
+    entry = layers.kv_elements / (2.0 * layers.kv_heads)
+    work = (layers.score_dim + layers.value_dim) / (2.0 * entry)
     return attention(
         hardware,
         batch=batch,
         query_tokens=query_tokens,
-        kv_tokens=np.add(seen, selection_kv_tokens),
+        kv_tokens=kv_tokens,
         heads=heads * work,
         kv_heads=kv_heads,
         head_dim=entry,
-        kv_dtype=model.kv_dtype,
+        kv_dtype=kv_dtype,
         kv_fraction=kv_fraction,
         kernel=engine.attention_kernel,
+        cold=True,
     )

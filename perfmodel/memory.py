@@ -50,8 +50,20 @@ class ResidentMemory:
 
 
 def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
-    """Resident weight bytes on each of `tensor_parallel` GPUs; the vocabulary is split too. [B]"""
-    return model.weight_bytes / np.asarray(tensor_parallel, dtype=float)
+    """Resident weight bytes on each of `tensor_parallel` GPUs. [B]
+
+    Embedding and output layer are split by vocabulary. Every GPU holds a copy of what is not split: norms, the
+    router of experts, the down projections of latent attention; and beyond ``kv_heads`` GPUs the matrices of
+    keys and values are copied too.
+    """
+    gpus = np.asarray(tensor_parallel, dtype=float)
+    size = BYTES[model.base_dtype]
+    held: Numeric = (model.embedding_parameters / gpus + model.other_parameters) * size
+    for layer in model.linears:
+        if model.owns_lm_head or layer.name != "lm_head":
+            matrix = layer.n_per_gpu(gpus) * layer.k_per_gpu(gpus) * BYTES[layer.dtype]
+            held = held + layer.count * max(layer.experts, 1) * (matrix + layer.vectors * size)
+    return held
 
 
 def kv_bytes_per_gpu(model: ModelSpec, kv_tokens: Numeric, tensor_parallel: Numeric) -> Numeric:
@@ -119,7 +131,10 @@ def resident_memory(
 def _activation_bytes(
     model: ModelSpec, *, batch: Numeric, gamma: Numeric, tensor_parallel: Numeric
 ) -> Numeric:
-    """Peak activation bytes per GPU: hidden states of a pass, float32 logits of the verified rows. [B]"""
+    """Peak activation bytes of a GPU: hidden states of a pass, and float32 logits of all verified rows. [B]
+
+    The logits are split by vocabulary while they are computed, and gathered on one GPU to be sampled from.
+    """
     rows = np.asarray(batch) * (np.asarray(gamma, dtype=float) + 1.0)
     widest = max((layer.n for layer in model.linears if layer.count > 1), default=model.hidden_size)
     hidden = (
@@ -127,7 +142,7 @@ def _activation_bytes(
         * (4 * model.hidden_size + widest / np.asarray(tensor_parallel))
         * 2.0
     )
-    logits = rows * model.vocab_size / np.asarray(tensor_parallel) * BYTES["fp32"]
+    logits = rows * model.vocab_size * BYTES["fp32"]
     peak: Numeric = hidden + logits
     return peak
 

@@ -14,7 +14,7 @@ from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import StepLatency, step_latency
 from perfmodel.memory import ResidentMemory, resident_memory
-from perfmodel.model import ModelSpec
+from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, DraftStrategy
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
@@ -241,8 +241,8 @@ def price_round(
             query_tokens=draft_pass.query_tokens,
             kv_tokens=draft_pass.kv_tokens,
             tensor_parallel=tensor_parallel,
-            weight_fraction=draft_pass.weight_fraction,
-            kv_fraction=draft_pass.kv_fraction,
+            weight_fraction=_copied(draft_pass.weight_fraction, weights.weight_dtype),
+            kv_fraction=_copied(draft_pass.kv_fraction, weights.kv_dtype),
             selection_kv_tokens=draft_pass.selection_kv_tokens,
             drafting=True,
         )
@@ -264,8 +264,8 @@ def price_round(
         tensor_parallel=tensor_parallel,
         draft=extra,
         draft_resident_kv_tokens=draft_pass.resident_kv_tokens,
-        draft_kv_fraction=draft_pass.kv_fraction,
-        draft_weight_fraction=draft_pass.resident_weight_fraction,
+        draft_kv_fraction=_copied(draft_pass.kv_fraction, (extra or target).kv_dtype),
+        draft_weight_fraction=_copied(draft_pass.resident_weight_fraction, target.weight_dtype),
     )
     speculating = np.asarray(gamma) > 0
     return Round(
@@ -280,3 +280,11 @@ def price_round(
         memory=memory,
         acceptance=acceptance,
     )
+
+
+def _copied(fraction: Numeric, dtype: str) -> Numeric:
+    """Bytes of a copy in that fraction of 16 bits, relative to its original of `dtype` and no wider."""
+    relative: Numeric = np.where(
+        np.less(fraction, 1.0), np.minimum(np.multiply(fraction, 2.0 / BYTES[dtype]), 1.0), fraction
+    )
+    return relative
