@@ -58,8 +58,8 @@ _HOME = {
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-# `perfmodel.plan` is the planner's function, but also the name of a module, which its first import binds here.
-# Let that happen now and undo it; the name then means the function, whatever is imported later.
+# `perfmodel.plan` is the planner's function, but also the name of a module, which its first import would bind
+# here. Let that happen now and undo it; the name then means the function, whatever is imported later.
 importlib.import_module("perfmodel.plan")
 globals().pop("plan", None)
 
