@@ -125,6 +125,8 @@ def _acceptance(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:
 def _count(cells: Mapping[str, str], name: str, least: int, most: int, empty: int | None = None) -> int:
     if not cells[name] and empty is not None:
         return empty
+    if not cells[name]:
+        raise SpecError.single("", name, "is empty", f"Give a whole number from {least} to {most}")
     value = _in(name, parse_count, cells[name])
     if not least <= value <= most:
         raise SpecError.single("", name, f"found {value}", f"Give a whole number from {least} to {most}")

@@ -220,7 +220,7 @@ class PlanFlags(OutputFlags, QuestionFlags):
         str | None,
         typer.Option(
             "--config", metavar="FILE", is_eager=True, callback=read_config, rich_help_panel=_ANSWER,
-            help="YAML file of these flags (batch_size: [32, 64]); flags on the command line win.",
+            help="YAML file of these flags, such as batch_size: [32, 64] or gamma: '1:8:1'. Flags given win.",
         ),
     ] = None  # fmt: skip
 
