@@ -52,7 +52,7 @@ class ResidentMemory:
 def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
     """Resident weight bytes on each of `tensor_parallel` GPUs. [B]
 
-    Embedding and output layer are split by vocabulary. Every GPU holds a copy of what is not split: norms, the
+    Embedding and output layer are split by vocabulary. Every GPU has a copy of what is not split: norms, the
     router of experts, the down projections of latent attention; and beyond ``kv_heads`` GPUs the matrices of
     keys and values are copied too.
     """
