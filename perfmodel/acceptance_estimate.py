@@ -10,34 +10,24 @@ from numpy.typing import NDArray
 
 from perfmodel.acceptance_checks import between_rows, decay_chance, drift_along
 from perfmodel.acceptance_counts import AcceptanceCounts
+from perfmodel.acceptance_intervals import (
+    BETWEEN_REQUESTS,
+    Rate,
+    assumed_spread_rate,
+    clustered_rate,
+    logit_interval,
+    windowed_rate,
+)
 from perfmodel.acceptance_tokens import tokens_per_round
 from perfmodel.errors import SpecError
 
-__all__ = ["BETWEEN_REQUESTS", "AcceptanceFit", "Rate", "binomial_rate", "clustered_rate", "fit_acceptance"]
+__all__ = ["AcceptanceFit", "fit_acceptance"]
 
 FloatArray = NDArray[np.float64]
 
-BETWEEN_REQUESTS = 0.10
-"""Spread of the rate between requests where a log cannot tell: .08 to .12 over published task mixes."""
 ROUNDS_OF_A_REQUEST = 100.0
 HALF_WIDTH = 0.02
 NOTABLE = 0.01
-
-
-@dataclass(frozen=True)
-class Rate:
-    """An acceptance rate with its standard error and 95 % interval [0..1]."""
-
-    value: float
-    se: float
-    low: float
-    high: float
-
-    @property
-    def trials(self) -> float:
-        """Independent trials that would know the rate as well: ``value (1 - value) / se**2``."""
-        bell = max(self.value * (1.0 - self.value), 1e-6)
-        return bell / max(self.se, 1e-6) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,86 +92,17 @@ class AcceptanceFit:
         }
 
 
-def _interval(value: float, se: float, freedom: float) -> Rate:
-    """Return the 95 % t interval, taken on the logit scale where that keeps it inside 0..1."""
-    from scipy.special import stdtrit
-
-    reach = float(stdtrit(freedom, 0.975)) * se
-    bell = value * (1.0 - value)
-    if bell <= 0.0 or reach >= 0.5:
-        return Rate(value, se, max(value - reach, 0.0), min(value + reach, 1.0))
-    logit = np.log(value / (1.0 - value))
-    low, high = (float(1.0 / (1.0 + np.exp(-(logit + side * reach / bell)))) for side in (-1.0, 1.0))
-    return Rate(value, se, low, high)
-
-
-def binomial_rate(accepted: float, tried: float) -> Rate:
-    """Return the rate with the interval of independent trials: far too narrow where requests differ."""
-    value = accepted / tried
-    return _interval(value, float(np.sqrt(value * (1.0 - value) / tried)), np.inf)
-
-
-def clustered_rate(accepted: FloatArray, tried: FloatArray) -> Rate:
-    """Return the pooled rate with an interval over requests: the linearised ratio estimator.
-
-    ``se = sqrt(n / (n - 1) sum (A_i - p T_i)**2) / sum T_i`` with t on ``n - 1`` degrees of freedom.
-
-    Parameters
-    ----------
-    accepted, tried : tokens per request, shape ``[requests]``, at least two requests.
-    """
-    kept, tries = np.asarray(accepted, dtype=np.float64), np.asarray(tried, dtype=np.float64)
-    n = float(np.count_nonzero(tries))
-    value = float(kept.sum() / tries.sum())
-    error = kept - value * tries
-    se = float(np.sqrt(n / (n - 1.0) * (error @ error))) / float(tries.sum())
-    return _interval(value, max(se, _smallest_se(value, float(tries.sum()))), n - 1.0)
-
-
-def _smallest_se(value: float, tried: float) -> float:
-    """Return a floor for rates of 0 or 1, where no spread is seen: half a trial went the other way."""
-    shrunk = (value * tried + 0.5) / (tried + 1.0)
-    return 0.0 if 0.0 < value < 1.0 else float(np.sqrt(shrunk * (1.0 - shrunk) / tried))
-
-
-def _assumed_spread(accepted: float, tried: float, requests: float) -> Rate:
-    value = accepted / tried
-    chance = max(value * (1.0 - value) / tried, _smallest_se(value, tried) ** 2)
-    return _interval(value, float(np.sqrt(chance + BETWEEN_REQUESTS**2 / max(requests, 1.0))), np.inf)
-
-
-def _windowed_rate(accepted: FloatArray, tried: FloatArray) -> Rate:
-    """Return the rate of Beta-binomial counts: the rates of windows differ beyond chance.
-
-    The correlation inside a window is fitted by likelihood; ``se**2 = p (1 - p) sum T (1 + (T - 1) rho) /
-    (sum T)**2``.
-    """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import betaln
-
-    value = float(accepted.sum() / tried.sum())
-    if not 0.0 < value < 1.0:
-        return clustered_rate(accepted, tried)
-
-    def misfit(log_strength: float) -> float:
-        p, q = value * np.exp(log_strength), (1.0 - value) * np.exp(log_strength)
-        return -float((betaln(accepted + p, tried - accepted + q) - betaln(p, q)).sum())
-
-    strength = float(np.exp(minimize_scalar(misfit, bounds=(-1.0, 14.0), method="bounded").x))
-    inflated = tried * (1.0 + (tried - 1.0) / (1.0 + strength))
-    se = float(np.sqrt(value * (1.0 - value) * inflated.sum())) / float(tried.sum())
-    return _interval(value, se, float(tried.size - 1))
-
-
 def _rate(counts: AcceptanceCounts, accepted: FloatArray, tried: FloatArray) -> tuple[Rate, str]:
     used = tried > 0.0
     kept, tries = accepted[used], tried[used]
     if counts.unit == "request" and kept.size > 1:
         return clustered_rate(kept, tries), "clustered by request"
     if counts.unit == "window" and kept.size > 1:
-        return _windowed_rate(kept, tries), "Beta-binomial over windows"
+        return windowed_rate(kept, tries), "Beta-binomial over windows"
     requests = counts.requests or max(float(counts.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
-    return _assumed_spread(float(kept.sum()), float(tries.sum()), requests), "assumed spread between requests"
+    return assumed_spread_rate(
+        float(kept.sum()), float(tries.sum()), requests
+    ), "assumed spread between requests"
 
 
 def fit_acceptance(counts: AcceptanceCounts) -> AcceptanceFit:
@@ -238,6 +159,11 @@ def fit_acceptance(counts: AcceptanceCounts) -> AcceptanceFit:
             f"the interval is +-{(alpha.high - alpha.low) / 2:.3f}; "
             f"about {further} more requests narrow it to +-{HALF_WIDTH}"
         )
+    if counts.unit == "window" and counts.units > 1:
+        warnings.append(
+            "windows share requests: where one request lasts many windows the interval is too narrow "
+            "(per-request data are exact)"
+        )
     if method.startswith("assumed"):
         warnings.append(
             f"the log does not tell requests apart: their rates are taken to spread by {BETWEEN_REQUESTS} "
@@ -274,12 +200,12 @@ def _from_totals(counts: AcceptanceCounts) -> tuple[Rate, str]:
     if counts.units > 1:
         error = counts.accepted - counts.rounds * _accepted(value, counts.gamma)
         se = float(np.sqrt(counts.units / (counts.units - 1.0) * (error @ error)) / slope)
-        return _interval(
+        return logit_interval(
             value, se, counts.units - 1.0
         ), f"tokens per round inverted, clustered by {counts.unit}"
     tried = float(counts.rounds @ np.asarray(tokens_per_round(value, counts.gamma - 1.0)))
     requests = counts.requests or max(float(counts.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
-    return _assumed_spread(
+    return assumed_spread_rate(
         value * tried, tried, requests
     ), "assumed spread between requests, tokens per round inverted"
 

@@ -39,7 +39,7 @@ class BudgetLaw:
 
 
 def published_points(table: str) -> dict[str, list[str]]:
-    """Return the columns of a bundled table of published points: ``window``, ``chains`` or ``pairs``."""
+    """Return the columns of a bundled table of points: ``window``, ``chains``, ``pairs`` or ``tiny``."""
     text = (files("perfmodel") / "data" / "acceptance" / f"{table}.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     return {name: [row[name] for row in rows] for name in rows[0]}

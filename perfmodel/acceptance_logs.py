@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
@@ -90,7 +91,7 @@ def _kind(lines: list[Line], file: str, format: LogFormat) -> str:
     start = lines[0].text.lstrip()
     if format == "csv" or (format == "auto" and start.lower().startswith("request,")):
         return "csv"
-    if start.startswith(("{", "[", "data:")):
+    if re.match(r"\{|data:|\[\s*(?:[\[\]{]|$)", start):
         return "responses"
     for kind, marks in _MARKS.items():
         if format in ("auto", kind.partition(" ")[0]):

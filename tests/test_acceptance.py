@@ -414,6 +414,43 @@ def test_longer_drafts_are_predicted_from_shorter_ones_over_published_chains() -
     assert np.sqrt(np.mean(one_rate**2)) > 0.06
 
 
+@pytest.mark.parametrize(
+    ("strategy", "limit"),
+    [("streaming_llm", 0.013), ("snapkv", 0.011), ("quest", 0.013), ("topk_oracle", 0.011)],
+)
+def test_the_form_of_the_law_holds_for_a_small_model_whose_every_cell_was_measured(
+    strategy: str, limit: float
+) -> None:
+    tiny = fit.published_points("tiny")
+    rows = [
+        task == "code" and name == strategy for task, name in zip(tiny["task"], tiny["strategy"], strict=True)
+    ]
+    context, budget, alpha = (column(tiny, name)[rows] for name in ("context_len", "kv_budget", "alpha"))
+    law = fit.fit_budget_law(context, budget, alpha, level_budget=128.0)
+    assert law.leave_one_out <= limit
+    spread = np.sqrt(np.mean((alpha - alpha.mean()) ** 2))
+    assert law.leave_one_out < 0.7 * spread
+
+
+def test_recall_breaks_the_window_of_a_small_model_and_not_its_query_aware_choice() -> None:
+    tiny = fit.published_points("tiny")
+    found = {
+        name: np.array(
+            [
+                float(alpha)
+                for task, one, budget, alpha in zip(
+                    tiny["task"], tiny["strategy"], tiny["kv_budget"], tiny["alpha"], strict=True
+                )
+                if task == "recall" and one == name and 32 <= int(budget) <= 64
+            ]
+        )
+        for name in ("streaming_llm", "snapkv", "quest", "topk_oracle")
+    }
+    assert found["streaming_llm"].mean() < 0.4 < 0.6 < found["quest"].mean() < found["topk_oracle"].mean()
+    far = {name: strategies.load(name).acceptance.far.value for name in found}
+    assert far["streaming_llm"] < 0.1 < 0.9 < far["quest"] <= far["topk_oracle"]
+
+
 def test_one_mixture_of_rates_explains_two_speculation_lengths() -> None:
     """A Beta over rounds lets later drafts survive more often than its mean rate would."""
     two, three = (

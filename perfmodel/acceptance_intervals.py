@@ -1,0 +1,120 @@
+"""Rates with 95 % intervals: over requests, over windows, and over independent trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "BETWEEN_REQUESTS",
+    "Rate",
+    "assumed_spread_rate",
+    "binomial_rate",
+    "clustered_rate",
+    "windowed_rate",
+]
+
+FloatArray = NDArray[np.float64]
+
+BETWEEN_REQUESTS = 0.10
+"""Spread of the rate between requests where a log cannot tell: .08 to .12 over published task mixes."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """An acceptance rate with its standard error and 95 % interval [0..1]."""
+
+    value: float
+    se: float
+    low: float
+    high: float
+
+    @property
+    def trials(self) -> float:
+        """Independent trials that would know the rate as well: ``value (1 - value) / se**2``."""
+        bell = max(self.value * (1.0 - self.value), 1e-6)
+        return bell / max(self.se, 1e-6) ** 2
+
+
+def logit_interval(value: float, se: float, freedom: float) -> Rate:
+    """Return the 95 % t interval, taken on the logit scale where that keeps it inside 0..1."""
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(freedom, 0.975)) * se
+    bell = value * (1.0 - value)
+    if bell <= 0.0 or reach >= 0.5:
+        return Rate(value, se, max(value - reach, 0.0), min(value + reach, 1.0))
+    logit = np.log(value / (1.0 - value))
+    low, high = (float(1.0 / (1.0 + np.exp(-(logit + side * reach / bell)))) for side in (-1.0, 1.0))
+    return Rate(value, se, low, high)
+
+
+def binomial_rate(accepted: float, tried: float) -> Rate:
+    """Return the rate with the interval of independent trials: far too narrow where requests differ."""
+    value = accepted / tried
+    return logit_interval(value, float(np.sqrt(value * (1.0 - value) / tried)), np.inf)
+
+
+def clustered_rate(accepted: FloatArray, tried: FloatArray) -> Rate:
+    """Return the pooled rate with an interval over requests: the linearised ratio estimator.
+
+    ``se = sqrt(n / (n - 1) sum (A_i - p T_i)**2) / sum T_i`` with t on ``n - 1`` degrees of freedom.
+
+    Parameters
+    ----------
+    accepted, tried : tokens per request, shape ``[requests]``, at least two requests.
+    """
+    kept, tries = np.asarray(accepted, dtype=np.float64), np.asarray(tried, dtype=np.float64)
+    n = float(np.count_nonzero(tries))
+    value = float(kept.sum() / tries.sum())
+    error = kept - value * tries
+    se = float(np.sqrt(n / (n - 1.0) * (error @ error))) / float(tries.sum())
+    return logit_interval(value, max(se, _smallest_se(value, float(tries.sum()))), n - 1.0)
+
+
+def _smallest_se(value: float, tried: float) -> float:
+    """Return a floor for rates of 0 or 1, where no spread is seen: half a trial went the other way."""
+    shrunk = (value * tried + 0.5) / (tried + 1.0)
+    return 0.0 if 0.0 < value < 1.0 else float(np.sqrt(shrunk * (1.0 - shrunk) / tried))
+
+
+def assumed_spread_rate(accepted: float, tried: float, requests: float) -> Rate:
+    value = accepted / tried
+    chance = max(value * (1.0 - value) / tried, _smallest_se(value, tried) ** 2)
+    return logit_interval(value, float(np.sqrt(chance + BETWEEN_REQUESTS**2 / max(requests, 1.0))), np.inf)
+
+
+def windowed_rate(accepted: FloatArray, tried: FloatArray) -> Rate:
+    """Return the rate of Beta-binomial counts: the rates of windows differ beyond chance.
+
+    The correlation rho inside a window is fitted by likelihood; that of neighbours, which share requests, is
+    their lag-one correlation f: ``se**2 = p (1 - p) sum T (1 + (T - 1) rho) / (sum T)**2 (1 + f) / (1 - f)``.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import betaln
+
+    value = float(accepted.sum() / tried.sum())
+    if not 0.0 < value < 1.0:
+        return clustered_rate(accepted, tried)
+
+    def misfit(log_strength: float) -> float:
+        p, q = value * np.exp(log_strength), (1.0 - value) * np.exp(log_strength)
+        return -float((betaln(accepted + p, tried - accepted + q) - betaln(p, q)).sum())
+
+    strength = float(np.exp(minimize_scalar(misfit, bounds=(-1.0, 14.0), method="bounded").x))
+    inflated = tried * (1.0 + (tried - 1.0) / (1.0 + strength))
+    variance = value * (1.0 - value) * float(inflated.sum()) * _persistence(accepted, tried)
+    return logit_interval(value, float(np.sqrt(variance) / tried.sum()), float(tried.size - 1))
+
+
+def _persistence(accepted: FloatArray, tried: FloatArray) -> float:
+    """Return by how much neighbouring windows that notably move together inflate the variance, 1 .. 19."""
+    n = float(tried.size)
+    error = accepted - accepted.sum() / tried.sum() * tried
+    lag = float(error[1:] @ error[:-1]) / max(float(error @ error), 1e-12)
+    if n < 8.0 or lag + 1.0 / n < 1.64 / np.sqrt(n):
+        return 1.0
+    unbiased = min((n * lag + 1.0) / (n - 3.0), 0.9)
+    return (1.0 + unbiased) / (1.0 - unbiased)
