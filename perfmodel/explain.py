@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.acceptance import alpha_from_mean_length
+from perfmodel.acceptance import Acceptance, alpha_from_mean_length
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import CAUSES, StepLatency, step_latency
 from perfmodel.memory import largest_batch
 from perfmodel.model import ModelSpec
 from perfmodel.plan import NO_DRAFT, Cell
-from perfmodel.speculation import Drafter, Round, price_round
+from perfmodel.speculation import Configuration, Drafter, Round, price_round
 from perfmodel.sweep import Grid
 from perfmodel.workload import Workload
 
@@ -43,8 +44,8 @@ class Choice:
     runner_up: Sequence[str]
     runner_up_tpot: FloatArray
 
-    def configuration(self, grid: Grid) -> dict[str, FloatArray | float]:
-        """The arguments of `price_round`, one element per cell."""
+    def configuration(self, grid: Grid) -> Configuration:
+        """What is priced, one element per cell."""
         return {
             "batch": self.batch,
             "context_len": self.context_len,
@@ -53,23 +54,42 @@ class Choice:
             "tensor_parallel": float(grid.tensor_parallel[0]),
         }
 
+    def only(self, some: NDArray[np.intp]) -> Choice:
+        """The same for some of the cells."""
+        return replace(
+            self,
+            batch=self.batch[some],
+            context_len=self.context_len[some],
+            kv_budget=self.kv_budget[some],
+            gamma=self.gamma[some],
+            runner_up=[self.runner_up[cell] for cell in some],
+            runner_up_tpot=self.runner_up_tpot[some],
+        )
+
 
 def explained_cells(grid: Grid, choice: Choice, ladder_of: Drafter | None) -> list[Cell]:
     """Price the chosen configurations once more, element by element, with every cause kept apart.
 
-    `ladder_of` is the drafter whose round is priced at every gamma of the grid, so that an engine in which it is
-    loaded can be told what else it may do; the chosen one where absent.
+    `ladder_of` is the drafter whose round is priced at every gamma of the grid, so that an engine in which it
+    is loaded can be told what else it may do; the chosen one where absent.
     """
     hardware, target, engine = grid.hardware[0], grid.target, grid.engine
     size, drafter = choice.batch.size, choice.drafter
     gammas = np.asarray([0, *grid.gammas], dtype=float)
-    asked = choice.configuration(grid)
-    chosen = price_round(hardware, target, engine, drafter, alpha=grid.alpha, **asked)
+    chosen = price_round(hardware, target, engine, drafter, alpha=grid.alpha, **choice.configuration(grid))
     on_ladder = ladder_of or drafter
-    wide = {name: value[:, None] if np.ndim(value) else value for name, value in asked.items()} | {"gamma": gammas}
-    if ladder_of is not None:
-        wide["kv_budget"] = grid.budgets_of(ladder_of)[:1]
-    ladder = price_round(hardware, target, engine, on_ladder, alpha=grid.alpha, **wide)
+    ladder = price_round(
+        hardware,
+        target,
+        engine,
+        on_ladder,
+        batch=choice.batch[:, None],
+        context_len=choice.context_len[:, None],
+        kv_budget=grid.budgets_of(ladder_of)[:1] if ladder_of else choice.kv_budget[:, None],
+        gamma=gammas,
+        tensor_parallel=float(grid.tensor_parallel[0]),
+        alpha=grid.alpha,
+    )
     rounds = np.broadcast_to(ladder.round_s, (size, gammas.size if on_ladder else 1))
     acceptance = ladder.acceptance
 
@@ -78,7 +98,7 @@ def explained_cells(grid: Grid, choice: Choice, ladder_of: Drafter | None) -> li
         return spread
 
     per_cell = [None] * size
-    columns: dict[str, Sequence[object]] = {
+    columns: dict[str, Sequence[Any]] = {
         "batch_size": choice.batch.astype(int).tolist(),
         "context_len": choice.context_len.astype(int).tolist(),
         "gamma": choice.gamma.astype(int).tolist(),
@@ -115,7 +135,7 @@ def explained_cells(grid: Grid, choice: Choice, ladder_of: Drafter | None) -> li
             draft_model=model,
             hardware=str(hardware.name),
             tensor_parallel=grid.tensor_parallel[0],
-            **dict(zip(columns, row, strict=True)),  # type: ignore[arg-type]
+            **dict(zip(columns, row, strict=True)),
         )
         for row in zip(*columns.values(), strict=True)
     ]
@@ -123,7 +143,7 @@ def explained_cells(grid: Grid, choice: Choice, ladder_of: Drafter | None) -> li
 
 
 def _break_even_alpha(chosen: Round, gamma: FloatArray) -> list[float | None]:
-    """Acceptance rate at which each chosen round costs what plain decoding does; None where nothing is drafted."""
+    """Acceptance rate at which each chosen round costs what plain decoding does; None where none drafts."""
     if not np.any(gamma > 0):
         return [None] * gamma.size
     needed = np.clip(np.broadcast_to(chosen.break_even_tokens, gamma.shape), 1.0, gamma + 1.0)
@@ -191,10 +211,18 @@ def assumptions(
     engine: EngineOverhead,
     workload: Workload,
     drafters: Sequence[Drafter],
-    alpha: float | None,
+    alpha: float | Acceptance | None,
 ) -> tuple[str, ...]:
     """One sentence per thing that is neither measured nor published and changes the answer."""
-    sentences = [sentence for profile in profiles for sentence in profile.assumed]
+    sentences = [
+        sentence
+        for profile in profiles
+        for sentence in profile.assumed
+        if not sentence.startswith(("attention.", "all_reduce."))
+        or sentence.startswith(
+            (f"attention.{_kernel_used(profile, engine)}.", f"all_reduce.{engine.all_reduce}")
+        )
+    ]
     sentences += [
         f"engine {engine.name}: {path} is assumed ({quantity.source})"
         for path, quantity in engine.quantities.items()
@@ -209,6 +237,15 @@ def assumptions(
             if acceptance.kind == "assumed":
                 sentences.append(f"{drafter.label}: acceptance is assumed ({acceptance.source})")
     return tuple(dict.fromkeys(sentences))
+
+
+def _kernel_used(profile: HardwareProfile, engine: EngineOverhead) -> str:
+    """Name of the attention kernel that a profile prices this engine with."""
+    return (
+        engine.attention_kernel
+        if engine.attention_kernel in profile.attention
+        else next(iter(profile.attention))
+    )
 
 
 def nearest_miss(

@@ -1,9 +1,10 @@
-"""How sure a recommendation is: its interval, the chance that it is wrong, and what measuring would be worth."""
+"""How sure a recommendation is: its interval, the chance that it is wrong, what measuring would be worth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,14 @@ FloatArray = NDArray[np.float64]
 
 
 def judged_cells(
-    grid: Grid, worlds: Draws, cells: Sequence[Cell], choice: Choice, rivals: Sequence[Choice], second: NDArray[np.intp]
+    grid: Grid,
+    worlds: Draws,
+    cells: Sequence[Cell],
+    choice: Choice,
+    rivals: Sequence[Choice],
+    second: NDArray[np.intp],
 ) -> list[Cell]:
-    """The cells with intervals, probabilities, and the regret and worth of what is not known about acceptance.
+    """The cells with intervals, probabilities, and what not knowing acceptance costs.
 
     Parameters
     ----------
@@ -28,7 +34,7 @@ def judged_cells(
     choice, rivals : the chosen configurations, and every drafter's best in the same cells.
     second : which of the rivals came second, per cell.
     """
-    chosen = price_draws(worlds, grid.target, choice.drafter, alpha=grid.alpha, **choice.configuration(grid))
+    chosen = price_draws(worlds, grid.target, choice.drafter, choice.configuration(grid), alpha=grid.alpha)
     shape = (len(cells), worlds.size)
     tpot = np.broadcast_to(chosen.tpot, shape)
     speedup = np.broadcast_to(chosen.speedup, shape)
@@ -40,16 +46,23 @@ def judged_cells(
         "tpot_high_s": tpot_high,
         "speedup_low": speedup_low,
         "speedup_high": speedup_high,
-        "probability_beats_plain": np.mean(speedup > 1.0, axis=-1) if choice.drafter else np.full(len(cells), np.nan),
+        "probability_beats_plain": np.mean(speedup > 1.0, axis=-1)
+        if choice.drafter
+        else np.full(len(cells), np.nan),
         "probability_runner_up_better": np.mean(runner_up < tpot, axis=-1),
         "regret_if_alpha_wrong": regret,
         "value_of_knowing_alpha": worth,
     }
     rows = zip(*(values.tolist() for values in columns.values()), strict=True)
     return [
-        replace(cell, **{name: None if value != value else value for name, value in zip(columns, row, strict=True)})
+        replace(cell, **dict(zip(columns, map(_known, row), strict=True)))
         for cell, row in zip(cells, rows, strict=True)
     ]
+
+
+def _known(value: float) -> Any:
+    """The number, or None where there is none."""
+    return None if np.isnan(value) else value
 
 
 def _runner_up_tpot(
@@ -61,11 +74,8 @@ def _runner_up_tpot(
         mine = np.flatnonzero((second == index) & np.isfinite(rivals[index].runner_up_tpot))
         if not mine.size:
             continue
-        rival = rivals[index]
-        some = {
-            name: value[mine] if np.ndim(value) else value for name, value in rival.configuration(grid).items()
-        }
-        priced = price_draws(worlds, grid.target, rival.drafter, alpha=grid.alpha, **some)
+        rival = rivals[index].only(mine)
+        priced = price_draws(worlds, grid.target, rival.drafter, rival.configuration(grid), alpha=grid.alpha)
         tpot[mine] = np.broadcast_to(priced.tpot, (mine.size, shape[1]))
     return tpot
 
@@ -75,8 +85,8 @@ def _what_acceptance_decides(
 ) -> tuple[FloatArray, FloatArray]:
     """Regret of the chosen gamma, and worth of knowing acceptance exactly, both as shares of speedup.
 
-    With ``s(g, a)`` the speedup of gamma ``g`` at acceptance ``a``, ``g0`` the chosen one and means over ``a``:
-    regret is ``mean(max_g s) / mean(s(g0)) - 1``, the worth is ``mean(max_g s) / max_g mean(s) - 1``.
+    With ``s(g, a)`` the speedup of gamma ``g`` at acceptance ``a``, ``g0`` the chosen one and means over
+    ``a``: regret is ``mean(max_g s) / mean(s(g0)) - 1``, the worth is ``mean(max_g s) / max_g mean(s) - 1``.
     """
     nothing = np.zeros(len(cells))
     if choice.drafter is None or not grid.gammas:

@@ -118,7 +118,13 @@ class Plan:
             plan = TypeAdapter(cls).validate_python({key: body[key] for key in body if key != "schema"})
         except ValidationError as faults:
             raise SpecError(
-                Fault(file, None, ".".join(map(str, fault["loc"])), fault["msg"], "make it anew with draftplan plan")
+                Fault(
+                    file,
+                    None,
+                    ".".join(map(str, fault["loc"])),
+                    fault["msg"],
+                    "make it anew with draftplan plan",
+                )
                 for fault in faults.errors()[:20]
             ) from None
         plan.check(file)
@@ -127,9 +133,17 @@ class Plan:
     def check(self, file: str = "plan") -> None:
         """Refuse a plan whose numbers cannot be: SpecError names the cell."""
         if not self.cells or self.gammas[:1] != (0,) or list(self.gammas) != sorted(set(self.gammas)):
-            raise SpecError.single(file, "cells, gammas", "has no cells, or gammas that do not rise from 0", REMEDY)
+            raise SpecError.single(
+                file, "cells, gammas", "has no cells, or gammas that do not rise from 0", REMEDY
+            )
         for index, cell in enumerate(self.cells):
-            numbers = (cell.tokens_per_round, cell.tpot_s, cell.baseline_s, cell.speedup, *cell.round_by_gamma_s)
+            numbers = (
+                cell.tokens_per_round,
+                cell.tpot_s,
+                cell.baseline_s,
+                cell.speedup,
+                *cell.round_by_gamma_s,
+            )
             alphas = [alpha for alpha in (cell.alpha, cell.alpha_first) if alpha is not None]
             budget = cell.kv_budget if cell.kv_budget is not None else 1
             if (

@@ -15,8 +15,8 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.evidence.intervals import DRAWS, draw
 from perfmodel.explain import Choice, assumptions, explained_cells, inflection_context, nearest_miss
-from perfmodel.judge import judged_cells
 from perfmodel.hardware import HardwareProfile
+from perfmodel.judge import judged_cells
 from perfmodel.model import ModelSpec
 from perfmodel.plan import Cell, Plan
 from perfmodel.search import Constraints, Search
@@ -26,6 +26,7 @@ from perfmodel.workload import Workload
 
 OBJECTIVES = ("speedup", "throughput", "tpot", "cost")
 DEFAULT_GAMMAS = tuple(range(17))
+NO_CONSTRAINTS = Constraints()
 MOST_DRAWN = 200_000
 """Cells times draws that intervals are computed for; with more cells there are fewer draws. [1]"""
 
@@ -35,8 +36,8 @@ __all__ = ["DEFAULT_GAMMAS", "OBJECTIVES", "Constraints", "default_drafters", "p
 def default_drafters(target: ModelSpec, draft_models: Iterable[ModelSpec] = ()) -> list[Drafter]:
     """The drafters that a deployment can start as it is: the target with a static cache, and other models.
 
-    Strategies that need something first (a trained head, kernels that select while drafting) are searched when
-    they are named.
+    Strategies that need something first (a trained head, kernels that select while drafting) are searched
+    when they are named.
     """
     ready = [strategy for strategy in map(strategies.load, strategies.available()) if not strategy.needs]
     own = [Drafter(strategy) for strategy in ready if "self" in strategy.drafters]
@@ -63,7 +64,7 @@ def plan(
     alpha: float | Acceptance | None = None,
     objective: str = "speedup",
     risk: float | None = None,
-    constraints: Constraints = Constraints(),
+    constraints: Constraints = NO_CONSTRAINTS,
     one_deployment: bool = False,
     draws: int = DRAWS,
     seed: int = 0,
@@ -112,7 +113,16 @@ def plan(
         for width in widths:
             drafting = [None, *searched] if speculative else [None]
             grid = Grid(
-                [profile], target, engine, workload, drafting, speculative, kv_budgets, (width,), alpha, deviations
+                [profile],
+                target,
+                engine,
+                workload,
+                drafting,
+                speculative,
+                kv_budgets,
+                (width,),
+                alpha,
+                deviations,
             )
             search = Search(grid, constraints, one_deployment=one_deployment)
             options.append(_answers(search, draws=draws, seed=seed, one_deployment=one_deployment))
@@ -159,7 +169,9 @@ def _answers(search: Search, *, draws: int, seed: int, one_deployment: bool) -> 
     deployed = grid.drafters[-1] if one_deployment else None
     second = order[min(1, len(bests) - 1)]
     found: list[Cell | None] = [None] * batches.size
-    worlds = draw(grid.hardware[0], grid.engine, count=int(np.clip(MOST_DRAWN // batches.size, 16, draws)), seed=seed)
+    worlds = draw(
+        grid.hardware[0], grid.engine, count=int(np.clip(MOST_DRAWN // batches.size, 16, draws)), seed=seed
+    )
     for index, best in enumerate(bests):
         mine = np.flatnonzero((order[0] == index) & np.isfinite(best.tpot))
         if not mine.size:
@@ -168,7 +180,13 @@ def _answers(search: Search, *, draws: int, seed: int, one_deployment: bool) -> 
         behind = np.stack([rival.tpot for rival in bests])[second[mine], mine]
         choice, *rivals = (
             Choice(
-                chosen.drafter, batches[mine], contexts[mine], chosen.kv_budget[mine], chosen.gamma[mine], names, behind
+                chosen.drafter,
+                batches[mine],
+                contexts[mine],
+                chosen.kv_budget[mine],
+                chosen.gamma[mine],
+                names,
+                behind,
             )
             for chosen in (best, *bests)
         )

@@ -20,7 +20,8 @@ class Constraints:
 
     tpot : most seconds per output token. [s]
     fit_memory : refuse what does not fit in the GPUs' memory.
-    near_tie : among a drafter's configurations this close to its best, the one that drafts least is taken. [1]
+    near_tie : among a drafter's configurations this close to its best, the one that drafts least is taken.
+        [1]
     """
 
     tpot: float | None = None
@@ -62,8 +63,8 @@ class Best:
 class Search:
     """One exhaustive search at one hardware and tensor parallelism.
 
-    `bests` has one `Best` per drafter of the grid, `order` the ranking of drafters per cell, shape (drafters, cells),
-    and `fallen` counts the configurations that fell to each constraint.
+    `bests` has one `Best` per drafter of the grid, `order` the ranking of drafters per cell, shape
+    (drafters, cells), and `fallen` counts the configurations that fell to each constraint.
     """
 
     def __init__(self, grid: Grid, constraints: Constraints, *, one_deployment: bool = False) -> None:
@@ -107,10 +108,10 @@ class Search:
         return np.where(forbidden, np.inf, score)
 
     def _deployed(self, grid: Grid) -> Grid:
-        """The grid of the one drafter and draft KV budget that serve the whole workload best, beside plain decoding.
+        """The grid of the one drafter and draft KV budget that serve the workload best, and plain decoding.
 
-        A cell's score is its best speedup over all gammas, at least 1; the deployment with the highest weighted
-        mean logarithm wins.
+        A cell's score is its best speedup over all gammas, at least 1; the deployment with the highest
+        weighted mean logarithm wins.
         """
         shares = grid.workload.shares.ravel()
         plain = self._best_of_each_drafter(grid.only([None]))[0].tpot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -18,6 +18,16 @@ from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, DraftStrategy
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
+
+
+class Configuration(TypedDict, total=False):
+    """The arguments of `price_round` that say what is priced; all broadcast."""
+
+    batch: Numeric
+    context_len: Numeric
+    kv_budget: Numeric
+    gamma: Numeric
+    tensor_parallel: Numeric
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class Grid:
     """The axes of a sweep; configurations are their product. [sequences], [tokens], [GPUs]
 
     A drafter of None is plain decoding, which has neither budget nor speculation length. `alpha` replaces the
-    strategies' acceptance laws; `deviations` is how many standard deviations above its expectation acceptance is.
+    strategies' acceptance laws; `deviations` is how many standard deviations above its expectation
+    acceptance is.
     """
 
     hardware: Sequence[HardwareProfile]
@@ -175,13 +176,16 @@ def price_task(task: Task) -> list[Block]:
     grid, hardware = task.grid, task.grid.hardware[task.hardware]
     batches = np.asarray(grid.workload.batch_sizes[task.rows], dtype=float)
     contexts = np.asarray(grid.workload.context_lens[task.columns], dtype=float)
-    cell = {
-        "batch": batches[:, None, None, None],
-        "context_len": contexts[:, None, None],
-        "tensor_parallel": float(task.tensor_parallel),
-    }
+    batch, context_len = batches[:, None, None, None], contexts[:, None, None]
+    tensor_parallel = float(task.tensor_parallel)
     steps = target_steps(
-        hardware, grid.target, grid.engine, gamma=np.asarray(grid.gammas, dtype=float), **cell
+        hardware,
+        grid.target,
+        grid.engine,
+        batch=batch,
+        context_len=context_len,
+        gamma=np.asarray(grid.gammas, dtype=float),
+        tensor_parallel=tensor_parallel,
     )
     blocks = []
     for drafter in grid.drafters:
@@ -191,12 +195,14 @@ def price_task(task: Task) -> list[Block]:
             grid.target,
             grid.engine,
             drafter,
+            batch=batch,
+            context_len=context_len,
             kv_budget=budgets[:, None],
             gamma=gammas,
+            tensor_parallel=tensor_parallel,
             alpha=grid.alpha,
             deviations=grid.deviations,
             steps=steps,
-            **cell,
         )
         name = str(hardware.name)
         blocks.append(Block(name, task.tensor_parallel, drafter, batches, contexts, budgets, gammas, priced))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.acceptance import Acceptance
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import StepLatency
 from perfmodel.model import ModelSpec
-from perfmodel.speculation import Drafter, Round, price_round
+from perfmodel.speculation import Configuration, Drafter, Round, price_round
 
 DRAWS = 200
 LEVEL = 0.8
@@ -23,8 +23,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Draws:
-    """One possible world per element of a last axis: hardware and engine figures, what the equations leave out, and
-    how far acceptance is from its expectation."""
+    """Possible worlds on a last axis: hardware, engine, what the equations leave out, acceptance."""
 
     hardware: HardwareProfile
     engine: EngineOverhead
@@ -42,9 +41,9 @@ class Draws:
 def draw(hardware: HardwareProfile, engine: EngineOverhead, *, count: int = DRAWS, seed: int = 0) -> Draws:
     """Draw `count` possible worlds; the same seed gives the same worlds.
 
-    Figures are drawn between their low and high. Where the engine was calibrated on this very hardware its points
-    already contain what hardware figures do to a step, so these keep their values and the residual of the
-    calibration stands for what is left; elsewhere both are drawn.
+    Figures are drawn between their low and high. Where the engine was calibrated on this very hardware its
+    points already contain what hardware figures do to a step, so these keep their values and the residual of
+    the calibration stands for what is left; elsewhere both are drawn.
     """
     random = np.random.default_rng([seed, 0x5EED])
     normal = random.standard_normal((4, count))
@@ -60,31 +59,45 @@ def draw(hardware: HardwareProfile, engine: EngineOverhead, *, count: int = DRAW
 
 
 def price_draws(
-    draws: Draws, target: ModelSpec, drafter: Drafter | None, *, sure_of_acceptance: bool = False, **configuration: Any
+    draws: Draws,
+    target: ModelSpec,
+    drafter: Drafter | None,
+    configuration: Configuration,
+    *,
+    alpha: Numeric | Acceptance | None = None,
+    tokens_per_round: Numeric | None = None,
 ) -> Round:
-    """`price_round` in every possible world, on a new last axis of every term.
+    """`price_round` of `configuration` in every possible world, on a new last axis of every term.
 
-    Parameters
-    ----------
-    sure_of_acceptance : True where tokens per round were measured, so acceptance is not drawn.
-    configuration : the arguments of `price_round`: batch, context_len, kv_budget, gamma, tensor_parallel, ...
+    Acceptance is drawn from what is believed of it, unless `tokens_per_round` was measured.
     """
-    wide = {
-        name: np.asarray(value, dtype=float)[..., None] if value is not None else None
-        for name, value in configuration.items()
+    wide: Configuration = {
+        "batch": _wide(configuration["batch"]),
+        "context_len": _wide(configuration["context_len"]),
+        "kv_budget": _wide(configuration.get("kv_budget", np.inf)),
+        "gamma": _wide(configuration.get("gamma", 0.0)),
+        "tensor_parallel": _wide(configuration.get("tensor_parallel", 1.0)),
     }
     priced = price_round(
         draws.hardware,
         target,
         draws.engine,
         drafter,
-        deviations=0.0 if sure_of_acceptance else draws.deviations,
+        alpha=alpha if alpha is None or isinstance(alpha, Acceptance) else _wide(alpha),
+        tokens_per_round=None if tokens_per_round is None else _wide(tokens_per_round),
+        deviations=draws.deviations,
         **wide,
     )
-    speculating = np.asarray(priced.gamma) > 0
+    drafting = np.asarray(priced.gamma) > 0
     baseline = _scaled(priced.baseline, draws.target_residual)
-    verify = _scaled(priced.verify, np.where(speculating, draws.verify_residual, draws.target_residual))
-    return replace(priced, baseline=baseline, verify=verify, draft=_scaled(priced.draft, draws.draft_residual))
+    verify = _scaled(priced.verify, np.where(drafting, draws.verify_residual, draws.target_residual))
+    draft = _scaled(priced.draft, draws.draft_residual)
+    return replace(priced, baseline=baseline, verify=verify, draft=draft)
+
+
+def _wide(value: Numeric) -> Numeric:
+    """The value with one more axis, over the worlds."""
+    return np.asarray(value, dtype=float)[..., None]
 
 
 def interval(values: Numeric, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
