@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.acceptance import acceptance_rate
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.outcome import Outcome
 from perfmodel.policy import SpeculationPolicy
@@ -102,13 +101,8 @@ def request_acceptance(replica: Replica, trace: Trace, *, alpha: float | None, s
         np.asarray(
             alpha
             if alpha is not None
-            else acceptance_rate(
-                replica.drafter.strategy,
-                drafter=replica.drafter.kind,
-                context_len=contexts,
-                kv_budget=replica.kv_budget,
-                target_name=replica.target.name,
-                draft_name=replica.drafter.draft_model.name if replica.drafter.draft_model else "",
+            else replica.drafter.acceptance(
+                replica.target, context_len=contexts, kv_budget=replica.kv_budget
             ).rest,
             dtype=float,
         ),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from perfmodel.latency import StepLatency, step_latency
 from perfmodel.memory import ResidentMemory, resident_memory
 from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, DraftStrategy
+
+if TYPE_CHECKING:
+    from perfmodel.acceptance_file import MeasuredAcceptance
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
 
@@ -32,10 +36,14 @@ class Configuration(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Drafter:
-    """Who drafts and which entries it reads: a strategy and, unless the target itself drafts, a model."""
+    """Who drafts and which entries it reads: a strategy and, unless the target itself drafts, a model.
+
+    `measured` is acceptance measured on real traffic; with it the strategy's law is only the prior.
+    """
 
     strategy: DraftStrategy
     draft_model: ModelSpec | None = None
+    measured: tuple[MeasuredAcceptance, ...] = ()
 
     def __post_init__(self) -> None:
         if self.strategy.needs_draft_model and self.draft_model is None:
@@ -74,9 +82,14 @@ class Drafter:
         return target.keep_layers(float(draft_pass.layer_fraction))
 
     def acceptance(self, target: ModelSpec, *, context_len: Numeric, kv_budget: Numeric) -> Acceptance:
-        """The published or assumed acceptance of its drafts for this target; arguments broadcast. [0..1]"""
+        """What is believed of the acceptance of its drafts for this target; arguments broadcast. [0..1]"""
         model = self.draft_model
-        return acceptance_rate(
+        believed: Callable[..., Acceptance] = acceptance_rate
+        if self.measured:
+            from perfmodel.acceptance_file import posterior_acceptance
+
+            believed = partial(posterior_acceptance, self.measured)
+        return believed(
             self.strategy,
             drafter=self.kind,
             context_len=context_len,

@@ -140,6 +140,13 @@ class QuestionFlags(DeploymentFlags):
             help="Speculation lengths to search, 0:16:1 where absent. Plain decoding (0) always is.",
         ),
     ] = None  # fmt: skip
+    acceptance: Annotated[
+        str | None,
+        typer.Option(
+            "--acceptance", "--acceptance-file", metavar="FILE", rich_help_panel=_DRAFTING,
+            help="Acceptance measured on your own traffic, from `draftplan acceptance fit -o FILE`.",
+        ),
+    ] = None  # fmt: skip
     acceptance_rate: Annotated[
         str | None,
         typer.Option(
@@ -198,10 +205,18 @@ class PlanFlags(OutputFlags, QuestionFlags):
     objective: Annotated[
         str,
         typer.Option(
-            "--objective", metavar="speedup|throughput|tpot|cost", rich_help_panel=_ANSWER,
-            help="What decides among several accelerators or numbers of GPUs.",
+            "--objective", metavar="WHAT,RISK", rich_help_panel=_ANSWER,
+            help="What decides among GPUs and their number (speedup, throughput, tpot, cost), and at "
+            "which acceptance: expected, quantile:0.2, or worst (quantile:0.05).",
         ),
     ] = "speedup"  # fmt: skip
+    one_deployment: Annotated[
+        bool,
+        typer.Option(
+            "--one-deployment", rich_help_panel=_ANSWER,
+            help="One drafter and draft KV budget for all cells, as a running engine has; gamma may vary.",
+        ),
+    ] = False  # fmt: skip
     lossy: Annotated[
         bool,
         typer.Option(

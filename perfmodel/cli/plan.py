@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -36,7 +37,10 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     from perfmodel.lossy import lossy_alternatives
 
     question = read_question(ctx, flags)
-    objective = read_objective(ctx, flags.objective)
+    objective, risk = read_objective(ctx, flags.objective)
+    search = partial(
+        _searched, question, objective=objective, risk=risk, one_deployment=flags.one_deployment
+    )
     shares = read_shares(ctx, flags.pruned) if flags.lossy else []
     wanted = format_for(flags.format, flags.output)
     answer: Plan | None = None
@@ -44,14 +48,14 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     alternatives: tuple[LossyAlternative, ...] = ()
     with working(f"pricing {question.cells} cells"):
         try:
-            answer = _searched(question, objective, question.target)
+            answer = search(question.target)
         except InfeasibleError as failure:
             refusal = failure
         if flags.lossy:
             alternatives = lossy_alternatives(
                 question.target,
                 answer,
-                lambda variant: _searched(question, objective, variant),
+                search,
                 shares=shares,
             )
     for line in question.remarks:
@@ -68,7 +72,9 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
         raise refusal
 
 
-def _searched(question: Question, objective: str, target: ModelSpec) -> Plan:
+def _searched(
+    question: Question, target: ModelSpec, *, objective: str, risk: float | None, one_deployment: bool
+) -> Plan:
     from perfmodel import planner
 
     return planner.plan(
@@ -82,6 +88,8 @@ def _searched(question: Question, objective: str, target: ModelSpec) -> Plan:
         tensor_parallel=question.tensor_parallel,
         alpha=question.alpha,
         objective=objective,
+        risk=risk,
+        one_deployment=one_deployment,
         constraints=planner.Constraints(tpot=question.tpot),
     )
 

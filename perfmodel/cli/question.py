@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -24,10 +24,15 @@ from perfmodel.speculation import Drafter
 from perfmodel.units import parse_count, parse_list, parse_quantity
 from perfmodel.workload import Workload
 
+if TYPE_CHECKING:
+    from perfmodel.acceptance_file import MeasuredAcceptance
+
 __all__ = ["MOST_CELLS", "Question", "read_objective", "read_question", "read_shares"]
 
 T = TypeVar("T")
 MOST_CELLS = 1_000_000
+RISKS = {"expected": None, "worst": 0.05}
+"""Names of the acceptance at which a configuration is chosen: its expectation, or a quantile of it."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ def read_question(
         lambda text: drafters_among(_names(text), small, itself=flags.draft_model is None or itself),
         flags.strategy,
     )
+    measured = reading.read("acceptance", _measured, flags.acceptance) or ()
     reading.finished()
     assert target is not None and engine is not None and hardware and widths and batches and contexts
     if most_cells is not None and len(batches) * len(contexts) > most_cells:
@@ -133,7 +139,7 @@ def read_question(
         engine=engine,
         tensor_parallel=widths,
         workload=Workload(batches, contexts),
-        drafters=drafters,
+        drafters=[replace(drafter, measured=measured) for drafter in drafters],
         kv_budgets=budgets,
         gammas=list(DEFAULT_GAMMAS) if gammas is None else gammas,
         alpha=alpha,
@@ -190,6 +196,12 @@ def _counts(text: str, least: int = 0, most: int | None = None) -> list[int]:
             allowed = f"at least {least}" if most is None else f"from {least} to {most}"
             raise SpecError.single("", "", f"found {value}", f"Give whole numbers {allowed}")
     return values
+
+
+def _measured(text: str) -> tuple[MeasuredAcceptance, ...]:
+    from perfmodel.acceptance_file import read_acceptance
+
+    return read_acceptance(text)
 
 
 def _share(text: str) -> float:
@@ -262,18 +274,25 @@ def read_shares(ctx: typer.Context, text: str) -> list[float]:
     return _read_one(ctx, "pruned", lambda given: [_inner_share(part) for part in _names(given)], text)
 
 
-def read_objective(ctx: typer.Context, text: str) -> str:
-    """Return what --objective names. Raises SpecError."""
+def read_objective(ctx: typer.Context, text: str) -> tuple[str, float | None]:
+    """Return what --objective names: what decides, and a quantile of acceptance or None."""
+    known = [*OBJECTIVES, *RISKS]
 
-    def known(name: str) -> str:
-        if name.lower() in OBJECTIVES:
-            return name.lower()
-        nearest = nearest_name(name, OBJECTIVES)
-        raise SpecError.single(
-            "", "", f"found {name[:60]!r}", f"Choose one of {', '.join(OBJECTIVES)}", nearest
-        )
+    def parse(given: str) -> tuple[str, float | None]:
+        objective, risk = "speedup", None
+        for name in _names(given.lower()):
+            if name in OBJECTIVES:
+                objective = name
+            elif name in RISKS:
+                risk = RISKS[name]
+            elif name.startswith("quantile:"):
+                risk = _inner_share(name.removeprefix("quantile:"))
+            else:
+                allowed = f"Choose one of {', '.join(known)}, quantile:0.2"
+                raise SpecError.single("", "", f"found {name[:60]!r}", allowed, nearest_name(name, known))
+        return objective, risk
 
-    return _read_one(ctx, "objective", known, text)
+    return _read_one(ctx, "objective", parse, text)
 
 
 def _read_one(ctx: typer.Context, name: str, parse: Callable[[str], T], text: str) -> T:
