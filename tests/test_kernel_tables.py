@@ -1,8 +1,8 @@
-"""The kernels against published measurements: a dozen rows per kernel and GPU, evenly spaced from fast to slow.
+"""The kernels against published measurements: a dozen rows per kernel and GPU, spaced from fast to slow.
 
-`data/kernel_points.csv` transcribes rows of the tables that aiconfigurator publishes (NVIDIA, Apache-2.0); the
-last column says which table. They are part of what the hardware profiles were fitted on, so these tests hold that
-form and figures still belong together; they do not say how well shapes never seen are predicted.
+`data/kernel_points.csv` transcribes rows of the tables that aiconfigurator publishes (NVIDIA, Apache-2.0);
+its last column says which table. They are part of what the hardware profiles were fitted on, so these tests
+hold that form and figures belong together; they do not say how well shapes never seen are predicted.
 """
 
 from __future__ import annotations
