@@ -149,7 +149,7 @@ class Plan:
             if (
                 min(cell.batch_size, cell.context_len, budget) < 1
                 or cell.gamma not in self.gammas
-                or len(cell.round_by_gamma_s) != len(self.gammas)
+                or len(cell.round_by_gamma_s) not in {len(self.gammas), len(self.gammas) if cell.gamma else 1}
                 or not all(math.isfinite(number) and number > 0.0 for number in numbers)
                 or not all(0.0 <= alpha <= 1.0 for alpha in alphas)
             ):

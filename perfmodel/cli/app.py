@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from perfmodel.cli import catalogue, explain, plan, price, sweep
+from perfmodel.cli import catalogue, explain, export, plan, price, sweep
 from perfmodel.cli.output import remark
 
 __all__ = ["app"]
@@ -120,6 +120,7 @@ def _top_level(
 app.command("plan")(plan.plan)
 app.command("explain")(explain.explain)
 app.command("price")(price.price)
+app.command("export")(export.export)
 app.command("sweep")(sweep.sweep)
 for _noun in catalogue.NOUNS:
     app.add_typer(catalogue.commands(_noun), name=_noun)

@@ -1,0 +1,150 @@
+"""`draftplan export`: a plan in a serving engine's own arguments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perfmodel.cli.output import emit, remark
+
+if TYPE_CHECKING:
+    from perfmodel.export import Exported
+
+__all__ = ["engines", "export", "say"]
+
+
+def engines() -> list[str]:
+    """Names of the engines, for completion."""
+    from perfmodel.export import exporters
+
+    return list(exporters())
+
+
+def export(
+    plan: Annotated[
+        str, typer.Argument(metavar="PLAN.json", help="What draftplan plan --format json wrote.")
+    ],
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine", metavar="NAME", autocompletion=engines, help="Serving engine, e.g. vllm, sglang."
+        ),
+    ],
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--form", metavar="NAME", help="Which of the engine's files; its usual one where absent."
+        ),
+    ] = None,
+    draft_path: Annotated[
+        str | None,
+        typer.Option(
+            "--draft-path", metavar="PATH|ID", help="Checkpoint of the drafter, as the engine names it."
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="NAME", help="The engine's own method, in place of the strategy's."),
+    ] = None,
+    collapse: Annotated[
+        str,
+        typer.Option(
+            "--collapse", metavar="weight|regret", help="How contexts become one: least mean or worst loss."
+        ),
+    ] = "weight",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="CONTEXT=SHARE,...",
+            help="Share of time per planned context; equal where absent.",
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option("--context", metavar="LOW[:HIGH]", help="Only the planned contexts in this range."),
+    ] = None,
+    max_distinct: Annotated[
+        int, typer.Option("--max-distinct", min=1, help="Distinct speculation lengths at most.")
+    ] = 4,
+    merge_loss: Annotated[
+        float,
+        typer.Option(
+            "--merge-loss", min=0.0, max=0.5, help="Speed that a batch may lose to have fewer lengths."
+        ),
+    ] = 0.01,
+    max_batch: Annotated[
+        int | None,
+        typer.Option("--max-batch", min=1, help="Batch size that the table ends at (max_num_seqs)."),
+    ] = None,
+    data_parallel: Annotated[int, typer.Option("--dp", min=1, help="Data-parallel replicas.")] = 1,
+    semantics: Annotated[
+        str, typer.Option("--semantics", metavar="upper|lower", help="Keys of TensorRT-LLM's schedule.")
+    ] = "upper",
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")
+    ] = None,
+) -> None:
+    """Write a plan in an engine's own words; what the engine cannot express is said on stderr.
+
+    The plan must be one deployment: one drafter and draft KV budget for all cells.
+
+    Example: draftplan export plan.json --engine vllm
+    """
+    from perfmodel.export import Wish, load
+    from perfmodel.plan_file import read_plan
+
+    exporter = load(engine)
+    wish = Wish(
+        form=form,
+        draft_path=draft_path,
+        method=method,
+        collapse=collapse,
+        weights=_weights(weights),
+        contexts=_range(context),
+        max_distinct=max_distinct,
+        merge_loss=merge_loss,
+        max_batch=max_batch,
+        data_parallel=data_parallel,
+        semantics=semantics,
+    )
+    exported = exporter.export(read_plan(plan), wish)
+    emit(exported.text, output)
+    say(exporter.name, exporter.checked_with, exported)
+
+
+def say(name: str, checked_with: str, exported: Exported) -> None:
+    """Say on stderr which version was meant and what it cannot express."""
+    remark(f"note: for {name} {checked_with}")
+    for note in exported.notes:
+        remark(f"note: {note}")
+
+
+def _weights(text: str | None) -> dict[int, float] | None:
+    """``4k=0.7,32k=0.3`` as shares per context."""
+    from perfmodel.errors import SpecError
+    from perfmodel.units import parse_count
+
+    if text is None:
+        return None
+    shares = {}
+    for part in text.split(","):
+        context, _, share = part.partition("=")
+        try:
+            shares[parse_count(context.strip())] = float(share)
+        except ValueError as fault:
+            raise SpecError.single(
+                "request", "--weights", f"found {part!r} ({fault})", "write 4k=0.7,32k=0.3"
+            ) from None
+    return shares
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    """``32k`` or ``4k:32k`` as the first and last context."""
+    from perfmodel.units import parse_count
+
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    return parse_count(low.strip()), parse_count((high or low).strip())

@@ -1,0 +1,39 @@
+"""A plan in a serving engine's own arguments: one exporter a file, found by being there."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from perfmodel.errors import SpecError, nearest_name
+from perfmodel.export.base import Exported, Exporter, Wish
+from perfmodel.plan import Plan
+
+__all__ = ["Exported", "Exporter", "Wish", "export", "exporters", "load"]
+
+_NO_ENGINES = ("base", "costs")
+
+
+def exporters() -> tuple[str, ...]:
+    """Names of all engines that a plan can be exported to, sorted."""
+    return tuple(
+        sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name not in _NO_ENGINES)
+    )
+
+
+def load(engine: str) -> Exporter:
+    """The exporter of an engine; ``-`` and ``_`` mean the same. SpecError for an unknown one."""
+    name = engine.strip().lower().replace("-", "_").replace(".", "")
+    if name not in exporters():
+        raise SpecError.single(
+            "request", "--engine", f"there is no exporter called {engine!r}", "Known: "
+            "{', '.join(exporters())}",
+            nearest_name(name, exporters()),
+        )  # fmt: skip
+    found: Exporter = importlib.import_module(f"{__name__}.{name}").exporter
+    return found
+
+
+def export(plan: Plan, engine: str, wish: Wish | None = None) -> Exported:
+    """A plan in the words of one engine; SpecError says what that engine cannot do and why."""
+    return load(engine).export(plan, wish or Wish())

@@ -1,0 +1,68 @@
+"""Engine-neutral JSON: the table, the bands, what they rest on. Format draftplan/table/1 of 2026-11-21."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from perfmodel.export.base import Exported, Wish, checked_form, common_notes, ladder_of
+from perfmodel.ladder import nearest_cell
+from perfmodel.plan import Plan
+
+SCHEMA = "draftplan/table/1"
+FORMS = ("table",)
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """For whatever has no exporter yet: nothing of the plan is lost, the context axis included."""
+
+    name: str = "neutral"
+    checked_with: str = f"{SCHEMA} on 2026-11-21"
+    forms: tuple[str, ...] = FORMS
+
+    def export(self, plan: Plan, wish: Wish) -> Exported:
+        """Lengths by batch and context, the same collapsed to batch bands, and the plan's provenance."""
+        checked_form(self.name, FORMS, wish)
+        ladder = ladder_of(plan, wish)
+        batches = sorted({cell.batch_size for cell in plan.cells})
+        contexts = sorted({cell.context_len for cell in plan.cells})
+        places = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
+        table = [
+            [nearest_cell(places, batch, context, contexts) for context in contexts] for batch in batches
+        ]
+        notes = tuple(common_notes(ladder, wish))
+        body: dict[str, Any] = {
+            "schema": SCHEMA,
+            "model": plan.model,
+            "engine": plan.engine,
+            "deployment": asdict(ladder.deployment),
+            "batch_sizes": batches,
+            "context_lens": contexts,
+            "num_speculative_tokens": [[cell.gamma for cell in row] for row in table],
+            "speedup": [[round(cell.speedup, 4) for cell in row] for row in table],
+            "alpha": [[cell.alpha for cell in row] for row in table],
+            "alpha_first": [[cell.alpha_first for cell in row] for row in table],
+            "answers_for": "the nearest batch size and context on a logarithmic scale",
+            "bands": [asdict(band) for band in ladder.bands],
+            "collapse": {
+                "by": wish.collapse,
+                "loss": ladder.collapse_loss,
+                "worst_loss": ladder.collapse_worst,
+                "merge_loss": ladder.merge_loss,
+            },
+            "notes": list(notes),
+            "provenance": {
+                "versions": dict(plan.versions),
+                "hardware": plan.hardware,
+                "request": dict(plan.request),
+                "alpha_kind": sorted({cell.alpha_kind for cell in plan.cells if cell.alpha_kind}),
+                "assumed": list(plan.assumed),
+            },
+        }
+        return Exported(json.dumps(body, indent=1, allow_nan=False) + "\n", notes, ladder)
+
+
+exporter = Neutral()
+__all__ = ["SCHEMA", "Neutral", "exporter"]

@@ -1,0 +1,91 @@
+"""OpenVINO GenAI: lengths per request and the draft's cache eviction. Version 2026.4.1, read 2026-11-20."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from perfmodel.export.base import (
+    Exported,
+    Method,
+    Wish,
+    checked_form,
+    common_notes,
+    compact_json,
+    ladder_of,
+    method_of,
+)
+from perfmodel.ladder import deployment_of
+from perfmodel.plan import Plan
+
+BLOCK = 32
+"""Tokens per cache block: eviction sizes are multiples of it. [tokens]"""
+METHODS = {
+    "full_kv+draft": Method("draft_model", needs_path=True),
+    "streaming_llm+draft": Method("draft_model", needs_path=True, window=True),
+    "streaming_llm": Method("draft_model", window=True),
+    "ngram": Method("prompt_lookup"),
+}
+REFUSAL = "it drafts with a model, the target exported once more, or a prompt lookup"
+FORMS = ("pipeline",)
+
+
+@dataclass(frozen=True)
+class OpenVINO:
+    """A request carries its own number of assistant tokens, so the helper sets it per batch and context."""
+
+    name: str = "openvino"
+    checked_with: str = "2026.4.1 (rules from its documentation) on 2026-11-20"
+    forms: tuple[str, ...] = FORMS
+
+    def export(self, plan: Plan, wish: Wish) -> Exported:
+        """What `perfmodel.integrations.openvino` reads: lengths by batch, and the draft's cache eviction."""
+        checked_form(self.name, FORMS, wish)
+        deployment = deployment_of(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
+        ladder = ladder_of(plan, wish)
+        notes = common_notes(ladder, wish)
+        body: dict[str, Any] = {
+            "generation_config": {"num_assistant_tokens": ladder.gamma(1)},
+            "num_assistant_tokens_by_batch": [[band.first, band.last, band.gamma] for band in ladder.bands],
+        }
+        if method.name == "draft_model":
+            body["draft_model"] = path
+            if path is None:
+                notes.append(
+                    "drafting with the target: name the target's folder once more as the draft model"
+                )
+        else:
+            body["prompt_lookup"] = True
+        budget = deployment.kv_budget
+        if budget is not None and method.window:
+            size = max(budget // BLOCK, 3) * BLOCK
+            body["draft_cache_eviction"] = {
+                "start_size": BLOCK,
+                "recent_size": size - 2 * BLOCK,
+                "max_cache_size": size,
+            }
+            body["target_cache_eviction"] = {"max_cache_size": _above(plan)}
+            notes.append(
+                "a draft with its own evicting cache needs eviction on the target too (its limit is above "
+                "every "
+                "planned context), works at batch 1 and aborts in some combinations of budget and length"
+            )
+            if size != budget:
+                notes.append(
+                    f"the budget of {budget} tokens became {size}: whole blocks of {BLOCK}, at least three"
+                )
+        if any(band.gamma == 0 for band in ladder.bands):
+            notes.append(
+                "num_assistant_tokens 0 means the engine's default: send such requests to a plain pipeline"
+            )
+        return Exported(compact_json(body), tuple(notes), ladder)
+
+
+def _above(plan: Plan) -> int:
+    """A whole number of blocks above twice the longest planned context. [tokens]"""
+    return -(-2 * max(cell.context_len for cell in plan.cells) // BLOCK) * BLOCK
+
+
+exporter = OpenVINO()
+__all__ = ["METHODS", "OpenVINO", "exporter"]

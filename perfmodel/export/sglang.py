@@ -1,0 +1,183 @@
+"""SGLang: flags with a draft window, adaptive JSON, step costs. Engine version 0.5.23, checked 2026-11-21."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perfmodel.errors import SpecError
+from perfmodel.export.base import (
+    Exported,
+    Method,
+    Wish,
+    checked_form,
+    common_notes,
+    compact_json,
+    ladder_of,
+    method_of,
+    sinks_of,
+)
+from perfmodel.export.costs import additive_costs, flat_costs, verification_points
+from perfmodel.ladder import Deployment, Ladder, deployment_of
+from perfmodel.plan import Plan
+
+METHODS = {
+    "eagle": Method("EAGLE3", needs_path=True, window=True),
+    "mtp": Method("NEXTN", window=True),
+    "ngram": Method("NGRAM"),
+    "full_kv+draft": Method("STANDALONE", needs_path=True),
+    "streaming_llm+draft": Method("STANDALONE", needs_path=True),
+}
+REFUSAL = "no released algorithm drafts with the target's own weights"
+FORMS = ("flags", "adaptive", "guided", "sps", "sps-additive")
+ADAPTIVE = ("EAGLE", "EAGLE3", "NEXTN")
+"""Algorithms that change their steps at run time; NEXTN is an alias of EAGLE."""
+CONFIG_FILE = "adaptive.json"
+
+
+@dataclass(frozen=True)
+class SGLang:
+    """Keys of the adaptive file are lower bounds of the batch, padded to a captured graph size before."""
+
+    name: str = "sglang"
+    checked_with: str = "0.5.23 on 2026-11-21"
+    forms: tuple[str, ...] = FORMS
+
+    def export(self, plan: Plan, wish: Wish) -> Exported:
+        """The plan as SGLang reads it: flags, a table of steps per batch, or a table of step costs."""
+        form = checked_form(self.name, FORMS, wish)
+        if form.startswith("sps"):
+            return _costs(plan, wish, additive=form == "sps-additive")
+        deployment = deployment_of(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
+        ladder = ladder_of(plan, wish)
+        if ladder.most == 0:
+            raise SpecError.single(
+                "plan", "cells", "collapse to no speculation at any batch size",
+                "start sglang without --speculative-algorithm",
+            )  # fmt: skip
+        notes = common_notes(ladder, wish)
+        unfit = adaptive_refusal(method.name, wish)
+        if form != "flags":
+            if unfit:
+                raise SpecError.single(
+                    "request", "--form", f"sglang has no adaptive steps here: {unfit}", "use --form flags"
+                )
+            notes.append(
+                "SGLang pads the batch to a captured graph size before it looks it up: a length begins up "
+                "to one "
+                "graph size early; keep --cuda-graph-bs fine around the thresholds"
+            )
+            if form == "guided":
+                notes.append("guided: neighbours of the planned length are candidates and acceptance chooses")
+            table = (
+                _guided(ladder, plan)
+                if form == "guided"
+                else {band.first: [band.gamma] for band in ladder.bands}
+            )
+            body = {str(first): {"candidate_steps": steps} for first, steps in table.items()}
+            return Exported(compact_json(body), tuple(notes), None if form == "guided" else ladder)
+        flags, more = _flags(deployment, method, path, ladder)
+        notes += more
+        if len(ladder.bands) > 1 and not unfit:
+            flags += ["--speculative-adaptive", "--speculative-adaptive-config", CONFIG_FILE]
+            notes.append(f"write {CONFIG_FILE} with --form adaptive (pinned) or --form guided")
+        elif len(ladder.bands) > 1:
+            notes.append(
+                f"the length changes with the batch, sglang keeps {ladder.most} steps for all: {unfit}; "
+                "plan fewer batch sizes to see what that loses"
+            )
+        return Exported(" ".join(flags) + "\n", tuple(notes), ladder)
+
+
+def adaptive_refusal(algorithm: str, wish: Wish) -> str:
+    """Why steps cannot change at run time, in SGLang's words; empty where they can."""
+    if algorithm not in ADAPTIVE:
+        return f"speculative_algorithm={algorithm} (only EAGLE/EAGLE3 are supported)"
+    if wish.data_parallel > 1:
+        return "attention DP is not supported (adaptive tier decisions are not synchronized across DP ranks)"
+    return ""
+
+
+def _flags(
+    deployment: Deployment, method: Method, path: str | None, ladder: Ladder
+) -> tuple[list[str], list[str]]:
+    """Arguments of the server, and what they cannot say."""
+    flags = ["--speculative-algorithm", method.name]
+    if path and method.name != "NGRAM":
+        flags += ["--speculative-draft-model-path", path]
+    steps = ladder.most
+    if method.name == "NGRAM":
+        flags += ["--speculative-num-draft-tokens", str(steps + 1)]
+    else:
+        flags += ["--speculative-num-steps", str(steps), "--speculative-eagle-topk", "1"]
+        flags += ["--speculative-num-draft-tokens", str(steps + 1)]
+    notes: list[str] = []
+    budget = deployment.kv_budget
+    if budget is None:
+        return flags, notes
+    if not method.window:
+        notes.append(
+            f"the draft KV budget of {budget} tokens is not exported: --speculative-draft-window-size has "
+            "no effect "
+            f"with speculative_algorithm={method.name} (honoured by DFLASH, EAGLE-3 and the "
+            "EAGLE/MTP/NEXTN drafts)"
+        )
+        return flags, notes
+    sinks = sinks_of(deployment)
+    if method.name == "EAGLE3":
+        flags += ["--speculative-draft-window-size", str(budget)]
+        notes.append(f"EAGLE-3 drafts take a window only: the {sinks} sinks of the plan are part of it")
+    elif budget > sinks:
+        flags += ["--speculative-draft-window-size", str(budget - sinks)]
+        flags += ["--speculative-draft-sink-size", str(sinks)]
+        notes.append("sinks need the Triton or FlashInfer draft attention backend")
+    return flags, notes
+
+
+def _guided(ladder: Ladder, plan: Plan) -> dict[int, list[int]]:
+    """The planned length of every band and its neighbours among the ladder's own and the plan's lengths."""
+    tiers = sorted({0, *(band.gamma for band in ladder.bands)})
+    positive = [gamma for gamma in plan.gammas if gamma > 0]
+    table = {}
+    for band in ladder.bands:
+        at = tiers.index(band.gamma)
+        near = {band.gamma, tiers[max(at - 1, 0)], tiers[min(at + 1, len(tiers) - 1)]}
+        if len(near) == 1 and positive:
+            near.add(positive[0])
+        table[band.first] = sorted(near)
+    return table
+
+
+def _costs(plan: Plan, wish: Wish, *, additive: bool) -> Exported:
+    """Step costs at one planned context: what DSPARK's scheduler loads instead of assuming constant cost."""
+    contexts = sorted({cell.context_len for cell in plan.cells})
+    low, high = wish.contexts or (contexts[(len(contexts) - 1) // 2],) * 2
+    inside = [context for context in contexts if low <= context <= high]
+    points = verification_points(plan, inside[-1] if inside else low)
+    notes = ["for --speculative-dspark-sps-table-path; SGLang's tables have no context"]
+    notes.append(f"times are those at context {inside[-1] if inside else low}; name another with --context")
+    if additive:
+        costs = additive_costs(points)
+        notes.append(
+            f"cost by batch plus cost by tokens: at most {costs.error:.1%} from the plan's own times"
+        )
+        body = {
+            "bias_seconds": costs.bias_s,
+            "bs_probes": list(costs.batches),
+            "alpha_seconds": list(costs.alpha_s),
+            "m_probes": list(costs.tokens),
+            "theta_seconds": list(costs.theta_s),
+        }
+        return Exported(compact_json(body), tuple(notes))
+    table = flat_costs(points)
+    notes.append("one time per token count: the slowest batch that verifies that many")
+    flat = {
+        "sample_batch_tokens": [tokens for tokens, _ in table],
+        "sample_steps_per_sec": [1.0 / seconds for _, seconds in table],
+        "max_batch_tokens": table[-1][0],
+    }
+    return Exported(compact_json(flat), tuple(notes))
+
+
+exporter = SGLang()
+__all__ = ["METHODS", "SGLang", "adaptive_refusal", "exporter"]

@@ -1,0 +1,140 @@
+"""TensorRT-LLM: speculative_config with a draft_len_schedule. PyTorch backend, 1.4rc, read 2026-11-20."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from perfmodel.errors import SpecError
+from perfmodel.export.base import (
+    Exported,
+    Method,
+    Wish,
+    checked_form,
+    common_notes,
+    compact_json,
+    ladder_of,
+    method_of,
+)
+from perfmodel.export.costs import additive_costs, verification_points
+from perfmodel.ladder import Band, Ladder, deployment_of
+from perfmodel.plan import Plan
+
+NO_WINDOW = "it has no window for the drafter"
+METHODS = {
+    "eagle": Method("Eagle3", needs_path=True, reason=NO_WINDOW),
+    "mtp": Method("MTP", reason=NO_WINDOW),
+    "ngram": Method("NGram"),
+    "full_kv+draft": Method("Draft_Target", needs_path=True),
+    "streaming_llm+draft": Method("Draft_Target", needs_path=True, reason=NO_WINDOW),
+}
+REFUSAL = "it drafts with a model, a head or a lookup, never with the target's own weights"
+FORMS = ("yaml", "sps")
+SEMANTICS = ("upper", "lower")
+
+
+@dataclass(frozen=True)
+class TensorRTLLM:
+    """Keys are inclusive upper bounds and 0 follows the last one; in October 2025 they were lower bounds."""
+
+    name: str = "tensorrt_llm"
+    checked_with: str = "1.4rc (rules read in its source) on 2026-11-20"
+    forms: tuple[str, ...] = FORMS
+
+    def export(self, plan: Plan, wish: Wish) -> Exported:
+        """The plan as the `--config` file of trtllm-serve, or its step costs."""
+        if checked_form(self.name, FORMS, wish) == "sps":
+            return _costs(plan, wish)
+        if wish.semantics not in SEMANTICS:
+            raise SpecError.single(
+                "request", "--semantics", f"found {wish.semantics!r}", "choose upper or lower"
+            )
+        deployment = deployment_of(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
+        ladder = ladder_of(plan, wish)
+        if ladder.most == 0:
+            raise SpecError.single(
+                "plan", "cells", "collapse to no speculation at any batch size",
+                "start trtllm-serve without speculative_config",
+            )  # fmt: skip
+        notes = common_notes(ladder, wish)
+        if deployment.kv_budget is not None:
+            notes.append(f"the draft KV budget of {deployment.kv_budget} tokens is not exported: {NO_WINDOW}")
+        ladder, raised = _starting_at_the_most(ladder)
+        if raised:
+            notes.append(raised)
+        lines = ["speculative_config:", f"  decoding_type: {method.name}"]
+        if path and method.name != "NGram":
+            lines.append(f"  speculative_model: {json.dumps(path)}")
+        lines.append(f"  max_draft_len: {ladder.most}")
+        if len(ladder.bands) > 1:
+            keys = {
+                band.last if wish.semantics == "upper" else band.first: band.gamma for band in ladder.bands
+            }
+            if wish.semantics == "upper" and ladder.bands[-1].gamma == 0:
+                keys.pop(ladder.bands[-1].last)
+            body = ", ".join(f"{key}: {gamma}" for key, gamma in keys.items())
+            lines.append(f"  draft_len_schedule: {{{body}}}")
+            notes += _schedule_notes(ladder, wish)
+        return Exported("\n".join(lines) + "\n", tuple(notes), ladder)
+
+
+def _starting_at_the_most(ladder: Ladder) -> tuple[Ladder, str]:
+    """The smallest key must map to max_draft_len: where it does not, batch 1 alone drafts the most."""
+    first, most = ladder.bands[0], ladder.most
+    if first.gamma == most:
+        return ladder, ""
+    head = [Band(1, 1, most)]
+    rest = [Band(2, first.last, first.gamma)] if first.last > 1 else []
+    raised = replace(ladder, bands=(*head, *rest, *ladder.bands[1:]))
+    if len(raised.bands) > 1 and raised.bands[1].gamma == most:
+        raised = replace(raised, bands=(Band(1, raised.bands[1].last, most), *raised.bands[2:]))
+    return raised, (
+        f"the smallest key must map to max_draft_len: batch 1 drafts {most} instead of the planned "
+        f"{first.gamma}"
+    )
+
+
+def _schedule_notes(ladder: Ladder, wish: Wish) -> list[str]:
+    notes = [f"keys of draft_len_schedule are inclusive {wish.semantics} bounds of the batch"]
+    if wish.semantics == "lower":
+        notes.append(
+            "lower bounds are what the first version (PR 8194, October 2025) read; later ones read upper"
+        )
+    elif ladder.bands[-1].gamma > 0:
+        notes.append(
+            f"above batch {ladder.last_batch} nothing is drafted: raise --max-batch to max_batch_size"
+        )
+    if any(band.gamma == 0 for band in ladder.bands):
+        notes.append(
+            "at length 0 the drafter's state is not refreshed and acceptance falls when the batch shrinks "
+            "again "
+            "(PR 16888, open, keeps at least 1)"
+        )
+    return notes
+
+
+def _costs(plan: Plan, wish: Wish) -> Exported:
+    """The table of confidence scheduling: time by verified tokens, and by batch on top. [ms in the file]"""
+    contexts = sorted({cell.context_len for cell in plan.cells})
+    low, high = wish.contexts or (contexts[(len(contexts) - 1) // 2],) * 2
+    inside = [context for context in contexts if low <= context <= high]
+    costs = additive_costs(verification_points(plan, inside[-1] if inside else low))
+    body: dict[str, Any] = {
+        "token_counts": list(costs.tokens),
+        "step_time_ms": [1e3 * (costs.bias_s + theta) for theta in costs.theta_s],
+        "batch_sizes": list(costs.batches),
+        "batch_overhead_ms": [1e3 * alpha for alpha in costs.alpha_s],
+    }
+    notes = (
+        "for confidence_sps_table_path, with enable_confidence_scheduling and enable_ragged_verify both on",
+        f"times are those at context {inside[-1] if inside else low}, at most {costs.error:.1%} from the "
+        "plan's own; "
+        "the table has no context",
+    )
+    return Exported(compact_json(body), notes)
+
+
+exporter = TensorRTLLM()
+__all__ = ["METHODS", "TensorRTLLM", "exporter"]

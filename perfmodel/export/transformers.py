@@ -1,0 +1,70 @@
+"""Hugging Face transformers: the assistant's generation config. Version 5.23.0, checked 2026-11-21."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from perfmodel.export.base import (
+    Exported,
+    Method,
+    Wish,
+    checked_form,
+    common_notes,
+    compact_json,
+    ladder_of,
+    method_of,
+)
+from perfmodel.ladder import deployment_of
+from perfmodel.plan import Plan
+
+SELF = "the target's own weights over a cut cache"
+METHODS = {
+    "full_kv+draft": Method("assistant_model", needs_path=True),
+    "streaming_llm+draft": Method("assistant_model", needs_path=True),
+    "ngram": Method("prompt_lookup"),
+    "streaming_llm": Method("planned"),
+}
+REFUSAL = "generate() takes an assistant model or a prompt lookup"
+FORMS = ("generation-config",)
+
+
+@dataclass(frozen=True)
+class Transformers:
+    """One sequence at a time: `generate` refuses to assist a larger batch."""
+
+    name: str = "transformers"
+    checked_with: str = "5.23.0 on 2026-11-21"
+    forms: tuple[str, ...] = FORMS
+
+    def export(self, plan: Plan, wish: Wish) -> Exported:
+        """The length at the smallest planned batch, as keys of a `GenerationConfig`."""
+        checked_form(self.name, FORMS, wish)
+        deployment = deployment_of(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
+        ladder = ladder_of(plan, wish)
+        gamma = ladder.gamma(1)
+        notes = common_notes(ladder, wish)
+        if ladder.last_batch > 1:
+            notes.append("generate() assists one sequence at a time: only the length at batch 1 is exported")
+        if min(cell.batch_size for cell in plan.cells) > 1:
+            notes.append("batch 1 was not planned: the smallest planned batch answers")
+        body: dict[str, Any] = {"num_assistant_tokens": gamma}
+        if gamma == 0:
+            notes.append("at batch 1 the plan does not speculate: call generate() without an assistant")
+        elif method.name == "prompt_lookup":
+            body = {"prompt_lookup_num_tokens": gamma}
+        else:
+            body |= {"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}
+            place = "load it into assistant.generation_config" + (f" of {path}" if path else "")
+            notes.append(f"{place}: generate() reads these keys there, not from the target's")
+        if deployment.kv_budget is not None:
+            notes.append(
+                f"the draft KV budget of {deployment.kv_budget} tokens has no key: "
+                "perfmodel.integrations.transformers applies it, and follows the context too"
+            )
+        return Exported(compact_json(body), tuple(notes), ladder)
+
+
+exporter = Transformers()
+__all__ = ["METHODS", "Transformers", "exporter"]

@@ -1,0 +1,80 @@
+"""Vegas: sparse self-speculation in a fork of vLLM 0.16, a ratio of the context per band. Read 2026-11-20."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from perfmodel.errors import SpecError
+from perfmodel.export.base import (
+    Exported,
+    Method,
+    Wish,
+    checked_form,
+    common_notes,
+    compact_json,
+    ladder_of,
+    method_of,
+)
+from perfmodel.ladder import deployment_of
+from perfmodel.plan import Plan
+
+METHODS = {"streaming_llm": Method("sparse_attn", window=True)}
+REFUSAL = "its method sparse_attn drafts with the target over sinks and a window, or its own selection"
+FORMS = ("speculative-config", "bands")
+
+
+@dataclass(frozen=True)
+class Vegas:
+    """The drafter reads ``max(min_tokens, ratio * context)``: a ratio holds a budget at one context only."""
+
+    name: str = "vegas"
+    checked_with: str = "fork of vLLM 0.16, arXiv 2602.07223, on 2026-11-20"
+    forms: tuple[str, ...] = FORMS
+
+    def export(self, plan: Plan, wish: Wish) -> Exported:
+        """A static configuration, or one per context for deployments that split their traffic by context."""
+        form = checked_form(self.name, FORMS, wish)
+        deployment = deployment_of(plan)
+        method, _ = method_of(self.name, METHODS, REFUSAL, deployment, wish)
+        budget = deployment.kv_budget
+        if budget is None:
+            raise SpecError.single("plan", "kv_budget", "is not set", "plan with --draft-budget")
+        ladder = ladder_of(plan, wish)
+        notes = common_notes(ladder, wish)
+        contexts = ladder.context_lens
+
+        def configuration(gamma: int, ratio: float) -> dict[str, Any]:
+            return {
+                "method": method.name,
+                "sparse_attn_algorithm": "streamingllm",
+                "sparse_attn_ratio": round(ratio, 6),
+                "sparse_attn_min_tokens": budget,
+                "num_speculative_tokens": gamma,
+            }
+
+        if form == "speculative-config":
+            if ladder.most == 0:
+                raise SpecError.single(
+                    "plan", "cells", "never speculate", "start it without --speculative-config"
+                )
+            if len(ladder.bands) > 1:
+                notes.append(f"the fork has no length per batch: {ladder.most} holds for every batch")
+            smallest = min(budget / contexts[-1], 1.0)
+            notes.append(
+                f"ratio {smallest:.4f} keeps the budget of {budget} tokens up to context {contexts[-1]}; "
+                "beyond it the budget grows with the context"
+            )
+            return Exported(compact_json(configuration(ladder.most, smallest)), tuple(notes))
+        bands = []
+        for context in contexts:
+            length = ladder_of(plan, Wish(contexts=(context, context), max_distinct=1, merge_loss=0.0)).most
+            bands.append({"context_len": context, **configuration(length, min(budget / context, 1.0))})
+        notes.append(
+            "one configuration per planned context: run one replica per band, the fork has no such table"
+        )
+        return Exported(compact_json({"bands": bands}), tuple(notes))
+
+
+exporter = Vegas()
+__all__ = ["METHODS", "Vegas", "exporter"]

@@ -1,0 +1,182 @@
+"""vLLM: --speculative-config with a length per batch size. Engine version 0.33.0, checked 2026-11-21."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from perfmodel.errors import SpecError
+from perfmodel.export.base import (
+    Exported,
+    Method,
+    Wish,
+    checked_form,
+    common_notes,
+    compact_json,
+    ladder_of,
+    method_of,
+)
+from perfmodel.ladder import Ladder, deployment_of, midpoints, nearest_cell
+from perfmodel.plan import Plan
+
+NO_WINDOW = "a window of the drafter is PR 53827, open, and for eagle3 only"
+METHODS = {
+    "eagle": Method("eagle3", needs_path=True, reason=NO_WINDOW),
+    "mtp": Method("mtp", reason=NO_WINDOW),
+    "ngram": Method("ngram"),
+    "full_kv+draft": Method("draft_model", needs_path=True),
+    "streaming_llm+draft": Method("draft_model", needs_path=True, reason="draft_model reads its whole cache"),
+}
+REFUSAL = "drafting with the target's own weights is RFC 47351, open"
+FORMS = ("speculative-config", "context", "per-seq-len", "env", "scheduler")
+PLANNED_SCHEDULER = "perfmodel.integrations.vllm.PlannedScheduler"
+PROMPT_LOOKUP_MAX = 4
+"""Longest n-gram that is looked up; vLLM wants one bound named, its examples use 4. [tokens]"""
+
+
+@dataclass(frozen=True)
+class VLLM:
+    """`speculative-config` is what a release reads; `context` and `per-seq-len` are open pull requests."""
+
+    name: str = "vllm"
+    checked_with: str = "0.33.0 on 2026-11-21"
+    forms: tuple[str, ...] = FORMS
+
+    def export(self, plan: Plan, wish: Wish) -> Exported:
+        """The plan as vLLM reads it; ranges are inclusive, gaps and the tail carry the last length on."""
+        form = checked_form(self.name, FORMS, wish)
+        deployment = deployment_of(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
+        ladder = ladder_of(plan, wish)
+        if ladder.most == 0:
+            raise SpecError.single(
+                "plan", "cells", "collapse to no speculation at any batch size",
+                "start vllm without --speculative-config, or use --form scheduler",
+            )  # fmt: skip
+        notes = common_notes(ladder, wish) if form == "speculative-config" else []
+        if deployment.kv_budget is not None:
+            why = method.reason or "its method reads the whole cache"
+            notes.append(
+                f"the draft KV budget of {deployment.kv_budget} tokens is not exported: {why}; "
+                "plan without a budget for what this deployment will do"
+            )
+        config: dict[str, Any] = {"method": method.name}
+        if path and method.name != "ngram":
+            config["model"] = path
+        if method.name == "ngram":
+            config["prompt_lookup_max"] = PROMPT_LOOKUP_MAX
+        config["num_speculative_tokens"] = ladder.most
+        if form == "env":
+            return _environment(plan, ladder, notes)
+        if form == "per-seq-len":
+            return _per_seq_len(plan, wish, config, notes)
+        if wish.data_parallel > 1:
+            notes.append(
+                f"data parallel {wish.data_parallel}: vLLM disables the schedule because ranks could "
+                "diverge; "
+                f"{ladder.most} speculative tokens are exported for every batch"
+            )
+            return Exported(compact_json(config), tuple(notes))
+        if form == "context":
+            config["num_speculative_tokens_per_batch_size"] = _with_contexts(plan, ladder)
+            notes.append("entries of five numbers are PR 48944, open: releases refuse them")
+            return Exported(compact_json(config), tuple(notes))
+        if form == "scheduler":
+            arguments = (
+                f"--scheduler-cls {PLANNED_SCHEDULER} --speculative-config '{compact_json(config).strip()}'"
+            )
+            notes.append(
+                "set DRAFTPLAN_PLAN to the plan file; vLLM declares the scheduler interface non-public"
+            )
+            return Exported(arguments + "\n", tuple(notes))
+        lengths = sorted({band.gamma for band in ladder.bands})
+        if len(ladder.bands) > 1:
+            config["num_speculative_tokens_per_batch_size"] = [
+                [band.first, band.last, band.gamma] for band in ladder.bands
+            ]
+            notes += _graph_notes(lengths)
+        return Exported(compact_json(config), tuple(notes), ladder)
+
+
+def _graph_notes(lengths: list[int]) -> list[str]:
+    notes = [
+        f"{len(lengths)} distinct lengths: model runner V1 falls back to piecewise graphs (14 to 31 % of a "
+        "single "
+        "stream, issues 49548 and 49986), V2 captures one graph family for each",
+        "the batch that is looked up counts joining prefills (issue 49548): lengths may flip while "
+        "requests join",
+    ]
+    if 0 in lengths:
+        notes.append(
+            "length 0 is not plain decoding: the drafter stays loaded and keeps its cache up to date "
+            "(issue 49986)"
+        )
+    return notes
+
+
+def _environment(plan: Plan, ladder: Ladder, notes: list[str]) -> Exported:
+    """The one context that adaptive verification profiles its step costs at: the planned median."""
+    contexts = ladder.context_lens
+    median = contexts[(len(contexts) - 1) // 2]
+    notes.append(
+        f"with enable_adaptive_verification vLLM trims verification itself; give it num_speculative_tokens "
+        f"{max(max(plan.gammas), 1) if ladder.most == 0 else ladder.most} and no schedule"
+    )
+    return Exported(f"VLLM_ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN={median}\n", tuple(notes))
+
+
+def _with_contexts(plan: Plan, ladder: Ladder) -> list[list[int]]:
+    """Entries [first batch, last batch, first context, last context, length] of every planned cell."""
+    batches = sorted({cell.batch_size for cell in plan.cells})
+    contexts = sorted({cell.context_len for cell in plan.cells})
+    by_place = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
+    entries: list[list[int]] = []
+    for batch, (first, last) in zip(batches, _ranges(batches, 1, ladder.last_batch), strict=True):
+        for context, (low, high) in zip(contexts, _ranges(contexts, 0, contexts[-1]), strict=True):
+            gamma = nearest_cell(by_place, batch, context, contexts).gamma
+            if first > last or low > high:
+                continue
+            before = entries[-1] if entries else None
+            if before and before[:2] == [first, last] and before[4] == gamma and before[3] + 1 == low:
+                before[3] = high
+            else:
+                entries.append([first, last, low, high, gamma])
+    return entries
+
+
+def _ranges(values: list[int], start: int, last: int) -> list[tuple[int, int]]:
+    """Whole numbers nearest to each value on a logarithmic scale: inclusive ranges from `start` to `last`."""
+    firsts = [start, *(math.ceil(middle) for middle in midpoints(values))]
+    stops = [*(first - 1 for first in firsts[1:]), max(last, firsts[-1])]
+    return list(zip(firsts, [min(stop, last) if last < values[-1] else stop for stop in stops], strict=True))
+
+
+def _per_seq_len(plan: Plan, wish: Wish, config: dict[str, Any], notes: list[str]) -> Exported:
+    """Entries [first context, last context, length]: here the batch axis is the one that collapses."""
+    turned = _transposed(plan)
+    ladder = ladder_of(
+        turned, Wish(collapse=wish.collapse, max_distinct=wish.max_distinct, merge_loss=wish.merge_loss)
+    )
+    bands = [[band.first if band.first > 1 else 0, band.last, band.gamma] for band in ladder.bands]
+    config["num_speculative_tokens"] = max(ladder.most, 1)
+    config["num_speculative_tokens_per_seq_len"] = bands
+    notes.append("num_speculative_tokens_per_seq_len is PR 54801, open: releases refuse it")
+    notes.append(
+        f"all batch sizes are one length per context (by {wish.collapse}): {ladder.collapse_loss:.2%} of "
+        "speed lost "
+        f"on average, {ladder.collapse_worst:.2%} in the worst cell"
+    )
+    return Exported(compact_json(config), tuple(notes))
+
+
+def _transposed(plan: Plan) -> Plan:
+    """The same cells with batch and context exchanged, so that the batch axis is the one that collapses."""
+    cells = tuple(
+        replace(cell, batch_size=cell.context_len, context_len=cell.batch_size) for cell in plan.cells
+    )
+    return replace(plan, cells=cells, request={})
+
+
+exporter = VLLM()
+__all__ = ["METHODS", "VLLM", "exporter"]
