@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
 
@@ -19,8 +20,9 @@ class Workload:
 
     Parameters
     ----------
-    batch_sizes, context_lens : sorted on construction; whole numbers of at least one. [1], [tokens]
-    weights : share of time spent in each cell, shape (batch, context); equal when absent. [1]
+    batch_sizes, context_lens : whole numbers of at least one, sorted on construction. [1], [tokens]
+    weights : time spent in each cell, shape (batch, context), sorted along and scaled to a sum of one; equal
+        when absent. [1]
 
     Raises
     ------
@@ -30,51 +32,36 @@ class Workload:
 
     batch_sizes: Sequence[int]
     context_lens: Sequence[int]
-    weights: np.ndarray | None = field(default=None, compare=False)
+    weights: NDArray[np.float64] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        order = []
         for name, limit in (("batch_sizes", MAX_BATCH), ("context_lens", MAX_CONTEXT)):
-            values = np.atleast_1d(np.asarray(getattr(self, name), dtype=float))
-            if (
-                values.size == 0
-                or not np.all(np.isfinite(values))
-                or np.any(values < 1)
-                or np.any(values > limit)
-            ):
-                raise SpecError.single(
-                    "workload",
-                    name,
-                    f"found {getattr(self, name)!r}",
-                    f"give whole numbers from 1 to {limit}",
-                )
-            if np.any(values != np.round(values)):
-                raise SpecError.single(
-                    "workload", name, f"found {getattr(self, name)!r}", "give whole numbers"
-                )
-            if self.weights is None:
-                values = np.unique(values)
+            given = np.atleast_1d(np.asarray(getattr(self, name), dtype=float))
+            allowed = np.isfinite(given) & (given >= 1) & (given <= limit) & (given == np.round(given))
+            if given.size == 0 or not np.all(allowed):
+                raise _refusal(name, getattr(self, name), f"give whole numbers from 1 to {limit}")
+            values, first = np.unique(given, return_index=True)
+            if self.weights is not None and values.size < given.size:
+                raise _refusal(name, getattr(self, name), "give every size once, so that each has one weight")
             object.__setattr__(self, name, tuple(int(value) for value in values))
+            order.append(first)
         if self.weights is not None:
             shape = (len(self.batch_sizes), len(self.context_lens))
             weights = np.asarray(self.weights, dtype=float)
-            if (
-                weights.shape != shape
-                or not np.all(np.isfinite(weights))
-                or np.any(weights < 0)
-                or not weights.sum()
-            ):
-                raise SpecError.single(
-                    "workload",
-                    "weights",
-                    f"found shape {weights.shape}",
-                    f"give non-negative weights of shape {shape}",
-                )
-            object.__setattr__(self, "weights", weights / weights.sum())
+            usable = weights.shape == shape and np.all(np.isfinite(weights)) and np.all(weights >= 0)
+            if not usable or not weights.sum():
+                raise _refusal("weights", weights, f"give non-negative weights of shape {shape}")
+            object.__setattr__(self, "weights", weights[np.ix_(*order)] / weights.sum())
 
     @property
-    def shares(self) -> np.ndarray:
+    def shares(self) -> NDArray[np.float64]:
         """Share of time per cell, shape (batch, context), sums to one. [1]"""
         if self.weights is not None:
             return self.weights
         shape = (len(self.batch_sizes), len(self.context_lens))
         return np.full(shape, 1.0 / (shape[0] * shape[1]))
+
+
+def _refusal(name: str, found: object, remedy: str) -> SpecError:
+    return SpecError.single("workload", name, f"found {found!r}"[:200], remedy)
