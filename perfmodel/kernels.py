@@ -148,7 +148,7 @@ def attention(
     packs = np.asarray(figures.packs) > 0.5
     narrow = figures.narrow_memory_fraction if BYTES[kv_dtype] < 2 else figures.memory_fraction
     slots = hardware.sms * figures.ctas_per_sm
-    blocks = np.ceil(np.asarray(kv_tokens) / figures.kv_block)
+    blocks = np.maximum(np.ceil(np.asarray(kv_tokens) / figures.kv_block), 1.0)
     rate_of_slot = figures.compute_fraction * hardware.peak("bf16") / slots
     row_of_walk = blocks * (4.0 * figures.kv_block * head_dim / rate_of_slot)  # seconds per row of a tile
     kv_of_head = (2.0 * BYTES[kv_dtype]) * head_dim * kv_fraction * batch * kv_tokens

@@ -19,7 +19,7 @@ from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, DraftStrategy
 
 if TYPE_CHECKING:
-    from perfmodel.acceptance_file import MeasuredAcceptance
+    from perfmodel.acceptance.file import MeasuredAcceptance
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
 
@@ -86,7 +86,7 @@ class Drafter:
         model = self.draft_model
         believed: Callable[..., Acceptance] = acceptance_rate
         if self.measured:
-            from perfmodel.acceptance_file import posterior_acceptance
+            from perfmodel.acceptance.file import posterior_acceptance
 
             believed = partial(posterior_acceptance, self.measured)
         return believed(
@@ -205,7 +205,7 @@ def price_round(
     *,
     batch: Numeric,
     context_len: Numeric,
-    kv_budget: Numeric = 0.0,
+    kv_budget: Numeric = np.inf,
     gamma: Numeric = 0.0,
     tensor_parallel: Numeric = 1.0,
     alpha: Numeric | Acceptance | None = None,

@@ -111,13 +111,13 @@ class TestWeights:
         assert share[1] == pytest.approx((share[0] - norms) / 2 + norms + copied / 8 - copied / 16)
 
     def test_latent_down_projections_and_routers_are_on_every_gpu(self):
-        """27 latent projections of 2048 x 576 and 26 routers of 2048 x 64 in DeepSeek-V2-Lite, two bytes each."""
+        """27 latent projections of 2048 x 576 and 26 routers of 2048 x 64, of two bytes a value."""
         whole = 27 * 2048 * 576 * 2 + 26 * 2048 * 64 * 2
         beyond_share = 8 * weight_bytes_per_gpu(LATENT, 8) - LATENT.weight_bytes
         assert beyond_share == pytest.approx(7 * whole, rel=0.02)  # norms beside
 
     def test_a_draft_model_and_a_head_come_beside_the_target(self):
-        """A head of Llama-3.1-8B is a layer and a projection of 8192 x 4096; its vocabulary is the target's."""
+        """A head of Llama-3.1-8B is a layer and a projection of 8192 x 4096; it shares the vocabulary."""
         layer = 4096 * (6144 + 4096 + 28672) + 14336 * 4096 + 8192 * 4096
         need = partial(resident_memory, H100, LLAMA, ENGINE, batch=1, context_len=1)
         assert need().draft_weights == 0
