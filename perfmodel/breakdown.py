@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.acceptance_inverse import alpha_from_mean_length
+from perfmodel.acceptance.inverse import alpha_from_mean_length
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import CAUSES, StepLatency

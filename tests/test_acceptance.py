@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import perfmodel.acceptance_fit as fit
+import perfmodel.acceptance.fit as fit
 import strategies
 from perfmodel import acceptance as acc
 from perfmodel.errors import SpecError

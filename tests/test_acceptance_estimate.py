@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 import strategies
 from perfmodel.acceptance import acceptance_rate, alpha_from_mean_length, beta_shape
-from perfmodel.acceptance_counts import AcceptanceCounts, counts_of_rounds
-from perfmodel.acceptance_estimate import AcceptanceFit, fit_acceptance
-from perfmodel.acceptance_file import (
+from perfmodel.acceptance.counts import AcceptanceCounts, counts_of_rounds
+from perfmodel.acceptance.estimate import AcceptanceFit, fit_acceptance
+from perfmodel.acceptance.file import (
     MeasuredAcceptance,
     posterior_acceptance,
     read_acceptance,
     write_acceptance,
 )
-from perfmodel.acceptance_intervals import binomial_rate, clustered_rate
+from perfmodel.acceptance.intervals import binomial_rate, clustered_rate
 from perfmodel.errors import SpecError
 
 FloatArray = NDArray[np.float64]

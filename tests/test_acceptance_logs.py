@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.acceptance_counts import AcceptanceCounts
-from perfmodel.acceptance_estimate import fit_acceptance
-from perfmodel.acceptance_logs import LogFormat, read_log
+from perfmodel.acceptance.counts import AcceptanceCounts
+from perfmodel.acceptance.estimate import fit_acceptance
+from perfmodel.acceptance.logs import LogFormat, read_log
 from perfmodel.errors import SpecError
 
 VLLM_LINE = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from perfmodel.acceptance_inverse import alpha_from_mean_length
+from perfmodel.acceptance.inverse import alpha_from_mean_length
 from perfmodel.case_rows import DEFAULT_ENGINE
 from perfmodel.cli.config import place_of
 from perfmodel.cli.flags import DeploymentFlags, QuestionFlags
@@ -25,7 +25,7 @@ from perfmodel.units import parse_count, parse_list, parse_quantity
 from perfmodel.workload import Workload
 
 if TYPE_CHECKING:
-    from perfmodel.acceptance_file import MeasuredAcceptance
+    from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = ["MOST_CELLS", "Question", "read_objective", "read_question", "read_shares"]
 
@@ -199,7 +199,7 @@ def _counts(text: str, least: int = 0, most: int | None = None) -> list[int]:
 
 
 def _measured(text: str) -> tuple[MeasuredAcceptance, ...]:
-    from perfmodel.acceptance_file import read_acceptance
+    from perfmodel.acceptance.file import read_acceptance
 
     return read_acceptance(text)
 

@@ -10,8 +10,8 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.acceptance import budget_shape, missed
-from perfmodel.acceptance_tokens import Numeric, power_sum
+from perfmodel.acceptance.laws import budget_shape, missed
+from perfmodel.acceptance.tokens import Numeric, power_sum
 from perfmodel.errors import SpecError
 
 FloatArray = NDArray[np.float64]

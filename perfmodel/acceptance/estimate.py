@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.acceptance_checks import between_rows, decay_chance, drift_along
-from perfmodel.acceptance_counts import AcceptanceCounts
-from perfmodel.acceptance_intervals import (
+from perfmodel.acceptance.checks import between_rows, decay_chance, drift_along
+from perfmodel.acceptance.counts import AcceptanceCounts
+from perfmodel.acceptance.intervals import (
     BETWEEN_REQUESTS,
     Rate,
     assumed_spread_rate,
@@ -18,7 +18,7 @@ from perfmodel.acceptance_intervals import (
     logit_interval,
     windowed_rate,
 )
-from perfmodel.acceptance_tokens import tokens_per_round
+from perfmodel.acceptance.tokens import tokens_per_round
 from perfmodel.errors import SpecError
 
 __all__ = ["AcceptanceFit", "fit_acceptance"]

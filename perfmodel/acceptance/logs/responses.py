@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from perfmodel.acceptance_counts import AcceptanceCounts, counts_of_histograms, counts_of_rounds
-from perfmodel.acceptance_text import Line
+from perfmodel.acceptance.counts import AcceptanceCounts, counts_of_histograms, counts_of_rounds
+from perfmodel.acceptance.logs.lines import Line
 from perfmodel.errors import SpecError
 
 __all__ = ["read_responses"]

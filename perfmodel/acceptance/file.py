@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from perfmodel.acceptance import Acceptance, acceptance_rate
-from perfmodel.acceptance_estimate import AcceptanceFit
-from perfmodel.acceptance_published import expit, plain_name
-from perfmodel.acceptance_tokens import Numeric
+from perfmodel.acceptance.estimate import AcceptanceFit
+from perfmodel.acceptance.laws import acceptance_rate
+from perfmodel.acceptance.published import expit, plain_name
+from perfmodel.acceptance.rates import Acceptance
+from perfmodel.acceptance.tokens import Numeric
 from perfmodel.specfile import check, read_json, read_yaml, write_whole
 from strategies.base import Drafter, DraftStrategy
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from perfmodel.acceptance_counts import AcceptanceCounts
-from perfmodel.acceptance_text import NUMBER, Line, counts_of_rows, damaged
+from perfmodel.acceptance.counts import AcceptanceCounts
+from perfmodel.acceptance.logs.lines import NUMBER, Line, Row, counts_of_rows, damaged
 from perfmodel.errors import SpecError
 
 __all__ = ["read_llamacpp_text"]
@@ -33,7 +33,6 @@ def read_llamacpp_text(lines: list[Line], file: str, gamma: int | None) -> Accep
     )
 
 
-Row = tuple[float, float, float, float, list[float]]
 _SERVED = re.compile(
     rf"draft acceptance(?: rate)? = +{NUMBER} \( *(\d+) accepted / *(\d+) generated\)"
     rf"(?:, mean len = +{NUMBER})?"

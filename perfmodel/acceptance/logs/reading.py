@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
-from perfmodel.acceptance_counts import AcceptanceCounts, counts_of_rounds
-from perfmodel.acceptance_llamacpp import read_llamacpp_text
-from perfmodel.acceptance_responses import read_responses
-from perfmodel.acceptance_text import (
-    Line,
-    read_prometheus,
-    read_sglang_text,
-    read_vllm_text,
-)
-from perfmodel.errors import Fault, SpecError, nearest_name
+from perfmodel.acceptance.counts import AcceptanceCounts
+from perfmodel.acceptance.logs.lines import Line
+from perfmodel.acceptance.logs.llamacpp import read_llamacpp_text
+from perfmodel.acceptance.logs.prometheus import read_prometheus
+from perfmodel.acceptance.logs.responses import read_responses
+from perfmodel.acceptance.logs.rounds import CSV_COLUMNS, read_csv
+from perfmodel.acceptance.logs.sglang import read_sglang_text
+from perfmodel.acceptance.logs.vllm import read_vllm_text
+from perfmodel.errors import SpecError, nearest_name
 
 __all__ = ["LogFormat", "read_log"]
 
 LogFormat = Literal["auto", "vllm", "sglang", "llamacpp", "csv"]
-CSV_COLUMNS = ("request", "round", "drafted", "accepted")
 LARGEST_LOG = 512_000_000
-_MOST_FAULTS = 50
 
 Reader = Callable[[list[Line], str, "int | None"], AcceptanceCounts]
 
@@ -115,83 +109,6 @@ _MARKS = {
     "sglang": ("accept len:",),
     "llamacpp": ("draft acceptance", "#acc tokens", "n_drafted"),
 }
-
-
-def read_csv(lines: list[Line], file: str, gamma: int | None) -> AcceptanceCounts:
-    """Return the counts of a CSV with a row per round: request, round, drafted, accepted, others ignored.
-
-    Raises
-    ------
-    SpecError : naming every bad row by its line.
-    """
-    header = [name.strip().lower() for name in next(csv.reader([lines[0].text]))]
-    faults = [
-        Fault(file, lines[0].number, name, "the column is missing", nearest=nearest_name(name, header))
-        for name in CSV_COLUMNS
-        if header.count(name) != 1
-    ]
-    if faults:
-        raise SpecError(faults)
-    place = {name: header.index(name) for name in CSV_COLUMNS}
-    seen: dict[tuple[str, int], int] = {}
-    rows: list[tuple[str, int, int, int]] = []
-    for line in lines[1:]:
-        try:
-            rows.append(_csv_row(line, file, place, len(header), seen, gamma))
-        except SpecError as refused:
-            faults.extend(refused.faults)
-            if len(faults) > _MOST_FAULTS:
-                break
-    if faults:
-        raise SpecError(faults)
-    rows.sort(key=lambda row: row[1])
-    order = {name: place for place, name in enumerate(dict.fromkeys(name for name, _ in seen))}
-    rows.sort(key=lambda row: order[row[0]])
-    numbers = np.array([row[2:] for row in rows], dtype=np.float64).reshape(-1, 2)
-    return counts_of_rounds([row[0] for row in rows], numbers[:, 0], numbers[:, 1])
-
-
-def _csv_row(
-    line: Line,
-    file: str,
-    place: dict[str, int],
-    width: int,
-    seen: dict[tuple[str, int], int],
-    gamma: int | None,
-) -> tuple[str, int, int, int]:
-    cells = next(csv.reader([line.text]))
-    if len(cells) != width:
-        raise SpecError.single(file, "", f"{len(cells)} cells where the header has {width}", line=line.number)
-    request = cells[place["request"]].strip()
-    number, drafted, accepted = (_count(cells[place[name]], name, line, file) for name in CSV_COLUMNS[1:])
-    if accepted > drafted:
-        raise SpecError.single(
-            file,
-            "accepted",
-            f"found {accepted} of {drafted} drafted",
-            "The bonus token is not counted",
-            line=line.number,
-        )
-    if gamma is not None and drafted > gamma:
-        raise SpecError.single(file, "drafted", f"found {drafted} where gamma is {gamma}", line=line.number)
-    earlier = seen.setdefault((request, number), line.number)
-    if earlier != line.number:
-        raise SpecError.single(
-            file,
-            "round",
-            f"round {number} of request {request!r} is in line {earlier} already",
-            line=line.number,
-        )
-    return request, number, drafted, accepted
-
-
-def _count(text: str, field: str, line: Line, file: str) -> int:
-    cleaned = text.strip()
-    if not (cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 12):
-        raise SpecError.single(
-            file, field, f"found {cleaned[:40]!r}", "Give a whole number, 0 or more", line=line.number
-        )
-    return int(cleaned)
 
 
 def _from_vllm_metrics(lines: list[Line], file: str, gamma: int | None) -> AcceptanceCounts:

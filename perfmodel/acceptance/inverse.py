@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.acceptance_tokens import tokens_per_round
+from perfmodel.acceptance.tokens import tokens_per_round
 from perfmodel.errors import SpecError
 
 Numeric = float | NDArray[np.float64]

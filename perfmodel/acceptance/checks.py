@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.acceptance_counts import AcceptanceCounts
+from perfmodel.acceptance.counts import AcceptanceCounts
 
 __all__ = ["between_rows", "decay_chance", "drift_along"]
 

@@ -1,0 +1,48 @@
+"""How often drafted tokens are accepted: laws, tokens of a round, inverses; logs and posteriors beside."""
+
+from __future__ import annotations
+
+from perfmodel.acceptance.inverse import (
+    alpha_from_engine_rate,
+    alpha_from_mean_accepted,
+    alpha_from_mean_length,
+    alpha_from_survival,
+    first_rest_from_survival,
+)
+from perfmodel.acceptance.laws import acceptance_rate, budget_shape, missed
+from perfmodel.acceptance.rates import Acceptance, expected_tokens
+from perfmodel.acceptance.tokens import (
+    beta_shape,
+    confidence_stop,
+    rounds_for_output,
+    survival,
+    tokens_from_beta,
+    tokens_from_first_rest,
+    tokens_from_requests,
+    tokens_from_survival,
+    tokens_from_tree,
+    tokens_per_round,
+)
+
+__all__ = [
+    "Acceptance",
+    "acceptance_rate",
+    "alpha_from_engine_rate",
+    "alpha_from_mean_accepted",
+    "alpha_from_mean_length",
+    "alpha_from_survival",
+    "beta_shape",
+    "budget_shape",
+    "confidence_stop",
+    "expected_tokens",
+    "first_rest_from_survival",
+    "missed",
+    "rounds_for_output",
+    "survival",
+    "tokens_from_beta",
+    "tokens_from_first_rest",
+    "tokens_from_requests",
+    "tokens_from_survival",
+    "tokens_from_tree",
+    "tokens_per_round",
+]

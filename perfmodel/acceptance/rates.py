@@ -1,0 +1,85 @@
+"""What is believed of one drafting configuration's acceptance: two rates with their spread, or tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.acceptance.published import expit
+from perfmodel.acceptance.tokens import tokens_from_first_rest
+
+__all__ = ["Acceptance", "Kind", "expected_tokens"]
+
+Numeric = float | NDArray[np.float64]
+Kind = Literal["measured", "published", "assumed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """The acceptance of one drafting configuration, or of an array of them; all fields broadcast.
+
+    Attributes
+    ----------
+    first, rest : P(accept) of the first drafted token, and of each later one given all before it [0..1].
+    sd : standard deviation of both, from the spread of what they rest on.
+    kind : measured, published or assumed: the weakest of what they rest on. source : where they come from.
+    tokens : tokens per round where these are given in place of rates, else None.
+    """
+
+    first: Numeric
+    rest: Numeric
+    sd: Numeric = 0.0
+    kind: Kind = "assumed"
+    source: str = ""
+    tokens: Numeric | None = None
+
+    @classmethod
+    def given(cls, alpha: Numeric, sd: Numeric = 0.0, source: str = "given as a rate") -> Acceptance:
+        """Return the acceptance stated as one rate ``alpha`` [0..1] for every drafted token."""
+        return cls(first=alpha, rest=alpha, sd=sd, source=source)
+
+    @classmethod
+    def given_tokens(cls, tokens: Numeric, source: str = "given as tokens per round") -> Acceptance:
+        """Return the acceptance stated as ``tokens`` per round, bonus token included; it has no spread."""
+        return cls(first=np.nan, rest=np.nan, source=source, tokens=tokens)
+
+    def shifted(self, deviations: Numeric) -> Acceptance:
+        """Return the acceptance ``deviations`` standard deviations up, on the logit scale."""
+        if self.tokens is not None:
+            return self
+        moved = (_shift(rate, self.sd, deviations) for rate in (self.first, self.rest))
+        return replace(self, first=next(moved), rest=next(moved), sd=0.0)
+
+    def quantile(self, probability: float) -> Acceptance:
+        """Return the acceptance that the true one undercuts with ``probability`` (0..1, both excluded)."""
+        return self.shifted(NormalDist().inv_cdf(probability))
+
+    def draws(self, count: int, seed: int) -> Acceptance:
+        """Return ``count`` draws on a new last axis; all cells share each draw, so differences are paired."""
+        deviations = np.random.default_rng(seed).standard_normal(count)
+        wide = replace(
+            self,
+            first=np.asarray(self.first)[..., None],
+            rest=np.asarray(self.rest)[..., None],
+            sd=np.asarray(self.sd)[..., None],
+            tokens=None if self.tokens is None else np.asarray(self.tokens)[..., None],
+        )
+        return wide.shifted(deviations)
+
+
+def _shift(alpha: Numeric, sd: Numeric, deviations: Numeric) -> Numeric:
+    inside = np.clip(alpha, 1e-9, 1.0 - 1e-9)
+    slope = np.minimum(np.divide(sd, inside * (1.0 - inside)), 10.0)
+    moved = expit(np.log(inside / (1.0 - inside)) + slope * deviations)
+    return np.where(np.multiply(sd, deviations) == 0.0, alpha, moved)[()]
+
+
+def expected_tokens(acceptance: Acceptance, gamma: Numeric) -> Numeric:
+    """Return the tokens per round at speculation length ``gamma`` [1..gamma + 1], bonus token included."""
+    if acceptance.tokens is not None:
+        return np.clip(acceptance.tokens, 1.0, np.add(gamma, 1.0))
+    return tokens_from_first_rest(acceptance.first, acceptance.rest, gamma)
