@@ -49,7 +49,9 @@ class VLLM:
         deployment = deployment_of(plan)
         method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
         ladder = ladder_of(plan, wish)
-        if ladder.most == 0:
+        by_batch = form in ("speculative-config", "env")
+        most = ladder.most if by_batch else max(cell.gamma for cell in plan.cells)
+        if most == 0:
             raise SpecError.single(
                 "plan", "cells", "collapse to no speculation at any batch size",
                 "start vllm without --speculative-config, or use --form scheduler",
@@ -66,16 +68,16 @@ class VLLM:
             config["model"] = path
         if method.name == "ngram":
             config["prompt_lookup_max"] = PROMPT_LOOKUP_MAX
-        config["num_speculative_tokens"] = ladder.most
+        config["num_speculative_tokens"] = most
         if form == "env":
-            return _environment(plan, ladder, notes)
+            return _environment(ladder, notes)
         if form == "per-seq-len":
             return _per_seq_len(plan, wish, config, notes)
         if wish.data_parallel > 1:
             notes.append(
                 f"data parallel {wish.data_parallel}: vLLM disables the schedule because ranks could "
                 "diverge; "
-                f"{ladder.most} speculative tokens are exported for every batch"
+                f"{most} speculative tokens are exported for every batch"
             )
             return Exported(compact_json(config), tuple(notes))
         if form == "context":
@@ -115,13 +117,13 @@ def _graph_notes(lengths: list[int]) -> list[str]:
     return notes
 
 
-def _environment(plan: Plan, ladder: Ladder, notes: list[str]) -> Exported:
+def _environment(ladder: Ladder, notes: list[str]) -> Exported:
     """The one context that adaptive verification profiles its step costs at: the planned median."""
     contexts = ladder.context_lens
     median = contexts[(len(contexts) - 1) // 2]
     notes.append(
         f"with enable_adaptive_verification vLLM trims verification itself; give it num_speculative_tokens "
-        f"{max(max(plan.gammas), 1) if ladder.most == 0 else ladder.most} and no schedule"
+        f"{ladder.most} and no schedule"
     )
     return Exported(f"VLLM_ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN={median}\n", tuple(notes))
 
