@@ -80,11 +80,12 @@ class CaseReader:
                 "", "strategy", "drafts nothing, gamma is above 0", "Name a strategy, or set gamma 0"
             )
         given, acceptance = _acceptance(cells, gamma)
+        kv_budget, budget_remark = _kv_budget(cells, drafter)
         case = Case(
             row=row.number,
             batch=_count(cells, "batch_size", 1, MAX_BATCH),
             context_len=_count(cells, "context_len", 1, MAX_CONTEXT),
-            kv_budget=_kv_budget(cells, drafter),
+            kv_budget=kv_budget,
             gamma=gamma,
             tensor_parallel=gpus,
             acceptance=acceptance,
@@ -94,14 +95,18 @@ class CaseReader:
             *(cells[name] for name in ("hardware", "engine", "target_model", "draft_model", "strategy")),
             given,
         )
-        return key, group, case, spelling.remark
+        return key, group, case, "; ".join(filter(None, (spelling.remark, budget_remark)))
 
 
-def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> float:
+def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> tuple[float, str]:
+    """Return the draft KV budget and a remark: where none is given, the one its acceptance was published at."""
     needed = drafter is not None and bool(drafter.strategy.default_budgets)
-    if not cells["kv_budget"] and not needed:
-        return float("inf")
-    return float(_count(cells, "kv_budget", 1 if needed else 0, MAX_CONTEXT))
+    if cells["kv_budget"]:
+        return float(_count(cells, "kv_budget", 1 if needed else 0, MAX_CONTEXT)), ""
+    if drafter is None or not needed:
+        return float("inf"), ""
+    usual = drafter.strategy.acceptance.level_budget
+    return usual, f"kv_budget is empty; {drafter.strategy.name} is priced at {usual:g}"
 
 
 def _acceptance(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:

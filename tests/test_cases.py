@@ -47,6 +47,12 @@ def answers(priced: PricedCases) -> list[dict[str, str]]:
     return [dict(zip(priced.columns, row, strict=True)) for row in priced.rows]
 
 
+def test_an_empty_budget_is_the_one_the_strategy_was_published_at_and_a_remark_says_so() -> None:
+    priced = price_cases(cases({"kv_budget": ""}))
+    assert answers(priced)[0]["t_draft_ms"] == answers(price_cases(cases({"kv_budget": "512"})))[0]["t_draft_ms"]
+    assert [remark for remark in priced.remarks if "kv_budget is empty" in remark and "512" in remark]
+
+
 def test_a_row_says_what_price_round_says() -> None:
     (row,) = answers(price_cases(cases({})))
     engine, target = EngineOverhead.load("ideal"), ModelSpec.load("llama-3.1-8b")
@@ -145,7 +151,6 @@ BAD = {
     ),
     "three GPUs for 32 heads": ({"tensor_parallel": "3"}, "tensor_parallel", "32"),
     "no GPUs": ({"tensor_parallel": "0"}, "tensor_parallel", "0"),
-    "no budget where one is needed": ({"kv_budget": ""}, "kv_budget", "empty"),
     "a budget of nothing": ({"kv_budget": "0"}, "kv_budget", "0"),
     "a budget of not a number": ({"kv_budget": "nan"}, "kv_budget", "nan"),
     "a negative context": ({"context_len": "-5"}, "context_len", "-5"),
