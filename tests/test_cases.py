@@ -49,7 +49,8 @@ def answers(priced: PricedCases) -> list[dict[str, str]]:
 
 def test_an_empty_budget_is_the_one_the_strategy_was_published_at_and_a_remark_says_so() -> None:
     priced = price_cases(cases({"kv_budget": ""}))
-    assert answers(priced)[0]["t_draft_ms"] == answers(price_cases(cases({"kv_budget": "512"})))[0]["t_draft_ms"]
+    (usual,), (given,) = answers(priced), answers(price_cases(cases({"kv_budget": "512"})))
+    assert usual["t_draft_ms"] == given["t_draft_ms"]
     assert [remark for remark in priced.remarks if "kv_budget is empty" in remark and "512" in remark]
 
 
