@@ -34,7 +34,11 @@ SATURATING_BATCH = 1024.0
 
 @dataclass(frozen=True)
 class Choice:
-    """One drafter's chosen configurations, one element per cell, and what came second in each cell."""
+    """One drafter's chosen configurations, one element per cell, and what came second in each cell.
+
+    `runner_up_behind` is by what share of the winner's time per token the runner-up is slower, nan where there
+    is none.
+    """
 
     drafter: Drafter | None
     batch: FloatArray
@@ -42,7 +46,7 @@ class Choice:
     kv_budget: FloatArray
     gamma: FloatArray
     runner_up: Sequence[str]
-    runner_up_tpot: FloatArray
+    runner_up_behind: FloatArray
 
     def configuration(self, grid: Grid) -> Configuration:
         """What is priced, one element per cell."""
@@ -63,7 +67,7 @@ class Choice:
             kv_budget=self.kv_budget[some],
             gamma=self.gamma[some],
             runner_up=[self.runner_up[cell] for cell in some],
-            runner_up_tpot=self.runner_up_tpot[some],
+            runner_up_behind=self.runner_up_behind[some],
         )
 
 
@@ -120,7 +124,7 @@ def explained_cells(grid: Grid, choice: Choice, ladder_of: Drafter | None) -> li
         "alpha_kind": [acceptance.kind if acceptance else None] * size,
         "bound_by": np.broadcast_to(round_bound_by(chosen), size).tolist(),
         "runner_up": choice.runner_up,
-        "runner_up_behind": column(choice.runner_up_tpot / chosen.tpot - 1.0),
+        "runner_up_behind": column(np.nan_to_num(choice.runner_up_behind)),
         "round_by_gamma_s": [tuple(row) for row in rounds.tolist()],
         "break_even_alpha": _break_even_alpha(chosen, choice.gamma),
         "kv_budget": [

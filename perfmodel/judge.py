@@ -71,7 +71,7 @@ def _runner_up_tpot(
     """Seconds per token of the runner-up of every cell in every world; infinite where there is none. [s]"""
     tpot = np.full(shape, np.inf)
     for index in np.unique(second):
-        mine = np.flatnonzero((second == index) & np.isfinite(rivals[index].runner_up_tpot))
+        mine = np.flatnonzero((second == index) & np.isfinite(rivals[index].runner_up_behind))
         if not mine.size:
             continue
         rival = rivals[index].only(mine)

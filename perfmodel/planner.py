@@ -176,8 +176,13 @@ def _answers(search: Search, *, draws: int, seed: int, one_deployment: bool) -> 
         mine = np.flatnonzero((order[0] == index) & np.isfinite(best.tpot))
         if not mine.size:
             continue
-        names = [bests[rival].described(cell) for rival, cell in zip(second[mine], mine, strict=True)]
-        behind = np.stack([rival.tpot for rival in bests])[second[mine], mine]
+        rivals_tpot = np.stack([rival.tpot for rival in bests])[second[mine], mine]
+        others = np.isfinite(rivals_tpot) & (second[mine] != index)
+        behind = np.where(others, rivals_tpot / best.tpot[mine] - 1.0, np.nan)
+        names = [
+            bests[rival].described(cell) if other else ""
+            for rival, cell, other in zip(second[mine], mine, others, strict=True)
+        ]
         choice, *rivals = (
             Choice(
                 chosen.drafter,
