@@ -43,6 +43,9 @@ class Gemm:
     k_split: Numeric = figure("count", 16, 1e6, "depth of k one block takes alone", (2500, 5000, 12000))
     l2_speedup: Numeric = figure("ratio", 0.5, 20, "rate of weights found in L2 against memory", (1.2, 2, 4))
     l2_fraction: Numeric = figure("ratio", 0.01, 2, "share of L2 that keeps weights", (0.4, 0.6, 1))
+    contention: Numeric = figure("ratio", 0, 2, "slow-down of large weights at 32 tokens", (0, 0.02, 0.25))
+    wave_overlap: Numeric = figure("ratio", 0, 1, "share of a partial wave not waited for", (0, 0.05, 0.5))
+    fixed_rules: Numeric = figure("count", 0, 1, "1: splits and tiles by fixed rules, as on Ada", (0, 0, 0))
     narrow_memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit weights", (0.6, 0.76, 0.9))
     narrow_compute_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit weights", (0.45, 0.67, 0.85))
 

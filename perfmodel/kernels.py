@@ -8,14 +8,16 @@ from numpy.typing import NDArray
 from perfmodel.hardware import AttentionKernel, HardwareProfile, Numeric
 from perfmodel.model_dtypes import BYTES
 
-GEMM_TILES = ((128, 256), (64, 128), (64, 64), (32, 64))
+GEMM_TILES = ((128, 256), (128, 128), (64, 128), (64, 64), (32, 64))
 """Output tiles (rows, columns) that a GEMM library picks from, largest first."""
-GEMM_EXPONENT = 3.2
-"""How memory and tensor cores overlap: 1 adds them, infinity takes the larger."""
 GEMM_FILL = 128.0
 """Prologue and epilogue of one tile, in elements of the reduction."""
 GEMM_COLUMNS = 64.0
 """Output columns that one thread block streams when tokens are few."""
+CROWDED_TOKENS = 32.0
+"""Tokens at which streaming weights is slowed in full, and the most that fixed rules give 32-row tiles."""
+SPLIT_FROM = 2800.0
+"""Depth of k beyond which fixed rules split it where n is 1024; it grows with n cubed."""
 BENCHMARK_COPIES = 6.0
 """Copies of the weights that a kernel benchmark cycles through: what L2 must hold to be warm."""
 
@@ -33,14 +35,17 @@ def linear(
     r"""Seconds of ``y[tokens, n] = x[tokens, k] W[k, n]`` on one GPU; all arguments broadcast.
 
     .. math::
-        T = t_0 + (memory^p + compute^p)^{1/p}
+        T = t_0 + (memory^4 + compute^4)^{1/4}
 
-    *memory*: weights and activations over the achieved bandwidth, joined (power 1.5) with the latency of the
-    serial loop over ``k``, which shows when ``n`` is too small to give every SM a thread block.
-    *compute*: the cheapest tile of `GEMM_TILES`. Tokens and ``n`` are padded to whole tiles, which run in
-    whole waves over the SMs; a tile of a x b costs ``a b + tile_edge (a + b)``, arithmetic and the loading of
-    its edges. With less than one wave the library splits ``k``, down to ``k_split`` times the square root
-    of the filled share of the SMs.
+    * *memory*: weights and activations over the achieved bandwidth, joined (power 1.5) with the latency of
+      the serial loop over ``k``, which shows when ``n`` is too small to give every SM a thread block. Weights
+      well beyond L2 stream up to ``1 + contention`` times slower, as the square root of the tokens up to 32.
+    * *compute*: the cheapest tile of `GEMM_TILES`. Tokens and ``n`` are padded to whole tiles, which run in
+      waves over the SMs, whole ones but for ``wave_overlap``; a tile of a x b costs
+      ``a b + tile_edge (a + b)``, arithmetic and the loading of its edges.
+    * With less than one wave the library splits ``k``, down to ``k_split`` times the square root of the
+      filled share of the SMs. One of ``fixed_rules`` splits to ``k_split``, and a loop only beyond
+      `SPLIT_FROM`, leaves the 32-row tile beyond 32 tokens, and hides more latency (power 2).
 
     Parameters
     ----------
@@ -64,31 +69,42 @@ def linear(
     narrow = dtype in ("fp8", "int8")
     stream = (gemm.narrow_memory_fraction if narrow else gemm.memory_fraction) * hardware.memory_bandwidth
     activation_bytes = 1.0 if narrow else 2.0
+    rules = np.asarray(gemm.fixed_rules) > 0.5
 
     weights = BYTES[dtype] * weight_fraction * n * k
-    missed = np.ones(())
+    crowd = np.sqrt(np.minimum(tokens / CROWDED_TOKENS, 1.0)) * weights / (weights + hardware.l2_bytes)
+    slowed = stream / (1.0 + gemm.contention * crowd)
+    read = 1.0 / slowed  # seconds per byte
     if not cold:
         copies = gemm.l2_fraction * hardware.l2_bytes / (BENCHMARK_COPIES * weights)  # above 1: L2 holds all
-        missed = 1.0 / (1.0 + np.minimum(copies, 1e6) ** 12)
-    from_cache = np.maximum(stream, gemm.l2_speedup * hardware.memory_bandwidth)
-    transfer = weights * (missed / stream + (1.0 - missed) / from_cache)
-    transfer = transfer + activation_bytes * tokens * (k + n) / stream
+        missed = 1.0 / (1.0 + np.minimum(copies, 1e6) ** 16)
+        from_cache = np.maximum(slowed, gemm.l2_speedup * hardware.memory_bandwidth)
+        read = missed / slowed + (1.0 - missed) / from_cache
+    transfer = (weights + activation_bytes * tokens * (k + n)) * read
     filled = np.minimum(np.ceil(n / GEMM_COLUMNS) / hardware.sms, 1.0)
-    loop = gemm.k_latency * np.minimum(k, gemm.k_split * np.sqrt(filled)) * (1.0 - filled)
-    memory = np.cbrt(transfer * np.sqrt(transfer) + loop * np.sqrt(loop)) ** 2
+    whole = rules & (k <= SPLIT_FROM * (n / 1024.0) ** 3)
+    depth = np.where(whole, k, np.minimum(k, gemm.k_split * np.where(rules, 1.0, np.sqrt(filled))))
+    loop = gemm.k_latency * depth * (1.0 - filled)
+    added = np.cbrt(transfer * np.sqrt(transfer) + loop * np.sqrt(loop)) ** 2
+    memory = np.where(rules, np.sqrt(transfer * transfer + loop * loop), added)
 
     work = np.full((), np.inf)  # multiply-adds of the busiest SM
     for rows, columns in GEMM_TILES:
         waves = np.ceil(tokens / rows) * np.ceil(n / columns) / hardware.sms
-        filled = np.minimum(waves, 1.0)
-        depth = filled * k + (1.0 - filled) * np.minimum(k, gemm.k_split * np.sqrt(filled))
-        depth = depth + GEMM_FILL + (k + GEMM_FILL) * (np.maximum(np.ceil(waves), 1.0) - 1.0)
-        work = np.minimum(work, depth * (rows * columns + gemm.tile_edge * (rows + columns)))
+        filled, turns = np.minimum(waves, 1.0), np.maximum(waves, 1.0)
+        turns = np.ceil(turns) * (1.0 - gemm.wave_overlap) + turns * gemm.wave_overlap
+        split = np.minimum(k, gemm.k_split * np.where(rules, 1.0, np.sqrt(filled)))
+        depth = filled * k + (1.0 - filled) * split + GEMM_FILL + (k + GEMM_FILL) * (turns - 1.0)
+        cost = depth * (rows * columns + gemm.tile_edge * (rows + columns))
+        if rows == 32:
+            cost = np.where(rules & (tokens > CROWDED_TOKENS), np.inf, cost)
+        work = np.minimum(work, cost)
     rows, columns = GEMM_TILES[0]
     edge_free = rows * columns / (rows * columns + gemm.tile_edge * (rows + columns))
     compute_fraction = gemm.narrow_compute_fraction if narrow else gemm.compute_fraction
     compute = 2.0 * work * edge_free * hardware.sms / (compute_fraction * hardware.peak(dtype))
-    seconds: Numeric = gemm.t0 + _power_mean(memory, compute, GEMM_EXPONENT)
+    memory, compute = memory * memory, compute * compute
+    seconds: Numeric = gemm.t0 + np.sqrt(np.sqrt(memory * memory + compute * compute))
     return seconds
 
 
@@ -225,9 +241,3 @@ def _tile(figures: AttentionKernel, rows: Numeric) -> Numeric:
     """Tile height that `rows` query rows are padded to. [rows]"""
     larger = np.where(rows <= figures.tile_mid, figures.tile_mid, figures.tile_large)
     return np.where(rows <= figures.tile_small, figures.tile_small, larger)
-
-
-def _power_mean(memory: Numeric, compute: Numeric, exponent: float) -> Numeric:
-    """The larger of two overlapping times, more where they are close: ``(m^p + c^p)^(1/p)``."""
-    larger, smaller = np.maximum(memory, compute), np.minimum(memory, compute)
-    return larger * (1.0 + (smaller / larger) ** exponent) ** (1.0 / exponent)

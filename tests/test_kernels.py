@@ -90,8 +90,35 @@ class TestLinearLayers:
 
     def test_one_token_takes_the_time_to_read_the_weights(self):
         """4096 x 14336 weights in bf16 are 2 x 4096 x 14336 = 117.4 MB: 40.1 us at 87.5 % of 3.35 TB/s."""
-        read = 117.44e6 / (H100.gemm.memory_fraction * 3.35e12)
-        assert linear(H100, tokens=1, n=14336, k=4096, cold=True) == pytest.approx(read + 2.716e-6, rel=0.01)
+        figures = {"gemm.memory_fraction": 0.875, "gemm.t0": 2.716e-6, "gemm.contention": 0}
+        seconds = linear(H100.with_values(figures), tokens=1, n=14336, k=4096, cold=True)
+        assert seconds == pytest.approx(40.1e-6 + 2.716e-6, rel=0.01)
+
+    def test_weights_beyond_l2_stream_slower_with_tokens_up_to_32(self):
+        """469.8 MB of weights against 50 MB of L2: a share of 0.904, so 1 + 0.5 x 0.904 at 32 tokens."""
+        crowded = with_more(H100, 1e6, flops=True).with_values({"gemm.contention": 0.5, "gemm.t0": 0})
+        alone = crowded.with_values({"gemm.contention": 0})
+        times = [
+            linear(one, tokens=np.array([8.0, 32.0]), n=28672, k=8192, cold=True) for one in (crowded, alone)
+        ]
+        assert_allclose(times[0] / times[1], [1.226, 1.452], rtol=1e-3)
+
+    def test_a_partial_wave_counts_by_its_share_where_waves_overlap(self):
+        """4096^3 is 512 tiles of 128 x 256, 3.88 waves on 132 SMs, of which whole waves make 4."""
+        lasting = with_more(H100, 1e6, flops=False).with_values({"gemm.t0": 0, "gemm.k_latency": 0})
+        whole_waves, shared = (
+            linear(lasting.with_values({"gemm.wave_overlap": share}), tokens=4096, n=4096, k=4096)
+            for share in (0, 1)
+        )
+        assert shared / whole_waves == pytest.approx(3.8788 / 4, rel=1e-3)
+
+    def test_fixed_rules_leave_the_smallest_tile_beyond_32_tokens(self):
+        """Three tiles of 32 rows hold 96 tokens, two of 64 rows 128."""
+        ada = with_more(PROFILES["l40s-48gb"], 1e6, flops=False).with_values({"gemm.tile_edge": 0})
+        adaptive = ada.with_values({"gemm.fixed_rules": 0})
+        times = [linear(one, tokens=np.array([32.0, 96.0]), n=65536, k=8192) for one in (ada, adaptive)]
+        assert times[0][0] == pytest.approx(times[1][0])
+        assert times[0][1] > 1.25 * times[1][1]
 
     def test_a_large_product_runs_in_whole_waves_of_tiles(self):
         """4096^3 is 137.4 GFLOP, 139.0 us at 989 TFLOP/s, were it not for whole waves and whole tiles.
