@@ -36,8 +36,8 @@ SATURATING_BATCH = 1024.0
 class Choice:
     """One drafter's chosen configurations, one element per cell, and what came second in each cell.
 
-    `runner_up_behind` is by what share of the winner's time per token the runner-up is slower, nan where there
-    is none.
+    `runner_up_behind` is by what share of the winner's time per token the runner-up is slower, nan where
+    there is none.
     """
 
     drafter: Drafter | None
