@@ -12,6 +12,7 @@ from perfmodel.acceptance.checks import between_rows, decay_chance, drift_along
 from perfmodel.acceptance.counts import AcceptanceCounts
 from perfmodel.acceptance.intervals import (
     BETWEEN_REQUESTS,
+    HALF_WIDTH,
     Rate,
     assumed_spread_rate,
     clustered_rate,
@@ -26,7 +27,6 @@ __all__ = ["AcceptanceFit", "fit_acceptance"]
 FloatArray = NDArray[np.float64]
 
 ROUNDS_OF_A_REQUEST = 100.0
-HALF_WIDTH = 0.02
 NOTABLE = 0.01
 
 

@@ -83,6 +83,7 @@ def _draw(console: Console, found: Breakdown) -> None:
         f"{cell.baseline_s * 1e3:.3f} ms, {cell.speedup:.2f}x",
     )
     tables.line(console, f"Why: {cell.why}")
+    tables.draw_worth(console, found.plan)
     _section(console, "Time of each pass, by cause (share of the pass)")
     tables.draw(console, _time(found))
     _section(console, "What each pass reads and computes, on each GPU")

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from perfmodel.lossy import LossyAlternative
     from perfmodel.plan import Cell, Plan
 
-__all__ = ["draw", "draw_assumed", "draw_plan", "gain", "grid", "heading", "line", "number", "tokens"]
+__all__ = [
+    "draw", "draw_assumed", "draw_plan", "draw_worth", "gain", "grid", "heading", "line", "number", "tokens",
+]  # fmt: skip
 
 _MOST_ASSUMED = 8
 _NARROWEST_FOLD = 24
@@ -34,6 +36,7 @@ def draw_plan(console: Console, plan: Plan, alternatives: Sequence[LossyAlternat
     heading(console, "Why")
     for cell in plan.cells:
         line(console, f"  {_place(cell, plan)}: {cell.why}{_beside(cell)}")
+    draw_worth(console, plan)
     if alternatives:
         console.print()
         heading(
@@ -65,6 +68,14 @@ def draw_header(console: Console, plan: Plan) -> None:
         )
     elif inflection is not None:
         line(console, "At no context do larger batches make speculation pay more.")
+
+
+def draw_worth(console: Console, plan: Plan) -> None:
+    """Draw what measuring acceptance would be worth, where that is material."""
+    from perfmodel.judge import worth_of_measuring
+
+    if (sentence := worth_of_measuring(plan.cells)) is not None:
+        line(console, sentence)
 
 
 def draw_assumed(console: Console, assumed: Iterable[str], most: int = _MOST_ASSUMED) -> None:
