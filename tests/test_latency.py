@@ -28,6 +28,7 @@ LINKED = [profile for profile in PROFILES.values() if profile.link_kind != "pcie
 def flawless(profile: HardwareProfile) -> HardwareProfile:
     """The accelerator at its peaks: no fixed times, every byte at full bandwidth, arithmetic for nothing."""
     figures = {"peak.bf16": 1e30, "gemm.t0": 0, "gemm.memory_fraction": 1, "gemm.k_latency": 0}
+    figures |= {"gemm.contention": 0}
     for kernel in profile.attention:
         shares = {"t0": 0, "cta": 0, "memory_fraction": 1, "row_passes": 0}
         figures |= {f"attention.{kernel}.{name}": value for name, value in shares.items()}
