@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["engine_names", "hardware_names", "model_names", "strategy_names"]
+__all__ = ["engine_names", "hardware_names", "model_names", "strategy_names", "table_names"]
 
 
 def hardware_names(incomplete: str) -> list[str]:
@@ -33,6 +33,13 @@ def strategy_names(incomplete: str) -> list[str]:
     import strategies
 
     return _matching(("all", *strategies.available()), incomplete)
+
+
+def table_names(incomplete: str) -> list[str]:
+    """Complete the names of published tables."""
+    from perfmodel.evidence.validate import available
+
+    return _matching(available(), incomplete)
 
 
 def _matching(names: Iterable[str], incomplete: str) -> list[str]:
