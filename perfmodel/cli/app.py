@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from perfmodel.cli import catalogue, explain, export, plan, price, sweep
+from perfmodel.cli import calibrate, catalogue, explain, export, plan, price, sweep, validate
 from perfmodel.cli.output import remark
 
 __all__ = ["app"]
@@ -95,7 +95,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Should a long-context deployment speculate, with which drafting strategy, draft KV budget and "
     "speculation length, at every batch size and context length it meets?",
-    epilog="Exit codes: 0 answered, 1 unexpected, 2 asked wrongly or a bad file, 3 nothing feasible.",
+    epilog="Exit codes: 0 answered, 1 unexpected, 2 asked wrongly or a bad file, 3 nothing feasible or a limit passed.",
 )
 
 
@@ -122,5 +122,7 @@ app.command("explain")(explain.explain)
 app.command("price")(price.price)
 app.command("export")(export.export)
 app.command("sweep")(sweep.sweep)
+app.command("validate")(validate.validate)
+app.command("calibrate")(calibrate.calibrate)
 for _noun in catalogue.NOUNS:
     app.add_typer(catalogue.commands(_noun), name=_noun)
