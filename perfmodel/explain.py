@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ CAUSE_WORDS = {
     "communication": "tensor-parallel communication",
     "overhead": "the engine's own overhead",
 }
+EMPTY: Mapping[str, Sequence[Any]] = MappingProxyType({})
 SATURATING_BATCH = 1024.0
 """Batch at which linear layers are compute-bound on every profile: stands for "a large batch". [sequences]"""
 
@@ -71,11 +73,16 @@ class Choice:
         )
 
 
-def explained_cells(grid: Grid, choice: Choice, ladder_of: Drafter | None) -> list[Cell]:
+def explained_cells(
+    grid: Grid, choice: Choice, ladder_of: Drafter | None, beside: Mapping[str, Sequence[Any]] = EMPTY
+) -> list[Cell]:
     """Price the chosen configurations once more, element by element, with every cause kept apart.
 
-    `ladder_of` is the drafter whose round is priced at every gamma of the grid, so that an engine in which it
-    is loaded can be told what else it may do; the chosen one where absent.
+    Parameters
+    ----------
+    ladder_of : the drafter whose round is priced at every gamma of the grid, so that an engine in which it is
+        loaded can be told what else it may do; the chosen one where absent.
+    beside : further fields of the cells, one value per cell each.
     """
     hardware, target, engine = grid.hardware[0], grid.target, grid.engine
     size, drafter = choice.batch.size, choice.drafter
@@ -133,7 +140,9 @@ def explained_cells(grid: Grid, choice: Choice, ladder_of: Drafter | None) -> li
         ],
     }
     model = drafter.draft_model.name if drafter and drafter.draft_model else None
-    cells = [
+    columns["why"] = [_why(*values) for values in zip(*map(columns.__getitem__, _WHY), strict=True)]
+    columns.update(beside)
+    return [
         Cell(
             strategy=drafter.strategy.name if drafter else NO_DRAFT,
             draft_model=model,
@@ -143,7 +152,6 @@ def explained_cells(grid: Grid, choice: Choice, ladder_of: Drafter | None) -> li
         )
         for row in zip(*columns.values(), strict=True)
     ]
-    return [replace(cell, why=reason(cell)) for cell in cells]
 
 
 def _break_even_alpha(chosen: Round, gamma: FloatArray) -> list[float | None]:
@@ -161,12 +169,21 @@ def _cost_per_million_tokens(grid: Grid, chosen: Round) -> Numeric:
 
 def reason(cell: Cell) -> str:
     """One sentence that a user can check against the cell's own numbers."""
-    bound = f"mostly {CAUSE_WORDS[cell.bound_by]}"
-    if not cell.speculates:
+    return _why(*(getattr(cell, name) for name in _WHY))
+
+
+_WHY = ("gamma", "bound_by", "draft_ratio", "verify_ratio", "tokens_per_round", "break_even_alpha")
+
+
+def _why(
+    gamma: int, bound_by: str, draft_ratio: float, verify_ratio: float, tokens: float, alpha: float | None
+) -> str:
+    bound = f"mostly {CAUSE_WORDS[bound_by]}"
+    if not gamma or alpha is None:
         return f"a decode step is {bound}; no draft pays for itself"
     return (
-        f"{bound}; T_D/T_T {cell.draft_ratio:.2f}, T_V/T_T {cell.verify_ratio:.2f}; "
-        f"{cell.tokens_per_round:.2f} tokens per round, pays above alpha {cell.break_even_alpha:.2f}"
+        f"{bound}; T_D/T_T {draft_ratio:.2f}, T_V/T_T {verify_ratio:.2f}; "
+        f"{tokens:.2f} tokens per round, pays above alpha {alpha:.2f}"
     )
 
 

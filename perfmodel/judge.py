@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +14,7 @@ from perfmodel.plan import Cell
 from perfmodel.speculation import price_round
 from perfmodel.sweep import Grid
 
-__all__ = ["judged_cells", "worth_of_measuring"]
+__all__ = ["judgements", "worth_of_measuring"]
 
 FloatArray = NDArray[np.float64]
 
@@ -24,15 +22,10 @@ MATERIAL = 0.005
 """Share of speed below which nobody is told what measuring acceptance would be worth. [1]"""
 
 
-def judged_cells(
-    grid: Grid,
-    worlds: Draws,
-    cells: Sequence[Cell],
-    choice: Choice,
-    rivals: Sequence[Choice],
-    second: NDArray[np.intp],
-) -> list[Cell]:
-    """The cells with intervals, probabilities, and what not knowing acceptance costs.
+def judgements(
+    grid: Grid, worlds: Draws, choice: Choice, rivals: Sequence[Choice], second: NDArray[np.intp]
+) -> dict[str, list[float | None]]:
+    """Intervals, probabilities, and what not knowing acceptance costs: fields of `Cell`, a value per cell.
 
     Parameters
     ----------
@@ -41,7 +34,7 @@ def judged_cells(
     second : which of the rivals came second, per cell.
     """
     chosen = price_draws(worlds, grid.target, choice.drafter, choice.configuration(grid), alpha=grid.alpha)
-    shape = (len(cells), worlds.size)
+    shape = (choice.batch.size, worlds.size)
     tpot = np.broadcast_to(chosen.tpot, shape)
     speedup = np.broadcast_to(chosen.speedup, shape)
     (tpot_low, tpot_high), (speedup_low, speedup_high) = interval(tpot), interval(speedup)
@@ -54,21 +47,17 @@ def judged_cells(
         "speedup_high": speedup_high,
         "probability_beats_plain": np.mean(speedup > 1.0, axis=-1)
         if choice.drafter
-        else np.full(len(cells), np.nan),
+        else np.full(shape[0], np.nan),
         "probability_runner_up_better": np.mean(runner_up < tpot, axis=-1),
         "regret_if_alpha_wrong": regret,
         "value_of_knowing_alpha": worth,
     }
-    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-    return [
-        replace(cell, **dict(zip(columns, map(_known, row), strict=True)))
-        for cell, row in zip(cells, rows, strict=True)
-    ]
+    return {name: _known(values) for name, values in columns.items()}
 
 
-def _known(value: float) -> Any:
-    """The number, or None where there is none."""
-    return None if np.isnan(value) else value
+def _known(values: FloatArray) -> list[float | None]:
+    """The numbers, None where there is none."""
+    return [None if value != value else value for value in values.tolist()]
 
 
 def _runner_up_tpot(

@@ -16,7 +16,7 @@ from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.evidence.intervals import DRAWS, draw
 from perfmodel.explain import Choice, assumptions, explained_cells, inflection_context, nearest_miss
 from perfmodel.hardware import HardwareProfile
-from perfmodel.judge import judged_cells
+from perfmodel.judge import judgements
 from perfmodel.model import ModelSpec
 from perfmodel.plan import Cell, Plan
 from perfmodel.search import Constraints, Search
@@ -195,10 +195,8 @@ def _answers(search: Search, *, draws: int, seed: int, one_deployment: bool) -> 
             )
             for chosen in (best, *bests)
         )
-        cells = explained_cells(grid, choice, deployed)
-        if draws:
-            cells = judged_cells(grid, worlds, cells, choice, rivals, second[mine])
-        for place, cell in zip(mine, cells, strict=True):
+        judged = judgements(grid, worlds, choice, rivals, second[mine]) if draws else {}
+        for place, cell in zip(mine, explained_cells(grid, choice, deployed, judged), strict=True):
             found[place] = cell
     return found
 
