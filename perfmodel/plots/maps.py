@@ -1,0 +1,139 @@
+"""The map of recommendations: strategy, draft KV budget and speculation length at every batch and context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch, Rectangle
+
+from perfmodel.plan import NO_DRAFT, Cell, Plan
+from perfmodel.plots.style import GREY, INK, Look, axes, legend_below, looks, short_tokens, titled
+from perfmodel.surface import deployment
+
+__all__ = ["plot_strategy_map"]
+
+PLAIN = "#E4E7EB"
+HATCHED = (1.0, 1.0, 1.0, 0.75)
+CROSSED: dict[str, Any] = {"facecolor": "white", "edgecolor": "#D0D5DB", "hatch": "xxx"}
+"""A cell in which nothing is allowed."""
+
+
+def plot_strategy_map(plan: Plan, ax: Axes | None = None) -> Axes:
+    """Draw what a plan recommends over context length [tokens] and batch size [sequences].
+
+    Colour and hatch name the strategy, the tint grows with the speedup; each cell says its speedup [1], its
+    speculation length g and its draft KV budget [tokens]. Cells in which nothing is allowed are crossed.
+    """
+    batches = sorted({cell.batch_size for cell in plan.cells})
+    contexts = sorted({cell.context_len for cell in plan.cells})
+    ax = axes(ax, height=max(4.0, 1.7 + 0.5 * len(batches)))
+    ax.grid(visible=False)
+    names = drafters(plan)
+    found = dict(zip(names, looks(len(names)), strict=True))
+    most = max((cell.speedup for cell in plan.cells), default=1.0)
+    answered = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
+    for row, batch in enumerate(batches):
+        for column, context in enumerate(contexts):
+            cell = answered.get((batch, context))
+            _square(ax, column, row, _face(cell, found, most))
+            if cell is not None:
+                _words(ax, column, row, cell, small=len(contexts) > 9 or len(batches) > 12)
+    ax.set_xlim(-0.5, len(contexts) - 0.5)
+    ax.set_ylim(-0.5, len(batches) - 0.5)
+    ax.set_xticks(range(len(contexts)), [short_tokens(context) for context in contexts])
+    ax.set_yticks(range(len(batches)), [f"{batch:g}" for batch in batches])
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.set_xlabel("context length [tokens]", color=INK)
+    ax.set_ylabel("batch size [sequences]", color=INK)
+    where = deployment(plan.model, plan.tensor_parallel, plan.hardware, plan.engine)
+    titled(
+        ax,
+        "What to do at every batch size and context length",
+        f"{where}; speedup, g: speculation length, KV: draft budget",
+    )
+    _legend(ax, plan, found, missing=len(answered) < len(batches) * len(contexts))
+    return ax
+
+
+def drafter_of(cell: Cell) -> str:
+    """Strategy of a cell, with its draft model where it has one."""
+    return f"{cell.strategy}({cell.draft_model})" if cell.draft_model else cell.strategy
+
+
+def drafters(plan: Plan) -> Sequence[str]:
+    """The drafters that a plan recommends anywhere, the most frequent first."""
+    names = [drafter_of(cell) for cell in plan.cells if cell.strategy != NO_DRAFT]
+    return sorted(set(names), key=lambda name: (-names.count(name), name))
+
+
+def _face(cell: Cell | None, found: Mapping[str, Look], most: float) -> dict[str, Any]:
+    """How a cell is filled: the more speedup, the more colour."""
+    if cell is None:
+        return CROSSED
+    if not cell.speculates:
+        return {"facecolor": PLAIN}
+    look = found[drafter_of(cell)]
+    share = float(np.clip((cell.speedup - 1.0) / max(most - 1.0, 1e-9), 0.0, 1.0))
+    return {"facecolor": _tinted(look.colour, 0.25 + 0.45 * share), "edgecolor": HATCHED, "hatch": look.hatch}
+
+
+def _tinted(colour: str, tint: float) -> tuple[float, float, float]:
+    red, green, blue = (1.0 - tint * (1.0 - part) for part in to_rgb(colour))
+    return red, green, blue
+
+
+def _square(ax: Axes, column: int, row: int, face: Mapping[str, Any]) -> None:
+    corner = (column - 0.5, row - 0.5)
+    ax.add_patch(Rectangle(corner, 1, 1, linewidth=0, **face))
+    ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="white", linewidth=2))
+
+
+def _words(ax: Axes, column: int, row: int, cell: Cell, *, small: bool) -> None:
+    """Speedup, speculation length and budget of one cell, as many as its size allows."""
+    if not cell.speculates:
+        ax.text(column, row, "plain", ha="center", va="center", fontsize=8, color=GREY)
+        return
+    lines = [
+        f"g {cell.gamma}",
+        *([] if cell.kv_budget is None or small else [f"KV {short_tokens(cell.kv_budget)}"]),
+    ]
+    ax.annotate(
+        f"{cell.speedup:.2f}x",
+        (column, row),
+        xytext=(0, 4.5 * len(lines)),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=7 if small else 9,
+        color=INK,
+        fontweight="bold",
+    )
+    ax.annotate(
+        "\n".join(lines),
+        (column, row),
+        xytext=(0, -5.5),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=6 if small else 7.5,
+        color=INK,
+        linespacing=1.15,
+    )
+
+
+def _legend(ax: Axes, plan: Plan, found: Mapping[str, Look], *, missing: bool) -> None:
+    handles: list[Artist] = [
+        Patch(facecolor=_tinted(look.colour, 0.6), edgecolor=HATCHED, hatch=look.hatch, label=name)
+        for name, look in found.items()
+    ]
+    if any(not cell.speculates for cell in plan.cells):
+        handles.append(Patch(facecolor=PLAIN, label="do not speculate"))
+    if missing:
+        handles.append(Patch(**CROSSED, label="nothing is allowed"))
+    legend_below(ax, handles)
