@@ -49,9 +49,13 @@ PLAN = perfmodel.plan(
 BREAKDOWN = break_down(
     HARDWARE, TARGET, ENGINE, batch_size=64, context_len=32_000, drafters=[WINDOW], tensor_parallel=8
 )
-ROUND = dict(
-    batch=np.array([1.0, 64.0]), context_len=32_000.0, kv_budget=512.0, gamma=4.0, tensor_parallel=8.0
-)
+ROUND = {
+    "batch": np.array([1.0, 64.0]),
+    "context_len": 32_000.0,
+    "kv_budget": 512.0,
+    "gamma": 4.0,
+    "tensor_parallel": 8.0,
+}
 OPERATIONS = operations(HARDWARE, TARGET, ENGINE, WINDOW, **ROUND)
 FRONTS = price_fronts(
     dataclasses.replace(GRID, workload=Workload(BATCHES, [32_000]), drafters=[None, WINDOW])
