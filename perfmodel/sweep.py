@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CHUNK = 262_144
 """Configurations priced at once: arrays stay in a core's cache, memory stays bounded. [configurations]"""
 
+IN_FLIGHT = 32
+"""Tasks that an executor holds at a time; the blocks of one take some 10 MB. [tasks]"""
+
 COLUMNS = {
     "tokens_per_round": "tokens_per_round",
     "round_s": "round_s",
@@ -157,18 +160,32 @@ def tasks(grid: Grid, *, chunk: int = CHUNK) -> list[Task]:
     ]
 
 
-def sweep(grid: Grid, *, executor: Mapper | None = None, chunk: int = CHUNK) -> Iterator[Block]:
+def sweep(
+    grid: Grid, *, executor: Mapper | None = None, chunk: int = CHUNK, in_flight: int = IN_FLIGHT
+) -> Iterator[Block]:
     """Price every configuration of the grid, block by block, in the order of `tasks`.
 
     Parameters
     ----------
     executor : anything with ``Executor.map``; this process when absent. Blocks come in the same order.
     chunk : configurations that one block holds at most, as long as one cell holds no more.
+    in_flight : tasks that an executor is given ahead of what is consumed; at least two for each worker.
     """
     work = tasks(grid, chunk=chunk)
-    priced = map(price_task, work) if executor is None else executor.map(price_task, work)
+    priced = map(price_task, work) if executor is None else _priced_ahead(executor, work, in_flight)
     for blocks in priced:
         yield from blocks
+
+
+def _priced_ahead(executor: Mapper, work: Sequence[Task], in_flight: int) -> Iterator[list[Block]]:
+    """Price tasks in two groups at a time: one is consumed while the next is priced, and no more are held."""
+    size = max(1, in_flight // 2)
+    ahead: Iterator[list[Block]] = iter(())
+    for start in range(0, len(work), size):
+        coming = executor.map(price_task, work[start : start + size])
+        yield from ahead
+        ahead = coming
+    yield from ahead
 
 
 def price_task(task: Task) -> list[Block]:
