@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from perfmodel.case_file import CaseRow
 from perfmodel.engine import EngineOverhead
@@ -16,6 +16,9 @@ from perfmodel.request import MOST_GPUS, check_tensor_parallel, find_drafter, is
 from perfmodel.speculation import Drafter
 from perfmodel.units import parse_count, parse_quantity
 from perfmodel.workload import MAX_BATCH, MAX_CONTEXT
+
+if TYPE_CHECKING:
+    from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = ["DEFAULT_ENGINE", "MOST_GAMMA", "Case", "CaseGroup", "CaseReader"]
 
@@ -50,9 +53,10 @@ class Case:
 
 
 class CaseReader:
-    """Turns rows into cases; every name is looked up once."""
+    """Turns rows into cases; every name is looked up once, and every drafter gets what was `measured`."""
 
-    def __init__(self, profiles_path: str | None) -> None:
+    def __init__(self, profiles_path: str | None, measured: Sequence[MeasuredAcceptance] = ()) -> None:
+        self._measured = tuple(measured)
         extra = {"profiles_path": profiles_path} if profiles_path else {}
         self._hardware = _once(partial(HardwareProfile.load, **extra))
         self._engine = _once(partial(EngineOverhead.load, **extra))
@@ -74,6 +78,8 @@ class CaseReader:
         itself = spelling.strategy is None or is_self(named, cells["target_model"])
         draft = None if itself else _in("draft_model", self._model, named)
         drafter = find_drafter(spelling, draft)
+        if drafter is not None:
+            drafter = replace(drafter, measured=self._measured)
         gamma = _count(cells, "gamma", 0, MOST_GAMMA, empty=0 if drafter is None else None)
         if drafter is None and gamma:
             raise SpecError.single(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,11 @@ from numpy.typing import NDArray
 from perfmodel.case_file import CaseFile, CaseRow, read_cases, write_cases
 from perfmodel.case_rows import DEFAULT_ENGINE, Case, CaseGroup, CaseReader
 from perfmodel.errors import Fault, SpecError
+from perfmodel.request import passed_over
 from perfmodel.speculation import Round, price_round
+
+if TYPE_CHECKING:
+    from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = ["DEFAULT_ENGINE", "INPUTS", "OUTPUTS", "PricedCases", "price_cases", "price_file"]
 
@@ -45,7 +50,11 @@ class PricedCases:
         return write_cases(self.columns, self.rows)
 
 
-def price_file(path: str | os.PathLike[str], profiles_path: str | None = None) -> PricedCases:
+def price_file(
+    path: str | os.PathLike[str],
+    profiles_path: str | None = None,
+    measured: Sequence[MeasuredAcceptance] = (),
+) -> PricedCases:
     """Price the cases of a CSV file; see `price_cases`. Raises SpecError where the file cannot be read."""
     file = os.fspath(path)
     try:
@@ -56,15 +65,20 @@ def price_file(path: str | os.PathLike[str], profiles_path: str | None = None) -
         raise SpecError.single(
             file, "", f"the file cannot be read: {reason}", "Name a readable CSV file"
         ) from error
-    return price_cases(content, file, profiles_path)
+    return price_cases(content, file, profiles_path, measured)
 
 
-def price_cases(content: bytes, file: str = "cases", profiles_path: str | None = None) -> PricedCases:
+def price_cases(
+    content: bytes,
+    file: str = "cases",
+    profiles_path: str | None = None,
+    measured: Sequence[MeasuredAcceptance] = (),
+) -> PricedCases:
     """Price every row of a CSV text with the columns `INPUTS`; unknown columns pass through.
 
     Empty cells mean: engine ``generic``, one GPU, the target itself as draft model, no acceptance given (the
-    strategy's own law). A row that cannot be priced keeps its place with empty answers and its reason in a
-    column ``error``, which is there only when it is needed.
+    strategy's own law, moved by what was `measured`). A row that cannot be priced keeps its place with empty
+    answers and its reason in a column ``error``, which is there only when it is needed.
 
     Returns
     -------
@@ -81,7 +95,7 @@ def price_cases(content: bytes, file: str = "cases", profiles_path: str | None =
     faults: dict[int, Fault] = {row.number: row.fault for row in table.rows if row.fault}
     remarks: list[str] = []
     groups: dict[tuple[str, ...], tuple[CaseGroup, list[Case]]] = {}
-    understand = CaseReader(profiles_path)
+    understand = CaseReader(profiles_path, measured)
     for row, cells in _named_cells(table):
         try:
             key, group, case, remark = understand.case(row, cells)
@@ -90,6 +104,7 @@ def price_cases(content: bytes, file: str = "cases", profiles_path: str | None =
             continue
         groups.setdefault(key, (group, []))[1].append(case)
         remarks += [f"row {row.number}: {remark}"] if remark else []
+    remarks += passed_over(measured, [(group.drafter, group.target) for group, _ in groups.values()])
     answers: dict[int, list[str]] = {}
     for group, cases in groups.values():
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import strategies
 from perfmodel.errors import SpecError, nearest_name
@@ -12,9 +13,12 @@ from perfmodel.model import ModelSpec
 from perfmodel.speculation import Drafter
 from strategies.base import DraftStrategy
 
+if TYPE_CHECKING:
+    from perfmodel.acceptance.file import MeasuredAcceptance
+
 __all__ = [
     "Spelling", "check_tensor_parallel", "drafters_among", "find_drafter", "is_self", "load_strategy",
-    "read_spelling",
+    "passed_over", "read_spelling",
 ]  # fmt: skip
 
 MOST_GPUS = 1024
@@ -151,6 +155,26 @@ def _drafters_of(spelling: Spelling, draft_models: Sequence[ModelSpec], itself: 
     alone = not strategy.needs_draft_model and spelling.drafter != "draft"
     own = [Drafter(strategy)] if alone and (itself or "draft" not in strategy.drafters) else []
     return own + ([Drafter(strategy, model) for model in draft_models] if takes_models else [])
+
+
+def passed_over(
+    measured: Iterable[MeasuredAcceptance], asked: Sequence[tuple[Drafter | None, ModelSpec]]
+) -> list[str]:
+    """Return a remark for every measurement that is about none of the (drafter, target) pairs asked about."""
+    pairs = [(drafter, target) for drafter, target in asked if drafter is not None]
+    remarks = []
+    for entry in measured:
+        if not any(
+            entry.is_about(
+                drafter.strategy.name,
+                drafter.kind,
+                target.name,
+                drafter.draft_model.name if drafter.draft_model else "",
+            )
+            for drafter, target in pairs
+        ):
+            remarks.append(f"the acceptance measured of {entry.subject} is about nothing that is priced here")
+    return list(dict.fromkeys(remarks))
 
 
 def check_tensor_parallel(model: ModelSpec, tensor_parallel: int) -> None:

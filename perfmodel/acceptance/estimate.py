@@ -16,6 +16,7 @@ from perfmodel.acceptance.intervals import (
     Rate,
     assumed_spread_rate,
     clustered_rate,
+    independent_se,
     logit_interval,
     windowed_rate,
 )
@@ -154,10 +155,11 @@ def fit_acceptance(counts: AcceptanceCounts) -> AcceptanceFit:
                 f"the rate drifts along the log, {drift:+.3f} from first to second half: fit the recent part"
             )
     further = _further(counts, alpha)
-    if further:
+    more = further if counts.unit != "window" else _more(counts.units, alpha)
+    if more:
         warnings.append(
-            f"the interval is +-{(alpha.high - alpha.low) / 2:.3f}; "
-            f"about {further} more requests narrow it to +-{HALF_WIDTH}"
+            f"the interval is +-{(alpha.high - alpha.low) / 2:.3f}; about {more} more "
+            f"{'requests' if further else 'windows like these'} narrow it to +-{HALF_WIDTH}"
         )
     if counts.unit == "window" and counts.units > 1:
         warnings.append(
@@ -197,13 +199,14 @@ def _from_totals(counts: AcceptanceCounts) -> tuple[Rate, str]:
         low, high = (middle, high) if short else (low, middle)
     value = 0.5 * (low + high)
     slope = float(counts.rounds @ _slope(value, counts.gamma))
+    tried = float(counts.rounds @ np.asarray(tokens_per_round(value, counts.gamma - 1.0)))
     if counts.units > 1:
         error = counts.accepted - counts.rounds * _accepted(value, counts.gamma)
         se = float(np.sqrt(counts.units / (counts.units - 1.0) * (error @ error)) / slope)
+        se = max(se, independent_se(value, tried))
         return logit_interval(
             value, se, counts.units - 1.0
         ), f"tokens per round inverted, clustered by {counts.unit}"
-    tried = float(counts.rounds @ np.asarray(tokens_per_round(value, counts.gamma - 1.0)))
     requests = counts.requests or max(float(counts.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
     return assumed_spread_rate(
         value * tried, tried, requests
@@ -211,10 +214,13 @@ def _from_totals(counts: AcceptanceCounts) -> tuple[Rate, str]:
 
 
 def _further(counts: AcceptanceCounts, alpha: Rate) -> int | None:
-    if counts.requests is None or counts.unit == "window":
-        return None
+    return None if counts.requests is None or counts.unit == "window" else _more(counts.requests, alpha)
+
+
+def _more(units: float, alpha: Rate) -> int:
+    """Return how many units, on top of so many, narrow the interval to HALF_WIDTH."""
     reach = (alpha.high - alpha.low) / 2.0
-    return max(int(np.ceil(counts.requests * ((reach / HALF_WIDTH) ** 2 - 1.0))), 0)
+    return max(int(np.ceil(units * ((reach / HALF_WIDTH) ** 2 - 1.0))), 0)
 
 
 def _accepted(alpha: float, gamma: FloatArray) -> FloatArray:

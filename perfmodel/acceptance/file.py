@@ -82,6 +82,18 @@ class MeasuredAcceptance:
             **place,
         )
 
+    @property
+    def subject(self) -> str:
+        """What was measured, and where, in words."""
+        what = " of ".join(filter(None, [self.strategy, self.draft_model])) or "any strategy"
+        target = f" for {self.target_model}" if self.target_model else ""
+        places = [
+            f"{name} {value:,.0f}"
+            for name, value in (("budget", self.kv_budget), ("context", self.context_len))
+            if value is not None
+        ]
+        return what + target + (f" at {', '.join(places)}" if places else "")
+
     def is_about(self, strategy: str, drafter: str, target_name: str, draft_name: str) -> bool:
         """Whether the entry was measured on this strategy, drafter and pair, as far as it says."""
         pairs = ((self.strategy, strategy), (self.target_model, target_name), (self.draft_model, draft_name))

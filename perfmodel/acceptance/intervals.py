@@ -15,6 +15,8 @@ __all__ = [
     "assumed_spread_rate",
     "binomial_rate",
     "clustered_rate",
+    "independent_se",
+    "logit_interval",
     "requests_for",
     "windowed_rate",
 ]
@@ -70,7 +72,8 @@ def binomial_rate(accepted: float, tried: float) -> Rate:
 def clustered_rate(accepted: FloatArray, tried: FloatArray) -> Rate:
     """Return the pooled rate with an interval over requests: the linearised ratio estimator.
 
-    ``se = sqrt(n / (n - 1) sum (A_i - p T_i)**2) / sum T_i`` with t on ``n - 1`` degrees of freedom.
+    ``se = sqrt(n / (n - 1) sum (A_i - p T_i)**2) / sum T_i`` with t on ``n - 1`` degrees of freedom, never
+    less than that of independent trials: requests that agree better than chance agree by chance.
 
     Parameters
     ----------
@@ -81,18 +84,20 @@ def clustered_rate(accepted: FloatArray, tried: FloatArray) -> Rate:
     value = float(kept.sum() / tries.sum())
     error = kept - value * tries
     se = float(np.sqrt(n / (n - 1.0) * (error @ error))) / float(tries.sum())
-    return logit_interval(value, max(se, _smallest_se(value, float(tries.sum()))), n - 1.0)
+    return logit_interval(value, max(se, independent_se(value, float(tries.sum()))), n - 1.0)
 
 
-def _smallest_se(value: float, tried: float) -> float:
-    """Return a floor for rates of 0 or 1, where no spread is seen: half a trial went the other way."""
-    shrunk = (value * tried + 0.5) / (tried + 1.0)
-    return 0.0 if 0.0 < value < 1.0 else float(np.sqrt(shrunk * (1.0 - shrunk) / tried))
+def independent_se(value: float, tried: float) -> float:
+    """Return the standard error of independent trials; at 0 and 1 as if half a trial went the other way."""
+    if not 0.0 < value < 1.0:
+        value = (value * tried + 0.5) / (tried + 1.0)
+    return float(np.sqrt(value * (1.0 - value) / tried))
 
 
 def assumed_spread_rate(accepted: float, tried: float, requests: float) -> Rate:
+    """Return the rate of a total over ``requests`` whose rates are taken to spread by BETWEEN_REQUESTS."""
     value = accepted / tried
-    chance = max(value * (1.0 - value) / tried, _smallest_se(value, tried) ** 2)
+    chance = independent_se(value, tried) ** 2
     return logit_interval(value, float(np.sqrt(chance + BETWEEN_REQUESTS**2 / max(requests, 1.0))), np.inf)
 
 

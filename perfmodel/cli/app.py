@@ -10,7 +10,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from perfmodel.cli import calibrate, catalogue, explain, export, plan, plot, price, sweep, validate
+from perfmodel.cli import (
+    acceptance,
+    calibrate,
+    catalogue,
+    explain,
+    export,
+    plan,
+    plot,
+    price,
+    sweep,
+    validate,
+)
 from perfmodel.cli.output import remark
 
 __all__ = ["app"]
@@ -125,5 +136,6 @@ app.command("sweep")(sweep.sweep)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(plot.app, name="plot")
+app.add_typer(acceptance.commands)
 for _noun in catalogue.NOUNS:
     app.add_typer(catalogue.commands(_noun), name=_noun)

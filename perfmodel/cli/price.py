@@ -21,6 +21,16 @@ def price(
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="OUT.csv", help="Write to a file, not to stdout.")
     ] = None,
+    acceptance: Annotated[
+        str | None,
+        typer.Option(
+            "--acceptance",
+            "--acceptance-file",
+            metavar="FILE",
+            help="Acceptance measured on your own traffic, for rows that give none; "
+            "from `draftplan acceptance fit -o FILE`.",
+        ),
+    ] = None,
     profiles_path: Annotated[
         str | None,
         typer.Option(
@@ -35,13 +45,15 @@ def price(
     (bonus token included; it wins). Others pass through. A row that cannot be priced is named on stderr and
     costs no other row.
     """
+    from perfmodel.acceptance.file import read_acceptance
     from perfmodel.cases import price_cases, price_file
 
+    measured = read_acceptance(acceptance) if acceptance is not None else ()
     with working(f"pricing {cases}"):
         if cases == "-":
-            priced = price_cases(sys.stdin.buffer.read(), "stdin", profiles_path)
+            priced = price_cases(sys.stdin.buffer.read(), "stdin", profiles_path, measured)
         else:
-            priced = price_file(cases, profiles_path)
+            priced = price_file(cases, profiles_path, measured)
     emit(priced.to_csv(), output)
     for line in [*(f"note: {text}" for text in priced.remarks), *map(str, priced.faults)][:_MOST_SAID]:
         remark(line)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import typer
 
+from perfmodel.acceptance.file import read_acceptance
 from perfmodel.acceptance.inverse import alpha_from_mean_length
 from perfmodel.case_rows import DEFAULT_ENGINE
 from perfmodel.cli.config import place_of
@@ -19,13 +20,10 @@ from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planner import DEFAULT_GAMMAS, OBJECTIVES, default_drafters
-from perfmodel.request import check_tensor_parallel, drafters_among, is_self
+from perfmodel.request import check_tensor_parallel, drafters_among, is_self, passed_over
 from perfmodel.speculation import Drafter
 from perfmodel.units import parse_count, parse_list, parse_quantity
 from perfmodel.workload import Workload
-
-if TYPE_CHECKING:
-    from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = ["MOST_CELLS", "Question", "read_objective", "read_question", "read_shares"]
 
@@ -118,7 +116,7 @@ def read_question(
         lambda text: drafters_among(_names(text), small, itself=flags.draft_model is None or itself),
         flags.strategy,
     )
-    measured = reading.read("acceptance", _measured, flags.acceptance) or ()
+    measured = reading.read("acceptance", read_acceptance, flags.acceptance) or ()
     reading.finished()
     assert target is not None and engine is not None and hardware and widths and batches and contexts
     if most_cells is not None and len(batches) * len(contexts) > most_cells:
@@ -127,6 +125,7 @@ def read_question(
             f"At most {most_cells} in one plan: use wider steps, or `draftplan sweep`",
         )  # fmt: skip
     drafters, remarks = found if found is not None else (default_drafters(target, small), [])
+    remarks += passed_over(measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
     if max(contexts) > target.max_position:
@@ -196,12 +195,6 @@ def _counts(text: str, least: int = 0, most: int | None = None) -> list[int]:
             allowed = f"at least {least}" if most is None else f"from {least} to {most}"
             raise SpecError.single("", "", f"found {value}", f"Give whole numbers {allowed}")
     return values
-
-
-def _measured(text: str) -> tuple[MeasuredAcceptance, ...]:
-    from perfmodel.acceptance.file import read_acceptance
-
-    return read_acceptance(text)
 
 
 def _share(text: str) -> float:

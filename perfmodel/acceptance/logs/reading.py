@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
@@ -41,7 +42,7 @@ def read_log(
 
     Parameters
     ----------
-    path : the file. format : who wrote it; found out where ``auto``.
+    path : the file, or ``-`` for what comes in on stdin. format : who wrote it; found out where ``auto``.
     gamma : drafted tokens per round, for logs that do not tell.
 
     Raises
@@ -69,11 +70,13 @@ def read_log(
 
 def _lines(path: Path, file: str) -> list[Line]:
     try:
-        if path.stat().st_size > LARGEST_LOG:
-            raise SpecError.single(file, "", f"is larger than {LARGEST_LOG:,} bytes", "Give a part of it")
-        content = path.read_bytes()
-    except OSError as error:
-        raise SpecError.single(file, "", f"cannot be read: {error.strerror or error}") from error
+        with sys.stdin.buffer if file == "-" else path.open("rb") as stream:
+            content = stream.read(LARGEST_LOG + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError.single(file, "", f"cannot be read: {reason}", "Name a readable log") from error
+    if len(content) > LARGEST_LOG:
+        raise SpecError.single(file, "", f"is larger than {LARGEST_LOG:,} bytes", "Give a part of it")
     text = content.decode("utf-8-sig", errors="replace")
     return [Line(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
