@@ -1,0 +1,330 @@
+"""Fitting an engine: truth is recovered, intervals cover it, and what points cannot tell stays as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perfmodel.engine import EngineOverhead
+from perfmodel.errors import SpecError
+from perfmodel.evidence import measurements
+from perfmodel.evidence.calibrate import calibrate
+from perfmodel.evidence.design import candidates, next_cells
+from perfmodel.evidence.engine_text import engine_from_text
+from perfmodel.evidence.fit import computed, fit_figures
+from perfmodel.evidence.measurements import read_measurements
+from perfmodel.evidence.response import KINDS, observations, priors, respond
+from perfmodel.evidence.steps import price_measurements
+
+START = replace(
+    EngineOverhead.load("generic"),
+    all_reduce="pytorch-symmetric",
+    attention_kernel="flashinfer",
+    description="",
+)
+TRUTH = {
+    "forward": 6e-4, "layer": 7e-5, "row_layer": 3e-7, "draft_row_layer": 2e-7, "round": 1.4e-3, "round_row": 3e-6,
+}  # fmt: skip
+PRESETS = {
+    "magicdec-h100": ("magicdec-6",),
+    "magicdec-a100": ("magicdec-3a", "magicdec-3b", "magicdec-3c"),
+    "magicdec-l40": ("magicdec-1",),
+    "gpt-fast-a100": ("gpt-fast",),
+}
+
+
+def simulated(tables, truth, noise=0.0, seed=0, hardware=None):
+    """Return the rows of published tables with the times that an engine of known figures would take."""
+    rows = measurements.load(tables)
+    steps = price_measurements(rows, engine=START.with_values(truth), hardware=hardware)
+    wobble = np.exp(np.random.default_rng(seed).normal(0.0, noise, (4, len(rows))))
+    return [
+        replace(
+            row,
+            target=steps.target[index] * wobble[0, index],
+            draft=steps.draft[index] * wobble[1, index],
+            verify=steps.verify[index] * wobble[2, index],
+            round=steps.overhead[index] * wobble[3, index]
+            + steps.gamma[index] * steps.draft[index] * wobble[1, index]
+            + steps.verify[index] * wobble[2, index],
+        )
+        for index, row in enumerate(rows)
+    ]
+
+
+def fitted(rows, **settings):
+    found = calibrate(rows, start=START, name="ours", **settings)
+    return found, {one.path: one for one in found.figures}
+
+
+def plain(text, **given):
+    said = {"hardware": "h100-sxm-80gb", "target_model": "llama-3.1-8b", "tensor_parallel": "8", **given}
+    return read_measurements(text.encode(), "log.csv", given=said)
+
+
+# Recovering what is true.
+
+
+def test_without_noise_the_truth_is_found():
+    _, figures = fitted(simulated(["magicdec-3a", "magicdec-3c"], TRUTH))
+    for path, value in TRUTH.items():
+        assert figures[path].determined
+        assert float(figures[path].after.value) == pytest.approx(value, rel=0.03), path
+
+
+def test_with_noise_the_truth_is_near_and_the_intervals_cover_it():
+    rows = simulated(["magicdec-3a", "magicdec-3c"], TRUTH)
+    seen, figures = observations(rows), priors(START, rows[0].group.hardware)
+    response = respond(rows, seen, START, figures)
+    truth = np.array(list(TRUTH.values()))
+    exact = computed(response, truth, figures)
+    fits = [
+        fit_figures(response, replace(seen, seconds=exact * wobble), figures)
+        for wobble in np.exp(np.random.default_rng(5).normal(0.0, 0.02, (60, exact.size)))
+    ]
+    values = np.stack([fit.values for fit in fits])
+    covered = np.abs(values - truth) < 1.2816 * np.stack([fit.deviation for fit in fits])
+    np.testing.assert_allclose(values.mean(axis=0), truth, rtol=0.05)
+    assert 0.7 <= covered.mean() <= 0.92
+    assert covered.mean(axis=0).min() >= 0.6
+
+
+def test_one_damaged_row_moves_nothing_much():
+    rows = simulated(["magicdec-3a", "magicdec-3c"], TRUTH, noise=0.01)
+    spoiled = [*rows[:5], replace(rows[5], verify=3.0 * rows[5].verify, round=np.nan), *rows[6:]]
+    (_, before), (_, after) = fitted(rows), fitted(spoiled)
+    for path in ("layer", "row_layer"):
+        change = float(after[path].after.value) / float(before[path].after.value) - 1.0
+        assert abs(change) < 0.1
+
+
+def test_shares_of_the_peak_are_fitted_where_points_tell_them_apart():
+    path = "attention.flashinfer.memory_fraction"
+    rows = simulated(["magicdec-3b", "magicdec-3c"], TRUTH, hardware=lambda one: one.with_values({path: 0.8}))
+    found, figures = fitted(rows, achieved=[path, "gemm.compute_fraction"])
+    assert float(figures[path].after.value) == pytest.approx(0.8, rel=0.01)
+    assert set(found.achieved) == {path}
+
+
+def test_four_rows_are_enough_for_what_they_can_tell():
+    found, figures = fitted(
+        plain("t_target_ms,batch_size,context_len\n4.9,1,1000\n5.4,16,4000\n6.6,64,4000\n9.3,32,32000\n")
+    )
+    assert figures["layer"].determined
+    assert not figures["round"].determined
+    assert figures["round"].after == START.quantities["round"]
+    assert found.errors[0].mean_absolute < 0.1
+
+
+def test_an_engines_log_of_rounds_is_fitted_too():
+    rows = simulated(["magicdec-6"], TRUTH)
+    log = [
+        "step_ms,batch_size,context_len,gamma,strategy,kv_budget,draft_model",
+        *(f"{row.target * 1e3},{row.batch},{row.context_len},0,,," for row in rows),
+        *(
+            f"{row.round * 1e3},{row.batch},{row.context_len},{row.gamma:.0f},{row.group.drafter.strategy.name},512,"
+            for row in rows
+            if row.group.drafter.draft_model is None and row.kv_budget == 512.0
+        ),
+    ]
+    found, figures = fitted(plain("\n".join(log)))
+    assert {one.kind for one in found.errors} == {"target", "round"}
+    assert float(figures["layer"].after.value) == pytest.approx(TRUTH["layer"], rel=0.35)
+    assert all(one.mean_absolute < 0.01 for one in found.errors)
+
+
+# Published tables.
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_bundled_engines_are_what_their_tables_give(name):
+    preset = EngineOverhead.load(name)
+    start = replace(
+        EngineOverhead.load("generic"),
+        all_reduce=preset.all_reduce,
+        attention_kernel=preset.attention_kernel,
+        description=preset.description,
+    )
+    found = calibrate(measurements.load(PRESETS[name]), start=start, name=name)
+    assert preset.calibrated_on == found.hardware
+    for path, quantity in preset.quantities.items():
+        again = found.engine.quantities[path]
+        assert quantity.kind == again.kind
+        assert float(quantity.low) <= float(again.value) <= float(quantity.high), path
+
+
+def third_errors(tables, seeds):
+    """Return errors of steps: in a fit to all rows, and on the rest after fits to random thirds of the rows."""
+    rows = measurements.load(tables)
+    engine = rows[0].group.engine
+    start = replace(START, all_reduce=engine.all_reduce, attention_kernel=engine.attention_kernel)
+    seen, figures = observations(rows), priors(start, rows[0].group.hardware)
+    response = respond(rows, seen, start, figures)
+    steps = np.isin(seen.kind, [KINDS.index(kind) for kind in ("target", "draft", "verify")])
+
+    def errors(inside, judged):
+        part = replace(response, base=response.base[inside], slopes=response.slopes[inside])
+        fit = fit_figures(part, seen.of(inside), figures)
+        return np.abs(np.log(fit.seconds(response, figures) / seen.seconds))[judged & steps].mean()
+
+    everything = np.ones(seen.kind.size, dtype=bool)
+    outside = []
+    for seed in seeds:
+        third = np.random.default_rng(seed).permutation(len(rows))[: max(len(rows) // 3, 4)]
+        inside = np.isin(seen.row, third)
+        outside.append(errors(inside, ~inside))
+    return errors(everything, everything), np.array(outside)
+
+
+@pytest.mark.parametrize("table", ["magicdec-3a", "magicdec-3b", "magicdec-3c", "magicdec-6"])
+def test_a_third_of_a_tables_rows_foretells_the_rest(table):
+    inside, outside = third_errors([table], range(15))
+    assert np.median(outside) <= 1.5 * inside
+
+
+def test_any_third_of_all_rows_on_a100_foretells_the_rest():
+    inside, outside = third_errors(PRESETS["magicdec-a100"], range(15))
+    assert outside.max() <= 1.5 * inside
+
+
+# What points cannot tell.
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("9,8,1000\n9.5,16,1000\n10,32,1000\n", "3 measured times are too few"),
+        ("9,8,1000\n9.1,8,1000\n9.2,8,1000\n9.3,8,1000\n", "the same in every row"),
+    ],
+)
+def test_points_that_tell_nothing_are_refused(text, said):
+    with pytest.raises(SpecError, match=said):
+        fitted(plain("t_target_ms,batch_size,context_len\n" + text))
+
+
+def test_rows_of_two_accelerators_are_refused():
+    rows = [*measurements.load(["magicdec-6"]), *measurements.load(["magicdec-1"])]
+    with pytest.raises(SpecError, match="Calibrate one accelerator at a time"):
+        fitted(rows)
+
+
+def test_a_figure_that_does_not_exist_is_refused_with_the_nearest_name():
+    rows = measurements.load(["magicdec-6"])
+    with pytest.raises(SpecError, match="row_layer"):
+        fitted(rows, keep=["row_layers"])
+    with pytest.raises(SpecError, match="memory_fraction"):
+        fitted(rows, achieved=["attention.flashinfer.memory_fractions"])
+
+
+def test_steps_of_one_depth_do_not_tell_a_pass_from_its_layers():
+    rows = simulated(["magicdec-3b"], TRUTH, noise=0.01)
+    alike = [replace(row, draft=np.nan, round=np.nan) for row in rows]
+    found, figures = fitted(alike)
+    assert figures["layer"].determined != figures["forward"].determined
+    assert not figures["draft_row_layer"].determined and not figures["round_row"].determined
+    assert "round_row" not in {one.path for one in found.determined}
+
+
+def test_a_kept_figure_stays():
+    _, figures = fitted(measurements.load(["magicdec-6"]), keep=["row_layer"])
+    assert not figures["row_layer"].determined
+    assert figures["row_layer"].after == START.quantities["row_layer"]
+
+
+# What to measure next.
+
+
+def determinant(found_rows, extra=()):
+    rows = [*found_rows, *extra]
+    seen, figures = observations(rows), priors(START, rows[0].group.hardware)
+    fit = fit_figures(respond(rows, seen, START, figures), seen, figures)
+    scale = np.array([one.deviation for one in figures])
+    return np.linalg.slogdet(fit.information * np.outer(scale, scale) + np.eye(scale.size))[1]
+
+
+def test_each_suggested_cell_raises_the_determinant_and_none_more_than_the_first():
+    rows = simulated(["magicdec-3b"], TRUTH, noise=0.01)
+    figures = priors(START, rows[0].group.hardware)
+    engine = START.with_values(TRUTH)
+    pool = candidates(rows, engine, figures)
+    information = np.zeros((len(figures), len(figures)))
+    scale = np.array([one.deviation for one in figures])
+
+    def size(of):
+        return np.linalg.slogdet(of * np.outer(scale, scale) + np.eye(scale.size))[1]
+
+    gains = [size(information + np.outer(slopes, slopes)) for slopes in pool.informs]
+    suggested = next_cells(pool, information, figures, count=5)
+    assert suggested[0].gain == pytest.approx(max(gains), rel=1e-9)
+    assert len(suggested) == 5
+    assert all(
+        earlier.gain >= later.gain > 0.0 for earlier, later in zip(suggested, suggested[1:], strict=False)
+    )
+
+
+def test_measuring_what_is_suggested_determines_what_was_open():
+    rows = [row for row in simulated(["magicdec-3b"], TRUTH, noise=0.01) if row.batch == 32]
+    alike = [replace(row, draft=np.nan, round=np.nan) for row in rows]
+    found, before = fitted(alike)
+    assert not before["round_row"].determined
+    steps = {cell.kind for cell in found.next_cells}
+    assert "overhead" in steps and "draft" in steps
+    pattern = rows[0]
+    added = []
+    for cell in found.next_cells:
+        row = replace(
+            pattern, batch=cell.batch, context_len=cell.context_len, gamma=float(max(cell.gamma, 1))
+        )
+        priced = price_measurements([row], engine=START.with_values(TRUTH))
+        added.append(
+            replace(
+                row,
+                target=float(priced.target[0]),
+                draft=float(priced.draft[0]),
+                verify=float(priced.verify[0]),
+                round=float(priced.round[0]),
+            )
+        )
+    _, after = fitted([*alike, *added])
+    assert after["round_row"].determined and after["draft_row_layer"].determined
+    assert determinant(alike, added) > determinant(alike) + 3.0
+
+
+def test_suggested_cells_fit_in_memory():
+    rows = measurements.load(["magicdec-1"])
+    found, _ = fitted(rows)
+    for cell in found.next_cells:
+        row = next(row for row in rows if row.group.target.name == cell.target_model)
+        like = replace(row, batch=cell.batch, context_len=cell.context_len, gamma=float(cell.gamma))
+        assert bool(price_measurements([like]).fits[0])
+
+
+# What is written.
+
+
+def test_the_written_engine_reads_back_as_fitted():
+    found, figures = fitted(measurements.load(["magicdec-6"]))
+    again = engine_from_text(found.text, "ours.yaml")
+    assert again.name == "ours" and again.calibrated_on == "h100-sxm-80gb" and again.assumed == ()
+    for path, one in figures.items():
+        assert float(again.quantities[path].value) == pytest.approx(
+            float(one.after.value), rel=1e-3, abs=1e-12
+        )
+        assert again.quantities[path].kind == "measured"
+        assert "arXiv 2408.11049" in again.quantities[path].source
+
+
+def test_correlations_are_those_of_a_covariance():
+    found, _ = fitted(measurements.load(["magicdec-6"]))
+    np.testing.assert_allclose(found.correlation, found.correlation.T, atol=1e-12)
+    np.testing.assert_allclose(np.diag(found.correlation), 1.0)
+    assert np.linalg.eigvalsh(found.correlation).min() > 0.0
+
+
+def test_cells_predicted_from_the_others_are_no_nearer_than_fitted_ones():
+    found, _ = fitted(measurements.load(PRESETS["magicdec-a100"]))
+    for one in found.errors:
+        assert one.held_out >= 0.95 * one.mean_absolute
+        assert one.held_out <= 1.5 * one.mean_absolute
