@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from perfmodel.case_file import CaseFile, CaseRow, read_cases, write_cases
 from perfmodel.case_rows import DEFAULT_ENGINE, Case, CaseGroup, CaseReader
 from perfmodel.errors import Fault, SpecError
+from perfmodel.evidence.intervals import DRAWS, MOST_DRAWN, draw, interval, price_draws
 from perfmodel.request import passed_over
-from perfmodel.speculation import Round, price_round
+from perfmodel.speculation import Configuration, Round, price_round
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -28,7 +29,9 @@ INPUTS = (
 )  # fmt: skip
 OUTPUTS = (
     "t_target_ms", "t_draft_ms", "t_verify_ms", "round_ms", "tokens_per_round", "tpot_ms", "baseline_ms",
-    "throughput_tokens_per_s", "speedup", "fits",
+    "throughput_tokens_per_s", "speedup", "t_target_low_ms", "t_target_high_ms", "t_verify_low_ms",
+    "t_verify_high_ms", "t_draft_low_ms", "t_draft_high_ms", "tpot_low_ms", "tpot_high_ms", "speedup_low",
+    "speedup_high", "fits",
 )  # fmt: skip
 ERROR = "error"
 _DIGITS = 10
@@ -123,26 +126,53 @@ def _answers(group: CaseGroup, cases: Sequence[Case]) -> Iterator[tuple[int, lis
     def column(name: str) -> Floats:
         return np.asarray([getattr(case, name) for case in cases], dtype=float)
 
+    configuration: Configuration = {
+        "batch": column("batch"),
+        "context_len": column("context_len"),
+        "kv_budget": column("kv_budget"),
+        "gamma": column("gamma"),
+        "tensor_parallel": column("tensor_parallel"),
+    }
+    given = column("acceptance")
+    alpha = given if group.acceptance == "alpha" else None
+    tokens = given if group.acceptance == "tokens" else None
     priced = price_round(
         group.hardware,
         group.target,
         group.engine,
         group.drafter,
-        batch=column("batch"),
-        context_len=column("context_len"),
-        kv_budget=column("kv_budget"),
-        gamma=column("gamma"),
-        tensor_parallel=column("tensor_parallel"),
-        alpha=column("acceptance") if group.acceptance == "alpha" else None,
-        tokens_per_round=column("acceptance") if group.acceptance == "tokens" else None,
+        alpha=alpha,
+        tokens_per_round=tokens,
+        **configuration,
     )
+    ranges = _ranges(group, configuration, alpha, tokens)
     numbers = np.stack(
-        [np.broadcast_to(np.asarray(term, dtype=float), len(cases)) for term in _terms(priced)], axis=1
+        [np.broadcast_to(np.asarray(term, dtype=float), len(cases)) for term in (*_terms(priced), *ranges)],
+        axis=1,
     )
     fits = np.broadcast_to(priced.memory.fits, len(cases))
     for case, values, fit in zip(cases, numbers, fits, strict=True):
         texts = [f"{value:.{_DIGITS}g}" if np.isfinite(value) else "nan" for value in values]
         yield case.row, [*texts, "true" if fit else "false"]
+
+
+def _ranges(
+    group: CaseGroup, configuration: Configuration, alpha: Floats | None, tokens: Floats | None
+) -> list[Floats]:
+    """Low and high for 80 % of cases: target pass, verification, draft pass, TPOT [ms], speedup."""
+    count = np.size(configuration["batch"])
+    worlds = draw(group.hardware, group.engine, count=int(np.clip(MOST_DRAWN // count, 16, DRAWS)))
+    priced = price_draws(
+        worlds, group.target, group.drafter, configuration, alpha=alpha, tokens_per_round=tokens
+    )
+    terms = (
+        np.multiply(priced.baseline.total, 1e3),
+        np.multiply(priced.verify.total, 1e3),
+        np.multiply(priced.draft.total, 1e3),
+        np.multiply(priced.tpot, 1e3),
+        priced.speedup,
+    )
+    return [end for term in terms for end in interval(np.broadcast_to(term, (count, worlds.size)))]
 
 
 def _terms(priced: Round) -> list[object]:

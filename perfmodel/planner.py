@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -13,7 +14,7 @@ from perfmodel._version import __version__
 from perfmodel.acceptance import Acceptance
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import InfeasibleError, SpecError
-from perfmodel.evidence.intervals import DRAWS, draw
+from perfmodel.evidence.intervals import DRAWS, MOST_DRAWN, draw
 from perfmodel.explain import Choice, assumptions, explained_cells, inflection_context, nearest_miss
 from perfmodel.hardware import HardwareProfile
 from perfmodel.judge import judgements
@@ -27,8 +28,6 @@ from perfmodel.workload import Workload
 OBJECTIVES = ("speedup", "throughput", "tpot", "cost")
 DEFAULT_GAMMAS = tuple(range(17))
 NO_CONSTRAINTS = Constraints()
-MOST_DRAWN = 200_000
-"""Cells times draws that intervals are computed for; with more cells there are fewer draws. [1]"""
 
 __all__ = ["DEFAULT_GAMMAS", "OBJECTIVES", "Constraints", "default_drafters", "plan"]
 
@@ -195,9 +194,10 @@ def _answers(search: Search, *, draws: int, seed: int, one_deployment: bool) -> 
             )
             for chosen in (best, *bests)
         )
-        judged = judgements(grid, worlds, choice, rivals, second[mine]) if draws else {}
+        running = replace(choice, drafter=choice.drafter or deployed)
+        judged = judgements(grid, worlds, running, rivals, second[mine]) if draws else {}
         for place, cell in zip(mine, explained_cells(grid, choice, deployed, judged), strict=True):
-            found[place] = cell
+            found[place] = replace(cell, why=f"{cell.why}; {search.left_out}") if search.left_out else cell
     return found
 
 

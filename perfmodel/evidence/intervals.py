@@ -15,6 +15,8 @@ from perfmodel.model import ModelSpec
 from perfmodel.speculation import Configuration, Drafter, Round, price_round
 
 DRAWS = 200
+MOST_DRAWN = 200_000
+"""Cells times draws that intervals are computed for; with more cells there are fewer draws. [1]"""
 LEVEL = 0.8
 """Share of cases that an interval is meant to cover. [1]"""
 
