@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,15 +195,18 @@ def _linear_layer(
     tensor_parallel: NDArray[np.float64],
     weight_fraction: Numeric,
 ) -> Numeric:
-    """Seconds of one GPU's share of a linear layer; experts are one product over the distinct ones."""
+    """Seconds of one GPU's share of a linear layer; experts are one product over the distinct ones.
+
+    Every expert walks its own reduction, so many of them are never faster than those of one token.
+    """
     n, k = layer.n_per_gpu(tensor_parallel), layer.k_per_gpu(tensor_parallel)
-    tokens = rows
-    if layer.experts:
-        distinct = layer.distinct_experts(rows)
-        tokens = np.asarray(rows) * layer.experts_per_token / distinct
-        n = n * distinct
-    return linear(
-        hardware, tokens=tokens, n=n, k=k, dtype=layer.dtype, weight_fraction=weight_fraction, cold=True
+    price = partial(linear, hardware, k=k, dtype=layer.dtype, weight_fraction=weight_fraction, cold=True)
+    if not layer.experts:
+        return price(tokens=rows, n=n)
+    distinct = layer.distinct_experts(rows)
+    visits = np.multiply(rows, layer.experts_per_token)
+    return np.maximum(
+        price(tokens=visits / distinct, n=n * distinct), price(tokens=1.0, n=n * layer.experts_per_token)
     )
 
 

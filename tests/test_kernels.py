@@ -17,6 +17,8 @@ PROFILES = {name: HardwareProfile.load(name) for name in HardwareProfile.availab
 H100 = PROFILES["h100-sxm-80gb"]
 STACKED = [PROFILES[name] for name in ("a100-sxm-80gb", "h100-sxm-80gb", "h200-sxm-141gb")]
 
+ADAPTIVE = [profile for profile in PROFILES.values() if not profile.gemm.fixed_rules]
+
 profiles = st.sampled_from(list(PROFILES.values()))
 more = st.floats(1.01, 8.0)
 dtypes = st.sampled_from(["bf16", "fp8", "int4"])
@@ -63,8 +65,9 @@ class TestLinearLayers:
         longer = {**matrix, "tokens": matrix["tokens"] + extra}
         never_below(linear(profile, **longer, dtype=dtype), linear(profile, **matrix, dtype=dtype))
 
-    @given(profiles, matrices, dtypes, whole(1, 4096))
+    @given(st.sampled_from(ADAPTIVE), matrices, dtypes, whole(1, 4096))
     def test_a_longer_reduction_is_never_faster(self, profile, matrix, dtype, extra):
+        """Where the library weighs every split; by fixed rules one that is just long enough to be split is."""
         longer = {**matrix, "k": matrix["k"] + extra}
         never_below(linear(profile, **longer, dtype=dtype), linear(profile, **matrix, dtype=dtype))
 

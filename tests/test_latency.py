@@ -41,7 +41,8 @@ def whole(low: int, high: int) -> st.SearchStrategy[float]:
 
 profiles = st.sampled_from(list(PROFILES.values()))
 engines = st.sampled_from(list(ENGINES.values()))
-models = st.sampled_from([DENSE, GEMMA, MOE, LATENT, WINDOWED, DENSE.head(), MOE.keep_layers(0.25)])
+SPARSE = ModelSpec.load("gpt-oss-20b")
+models = st.sampled_from([DENSE, GEMMA, MOE, SPARSE, LATENT, WINDOWED, DENSE.head(), MOE.keep_layers(0.25)])
 more = st.floats(1.01, 8.0)
 passes = st.fixed_dictionaries(
     {
