@@ -67,7 +67,7 @@ class TestLinearLayers:
 
     @given(st.sampled_from(ADAPTIVE), matrices, dtypes, whole(1, 4096))
     def test_a_longer_reduction_is_never_faster(self, profile, matrix, dtype, extra):
-        """Where the library weighs every split; by fixed rules one that is just long enough to be split is."""
+        """Where the library weighs every split; by fixed rules one just long enough to be split is."""
         longer = {**matrix, "k": matrix["k"] + extra}
         never_below(linear(profile, **longer, dtype=dtype), linear(profile, **matrix, dtype=dtype))
 

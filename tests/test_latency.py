@@ -17,10 +17,8 @@ from perfmodel.model import ModelSpec
 
 PROFILES = {name: HardwareProfile.load(name) for name in HardwareProfile.available()}
 ENGINES = {name: EngineOverhead.load(name) for name in EngineOverhead.available()}
-DENSE, GEMMA, MOE, LATENT = (
-    ModelSpec.load(name) for name in ("llama-3.1-8b", "gemma-3-12b", "qwen3-30b-a3b", "deepseek-v2-lite")
-)
-WINDOWED = ModelSpec.load("mistral-7b-v0.1")
+DENSE, WINDOWED, GEMMA = map(ModelSpec.load, ("llama-3.1-8b", "mistral-7b-v0.1", "gemma-3-12b"))
+MOE, SPARSE, LATENT = map(ModelSpec.load, ("qwen3-30b-a3b", "gpt-oss-20b", "deepseek-v2-lite"))
 H100, IDEAL = PROFILES["h100-sxm-80gb"], ENGINES["ideal"]
 LINKED = [profile for profile in PROFILES.values() if profile.link_kind != "pcie"]
 
@@ -41,7 +39,6 @@ def whole(low: int, high: int) -> st.SearchStrategy[float]:
 
 profiles = st.sampled_from(list(PROFILES.values()))
 engines = st.sampled_from(list(ENGINES.values()))
-SPARSE = ModelSpec.load("gpt-oss-20b")
 models = st.sampled_from([DENSE, GEMMA, MOE, SPARSE, LATENT, WINDOWED, DENSE.head(), MOE.keep_layers(0.25)])
 more = st.floats(1.01, 8.0)
 passes = st.fixed_dictionaries(
