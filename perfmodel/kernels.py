@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.hardware import AttentionKernel, HardwareProfile, Numeric
-from perfmodel.model_dtypes import BYTES
+from perfmodel.model.dtypes import BYTES
 
 GEMM_TILES = ((128, 256), (128, 128), (64, 128), (64, 64), (32, 64))
 """Output tiles (rows, columns) that a GEMM library picks from, largest first."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from perfmodel.errors import Fault, SpecError
 from perfmodel.model import ModelSpec
-from perfmodel.model_files import find_config
+from perfmodel.model.files import find_config
 
 __all__ = ["Architecture", "RopeScaling"]
 

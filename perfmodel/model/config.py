@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from perfmodel.config_keys import ConfigKeys
+from perfmodel.model.keys import ConfigKeys
 from perfmodel.documents import Document
-from perfmodel.model_dtypes import StoredDtypes, read_stored_dtypes
-from perfmodel.model_families import FAMILIES, UNREADABLE_KEYS, Family
-from perfmodel.model_layout import MAX_LAYERS, MAX_TOKENS, count_expert_layers, read_windows
+from perfmodel.model.dtypes import StoredDtypes, read_stored_dtypes
+from perfmodel.model.families import FAMILIES, UNREADABLE_KEYS, Family
+from perfmodel.model.layout import MAX_LAYERS, MAX_TOKENS, count_expert_layers, read_windows
 
 __all__ = ["DecoderConfig", "ExpertSizes", "LatentSizes", "read_config"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perfmodel.config_keys import ConfigKeys
+from perfmodel.model.keys import ConfigKeys
 from perfmodel.errors import SpecError, nearest_name
 
 __all__ = ["BYTES", "UNQUANTIZED", "StoredDtypes", "dtype_name", "read_stored_dtypes"]

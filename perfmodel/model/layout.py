@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from perfmodel.config_keys import ConfigKeys
+from perfmodel.model.keys import ConfigKeys
 from perfmodel.errors import nearest_name
-from perfmodel.model_families import Family
+from perfmodel.model.families import Family
 
 __all__ = ["MAX_LAYERS", "MAX_TOKENS", "count_expert_layers", "read_windows"]
 

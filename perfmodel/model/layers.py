@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.model_config import DecoderConfig, ExpertSizes, LatentSizes
-from perfmodel.model_dtypes import BYTES, UNQUANTIZED
+from perfmodel.model.config import DecoderConfig, ExpertSizes, LatentSizes
+from perfmodel.model.dtypes import BYTES, UNQUANTIZED
 
 __all__ = ["AttentionLayers", "LinearLayer", "Numeric", "attention_layers", "keep_evenly", "linear_layers"]
 

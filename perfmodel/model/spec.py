@@ -10,10 +10,10 @@ import numpy as np
 
 from perfmodel.documents import Document
 from perfmodel.errors import SpecError
-from perfmodel.model_config import read_config
-from perfmodel.model_dtypes import BYTES, UNQUANTIZED, dtype_name
-from perfmodel.model_files import available_models, find_config
-from perfmodel.model_layers import (
+from perfmodel.model.config import read_config
+from perfmodel.model.dtypes import BYTES, UNQUANTIZED, dtype_name
+from perfmodel.model.files import available_models, find_config
+from perfmodel.model.layers import (
     AttentionLayers,
     LinearLayer,
     Numeric,
