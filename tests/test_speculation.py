@@ -1,4 +1,4 @@
-"""One draft-verify round: laws for every drafter, rounds worked out by hand, then MagicDec's own rounds."""
+"""One draft-verify round: laws that hold for every drafter, then rounds worked out by hand."""
 
 from __future__ import annotations
 
@@ -254,47 +254,3 @@ class TestByHand:
             Drafter(strategies.load("full_kv"))
         with pytest.raises(SpecError, match=r"eagle does not take a draft model"):
             Drafter(strategies.load("eagle"), SMALL)
-
-
-class TestMagicDec:
-    """Rounds of arXiv 2408.11049v5, Table 6: Llama-3.1-8B drafting for itself on 8 H100s, context 32000.
-
-    One row each: strategy, budget, batch, gamma, T_T, T_D, T_V [ms], tokens per round, speedup.
-    """
-
-    ROWS = (
-        ("streaming_llm", 512, 16, 3, 6.18, 3.443, 6.73, 3.09, 1.08),
-        ("snapkv", 2049, 16, 3, 6.18, 3.517, 6.84, 3.41, 1.17),
-        ("streaming_llm", 512, 32, 3, 9.10, 3.850, 9.74, 3.06, 1.26),
-        ("snapkv", 2049, 32, 4, 9.10, 3.947, 10.36, 4.03, 1.37),
-        ("streaming_llm", 512, 64, 3, 14.84, 4.273, 15.93, 3.08, 1.55),
-        ("snapkv", 2049, 64, 5, 14.84, 4.582, 17.70, 4.55, 1.64),
-        ("streaming_llm", 512, 128, 4, 26.07, 4.740, 30.34, 3.57, 1.85),
-        ("snapkv", 2049, 128, 6, 26.07, 5.555, 31.60, 5.07, 2.01),
-    )
-
-    def priced(self, row: tuple) -> Round:
-        name, budget, batch, gamma, *_, tokens, _ = row
-        return price(
-            Drafter(strategies.load(name)),
-            batch=float(batch),
-            context_len=32000.0,
-            kv_budget=float(budget),
-            gamma=float(gamma),
-            tensor_parallel=8.0,
-            tokens_per_round=tokens,
-        )
-
-    @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}-{row[2]}")
-    def test_every_part_of_a_round_is_near_what_was_measured(self, row):
-        found = self.priced(row)
-        seconds = [found.baseline.total, found.draft.total, found.verify.total]
-        assert_allclose(seconds[0], row[4] * 1e-3, rtol=0.06)
-        assert_allclose(seconds[1], row[5] * 1e-3, rtol=0.12)
-        assert_allclose(seconds[2], row[6] * 1e-3, rtol=0.08)
-        assert found.speedup == pytest.approx(row[8], rel=0.08)
-
-    def test_speedups_are_off_by_less_than_five_percent_on_average(self):
-        off = [self.priced(row).speedup / row[8] - 1.0 for row in self.ROWS]
-        assert np.mean(np.abs(off)) <= 0.05
-        assert abs(np.mean(off)) <= 0.04
