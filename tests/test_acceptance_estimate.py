@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import strategies
@@ -191,6 +193,25 @@ def test_drift_along_the_log_and_along_the_requests_is_found(kind: str) -> None:
     assert any("drifts along the log" in warning for warning in fit.warnings)
 
 
+def test_requests_that_agree_by_chance_are_no_surer_than_independent_trials() -> None:
+    alike = np.tile([4, 2, 0, 3], (6, 5))
+    clustered = fit_acceptance(counted(alike, 4))
+    reached = float(np.minimum(alike + 1, 4).sum())
+    independent = binomial_rate(float(alike.sum()), reached)
+    assert clustered.alpha.se == pytest.approx(independent.se) and clustered.alpha.se > 0.0
+    rounds = np.full(6, 20.0)
+    totals = fit_acceptance(
+        AcceptanceCounts(
+            unit="request",
+            rounds=rounds,
+            drafted=4 * rounds,
+            accepted=np.full(6, 45.0),
+            gamma=np.full(6, 4.0),
+        )
+    )
+    assert totals.alpha.se > 0.01
+
+
 @pytest.mark.parametrize("level", [0, 4])
 def test_a_log_that_accepts_nothing_or_everything_still_has_an_interval(level: int) -> None:
     fit = fit_acceptance(counted(np.full((10, 10), level), 4))
@@ -267,6 +288,36 @@ def test_a_thousand_rounds_of_many_requests_win_over_the_law_and_ten_rounds_do_n
     assert sure.sd < unsure.sd <= law.sd
     both = posterior([measured(0.90, 0.005, **WINDOW), measured(0.60, 0.12, **WINDOW)], 32e3, 512.0)
     assert both.first == pytest.approx(sure.first, abs=0.005)
+
+
+def test_sure_measurements_win_even_where_the_law_was_far_off() -> None:
+    """A window that reads as well as everything, or not at all: tasks differ more than the law's spread."""
+    for alpha in (0.97, 0.4):
+        here = posterior([measured(alpha, 0.005, **WINDOW)], 32e3, 512.0)
+        assert here.first == pytest.approx(alpha, abs=0.005)
+        near = posterior([measured(alpha, 0.005, **WINDOW)], 64e3, 512.0)
+        law = posterior([], 64e3, 512.0)
+        assert near.sd > law.sd
+
+
+@given(rates=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=4), se=st.floats(0.002, 0.3))
+def test_belief_lies_between_the_law_and_what_was_measured_there(rates: list[float], se: float) -> None:
+    law = posterior([], 32e3, 512.0)
+    found = posterior([measured(rate, se, **WINDOW) for rate in rates], 32e3, 512.0)
+    assert min(law.first, *rates) - 1e-9 <= found.first <= max(law.first, *rates) + 1e-9
+    assert found.sd > 0.0
+
+
+@pytest.mark.parametrize("hits", [(0,) * 10, (4,) * 10, (0, 4) * 5, (1, 2) * 5])
+def test_ten_rounds_hardly_move_a_thousand_whatever_they_hold(hits: tuple[int, ...]) -> None:
+    """One request of ten rounds against forty requests of fifty, fitted from their counts."""
+    thousand = fit_acceptance(counted(accepted_per_round(7, 40, 50, 4, mean=0.85, sd=0.05), 4))
+    ten = fit_acceptance(counted(np.array([hits]), 4))
+    entries = [MeasuredAcceptance.of_fit(fit, "log", **WINDOW) for fit in (thousand, ten)]
+    before, after = posterior(entries[:1], 32e3, 512.0), posterior(entries, 32e3, 512.0)
+    law, alone = posterior([], 32e3, 512.0), posterior(entries[1:], 32e3, 512.0)
+    assert abs(after.first - before.first) < 0.01
+    assert abs(alone.first - law.first) < 0.03
 
 
 def test_a_measurement_counts_for_less_further_away_and_the_limits_of_the_law_stay() -> None:

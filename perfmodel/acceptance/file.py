@@ -29,6 +29,10 @@ FORMAT = "draftplan acceptance 1"
 CORRELATION_LENGTH = 2.0
 """Distance in ln(context) + ln(budget) over which a measured deviation from the law fades to 1/e. Assumed."""
 
+SURPRISE = 2.0
+"""Standard deviations from the law beyond which measurements widen its spread: tasks differ more than runs of
+one, .10 against .025."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredAcceptance:
@@ -180,7 +184,8 @@ def posterior_acceptance(
     The deviation of the truth from the law, on the logit scale, is a Gaussian process over ln(context) +
     ln(budget) with the law's own spread; each entry observes it with its standard error. So ten rounds hardly
     move what a thousand say, a measurement counts for less the further away it was taken, and a budget that
-    covers the context still accepts everything.
+    covers the context still accepts everything. Where sure measurements contradict the law, its spread is
+    widened until they do so by no more than `SURPRISE`: they win.
 
     Parameters
     ----------
@@ -251,8 +256,14 @@ def _updated(
     seen = np.clip(np.array([rate for rate, _ in data]), 1e-3, 1.0 - 1e-3)
     noise = np.array([error for _, error in data]) / (seen * (1.0 - seen))
     offset = np.log(seen / (1.0 - seen)) - np.log(inside / (1.0 - inside))[..., 1:]
-    weight = np.linalg.solve(kernel[..., 1:, 1:] + np.diag(noise**2), kernel[..., 1:, :1])[..., 0]
+    misfit = (offset * _solved(kernel[..., 1:, 1:] + np.diag(noise**2), offset)).mean(axis=-1)
+    kernel = kernel * np.maximum(misfit / SURPRISE**2, 1.0)[..., None, None]
+    weight = _solved(kernel[..., 1:, 1:] + np.diag(noise**2), kernel[..., 1:, 0])
     moved = np.log(inside / (1.0 - inside))[..., 0] + (weight * offset).sum(axis=-1)
     variance = np.maximum(kernel[..., 0, 0] - (weight * kernel[..., 0, 1:]).sum(axis=-1), 0.0)
     rate = np.where(tau[..., 0] > 0.0, expit(moved), rates[..., 0])
     return rate, np.sqrt(variance) * rate * (1.0 - rate)
+
+
+def _solved(matrix: FloatArray, vector: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.solve(matrix, vector[..., None])[..., 0])
