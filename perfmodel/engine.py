@@ -37,6 +37,20 @@ class EngineOverhead(Sourced):
     round_row_s: Numeric = figure(
         "seconds", 0, 1e-3, "each round and sequence", (0, 1e-6, 4e-6), path="round_row"
     )
+    loaded_off: Numeric = figure(
+        "ratio", 0, 2, "extra time of a plain step while a drafter is loaded", (0, 0, 0)
+    )
+    piecewise_layer_s: Numeric = figure(
+        "seconds",
+        0,
+        1e-3,
+        "each layer while a drafter is loaded: graphs cut in pieces",
+        (0, 0, 0),
+        path="piecewise_layer",
+    )
+    discarded_rounds: Numeric = figure(
+        "ratio", 0, 1, "share of rounds that joining prefills cut short", (0, 0, 0)
+    )
     step_residual: Numeric = figure(
         "ratio", 0, 1, "relative spread of a target pass that the figures leave open", (0.05, 0.1, 0.2)
     )

@@ -87,8 +87,11 @@ def explained_cells(
     hardware, target, engine = grid.hardware[0], grid.target, grid.engine
     size, drafter = choice.batch.size, choice.drafter
     gammas = np.asarray([0, *grid.gammas], dtype=float)
-    chosen = price_round(hardware, target, engine, drafter, alpha=grid.alpha, **choice.configuration(grid))
     on_ladder = ladder_of or drafter
+    configuration = choice.configuration(grid)
+    if drafter is None and ladder_of is not None:  # plain decoding, with a drafter loaded
+        configuration["kv_budget"] = float(grid.budgets_of(ladder_of)[0])
+    chosen = price_round(hardware, target, engine, on_ladder, alpha=grid.alpha, **configuration)
     ladder = price_round(
         hardware,
         target,
@@ -172,15 +175,22 @@ def reason(cell: Cell) -> str:
     return _why(*(getattr(cell, name) for name in _WHY))
 
 
-_WHY = ("gamma", "bound_by", "draft_ratio", "verify_ratio", "tokens_per_round", "break_even_alpha")
+_WHY = ("gamma", "bound_by", "draft_ratio", "verify_ratio", "tokens_per_round", "break_even_alpha", "speedup")
 
 
 def _why(
-    gamma: int, bound_by: str, draft_ratio: float, verify_ratio: float, tokens: float, alpha: float | None
+    gamma: int,
+    bound_by: str,
+    draft_ratio: float,
+    verify_ratio: float,
+    tokens: float,
+    alpha: float | None,
+    speedup: float,
 ) -> str:
     bound = f"mostly {CAUSE_WORDS[bound_by]}"
     if not gamma or alpha is None:
-        return f"a decode step is {bound}; no draft pays for itself"
+        loaded = f", {1.0 / speedup - 1.0:.1%} longer with the drafter loaded" if speedup < 0.9995 else ""
+        return f"a decode step is {bound}{loaded}; no draft pays for itself"
     return (
         f"{bound}; T_D/T_T {draft_ratio:.2f}, T_V/T_T {verify_ratio:.2f}; "
         f"{tokens:.2f} tokens per round, pays above alpha {alpha:.2f}"

@@ -46,16 +46,15 @@ def expected_tokens(cell: Cell, gamma: int, shift: float = 0.0) -> float:
 
 
 def speedups(cell: Cell, gammas: Sequence[int], shift: float = 0.0, slower: float = 1.0) -> list[float]:
-    """Speedup over the first rung of the cell's ladder at each of `gammas`; 0 where it was not priced. [1]
+    """Speedup over decoding without a drafter at each of `gammas`; 0 where it was not priced. [1]
 
-    `slower` is how many times longer than planned a round takes, relative to plain decoding.
+    `slower` is how many times longer than planned a round takes, relative to plain decoding. At gamma 0 it is
+    1, or less in an engine whose plain steps take longer while the drafter is loaded.
     """
     ladder = cell.round_by_gamma_s
     tokens = tokens_by_gamma(cell, gammas, shift)
     return [
-        1.0
-        if gamma == 0
-        else ladder[0] * tokens[index] / (ladder[index] * slower)
+        cell.baseline_s * (tokens[index] if gamma else 1.0) / (ladder[index] * (slower if gamma else 1.0))
         if index < len(ladder)
         else 0.0
         for index, gamma in enumerate(gammas)

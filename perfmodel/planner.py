@@ -18,6 +18,7 @@ from perfmodel.evidence.intervals import DRAWS, MOST_DRAWN, draw
 from perfmodel.explain import Choice, assumptions, explained_cells, inflection_context, nearest_miss
 from perfmodel.hardware import HardwareProfile
 from perfmodel.judge import judgements
+from perfmodel.loaded import idles_slower
 from perfmodel.model import ModelSpec
 from perfmodel.plan import Cell, Plan
 from perfmodel.search import Constraints, Search
@@ -194,7 +195,10 @@ def _answers(search: Search, *, draws: int, seed: int, one_deployment: bool) -> 
             )
             for chosen in (best, *bests)
         )
-        running = replace(choice, drafter=choice.drafter or deployed)
+        running = choice
+        if best.drafter is None and deployed is not None and idles_slower(grid.engine):
+            budget = np.full(mine.size, grid.budgets_of(deployed)[0])
+            running = replace(choice, drafter=deployed, kv_budget=budget)
         judged = judgements(grid, worlds, running, rivals, second[mine]) if draws else {}
         for place, cell in zip(mine, explained_cells(grid, choice, deployed, judged), strict=True):
             found[place] = replace(cell, why=f"{cell.why}; {search.left_out}") if search.left_out else cell

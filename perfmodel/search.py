@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.loaded import idle_share
 from perfmodel.speculation import Drafter
 from perfmodel.sweep import Block, Grid, Task, price_task, tasks
 
@@ -64,15 +65,19 @@ class Search:
     """One exhaustive search at one hardware and tensor parallelism.
 
     `bests` has one `Best` per drafter of the grid, `order` the ranking of drafters per cell, shape
-    (drafters, cells), and `fallen` counts the configurations that fell to each constraint.
+    (drafters, cells), and `fallen` counts the configurations that fell to each constraint. `left_out` says
+    why no drafter is loaded where one deployment was asked for and none serves it best.
     """
 
     def __init__(self, grid: Grid, constraints: Constraints, *, one_deployment: bool = False) -> None:
         self.grid, self.constraints = grid, constraints
         self.fallen: Counter[str] = Counter()
+        self.left_out = ""
         if one_deployment:
             self.grid = grid = self._deployed(grid)
         self.bests = self._best_of_each_drafter(grid)
+        if one_deployment:
+            self.bests = [self._with_drafter_loaded(best) for best in self.bests]
         self.order = np.argsort(np.stack([best.tpot for best in self.bests]), axis=0, kind="stable")
 
     def _best_of_each_drafter(self, grid: Grid) -> list[Best]:
@@ -110,11 +115,13 @@ class Search:
     def _deployed(self, grid: Grid) -> Grid:
         """The grid of the one drafter and draft KV budget that serve the workload best, and plain decoding.
 
-        A cell's score is its best speedup over all gammas, at least 1; the deployment with the highest
-        weighted mean logarithm wins.
+        A cell's score is its best speedup over all gammas, at least that of a plain step with the drafter
+        loaded; the deployment with the highest weighted mean logarithm wins, unless none gains.
         """
         shares = grid.workload.shares.ravel()
-        plain = self._best_of_each_drafter(grid.only([None]))[0].tpot
+        best_plain = self._best_of_each_drafter(grid.only([None]))[0]
+        plain = best_plain.tpot
+        idle = plain * (1.0 + idle_share(grid.engine, grid.target.num_layers, plain))
         scored: list[tuple[float, Drafter, int | None]] = []
         for drafter in grid.drafters:
             if drafter is None:
@@ -123,10 +130,25 @@ class Search:
                 budgets = (int(budget),) if np.isfinite(budget) else None
                 tpot = self._best_of_each_drafter(grid.only([drafter], budgets))[0].tpot
                 known = np.isfinite(plain)
-                gain = np.log(np.maximum(plain[known] / tpot[known], 1.0))
+                gain = np.log(plain[known] / np.minimum(tpot[known], idle[known]))
                 scored.append((float(gain @ shares[known]), drafter, budgets[0] if budgets else None))
         self.fallen.clear()
         if not scored:
             return grid
-        _, drafter, budget = max(scored, key=lambda entry: entry[0])
+        mean, drafter, budget = max(scored, key=lambda entry: entry[0])
+        if mean < 0.0:
+            self.left_out = (
+                f"loading {drafter.label} would make the whole workload {np.exp(mean):.3f} times as fast, "
+                "because plain steps take longer while it is loaded: leave it out"
+            )
+            return grid.only([None])
         return grid.only([None, drafter], None if budget is None else (budget,))
+
+    def _with_drafter_loaded(self, best: Best) -> Best:
+        """Plain decoding as it is in a deployment that has a drafter loaded; others as they are."""
+        if best.drafter is not None or self.grid.drafters[-1] is None:
+            return best
+        longer = 1.0 + idle_share(self.grid.engine, self.grid.target.num_layers, best.tpot)
+        tpot: FloatArray = best.tpot * longer
+        limit = np.inf if self.constraints.tpot is None else self.constraints.tpot
+        return replace(best, tpot=np.where(tpot > limit, np.inf, tpot))

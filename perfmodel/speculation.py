@@ -14,6 +14,7 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import StepLatency, step_latency
+from perfmodel.loaded import round_overhead
 from perfmodel.memory import ResidentMemory, resident_memory
 from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, DraftStrategy
@@ -229,7 +230,8 @@ def price_round(
     Returns
     -------
     Round
-        Terms are kept on the axes they depend on; gamma 0 is plain decoding with speedup exactly 1.
+        Terms are kept on the axes they depend on; gamma 0 is plain decoding with speedup exactly 1, less what
+        the engine charges for a loaded drafter.
 
     Notes
     -----
@@ -298,7 +300,16 @@ def price_round(
         draft=draft,
         verify=steps.verify,
         baseline=steps.baseline,
-        overhead=np.where(speculating, engine.round_s + engine.round_row_s * np.asarray(batch), 0.0),
+        overhead=round_overhead(
+            engine,
+            target.num_layers,
+            batch=batch,
+            gamma=gamma,
+            steps=steps,
+            draft=draft,
+            draft_passes=draft_pass.passes,
+            tokens_per_round=tokens_per_round,
+        ),
         tokens_per_round=np.where(speculating, tokens_per_round, 1.0),
         memory=memory,
         acceptance=acceptance,

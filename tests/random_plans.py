@@ -16,7 +16,7 @@ def cell_of(batch, context, gammas, *, alpha, baseline, draft, verify, drafter=(
     )
     strategy, draft_model, kv_budget = drafter
     blank = Cell(batch, context, strategy, draft_model, kv_budget, 0, 1.0, 1.0, 1.0, 1.0, "attention")
-    priced = replace(blank, alpha=alpha, alpha_first=alpha, round_by_gamma_s=ladder)
+    priced = replace(blank, alpha=alpha, alpha_first=alpha, baseline_s=baseline, round_by_gamma_s=ladder)
     gains = speedups(priced, gammas)
     best = max(range(len(gammas)), key=lambda index: (round(gains[index], 9), -index))
     gamma = gammas[best]
