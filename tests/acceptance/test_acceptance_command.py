@@ -9,9 +9,8 @@ import re
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import pytest
-from test_acceptance_logs import (
+from engine_logs import (
     LLAMACPP_EXAMPLE,
     LLAMACPP_SERVER,
     LLAMACPP_STATISTICS,
@@ -21,55 +20,21 @@ from test_acceptance_logs import (
     VLLM_METRICS,
     VLLM_RESPONSE,
 )
+from simulated_logs import rounds_csv
 from typer.testing import CliRunner
 
-from perfmodel.acceptance import beta_shape
 from perfmodel.acceptance.file import read_acceptance
 from perfmodel.acceptance.logs import LogFormat
 from perfmodel.cli.acceptance import LogForm
 from perfmodel.cli.app import app
 
 PLACE = [
-    "--strategy",
-    "streaming_llm",
-    "--model",
-    "llama-3.1-8b",
-    "--draft-budget",
-    "512",
-    "--context",
-    "32k",
-]
-ON = [
-    "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--tp", "8", "--engine", "magicdec-h100",
-    "--context", "32k", "-b", "64",
+    "--strategy", "streaming_llm", "--model", "llama-3.1-8b", "--draft-budget", "512", "--context", "32k",
 ]  # fmt: skip
-WINDOW = [*ON, "--strategy", "streaming_llm", "--draft-budget", "512"]
 
 
 def run(*arguments: object, **settings: object):
     return CliRunner().invoke(app, [str(one) for one in arguments], prog_name="draftplan", **settings)
-
-
-def rounds_csv(
-    seed: int = 1, requests: int = 40, rounds: int = 50, gamma: int = 4, mean: float = 0.8, sd: float = 0.08,
-    first: float | None = None,
-) -> str:  # fmt: skip
-    """A log of requests whose rates are Beta distributed; `first` is a rate of the first draft alone."""
-    random = np.random.default_rng(seed)
-    lines = ["request,round,drafted,accepted"]
-    for request, rate in enumerate(random.beta(*beta_shape(mean, sd), requests)):
-        chances = np.full(gamma, rate)
-        chances[0] = rate if first is None else first
-        kept = np.cumprod(random.random((rounds, gamma)) < chances, axis=1).sum(axis=1)
-        lines += [f"r{request},{number},{gamma},{count}" for number, count in enumerate(kept)]
-    return "\n".join(lines) + "\n"
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    file = tmp_path / "rounds.csv"
-    file.write_text(rounds_csv())
-    return file
 
 
 # fit
@@ -275,84 +240,3 @@ def test_a_file_that_is_none_is_refused_and_not_added_to(log: Path) -> None:
         assert result.exit_code == 2
         assert f"{out}:3: measured" in result.stderr
     assert 'measured": []' in out.read_text()
-
-
-# planning and pricing with it
-
-
-def cell_of(*flags: object) -> dict[str, object]:
-    result = run("plan", *WINDOW, *flags, "--format", "json")
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)["cells"][0]
-
-
-def test_a_plan_takes_the_file_and_moves_with_it(log: Path) -> None:
-    good, bad = log.parent / "good.json", log.parent / "bad.json"
-    for out, mean in ((good, 0.94), (bad, 0.3)):
-        log.write_text(rounds_csv(mean=mean, sd=0.04, gamma=6, rounds=80))
-        assert run("acceptance", "fit", log, *PLACE, "-o", out).exit_code == 0
-    law, better, worse = cell_of(), cell_of("--acceptance", good), cell_of("--acceptance", bad)
-    assert law["alpha_kind"] == "published" and better["alpha_kind"] == "measured"
-    assert worse["gamma"] == 0 < law["gamma"] < better["gamma"]
-    assert better["alpha"] == pytest.approx(0.94, abs=0.02)
-    assert run("explain", *WINDOW, "--acceptance", good).exit_code == 0
-
-
-def test_ten_rounds_do_not_overthrow_a_thousand(log: Path) -> None:
-    out = log.parent / "acceptance.json"
-    log.write_text(rounds_csv(mean=0.88, sd=0.05, requests=40, rounds=50))
-    run("acceptance", "fit", log, *PLACE, "-o", out)
-    before = cell_of("--acceptance", out)
-    log.write_text("request,round,drafted,accepted\n" + "".join(f"a,{k},4,{k % 2}\n" for k in range(10)))
-    assert run("acceptance", "fit", log, *PLACE, "--add", "-o", out).exit_code == 0
-    after = cell_of("--acceptance", out)
-    assert len(read_acceptance(out)) == 2
-    assert after["alpha"] == pytest.approx(before["alpha"], abs=0.01)
-    assert after["gamma"] == before["gamma"]
-
-
-def test_a_measurement_that_is_about_nothing_asked_is_said_to_be(log: Path) -> None:
-    out = log.parent / "acceptance.json"
-    run("acceptance", "fit", log, "--strategy", "snapkv", *PLACE[2:], "-o", out)
-    told = "the acceptance measured of snapkv for Llama-3.1-8B at budget 512, context 32,000 is about nothing"
-    assert told in run("plan", *WINDOW, "--acceptance", out).stderr
-    cases = log.parent / "cases.csv"
-    cases.write_text(CASES)
-    assert told in run("price", cases, "--acceptance", out).stderr
-    assert told not in run("plan", *ON, "--acceptance", out).stderr
-
-
-CASES = (
-    "hardware,engine,tensor_parallel,target_model,draft_model,strategy,kv_budget,context_len,batch_size,gamma,"
-    "acceptance_rate,tokens_per_round\n"
-    "h100,magicdec-h100,8,llama-3.1-8b,,streaming_llm,512,32000,32,4,,\n"
-    "h100,magicdec-h100,8,llama-3.1-8b,,streaming_llm,512,32000,32,4,0.8,\n"
-    "h100,magicdec-h100,8,llama-3.1-8b,,streaming_llm,512,32000,32,4,,3.0\n"
-    "h100,magicdec-h100,8,llama-3.1-8b,,none,,32000,32,0,,\n"
-)
-
-
-def test_cases_that_give_no_acceptance_are_priced_at_what_was_measured(log: Path) -> None:
-    out, cases = log.parent / "acceptance.json", log.parent / "cases.csv"
-    cases.write_text(CASES)
-    log.write_text(rounds_csv(mean=0.94, sd=0.03, requests=80))
-    run("acceptance", "fit", log, *PLACE, "-o", out)
-    law, measured = (
-        list(csv.DictReader(io.StringIO(run("price", cases, *flags).stdout)))
-        for flags in ((), ("--acceptance", out))
-    )
-    assert float(measured[0]["tokens_per_round"]) == pytest.approx((1 - 0.94**5) / 0.06, rel=0.03)
-    assert float(measured[0]["speedup"]) > float(law[0]["speedup"])
-    assert measured[1:] == law[1:]
-    refused = run("price", cases, "--acceptance", cases)
-    assert refused.exit_code == 2 and refused.stdout == ""
-
-
-def test_a_plan_says_what_measuring_would_be_worth_until_it_is_known() -> None:
-    question = [*ON[:-4], "--context", "100k", "-b", "32"]
-    sentence = re.search(r"^Measuring acceptance on about \d+ requests would be worth up to .*$",
-                         run("plan", *question).stdout, re.MULTILINE)  # fmt: skip
-    assert sentence is not None
-    assert len(sentence.group()) < 200
-    assert sentence.group() in run("explain", *question).stdout
-    assert "Measuring acceptance" not in run("plan", *question, "--acceptance-rate", "0.8").stdout
