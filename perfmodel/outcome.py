@@ -1,67 +1,106 @@
-"""What a simulated trace saw: latencies of requests, throughput, time by cause, cost, and how full the cache was."""
+"""What a simulated trace saw: latencies, throughput, time by cause, cost, how full the cache was."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.serving import CAUSES, Replica
+from perfmodel.serving import Replica
+from perfmodel.step_table import CAUSES
 from perfmodel.traces import Trace
 
+__all__ = ["PERCENTILES", "TIMELINE", "Outcome", "Steps"]
+
 FloatArray = NDArray[np.float64]
+
 PERCENTILES = (50, 90, 99)
+TIMELINE = (
+    "start", "lasted", "rounds", "gamma", "decoding", "context", "waiting", "prefilled", "accepted", "held",
+    "stopped",
+)  # fmt: skip
+"""Columns of a timeline: one row per mixed step, or per block of rounds in which nothing joined."""
 
 
-@dataclass
-class Outcome:
-    """Times of every request, and what the steps added up to. [s], [tokens]
+class Steps(NamedTuple):
+    """A mixed step, or some rounds of an unchanged batch.
 
-    first_token, finish : when each request's first and last token came; NaN until then.
-    seconds : time by cause over all steps. steps : rounds of any kind. preemptions : caches taken away.
+    seconds : by cause and round. decoding, context : sequences and their mean context at the start. waiting :
+    requests not let in. prefilled, accepted : tokens. held_first, held_last : cache bytes at the first and at
+    the last round, look-ahead included. stopped : decoding sequences that lost their cache before it.
     """
 
+    start: float
+    seconds: FloatArray
+    gamma: int
+    decoding: int
+    context: float
+    waiting: int
+    prefilled: int
+    accepted: int
+    held_first: float
+    held_last: float
+    stopped: int
+
+
+@dataclass(eq=False)
+class Outcome:
+    """Times of every request, and what the steps added up to. [s], [tokens], [B]
+
+    first_token, finish : when each request's first and last token came; NaN until then. seconds : by cause.
+    """
+
+    name: str
     trace: Trace
     replica: Replica
     first_token: FloatArray
     finish: FloatArray
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0.0))
-    steps: int = 0
-    rounds_by_gamma: dict[int, int] = field(default_factory=dict)
-    preemptions: int = 0
-    prefilled_tokens: int = 0
-    kv_token_seconds: float = 0.0
-    kv_peak_tokens: int = 0
-    makespan: float = 0.0
-    _intervals: list[tuple[FloatArray, int]] = field(default_factory=list, repr=False)
+    seconds: FloatArray = field(default_factory=lambda: np.zeros(len(CAUSES)))
+    held_byte_seconds: float = 0.0
+    _steps: list[tuple[float, ...]] = field(default_factory=list, repr=False)
+    _intervals: list[FloatArray] = field(default_factory=list, repr=False)
+    _weights: list[float] = field(default_factory=list, repr=False)
 
     @classmethod
-    def of(cls, trace: Trace, replica: Replica) -> Outcome:
+    def of(cls, trace: Trace, replica: Replica, name: str = "") -> Outcome:
         """Nothing served yet."""
-        return cls(trace, replica, np.full(len(trace), np.nan), np.full(len(trace), np.nan))
+        return cls(name, trace, replica, np.full(len(trace), np.nan), np.full(len(trace), np.nan))
 
-    def record(
-        self, seconds: Mapping[str, FloatArray], sequences: int, tokens: NDArray[np.int64], held: int, gamma: int
-    ) -> float:
-        """Add some rounds of equal batch; returns how long they lasted. [s]"""
-        each = np.asarray(sum(seconds.values()), dtype=float)
-        for cause, values in seconds.items():
-            self.seconds[cause] += float(values.sum())
-        self.steps += each.size
-        if sequences:
-            self.rounds_by_gamma[gamma] = self.rounds_by_gamma.get(gamma, 0) + each.size
-            self._intervals.append((each, sequences))
+    def record(self, steps: Steps) -> float:
+        """Add some steps; returns when they ended. [s]"""
+        each = steps.seconds.sum(axis=0)
         lasted = float(each.sum())
-        grown = held + np.concatenate([[0], np.cumsum(tokens.sum(axis=1))[:-1]])[: each.size]
-        self.kv_token_seconds += float(grown @ each)
-        self.kv_peak_tokens = max(self.kv_peak_tokens, int(grown[-1]) + sequences * (gamma + 1))
-        return lasted
+        self.seconds = self.seconds + steps.seconds.sum(axis=1)
+        self.held_byte_seconds += lasted * (steps.held_first + steps.held_last) / 2.0
+        if steps.decoding:
+            self._intervals.append(each)
+            self._weights.append(steps.decoding)
+        self._steps.append(
+            (
+                steps.start, lasted, each.size, steps.gamma, steps.decoding, steps.context, steps.waiting,
+                steps.prefilled, steps.accepted, steps.held_last, steps.stopped,
+            )
+        )  # fmt: skip
+        return steps.start + lasted
 
-    def close(self, now: float) -> None:
-        """Note when the last token came. [s]"""
-        self.makespan = now
+    def gap(self, seconds: float) -> None:
+        """Add the time that a sequence which had lost its cache waited for its next token. [s]"""
+        self._intervals.append(np.array([seconds]))
+        self._weights.append(1)
+
+    @property
+    def timeline(self) -> dict[str, FloatArray]:
+        """The columns of `TIMELINE`, one element per mixed step or block of rounds."""
+        columns = np.array(self._steps, dtype=float).reshape(-1, len(TIMELINE)).T
+        return dict(zip(TIMELINE, columns, strict=True))
+
+    @property
+    def makespan(self) -> float:
+        """When the last token came; the first request arrived at 0. [s]"""
+        return float(self.finish.max())
 
     @property
     def ttft(self) -> FloatArray:
@@ -75,57 +114,98 @@ class Outcome:
 
     @property
     def tpot(self) -> FloatArray:
-        """Time per output token after the first, of every request with more than one. [s]"""
-        more = self.trace.output_tokens > 1
-        return (self.finish - self.first_token)[more] / (self.trace.output_tokens[more] - 1)
+        """Time per output token after the first of every request, 0 where there is only one. [s]"""
+        return (self.finish - self.first_token) / np.maximum(self.trace.output_tokens - 1, 1)
 
-    @property
-    def itl(self) -> FloatArray:
-        """Percentiles `PERCENTILES` of the time between stream events: with speculation an event is a round. [s]"""
+    def itl(self, *percentiles: float) -> FloatArray:
+        """Percentiles of the time between stream events: with speculation an event is a round. [s]"""
         if not self._intervals:
-            return np.full(len(PERCENTILES), np.nan)
-        values = np.concatenate([each for each, _ in self._intervals])
-        weights = np.concatenate([np.full(each.size, count) for each, count in self._intervals])
+            return np.zeros(len(percentiles))
+        values = np.concatenate(self._intervals)
+        weights = np.repeat(self._weights, [each.size for each in self._intervals])
         order = np.argsort(values)
         reached = np.cumsum(weights[order]) / weights.sum()
-        return values[order][np.searchsorted(reached, np.asarray(PERCENTILES) / 100.0).clip(max=values.size - 1)]
+        places = np.searchsorted(reached, np.asarray(percentiles) / 100.0).clip(max=values.size - 1)
+        return np.asarray(values[order][places])
 
-    @property
-    def output_tokens(self) -> int:
-        """Tokens put out. [tokens]"""
-        return int(self.trace.output_tokens.sum())
-
-    def goodput(self, *, ttft: float | None = None, tpot: float | None = None) -> float:
-        """Output tokens per second of the requests that met both targets. [tokens/s]"""
+    def meets(self, *, ttft: float | None = None, tpot: float | None = None) -> NDArray[np.bool_]:
+        """Which requests met both targets."""
         good = np.ones(len(self.trace), dtype=bool)
         if ttft is not None:
             good &= self.ttft <= ttft
         if tpot is not None:
-            more = np.maximum(self.trace.output_tokens - 1, 1)
-            good &= (self.finish - self.first_token) / more <= tpot
-        return float(self.trace.output_tokens[good].sum() / self.makespan)
+            good &= self.tpot <= tpot
+        return good
 
     def summary(self, *, ttft: float | None = None, tpot: float | None = None) -> dict[str, float]:
-        """Every figure by name, units in the names; goodput under the given targets. """
-        gpus, hardware = self.replica.tensor_parallel, self.replica.hardware
-        gpu_seconds = self.makespan * gpus
-        millions = self.output_tokens / 1e6
+        """Every figure by name, with the unit in the name; goodput is under the given targets.
+
+        Energy is that of the boards at full power for as long as the trace takes, which is its upper bound.
+        """
+        makespan, output = self.makespan, float(self.trace.output_tokens.sum())
+        good = self.meets(ttft=ttft, tpot=tpot)
+        lines = self.timeline
+        drafting = lines["gamma"] > 0
+        verified = float((lines["rounds"] * lines["decoding"])[drafting].sum())
+        busy = float(self.seconds.sum())
         figures = {
             "requests": float(len(self.trace)),
-            "makespan_s": self.makespan,
-            "throughput_tokens_per_s": self.output_tokens / self.makespan,
-            "goodput_tokens_per_s": self.goodput(ttft=ttft, tpot=tpot),
-            "gpu_seconds": gpu_seconds,
-            "cost_per_million_tokens_usd": gpu_seconds / 3600.0 * float(np.asarray(hardware.price_per_hour)) / millions,
-            "energy_per_million_tokens_kwh": gpu_seconds * float(np.asarray(hardware.tdp)) / 3.6e6 / millions,
-            "kv_occupancy_mean": self.kv_token_seconds / self.makespan / self.replica.kv_capacity,
-            "kv_occupancy_peak": self.kv_peak_tokens / self.replica.kv_capacity,
-            "steps": float(self.steps),
-            "preemptions": float(self.preemptions),
+            "makespan_s": makespan,
+            "throughput_tokens_per_s": output / makespan,
+            "goodput_tokens_per_s": float(self.trace.output_tokens[good].sum()) / makespan,
+            "requests_meeting_targets": float(good.mean()),
         }
         for name, values in (("ttft", self.ttft), ("tpot", self.tpot), ("e2e", self.end_to_end)):
             for percentile in PERCENTILES:
-                figures[f"{name}_p{percentile}_s"] = float(np.percentile(values, percentile)) if values.size else 0.0
-        for percentile, value in zip(PERCENTILES, self.itl, strict=True):
+                figures[f"{name}_p{percentile}_s"] = float(np.percentile(values, percentile))
+        for percentile, value in zip(PERCENTILES, self.itl(*PERCENTILES), strict=True):
             figures[f"itl_p{percentile}_s"] = float(value)
-        return figures | {f"{cause}_s": value for cause, value in self.seconds.items()}
+        return figures | {
+            "tokens_per_round": 1.0 + float(lines["accepted"][drafting].sum()) / verified
+            if verified
+            else 1.0,
+            "mean_batch": float((lines["decoding"] * lines["lasted"]).sum()) / busy,
+            "gpu_seconds": makespan * self.replica.tensor_parallel,
+            "cost_per_million_tokens_usd": makespan * self.replica.price_per_second / output * 1e6,
+            "energy_per_million_tokens_kwh": makespan * self.replica.power / 3.6e6 / output * 1e6,
+            "kv_occupancy_mean": self.held_byte_seconds / makespan / self.replica.cache_bytes,
+            "kv_occupancy_peak": float(lines["held"].max()) / self.replica.cache_bytes,
+            "prefilled_tokens": float(lines["prefilled"].sum()),
+            "steps": float(lines["rounds"].sum()),
+            "preemptions": float(lines["stopped"].sum()),
+            **{f"{cause}_s": float(value) for cause, value in zip(CAUSES, self.seconds, strict=True)},
+            "idle_s": makespan - busy,
+        }
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but trace and replica as arrays, to be read back by `from_arrays`."""
+        return {
+            "name": np.array(self.name),
+            "first_token": self.first_token,
+            "finish": self.finish,
+            "seconds": self.seconds,
+            "held_byte_seconds": np.array(self.held_byte_seconds),
+            "steps": np.array(self._steps, dtype=float).reshape(-1, len(TIMELINE)),
+            "intervals": np.concatenate([np.zeros(0), *self._intervals]),
+            "lengths": np.array([each.size for each in self._intervals], dtype=np.int64),
+            "weights": np.array(self._weights, dtype=float),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], trace: Trace, replica: Replica) -> Outcome:
+        """The outcome that `to_arrays` took apart, of the same trace and replica."""
+        pieces = (
+            np.split(arrays["intervals"], np.cumsum(arrays["lengths"])[:-1]) if arrays["lengths"].size else []
+        )
+        return cls(
+            str(arrays["name"]),
+            trace,
+            replica,
+            arrays["first_token"],
+            arrays["finish"],
+            arrays["seconds"],
+            float(arrays["held_byte_seconds"]),
+            [tuple(row) for row in arrays["steps"].tolist()],
+            list(pieces),
+            arrays["weights"].tolist(),
+        )

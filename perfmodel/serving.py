@@ -1,4 +1,4 @@
-"""One replica of an engine: what its steps cost, from tables priced once, and how much KV it can hold."""
+"""One replica of an engine: its GPUs, its drafter, how much KV it holds and the limits of its scheduler."""
 
 from __future__ import annotations
 
@@ -9,25 +9,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.engine import EngineOverhead
-from perfmodel.errors import InfeasibleError
+from perfmodel.errors import Fault, InfeasibleError, SpecError
 from perfmodel.hardware import HardwareProfile
-from perfmodel.latency import StepLatency, step_latency
-from perfmodel.memory import kv_bytes_per_gpu
+from perfmodel.memory import MAX_PASS_TOKENS
 from perfmodel.model import ModelSpec
-from perfmodel.speculation import Drafter, price_round, target_steps
+from perfmodel.speculation import Drafter, Round, price_round
+
+__all__ = ["Replica"]
 
 FloatArray = NDArray[np.float64]
 
-CAUSES = ("draft", "linear", "attention", "communication", "overhead")
-KNOTS = 64
-"""Context lengths at which attention is priced; between them it is a line in the context. [1]"""
+_FARTHEST = 1e9
+"""Context up to which cache bytes are known; beyond every window and budget they are a line. [tokens]"""
 
 
 @dataclass(frozen=True)
 class Replica:
     """One copy of the target on its GPUs, with its drafter, and the limits its scheduler works under.
 
-    max_batch : sequences that decode together. max_step_tokens : tokens of one step, prefill chunks included.
+    Parameters
+    ----------
+    kv_budget : entries that the drafter may read; infinite where it has no budget. [tokens]
+    max_batch : sequences in the running batch, those being prefilled included.
+    max_step_tokens : tokens of one step: drafts to verify, bonus tokens and prefill chunks. [tokens]
+    max_gamma : longest draft that memory is kept for; without meaning where nobody drafts. [tokens]
+
+    Raises
+    ------
+    SpecError
+        When a limit is out of range.
     """
 
     hardware: HardwareProfile
@@ -37,141 +47,108 @@ class Replica:
     kv_budget: float = np.inf
     tensor_parallel: int = 1
     max_batch: int = 256
-    max_step_tokens: int = 8192
+    max_step_tokens: int = MAX_PASS_TOKENS
     max_gamma: int = 16
 
+    def __post_init__(self) -> None:
+        checks = {
+            "max_step_tokens": (1, self.max_step_tokens, MAX_PASS_TOKENS),
+            "max_batch": (1, self.max_batch, self.max_step_tokens),
+            "max_gamma": (0, self.max_gamma, 64),
+            "tensor_parallel": (1, self.tensor_parallel, 1024),
+            "kv_budget": (1, self.kv_budget, np.inf),
+        }
+        faults = [
+            Fault("replica", None, name, f"found {found}", f"Give {least} to {most}")
+            for name, (least, found, most) in checks.items()
+            if not least <= found <= most
+        ]
+        if faults:
+            raise SpecError(faults)
+
+    @property
+    def look_ahead(self) -> int:
+        """Entries that the longest round may write beyond a context, bonus token included. [tokens]"""
+        return (self.max_gamma if self.drafter else 0) + 1
+
+    @property
+    def price_per_second(self) -> float:
+        """Rent of all its GPUs. [USD/s]"""
+        return self.tensor_parallel * float(np.asarray(self.hardware.price_per_hour)) / 3600.0
+
+    @property
+    def power(self) -> float:
+        """Board power of all its GPUs. [W]"""
+        return self.tensor_parallel * float(np.asarray(self.hardware.tdp))
+
     @cached_property
-    def kv_capacity(self) -> int:
-        """Cache entries that all sequences together may hold, drafts in flight included. [tokens]
+    def cache_bytes(self) -> float:
+        """Bytes on each GPU that all caches together may fill. [B]
 
         Raises
         ------
         InfeasibleError
-            When the weights leave no room.
+            When the weights leave no room for a single token.
         """
-        idle = price_round(
+        idle = self._priced(np.ones(1), float(self.max_batch)).memory
+        held = idle.weights + idle.draft_weights + idle.activations
+        room = float(np.asarray(idle.usable - held).ravel()[0])
+        if room < float(self.kv_bytes(np.ones(1))[0]):
+            raise InfeasibleError(
+                {"does not fit in memory": 1},
+                f"{self.tensor_parallel} x {self.hardware.name} lack {-room / 1e9:.1f} GB a GPU for "
+                f"{self.target.name} beside its caches",
+            )
+        return room
+
+    def kv_bytes(self, contexts: FloatArray | NDArray[np.int64]) -> FloatArray:
+        """Bytes on each GPU that the caches of sequences of these contexts fill, the draft's included. [B]
+
+        Entries for a round in flight are those of a context that is `look_ahead` longer.
+        """
+        knots, held = self._held
+        return np.interp(contexts, knots, held)
+
+    def kv_line(self, shortest: int, longest: int) -> tuple[float, float] | None:
+        """Bytes of one sequence as a line of its context between two contexts: at 0 and per token; None where
+        a window or budget between them bends it. [B]"""
+        knots, _ = self._held
+        if np.any((knots > shortest) & (knots < longest)):
+            return None
+        low, high = self.kv_bytes(np.array([shortest, longest]))
+        slope = float((high - low) / (longest - shortest))
+        return float(low) - slope * shortest, slope
+
+    @cached_property
+    def most_bytes_per_token(self) -> float:
+        """Bytes that one more token of context costs at most. [B]"""
+        knots, held = self._held
+        return float((np.diff(held) / np.diff(knots)).max())
+
+    @cached_property
+    def _held(self) -> tuple[FloatArray, FloatArray]:
+        """Contexts between which cache bytes are a line, and the bytes of one sequence there."""
+        windows = {layers.window for model in self._models for layers in model.attentions if layers.window}
+        kinks = windows | ({self.kv_budget} if np.isfinite(self.kv_budget) else set())
+        knots = np.array(sorted({1.0, 2.0, *map(float, kinks), _FARTHEST}))
+        memory = self._priced(knots, 1.0).memory
+        return knots, np.broadcast_to(np.asarray(memory.target_kv + memory.draft_kv), knots.shape)
+
+    @property
+    def _models(self) -> list[ModelSpec]:
+        extra = self.drafter.extra_model(self.target) if self.drafter else None
+        return [self.target, extra] if extra else [self.target]
+
+    def _priced(self, contexts: FloatArray, batch: float) -> Round:
+        return price_round(
             self.hardware,
             self.target,
             self.engine,
             self.drafter,
-            batch=float(self.max_batch),
-            context_len=1e7,
+            batch=batch,
+            context_len=contexts,
             kv_budget=self.kv_budget,
-            gamma=float(self.max_gamma),
+            gamma=float(self.look_ahead - 1),
             tensor_parallel=float(self.tensor_parallel),
             tokens_per_round=1.0,
-        ).memory
-        per_token = float(kv_bytes_per_gpu(self.target, 1e7, self.tensor_parallel)) / 1e7
-        held = float(idle.weights + idle.draft_weights + idle.activations)
-        if self.drafter is not None and np.isfinite(self.kv_budget):
-            held += float(idle.draft_kv)
-        room = (float(np.asarray(idle.usable)) - held) / per_token
-        if room < 1:
-            raise InfeasibleError(
-                {"does not fit in memory": 1},
-                f"{self.tensor_parallel} x {self.hardware.name} lack {-room * per_token / 1e9:.1f} GB a GPU for "
-                f"{self.target.name} with a batch of {self.max_batch}",
-            )
-        return int(room)
-
-
-class StepTable:
-    """Seconds of any step of a replica by look-up: rows give linear layers, communication and overhead, sequences and
-    mean context give attention and drafting. Priced once with the same equations as everything else."""
-
-    def __init__(self, replica: Replica, gammas: tuple[int, ...], longest_context: int) -> None:
-        self.replica, self.gammas = replica, gammas
-        self.contexts = np.unique(np.rint(np.geomspace(16, max(longest_context, 64), KNOTS)))
-        self.batches = np.arange(1, replica.max_batch + 1, dtype=float)
-        most_rows = replica.max_step_tokens + replica.max_batch * (max(gammas) + 1)
-        rows = np.arange(1, most_rows + 1, dtype=float)
-        by_rows = self._target(batch=rows, query_tokens=1.0, kv_tokens=1.0)
-        zero = np.zeros(1)
-        self.linear = np.concatenate([zero, np.broadcast_to(by_rows.linear, rows.shape)])
-        self.communication = np.concatenate([zero, np.broadcast_to(by_rows.communication, rows.shape)])
-        self.overhead = np.concatenate([zero, np.broadcast_to(by_rows.overhead, rows.shape)])
-        self.attention = {gamma: self._attention(gamma) for gamma in gammas}
-        self.draft = {gamma: self._draft(gamma) for gamma in gammas if gamma}
-        self.chunks = np.unique(np.rint(np.geomspace(1, replica.max_step_tokens, 32)))
-        self.chunk_attention = np.broadcast_to(
-            self._target(
-                batch=1.0,
-                query_tokens=self.chunks[:, None],
-                kv_tokens=np.concatenate([zero, self.contexts]) + (self.chunks[:, None] + 1.0) / 2.0,
-            ).attention,
-            (self.chunks.size, self.contexts.size + 1),
         )
-
-    def decode(self, batch: int, mean_context: FloatArray, gamma: int) -> dict[str, FloatArray]:
-        """Seconds by cause of rounds of `batch` sequences at each mean context, without anything else in the step."""
-        rows = batch * (gamma + 1)
-        engine = self.replica.engine
-        seconds = {
-            "linear": np.full(mean_context.shape, self.linear[rows]),
-            "attention": np.interp(mean_context, self.contexts, self.attention[gamma][batch - 1]),
-            "communication": np.full(mean_context.shape, self.communication[rows]),
-            "overhead": np.full(mean_context.shape, self.overhead[rows]),
-        }
-        if gamma:
-            seconds["draft"] = np.interp(mean_context, self.contexts, self.draft[gamma][batch - 1])
-            per_round = float(np.asarray(engine.round_s)) + float(np.asarray(engine.round_row_s)) * batch
-            seconds["overhead"] = seconds["overhead"] + per_round
-        return seconds
-
-    def add_prefill(self, seconds: dict[str, FloatArray], decode_rows: int, chunks: list[tuple[int, int]]) -> None:
-        """Put prefill chunks of (tokens, history) into a step: its rows grow, its attention takes longer, in place."""
-        rows = decode_rows + sum(tokens for tokens, _ in chunks)
-        for name, table in (("linear", self.linear), ("communication", self.communication), ("overhead", self.overhead)):
-            seconds[name] = seconds[name] + table[rows] - table[decode_rows]
-        for tokens, history in chunks:
-            seconds["attention"] = seconds["attention"] + self._chunk_seconds(tokens, history)
-
-    def _chunk_seconds(self, tokens: int, history: int) -> float:
-        """Attention of one chunk, between the priced sizes by lines in the chunk and in the history. [s]"""
-        histories = np.concatenate([[0.0], self.contexts])
-        above = int(np.clip(np.searchsorted(self.chunks, tokens), 1, self.chunks.size - 1))
-        share = (tokens - self.chunks[above - 1]) / (self.chunks[above] - self.chunks[above - 1])
-        low, high = (np.interp(history, histories, self.chunk_attention[row]) for row in (above - 1, above))
-        return float(low + share * (high - low))
-
-    def _target(self, *, batch: FloatArray | float, query_tokens: FloatArray | float, kv_tokens: FloatArray | float) -> StepLatency:
-        replica = self.replica
-        return step_latency(
-            replica.hardware,
-            replica.target,
-            replica.engine,
-            batch=batch,
-            query_tokens=query_tokens,
-            kv_tokens=kv_tokens,
-            tensor_parallel=float(replica.tensor_parallel),
-        )
-
-    def _attention(self, gamma: int) -> FloatArray:
-        """Attention of a round's target pass, shape (batch, context). [s]"""
-        steps = target_steps(
-            self.replica.hardware,
-            self.replica.target,
-            self.replica.engine,
-            batch=self.batches[:, None],
-            context_len=self.contexts,
-            gamma=float(gamma),
-            tensor_parallel=float(self.replica.tensor_parallel),
-        )
-        return np.broadcast_to(steps.verify.attention, (self.batches.size, self.contexts.size))
-
-    def _draft(self, gamma: int) -> FloatArray:
-        """All draft passes of a round, shape (batch, context). [s]"""
-        replica = self.replica
-        priced = price_round(
-            replica.hardware,
-            replica.target,
-            replica.engine,
-            replica.drafter,
-            batch=self.batches[:, None],
-            context_len=self.contexts,
-            kv_budget=replica.kv_budget,
-            gamma=float(gamma),
-            tensor_parallel=float(replica.tensor_parallel),
-            tokens_per_round=1.0,
-        )
-        return np.broadcast_to(priced.draft_s, (self.batches.size, self.contexts.size))
