@@ -180,11 +180,20 @@ def _forward_pass(
         )
     message = rows * (model.hidden_size * BYTES["bf16"])
     communication_s = (2 * model.num_layers) * all_reduce(
-        hardware, bytes=message, gpus=tp, implementation=engine.all_reduce
+        hardware, bytes=message, gpus=tp, implementation=_all_reduce_used(hardware, engine)
     )
     row_s = engine.row_layer_s * rows + (engine.draft_row_layer_s * batch if drafting else 0.0)
     overhead_s = engine.forward_s + model.num_layers * (engine.layer_s + row_s)
     return StepLatency(linear_s, attention_s, communication_s, overhead_s)
+
+
+def _all_reduce_used(hardware: HardwareProfile, engine: EngineOverhead) -> str:
+    """All-reduce that an engine ends up with: kernels of its own need every GPU linked to every other.
+
+    Over PCIe engines fall back to NCCL: vLLM beyond two GPUs, PyTorch's symmetric memory always.
+    """
+    fallback = hardware.link_kind.lower().startswith("pcie") and not engine.all_reduce.startswith("nccl")
+    return "nccl" if fallback else engine.all_reduce
 
 
 def _linear_layer(

@@ -12,6 +12,8 @@ from perfmodel.errors import Fault, SpecError
 
 SCHEMA = "draftplan/plan/1"
 NO_DRAFT = "none"
+NEAR_TIE = 0.008
+"""Speculation lengths whose cost is this close to the best count as equal, and the shortest is taken. [1]"""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.loaded import idle_share
+from perfmodel.plan import NEAR_TIE
 from perfmodel.speculation import Drafter
 from perfmodel.sweep import Block, Grid, Task, price_task, tasks
 
@@ -27,7 +28,7 @@ class Constraints:
 
     tpot: float | None = None
     fit_memory: bool = True
-    near_tie: float = 0.01
+    near_tie: float = NEAR_TIE
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from perfmodel.evidence.measurements import Measurement
 from perfmodel.evidence.steps import StepTimes, price_measurements
+from perfmodel.plan import NEAR_TIE
 
-__all__ = ["NEAR_TIE", "GammaChoice", "gamma_choices", "planned_lengths"]
+__all__ = ["GammaChoice", "gamma_choices", "planned_lengths"]
 
 Floats = NDArray[np.float64]
 
-NEAR_TIE = 0.005
-"""Lengths this close to the best one count as equal, and the shortest is taken, as in planning. [1]"""
 LENGTHS = np.arange(1.0, 17.0)
 
 
