@@ -46,3 +46,11 @@ def _matching(names: Iterable[str], incomplete: str) -> list[str]:
     """Complete the last name of a comma-separated list, in any case."""
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in names if name.lower().startswith(last.lower())]
+
+
+def plan_formats() -> list[str]:
+    """How a plan can be written: for people, for programs, for an engine."""
+    from perfmodel.cli.output import Format
+    from perfmodel.export import exporters
+
+    return [*(one.value for one in Format), *exporters()]

@@ -9,9 +9,10 @@ import typer
 from perfmodel.cli.output import emit, remark
 
 if TYPE_CHECKING:
-    from perfmodel.export import Exported
+    from perfmodel.export import Exported, Exporter
+    from perfmodel.plan import Plan
 
-__all__ = ["engines", "export", "say"]
+__all__ = ["engines", "export", "write_for"]
 
 
 def engines() -> list[str]:
@@ -111,12 +112,22 @@ def export(
     )
     exported = exporter.export(read_plan(plan), wish)
     emit(exported.text, output)
-    say(exporter.name, exporter.checked_with, exported)
+    _say(exporter, exported)
 
 
-def say(name: str, checked_with: str, exported: Exported) -> None:
+def write_for(engine: str, plan: Plan, output: str | None) -> None:
+    """Write a plan for an engine with its usual options, and say what it cannot express."""
+    from perfmodel.export import Wish, load
+
+    exporter = load(engine)
+    exported = exporter.export(plan, Wish())
+    emit(exported.text, output)
+    _say(exporter, exported)
+
+
+def _say(exporter: Exporter, exported: Exported) -> None:
     """Say on stderr which version was meant and what it cannot express."""
-    remark(f"note: for {name} {checked_with}")
+    remark(f"note: for {exporter.name} {exporter.checked_with}")
     for note in exported.notes:
         remark(f"note: {note}")
 

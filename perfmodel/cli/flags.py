@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from perfmodel.cli.completion import engine_names, hardware_names, model_names, strategy_names
+from perfmodel.cli.completion import engine_names, hardware_names, model_names, plan_formats, strategy_names
 from perfmodel.cli.config import read_config
 from perfmodel.cli.output import Format
 
@@ -202,6 +202,14 @@ class OutputFlags:
 class PlanFlags(OutputFlags, QuestionFlags):
     """What `plan` takes."""
 
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="table|json|yaml|csv|ENGINE", autocompletion=plan_formats,
+            rich_help_panel=_ANSWER, help="How to write it; a table, or as -o ends. An engine "
+            "(vllm, sglang, ...): one deployment, in that engine's own words.",
+        ),
+    ] = None  # type: ignore[assignment]  # fmt: skip
     objective: Annotated[
         str,
         typer.Option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from perfmodel.cli.export import write_for
 from perfmodel.cli.flags import PlanFlags, takes
 from perfmodel.cli.output import Format, dumped, emit, format_for, remark, rendered, working
 
@@ -38,11 +39,10 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
 
     question = read_question(ctx, flags)
     objective, risk = read_objective(ctx, flags.objective)
-    search = partial(
-        _searched, question, objective=objective, risk=risk, one_deployment=flags.one_deployment
-    )
+    wanted, engine = _format(flags)
+    together = flags.one_deployment or engine is not None
+    search = partial(_searched, question, objective=objective, risk=risk, one_deployment=together)
     shares = read_shares(ctx, flags.pruned) if flags.lossy else []
-    wanted = format_for(flags.format, flags.output)
     answer: Plan | None = None
     refusal: InfeasibleError | None = None
     alternatives: tuple[LossyAlternative, ...] = ()
@@ -61,8 +61,10 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     for line in question.remarks:
         remark(f"note: {line}")
     if answer is not None:
-        text = _written(answer, alternatives, wanted, flags)
-        emit(text, flags.output)
+        if engine is None:
+            emit(_written(answer, alternatives, wanted, flags), flags.output)
+        else:
+            write_for(engine, answer, flags.output)
         _say_what_is_missing(question, answer)
     if refusal is not None:
         for one in alternatives:
@@ -70,6 +72,25 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
                 f"note: {one.change} (lossy), batch {one.batch_size} at context {one.context_len} is feasible"
             )
         raise refusal
+
+
+def _format(flags: PlanFlags) -> tuple[Format, str | None]:
+    """How to write the plan, and for which engine."""
+    from perfmodel.cli.completion import plan_formats
+    from perfmodel.errors import SpecError, nearest_name
+
+    if flags.format is None:
+        return format_for(None, flags.output), None
+    name = flags.format.strip().lower()
+    if name in [one.value for one in Format]:
+        return Format(name), None
+    engine, known = name.replace("-", "_"), plan_formats()
+    if engine not in known:
+        raise SpecError.single(
+            "", "--format", f"found {flags.format!r}", f"Choose one of {', '.join(known)}",
+            nearest_name(engine, known),
+        )  # fmt: skip
+    return Format.TABLE, engine
 
 
 def _searched(

@@ -11,6 +11,7 @@ import typer
 
 from perfmodel.cli.completion import table_names
 from perfmodel.cli.output import Format, dumped, emit, format_for, remark, rendered, working
+from perfmodel.cli.trends import draw_trends, trend_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,10 +84,15 @@ def validate(
     elif wanted is Format.TABLE:
         text = rendered(lambda console: _draw(console, found, cells), no_color=no_color, output=output)
     else:
-        text = dumped(_body(found, cells), wanted)
+        body = _body(found, cells)
+        if table is None:
+            body["trends"] = trend_rows()
+        text = dumped(body, wanted)
     emit(text, output)
     if plot is not None:
         _plot(found, plot)
+    if table is None and wanted is Format.TABLE and output is None:
+        emit(rendered(draw_trends, no_color=no_color, output=None))
     for limit in found.passed_limits:
         remark(f"limit passed: {limit}")
     if found.passed_limits:

@@ -1,0 +1,133 @@
+"""`draftplan export`, `plan --format ENGINE`, and the trends of `validate`, from the command line."""
+
+import json
+import sys
+
+import pytest
+from random_plans import cell_of, plan_of
+
+from perfmodel.cli import main
+from perfmodel.export import exporters
+
+GAMMAS = (0, 1, 2, 4)
+ASK = [
+    "plan",
+    "--model",
+    "llama-3.1-8b",
+    "--hardware",
+    "h100-sxm-80gb",
+    "--context",
+    "4k,16k",
+    "-b",
+    "1,16,64",
+]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command line; gives its exit code, stdout and stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["draftplan", *words])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        return left.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def plan_file(tmp_path):
+    """A plan that drafts four tokens up to batch 16 and none above."""
+    good, bad = {"alpha": 0.9, "draft": 0.05, "verify": 0.0}, {"alpha": 0.1, "draft": 0.5, "verify": 0.2}
+    cells = [
+        cell_of(batch, context, GAMMAS, baseline=0.01, **(good if batch <= 16 else bad))
+        for batch in (1, 16, 64)
+        for context in (1000, 8000)
+    ]
+    path = tmp_path / "plan.json"
+    path.write_text(plan_of(cells, GAMMAS).to_json())
+    return str(path)
+
+
+def test_the_result_is_alone_on_stdout_and_remarks_are_on_stderr(run, plan_file):
+    code, out, err = run("export", plan_file, "--engine", "vllm")
+    assert code == 0
+    assert json.loads(out)["num_speculative_tokens_per_batch_size"] == [[1, 31, 4], [32, 64, 0]]
+    assert "length 0 is not plain decoding" in err
+    assert "0.33.0" in err
+
+
+def test_options_reach_the_exporter(run, plan_file):
+    _, out, _ = run("export", plan_file, "--engine", "vllm", "--max-batch", "512")
+    assert json.loads(out)["num_speculative_tokens_per_batch_size"][-1] == [32, 512, 0]
+    _, out, _ = run("export", plan_file, "--engine", "sglang", "--form", "adaptive", "--context", "1k")
+    assert json.loads(out) == {"1": {"candidate_steps": [4]}, "32": {"candidate_steps": [0]}}
+    _, out, _ = run("export", plan_file, "--engine", "tensorrt-llm", "--semantics", "lower")
+    assert "draft_len_schedule: {1: 4, 32: 0}" in out
+
+
+def test_weights_are_read_by_context(run, plan_file):
+    code, _, _ = run("export", plan_file, "--engine", "neutral", "--weights", "1k=0.7,8k=0.3")
+    assert code == 0
+    code, _, err = run("export", plan_file, "--engine", "neutral", "--weights", "1k:0.7")
+    assert code == 2
+    assert "--weights" in err
+
+
+def test_it_writes_to_a_file(run, plan_file, tmp_path):
+    path = tmp_path / "spec.json"
+    code, out, _ = run("export", plan_file, "--engine", "vllm", "-o", str(path))
+    assert (code, out) == (0, "")
+    assert json.loads(path.read_text())["method"] == "mtp"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--engine", "vlm"], "Did you mean 'vllm'"),
+        (["--engine", "vllm", "--form", "x"], "choose speculative-config"),
+        (["--engine", "transformers"], "cannot run mtp"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_code_two(run, plan_file, words, says):
+    code, out, err = run("export", plan_file, *words)
+    assert (code, out) == (2, "")
+    assert says in err
+
+
+def test_a_file_that_is_no_plan_is_refused(run, tmp_path):
+    path = tmp_path / "notes.json"
+    path.write_text("{}")
+    code, _, err = run("export", str(path), "--engine", "vllm")
+    assert code == 2
+    assert "notes.json" in err
+
+
+def test_plan_writes_an_engines_own_words(run):
+    code, out, err = run(*ASK, "--strategy", "mtp", "--format", "vllm")
+    assert code == 0
+    assert json.loads(out)["method"] == "mtp"
+    assert "one length per batch" in err
+
+
+def test_plan_refuses_an_unknown_format_with_the_nearest(run):
+    code, _, err = run(*ASK, "--format", "sglan")
+    assert code == 2
+    assert "Did you mean 'sglang'" in err
+    assert all(engine in err for engine in exporters())
+
+
+def test_a_plan_file_of_the_command_line_can_be_exported(run, tmp_path):
+    path = tmp_path / "plan.json"
+    run(*ASK, "--strategy", "mtp", "--one-deployment", "--format", "json", "-o", str(path))
+    for engine in ("vllm", "sglang", "neutral", "dynamo"):
+        assert run("export", str(path), "--engine", engine)[0] == 0
+
+
+def test_validate_shows_trends_and_where_it_cannot_tell(run):
+    code, out, _ = run("validate", "--format", "json")
+    assert code in (0, 3)
+    verdicts = {trend["verdict"] for trend in json.loads(out)["trends"]}
+    assert "cannot tell" in verdicts
