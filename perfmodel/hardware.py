@@ -89,12 +89,13 @@ class HardwareProfile(Sourced):
     aliases: tuple[str, ...] = texts("other names that mean this profile")
     memory_capacity: Numeric = figure("bytes", 1e9, 4e12, "memory of one GPU", path="memory.capacity")
     memory_bandwidth: Numeric = figure(
-        "bytes_per_s", 1e10, 1e14, "peak memory bandwidth", path="memory.bandwidth"
+        "bytes_per_s", 1e9, 1e14, "peak memory bandwidth", path="memory.bandwidth"
     )
     l2_bytes: Numeric = figure("bytes", 1e5, 4e9, "last-level cache", (6e6, 40e6, 100e6), path="memory.l2")
     sms: Numeric = figure("count", 1, 4096, "streaming multiprocessors or compute units", (60, 110, 200))
+    overlap: Numeric = figure("count", 0, 1, "0: loads and computes in turn, as a CPU core", (1, 1, 1))
     peak_flops: Mapping[str, Numeric] = figures(
-        "flops", 1e11, 1e17, "dense peak rate of matrix products", DTYPES, required=("bf16",), path="peak"
+        "flops", 1e9, 1e17, "dense peak rate of matrix products", DTYPES, required=("bf16",), path="peak"
     )
     link_bandwidth: Numeric = figure(
         "bytes_per_s", 1e8, 1e13, "link, one direction", (16e9, 32e9, 450e9), path="link.bandwidth"

@@ -46,6 +46,7 @@ def linear(
     * With less than one wave the library splits ``k``, down to ``k_split`` times the square root of the
       filled share of the SMs. One of ``fixed_rules`` splits to ``k_split``, and a loop only beyond
       `SPLIT_FROM`, leaves the 32-row tile beyond 32 tokens, and hides more latency (power 2).
+    * Hardware without ``overlap`` takes ``t_0`` and its bytes and its multiply-adds in turn, none padded.
 
     Parameters
     ----------
@@ -105,7 +106,9 @@ def linear(
     compute = 2.0 * work * edge_free * hardware.sms / (compute_fraction * hardware.peak(dtype))
     memory, compute = memory * memory, compute * compute
     seconds: Numeric = gemm.t0 + np.sqrt(np.sqrt(memory * memory + compute * compute))
-    return seconds
+    moved = (weights + BYTES[dtype] * tokens * (k + n)) / stream
+    worked = 2.0 * tokens * n * k / (compute_fraction * hardware.peak(dtype))
+    return _as_it_runs(hardware, seconds, gemm.t0 + moved + worked)
 
 
 def attention(
@@ -137,6 +140,7 @@ def attention(
       block of KV per CTA; a grid that may not split keeps only as many SMs busy as it has CTAs.
     * *memory*: the KV once, for all queries; CTAs that share a KV head and do not run together read it again
       where L2 cannot hold it; queries and outputs cross memory ``row_passes`` times.
+    * Hardware without ``overlap`` reads the KV once for every ``tile_large`` rows and then computes.
 
     The result is held between one and ``query_tokens`` decode steps of the same batch.
 
@@ -165,11 +169,12 @@ def attention(
     narrow = figures.narrow_memory_fraction if BYTES[kv_dtype] < 2 else figures.memory_fraction
     slots = hardware.sms * figures.ctas_per_sm
     blocks = np.maximum(np.ceil(np.asarray(kv_tokens) / figures.kv_block), 1.0)
+    rate_of_dtype = figures.compute_fraction * hardware.peak(kv_dtype)
     rate_of_slot = figures.compute_fraction * hardware.peak("bf16") / slots
     row_of_walk = blocks * (4.0 * figures.kv_block * head_dim / rate_of_slot)  # seconds per row of a tile
     kv_of_head = (2.0 * BYTES[kv_dtype]) * head_dim * kv_fraction * batch * kv_tokens
     missed_again = np.clip(kv_of_head / hardware.l2_bytes - 0.5, 0.0, 1.0)
-    kv = kv_of_head * kv_heads
+    kv = whole_kv = kv_of_head * kv_heads
     if not cold:
         resident = np.clip(1.5 - kv / hardware.l2_bytes, 0.0, 1.0)
         kv = kv * (1.0 - resident * (1.0 - 1.0 / figures.l2_speedup))
@@ -188,8 +193,11 @@ def attention(
         passes = np.clip(batch * copies / slots, 1.0, copies)
         memory = (kv * (1.0 + (passes - 1.0) * missed_again) + row_bytes * rows_per_head) / stream
         compute, memory = compute * compute, memory * memory
-        seconds: Numeric = figures.t0 + figures.cta * waves + np.sqrt(np.sqrt(compute**2 + memory**2))
-        return seconds
+        seconds = figures.t0 + figures.cta * waves + np.sqrt(np.sqrt(compute**2 + memory**2))
+        together = rows_per_head * group
+        moved = whole_kv * np.ceil(together / figures.tile_large) / stream
+        worked = kv_heads * together * (4.0 * head_dim * batch * kv_tokens) / rate_of_dtype
+        return _as_it_runs(hardware, seconds, figures.t0 + moved + worked)
 
     decode = launch(1.0, packs | (group > 1.0))
     if np.ndim(query_tokens) == 0 and float(query_tokens) == 1.0:
@@ -235,6 +243,12 @@ def _beside(seconds: NDArray[np.float64], axes: int) -> NDArray[np.float64]:
     """Stacked tables (hardware, GPUs, sizes) with the axes between that the figures beside them have."""
     hardware, grid = seconds.shape[:-2], seconds.shape[-2:]
     return seconds.reshape(*hardware, *(1,) * (axes - len(hardware)), *grid)
+
+
+def _as_it_runs(hardware: HardwareProfile, overlapped: Numeric, in_turn: Numeric) -> Numeric:
+    """Seconds where memory and arithmetic overlap, or of both in turn where the hardware has no overlap."""
+    seconds: Numeric = np.where(np.asarray(hardware.overlap) < 0.5, in_turn, overlapped)
+    return seconds
 
 
 def _tile(figures: AttentionKernel, rows: Numeric) -> Numeric:

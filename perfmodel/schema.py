@@ -241,7 +241,9 @@ def _figure(
     if found is None:
         quantity = declared.assumption()
         low, value, high = (declared.shown(end) for end in (quantity.low, quantity.value, quantity.high))
-        assumed.append(f"{path} is not in the file: {value} assumed ({low} to {high}), {declared.meaning}")
+        if low != high:  # else it is the usual form of an equation: nothing is guessed
+            told = f"{value} assumed ({low} to {high}), {declared.meaning}"
+            assumed.append(f"{path} is not in the file: {told}")
     else:
         quantity = found.quantity(SI_UNIT[declared.dimension])
     quantities[path] = quantity
