@@ -103,7 +103,7 @@ def plan(
             "request", "gamma", f"found {list(gammas)!r}", "give speculation lengths from 0 to 64"
         )
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
-    widths = [tensor_parallel] if isinstance(tensor_parallel, int) else list(tensor_parallel)
+    widths = [int(width) for width in np.atleast_1d(tensor_parallel)]
     searched = list(default_drafters(target) if drafters is None else drafters)
 
     speculative = [int(gamma) for gamma in lengths if gamma > 0]
