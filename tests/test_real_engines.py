@@ -8,6 +8,7 @@ import importlib.util
 import json
 import warnings
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from engine_rules import sglang_step_time, sglang_steps, vllm_lengths
@@ -219,3 +220,24 @@ def test_our_refusal_is_sglangs_own():
         ["--model-path", "m", "--device", "cpu", "--speculative-algorithm", "STANDALONE"]
     )
     assert adaptive_unsupported_reason(args) in str(refusal.value)
+
+
+def test_sglangs_own_hook_registry_lets_the_plan_choose_the_steps(sglang_policy, tmp_path, monkeypatch):
+    needs("sglang")
+    with quietly():
+        from sglang.srt.plugins.hook_registry import HookRegistry
+    from perfmodel.integrations import sglang as shim
+
+    plan = stepped()
+    text = export(plan, "sglang", Wish(form="guided")).text
+    assert sglang_policy(text, 5).get_steps_for_batch(100) in (0, 5)
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    monkeypatch.setenv("DRAFTPLAN_PLAN", str(tmp_path / "plan.json"))
+    steps = shim.register()
+    HookRegistry.apply_hooks()
+    hooked = sglang_policy(text, 5)
+    for batch in (1, 16, 64, 256):
+        assert hooked.get_steps_for_batch(batch) == plan.cell(batch, 8000).gamma
+    steps.policy = SimpleNamespace(decide=lambda *_: SimpleNamespace(gamma=3))  # a length not captured
+    assert hooked.get_steps_for_batch(1) in hooked.candidate_steps
+    assert steps.not_captured == 1
