@@ -26,7 +26,7 @@ def shown() -> list[tuple[str, str]]:
 
 
 def as_pattern(output: str) -> str:
-    """The shown output as a regular expression: a line of three dots stands for any lines, trailing space is free."""
+    """The shown output as a pattern: a line of three dots stands for any lines, trailing space is free."""
     lines = [
         r"(?:[^\n]*\n)*?" if line.strip() == "..." else re.escape(line.rstrip()) + r"[ ]*\n"
         for line in output.splitlines()
