@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
-from perfmodel.acceptance import Acceptance, acceptance_rate, expected_tokens
+from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate, expected_tokens
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
+GREEDY = Conditions()
 
 
 class Configuration(TypedDict, total=False):
@@ -40,11 +41,13 @@ class Drafter:
     """Who drafts and which entries it reads: a strategy and, unless the target itself drafts, a model.
 
     `measured` is acceptance measured on real traffic; with it the strategy's law is only the prior.
+    `conditions` are those that the law is asked under.
     """
 
     strategy: DraftStrategy
     draft_model: ModelSpec | None = None
     measured: tuple[MeasuredAcceptance, ...] = ()
+    conditions: Conditions = GREEDY
 
     def __post_init__(self) -> None:
         if self.strategy.needs_draft_model and self.draft_model is None:
@@ -98,6 +101,9 @@ class Drafter:
             target_name=target.name,
             draft_name=model.name if model else "",
             size_ratio=model.parameters / target.parameters if model else None,
+            temperature=self.conditions.temperature,
+            far_share=self.conditions.far_share,
+            trained_length=self.conditions.trained_length,
         )
 
     def extra_model(self, target: ModelSpec) -> ModelSpec | None:

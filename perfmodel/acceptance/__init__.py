@@ -9,7 +9,7 @@ from perfmodel.acceptance.inverse import (
     alpha_from_survival,
     first_rest_from_survival,
 )
-from perfmodel.acceptance.laws import acceptance_rate, budget_shape, missed
+from perfmodel.acceptance.laws import Conditions, acceptance_rate, budget_shape, missed
 from perfmodel.acceptance.rates import Acceptance, expected_tokens
 from perfmodel.acceptance.tokens import (
     beta_shape,
@@ -26,6 +26,7 @@ from perfmodel.acceptance.tokens import (
 
 __all__ = [
     "Acceptance",
+    "Conditions",
     "acceptance_rate",
     "alpha_from_engine_rate",
     "alpha_from_mean_accepted",

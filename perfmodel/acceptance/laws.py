@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,25 @@ from perfmodel.acceptance.published import expit, head_rates, level_of, pair_rat
 from perfmodel.acceptance.rates import Acceptance, Kind
 from strategies.base import AcceptanceLaw, Drafter, DraftStrategy, Figure
 
-__all__ = ["acceptance_rate", "budget_shape", "missed"]
+__all__ = ["Conditions", "acceptance_rate", "budget_shape", "missed"]
 
 Numeric = float | NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What acceptance depends on besides strategy, models, budget and context.
+
+    Attributes
+    ----------
+    temperature : of sampling; 0 is greedy.
+    far_share : share of tokens that need content from anywhere in the context, as in retrieval [0..1].
+    trained_length : entries that a head was trained to read [tokens]; the strategy's default where None.
+    """
+
+    temperature: float = 0.0
+    far_share: float = 0.0
+    trained_length: float | None = None
 
 
 def budget_shape(eta: Numeric, context_len: Numeric, kv_budget: Numeric, level_budget: float) -> Numeric:

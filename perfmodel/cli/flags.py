@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from perfmodel.cli.acceptance_flags import AcceptanceFlags
 from perfmodel.cli.completion import engine_names, hardware_names, model_names, plan_formats, strategy_names
 from perfmodel.cli.config import read_config
 from perfmodel.cli.output import Format
@@ -93,7 +94,7 @@ class DeploymentFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionFlags(DeploymentFlags):
+class QuestionFlags(AcceptanceFlags, DeploymentFlags):
     """A deployment, its workload and what may draft."""
 
     context: Annotated[
@@ -138,29 +139,6 @@ class QuestionFlags(DeploymentFlags):
             "--gamma", "--num-speculative-tokens", "--spec-tokens", metavar="N,...",
             rich_help_panel=_DRAFTING,
             help="Speculation lengths to search, 0:16:1 where absent. Plain decoding (0) always is.",
-        ),
-    ] = None  # fmt: skip
-    acceptance: Annotated[
-        str | None,
-        typer.Option(
-            "--acceptance", "--acceptance-file", metavar="FILE", rich_help_panel=_DRAFTING,
-            help="Acceptance measured on your own traffic, from `draftplan acceptance fit -o FILE`.",
-        ),
-    ] = None  # fmt: skip
-    acceptance_rate: Annotated[
-        str | None,
-        typer.Option(
-            "--acceptance-rate", metavar="ALPHA", rich_help_panel=_DRAFTING,
-            help="Measured chance that a drafted token is accepted, given all before it were; 0 to 1. "
-            "Replaces the published laws of all strategies.",
-        ),
-    ] = None  # fmt: skip
-    acceptance_length: Annotated[
-        str | None,
-        typer.Option(
-            "--acceptance-length", metavar="TOKENS[@GAMMA]", rich_help_panel=_DRAFTING,
-            help="Measured tokens per round, bonus token included, and the speculation length they were "
-            "measured at: 3.2@4. Without @GAMMA, --gamma must name one.",
         ),
     ] = None  # fmt: skip
     tpot: Annotated[

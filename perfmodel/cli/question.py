@@ -10,9 +10,8 @@ from typing import TypeVar
 
 import typer
 
-from perfmodel.acceptance.file import read_acceptance
-from perfmodel.acceptance.inverse import alpha_from_mean_length
 from perfmodel.case_rows import DEFAULT_ENGINE
+from perfmodel.cli.belief import read_belief, read_share
 from perfmodel.cli.config import place_of
 from perfmodel.cli.flags import DeploymentFlags, QuestionFlags
 from perfmodel.engine import EngineOverhead
@@ -22,7 +21,7 @@ from perfmodel.model import ModelSpec
 from perfmodel.planner import DEFAULT_GAMMAS, OBJECTIVES, default_drafters
 from perfmodel.request import check_tensor_parallel, drafters_among, is_self, passed_over
 from perfmodel.speculation import Drafter
-from perfmodel.units import parse_count, parse_list, parse_quantity
+from perfmodel.units import parse_list, parse_quantity
 from perfmodel.workload import Workload
 
 __all__ = ["MOST_CELLS", "Question", "read_objective", "read_question", "read_shares"]
@@ -102,13 +101,7 @@ def read_question(
     contexts = reading.read("context", partial(_counts, least=1), flags.context)
     budgets = reading.read("draft_budget", partial(_counts, least=1), flags.draft_budget)
     gammas = reading.read("gamma", partial(_counts, most=64), flags.gamma)
-    alpha = reading.read("acceptance_rate", _share, flags.acceptance_rate)
-    if flags.acceptance_length is not None:
-        alpha = reading.read(
-            "acceptance_length", partial(_alpha_from_length, gammas), flags.acceptance_length
-        )
-        if flags.acceptance_rate is not None:
-            reading.read("acceptance_length", _refuse_both, flags.acceptance_length)
+    belief = read_belief(reading.read, flags, gammas)
     tpot = reading.read("tpot", _milliseconds, flags.tpot)
     small, itself = draft_models or ([], True)
     found = reading.read(
@@ -116,7 +109,6 @@ def read_question(
         lambda text: drafters_among(_names(text), small, itself=flags.draft_model is None or itself),
         flags.strategy,
     )
-    measured = reading.read("acceptance", read_acceptance, flags.acceptance) or ()
     reading.finished()
     assert target is not None and engine is not None and hardware and widths and batches and contexts
     if most_cells is not None and len(batches) * len(contexts) > most_cells:
@@ -125,7 +117,7 @@ def read_question(
             f"At most {most_cells} in one plan: use wider steps, or `draftplan sweep`",
         )  # fmt: skip
     drafters, remarks = found if found is not None else (default_drafters(target, small), [])
-    remarks += passed_over(measured, [(drafter, target) for drafter in drafters])
+    remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
     if max(contexts) > target.max_position:
@@ -138,10 +130,12 @@ def read_question(
         engine=engine,
         tensor_parallel=widths,
         workload=Workload(batches, contexts),
-        drafters=[replace(drafter, measured=measured) for drafter in drafters],
+        drafters=[
+            replace(drafter, measured=belief.measured, conditions=belief.conditions) for drafter in drafters
+        ],
         kv_budgets=budgets,
         gammas=list(DEFAULT_GAMMAS) if gammas is None else gammas,
-        alpha=alpha,
+        alpha=belief.alpha,
         tpot=tpot,
         remarks=reading.remarks + remarks,
     )
@@ -197,15 +191,8 @@ def _counts(text: str, least: int = 0, most: int | None = None) -> list[int]:
     return values
 
 
-def _share(text: str) -> float:
-    value = parse_quantity(text, "ratio")
-    if not 0.0 <= value <= 1.0:
-        raise SpecError.single("", "", f"found {text}", "Give a share from 0 to 1, such as 0.8")
-    return value
-
-
 def _some(text: str) -> float:
-    value = _share(text)
+    value = read_share(text)
     if value <= 0.0:
         raise SpecError.single("", "", f"found {text}", "Give a share above 0, such as 0.9")
     return value
@@ -220,31 +207,6 @@ def _milliseconds(text: str) -> float:
     if not value > 0.0 or not math.isfinite(value):
         raise SpecError.single("", "", f"found {text}", "Give milliseconds per token above 0, such as 30")
     return value / 1e3
-
-
-def _alpha_from_length(gammas: list[int] | None, text: str) -> float:
-    length, at, measured_at = text.partition("@")
-    lengths = [gamma for gamma in gammas or [] if gamma > 0]
-    if at:
-        gamma = parse_count(measured_at)
-    elif len(lengths) == 1:
-        gamma = lengths[0]
-    else:
-        raise SpecError.single(
-            "", "", f"found {text} without the speculation length it was measured at",
-            f"Write {text}@4 if it was measured with 4 drafted tokens",
-        )  # fmt: skip
-    tokens = parse_quantity(length, "count")
-    if gamma < 1 or not 1.0 <= tokens <= gamma + 1.0:
-        raise SpecError.single(
-            "", "", f"found {tokens:g} tokens per round at speculation length {gamma}",
-            f"Give 1 to {gamma + 1}: the bonus token counts",
-        )  # fmt: skip
-    return float(alpha_from_mean_length(tokens, float(gamma)))
-
-
-def _refuse_both(text: str) -> float:
-    raise SpecError.single("", "", f"found {text} beside --acceptance-rate", "Give one of the two")
 
 
 def _dtype(target: ModelSpec, which: str, text: str) -> str:
