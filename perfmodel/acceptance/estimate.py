@@ -13,11 +13,13 @@ from perfmodel.acceptance.counts import AcceptanceCounts
 from perfmodel.acceptance.intervals import (
     BETWEEN_REQUESTS,
     HALF_WIDTH,
+    WITHIN_A_TASK,
     Rate,
     assumed_spread_rate,
     clustered_rate,
     independent_se,
     logit_interval,
+    requests_for,
     windowed_rate,
 )
 from perfmodel.acceptance.tokens import tokens_per_round
@@ -29,6 +31,7 @@ FloatArray = NDArray[np.float64]
 
 ROUNDS_OF_A_REQUEST = 100.0
 NOTABLE = 0.01
+TELLING = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +221,15 @@ def _further(counts: AcceptanceCounts, alpha: Rate) -> int | None:
 
 
 def _more(units: float, alpha: Rate) -> int:
-    """Return how many units, on top of so many, narrow the interval to HALF_WIDTH."""
-    reach = (alpha.high - alpha.low) / 2.0
-    return max(int(np.ceil(units * ((reach / HALF_WIDTH) ** 2 - 1.0))), 0)
+    """Return how many units, on top of so many, narrow the interval to HALF_WIDTH.
+
+    Fewer than `TELLING` units say too little of how far they spread: they are not taken to be more alike than
+    the requests of one task are.
+    """
+    spread = alpha.se * float(np.sqrt(units))
+    if units < TELLING:
+        spread = max(spread, WITHIN_A_TASK)
+    return max(requests_for(HALF_WIDTH, between_sd=spread) - int(units), 0)
 
 
 def _accepted(alpha: float, gamma: FloatArray) -> FloatArray:

@@ -129,6 +129,12 @@ def test_more_requests_are_asked_for_until_the_interval_is_narrow() -> None:
     assert alike.further_requests == 0 and not alike.warnings
 
 
+def test_two_requests_ask_for_as_many_more_as_requests_usually_take() -> None:
+    for seed in range(5):
+        two = fit_acceptance(counted(accepted_per_round(seed, 2, 200, 4, sd=0.08), 4))
+        assert two.further_requests is not None and 50 <= two.further_requests <= 250
+
+
 def test_unequal_positions_are_found_and_equal_ones_are_not() -> None:
     def found(**odd: float) -> float:
         fits = [
