@@ -179,20 +179,14 @@ _WHY = ("gamma", "bound_by", "draft_ratio", "verify_ratio", "tokens_per_round", 
 
 
 def _why(
-    gamma: int,
-    bound_by: str,
-    draft_ratio: float,
-    verify_ratio: float,
-    tokens: float,
-    alpha: float | None,
-    speedup: float,
+    gamma: int, bound_by: str, draft: float, verify: float, tokens: float, alpha: float | None, speedup: float
 ) -> str:
     bound = f"mostly {CAUSE_WORDS[bound_by]}"
     if not gamma or alpha is None:
         loaded = f", {1.0 / speedup - 1.0:.1%} longer with the drafter loaded" if speedup < 0.9995 else ""
         return f"a decode step is {bound}{loaded}; no draft pays for itself"
     return (
-        f"{bound}; T_D/T_T {draft_ratio:.2f}, T_V/T_T {verify_ratio:.2f}; "
+        f"{bound}; T_D/T_T {draft:.2f}, T_V/T_T {verify:.2f}; "
         f"{tokens:.2f} tokens per round, pays above alpha {alpha:.2f}"
     )
 

@@ -295,7 +295,5 @@ def _notes(plan: Plan, batches: list[int], max_batch: int | None) -> tuple[str, 
     asked = plan.request.get("batch_sizes") or batches
     missing = sorted(set(asked) - {cell.batch_size for cell in plan.cells})
     if missing:
-        notes.append(
-            f"nothing was feasible at batch {', '.join(map(str, missing))}: the nearest batch answers"
-        )
+        notes.append(f"nothing is feasible at batch {', '.join(map(str, missing))}: the nearest one answers")
     return tuple(notes)

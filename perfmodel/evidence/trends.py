@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,26 +143,22 @@ def _computed(series: _Series, lengths: Sequence[int]) -> list[np.ndarray]:
     contexts = (float(row["context_len"]),) if row["context_len"] else CONTEXTS
     batches = (float(row["batch_size"]),) if row["batch_size"] else BATCHES
     budget = float(row["kv_budget"] or np.inf)
-    gammas = np.asarray(lengths, dtype=float)
-    return [
-        np.asarray(
-            price_round(
-                HardwareProfile.load(name),
-                target,
-                engine,
-                drafter,
-                batch=batch,
-                context_len=context,
-                kv_budget=budget,
-                gamma=gammas,
-                tensor_parallel=float(width),
-                deviations=deviations,
-            ).speedup
-        )
-        for (name, width), context, batch, deviations in itertools.product(
-            machines, contexts, batches, DEVIATIONS
-        )
+    speedups = [
+        price_round(
+            HardwareProfile.load(name),
+            target,
+            engine,
+            drafter,
+            context_len=np.reshape(contexts, (-1, 1, 1, 1)),
+            batch=np.reshape(batches, (-1, 1, 1)),
+            deviations=np.reshape(DEVIATIONS, (-1, 1)),
+            kv_budget=budget,
+            gamma=np.asarray(lengths, dtype=float),
+            tensor_parallel=float(width),
+        ).speedup
+        for name, width in machines
     ]
+    return [one for of_machine in speedups for one in np.reshape(of_machine, (-1, len(lengths)))]
 
 
 def _judged(
