@@ -24,12 +24,15 @@ class JoinedLengths:
 
     Parameters
     ----------
+    gammas : lengths to choose from, the first of the plan's. [tokens]
     added : seconds that rounds of (batch, mean context, gamma) add to a step that prefill chunks fill. [s]
     shift : by how much acceptance has moved since the plan was made. [logit]
     """
 
-    def __init__(self, plan: Plan, added: AddedSeconds, *, shift: float = 0.0) -> None:
-        self._plan, self._added, self._shift = plan, added, shift
+    def __init__(
+        self, plan: Plan, gammas: tuple[int, ...], added: AddedSeconds, *, shift: float = 0.0
+    ) -> None:
+        self._gammas, self._added, self._shift = gammas, added, shift
         batches = sorted({cell.batch_size for cell in plan.cells})
         contexts = sorted({cell.context_len for cell in plan.cells})
         places = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
@@ -44,7 +47,7 @@ class JoinedLengths:
         place = bisect_right(self._batch_bounds, n_decode), bisect_right(self._context_bounds, mean_context)
         if place not in self._found:
             cell = self._cells[place[0]][place[1]]
-            self._found[place] = _length(cell, self._plan.gammas, self._added, self._shift)
+            self._found[place] = _length(cell, self._gammas, self._added, self._shift)
         return self._found[place]
 
 

@@ -92,8 +92,9 @@ class Scheduled:
 
     @property
     def gammas(self) -> tuple[int, ...]:
-        """The lengths it may choose, 0 among them. [tokens]"""
-        return self.plan.gammas
+        """The lengths it may choose: up to the longest of the plan, all where it may learn. [tokens]"""
+        longest = max(cell.gamma for cell in self.plan.cells)
+        return tuple(gamma for gamma in self.plan.gammas if self.adaptive or gamma <= longest)
 
     def begin(self, added: AddedSeconds) -> Chooser:
         """Compile the plan for one engine."""
@@ -106,7 +107,8 @@ class _AtWork:
     def __init__(self, scheduled: Scheduled, added: AddedSeconds) -> None:
         self.adaptive, self.added = scheduled.adaptive, added
         self.policy = SpeculationPolicy.from_plan(scheduled.plan, hysteresis=scheduled.hysteresis)
-        self.joined = JoinedLengths(scheduled.plan, added)
+        self.scheduled = scheduled
+        self.joined = JoinedLengths(scheduled.plan, scheduled.gammas, added)
         self.rounds = 0
 
     def length(self, n_decode: int, sum_context: int, joined: bool) -> int:
@@ -120,5 +122,6 @@ class _AtWork:
         self.policy.observe(gamma * rounds, accepted, rounds, n_decode, sum_context)
         self.rounds += rounds
         if self.rounds >= REFRESH:
-            self.joined = JoinedLengths(self.policy.plan, self.added, shift=self.policy.refresh())
+            shift = self.policy.refresh()
+            self.joined = JoinedLengths(self.scheduled.plan, self.scheduled.gammas, self.added, shift=shift)
             self.rounds = 0

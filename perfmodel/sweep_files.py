@@ -10,23 +10,40 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from perfmodel.errors import SpecError
-from perfmodel.sweep import Block
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ENDINGS", "write_csv", "write_sweep"]
+__all__ = ["ENDINGS", "Rows", "check_ending", "write_csv", "write_sweep"]
 
 ENDINGS = (".csv", ".csv.gz", ".npz", ".parquet")
 _NAMES = ("hardware", "strategy", "draft_model")
 
 
-def write_sweep(blocks: Iterable[Block], path: str | os.PathLike[str], size: int) -> None:
+class Rows(Protocol):
+    """A piece of a sweep."""
+
+    def to_frame(self) -> pd.DataFrame: ...
+
+
+def check_ending(path: str | os.PathLike[str]) -> None:
+    """Refuse a file whose ending is not one of `ENDINGS`, and parquet without pyarrow: SpecError."""
+    if _writer(Path(path).name.lower()) is None:
+        raise SpecError.single(
+            str(path), "", "the ending of the file is not known", f"Known: {', '.join(ENDINGS)}"
+        )
+    if Path(path).suffix.lower() == ".parquet":
+        _parquet(Path(path).name)
+
+
+def write_sweep(
+    blocks: Iterable[Rows], path: str | os.PathLike[str], size: int, *, scratch: Path | None = None
+) -> None:
     """Write every configuration of a sweep as one row; the file appears when it is complete.
 
     Parameters
@@ -34,6 +51,7 @@ def write_sweep(blocks: Iterable[Block], path: str | os.PathLike[str], size: int
     blocks : as `perfmodel.sweep.sweep` yields them.
     path : ends on one of `ENDINGS`. In an npz, texts are codes into the array ``<column>_names``.
     size : how many rows there will be, `Grid.size`.
+    scratch : folder on the same disk for the unfinished file; that of `path` when absent.
 
     Raises
     ------
@@ -41,13 +59,12 @@ def write_sweep(blocks: Iterable[Block], path: str | os.PathLike[str], size: int
         When the ending is unknown, the file cannot be written, or parquet is asked for without pyarrow.
     """
     target = Path(path).resolve()
+    check_ending(path)
     write = _writer(target.name.lower())
-    if write is None:
-        raise SpecError.single(
-            str(path), "", "the ending of the file is not known", f"Known: {', '.join(ENDINGS)}"
-        )
+    assert write is not None
+    beside = target.parent if scratch is None else scratch
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:50]}.") as folder:
+        with tempfile.TemporaryDirectory(dir=beside, prefix=f".{target.name[:50]}.") as folder:
             unfinished = Path(folder) / target.name
             write(blocks, unfinished, size)
             os.replace(unfinished, target)
@@ -58,25 +75,25 @@ def write_sweep(blocks: Iterable[Block], path: str | os.PathLike[str], size: int
         ) from error
 
 
-def write_csv(blocks: Iterable[Block], stream: IO[str]) -> None:
+def write_csv(blocks: Iterable[Rows], stream: IO[str]) -> None:
     """Write every configuration as a CSV row; an empty kv_budget means the whole cache."""
     for index, block in enumerate(blocks):
         _frame(block).to_csv(stream, index=False, header=index == 0, lineterminator="\n")
 
 
-def _writer(name: str) -> Callable[[Iterable[Block], Path, int], None] | None:
+def _writer(name: str) -> Callable[[Iterable[Rows], Path, int], None] | None:
     if name.endswith((".csv", ".csv.gz")):
         return _to_csv
     return {".npz": _to_npz, ".parquet": _to_parquet}.get(Path(name).suffix)
 
 
-def _frame(block: Block) -> pd.DataFrame:
+def _frame(block: Rows) -> pd.DataFrame:
     frame = block.to_frame()
     budgets = frame["kv_budget"]
     return frame.assign(kv_budget=budgets.where(np.isfinite(budgets)).astype("Int64"))
 
 
-def _to_csv(blocks: Iterable[Block], path: Path, size: int) -> None:
+def _to_csv(blocks: Iterable[Rows], path: Path, size: int) -> None:
     del size
     with _text(path) as stream:
         write_csv(blocks, stream)
@@ -99,7 +116,7 @@ def _text(path: Path) -> Iterator[IO[str]]:
         yield stream
 
 
-def _to_npz(blocks: Iterable[Block], path: Path, size: int) -> None:
+def _to_npz(blocks: Iterable[Rows], path: Path, size: int) -> None:
     columns: dict[str, Any] = {}
     names: dict[str, dict[str, int]] = {name: {} for name in _NAMES}
     row = 0
@@ -133,15 +150,9 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def _to_parquet(blocks: Iterable[Block], path: Path, size: int) -> None:
+def _to_parquet(blocks: Iterable[Rows], path: Path, size: int) -> None:
     del size
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise SpecError.single(
-            path.name, "", "parquet needs pyarrow, which is not installed", "pip install 'draftplan[parquet]'"
-        ) from None
+    pa, pq = _parquet(path.name)
     writer = None
     try:
         for block in blocks:
@@ -151,3 +162,15 @@ def _to_parquet(blocks: Iterable[Block], path: Path, size: int) -> None:
     finally:
         if writer is not None:
             writer.close()
+
+
+def _parquet(name: str) -> tuple[Any, Any]:
+    """The two modules that write parquet."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise SpecError.single(
+            name, "", "parquet needs pyarrow, which is not installed", "pip install 'draftplan[parquet]'"
+        ) from None
+    return pa, pq

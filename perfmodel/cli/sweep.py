@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
 
 from perfmodel.cli.flags import SweepFlags, takes
 from perfmodel.cli.output import broken_pipe, remark
+from perfmodel.cli.work import ExecutorFlags, progress_bar
 
 if TYPE_CHECKING:
-    from perfmodel.sweep import Block
+    from perfmodel.executors import Mapper
+    from perfmodel.sweep import Block, Grid
 
 __all__ = ["sweep"]
 
 
-@takes(SweepFlags)
-def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Flags(ExecutorFlags, SweepFlags):
+    """What `sweep` takes."""
+
+
+@takes(_Flags)
+def sweep(ctx: typer.Context, flags: _Flags) -> None:
     """Price every configuration of all axes and write one row each: a tidy table for your own analysis.
 
-    Nothing is dropped: a column says what fits. Memory stays bounded however large the sweep is.
+    Nothing is dropped: a column says what fits. Memory stays bounded however large the sweep is. With -o,
+    what is done lies beside the file until that is whole, and the same command goes on where it stopped.
 
     Example: draftplan sweep --model llama-3.1-8b --hardware a100 --context 1k:64k:x2 -b 1:64:x2 -o all.csv
     """
     from perfmodel.cli.question import read_question
     from perfmodel.errors import SpecError
+    from perfmodel.executors import open_executor
     from perfmodel.sweep import Grid, sweep
-    from perfmodel.sweep_files import write_csv, write_sweep
+    from perfmodel.sweep_files import write_csv
 
     question = read_question(ctx, flags, most_cells=None)
-    jobs = os.cpu_count() or 1 if flags.jobs == 0 else flags.jobs
     if question.tpot is not None:
         raise SpecError.single(
             "", "--tpot", "has no meaning for a sweep, which drops nothing", "Filter its column tpot_s"
@@ -53,57 +58,45 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
     )
     for line in question.remarks:
         remark(f"note: {line}")
-    with _workers(jobs) as workers:
-        blocks = _shown(sweep(grid, executor=workers), grid.size)
+    with (
+        open_executor(flags.executor or f"local:{flags.jobs}") as executor,
+        progress_bar("configurations") as tell,
+    ):
         if flags.output is not None and flags.output != "-":
-            write_sweep(blocks, flags.output, grid.size)
-            remark(f"wrote {flags.output}: {grid.size} configurations")
+            _to_file(grid, flags.output, executor, tell)
             return
         with broken_pipe():
-            write_csv(blocks, sys.stdout)
+            write_csv(_told(sweep(grid, executor=executor), grid.size, tell), sys.stdout)
             sys.stdout.flush()
 
 
-class _Bounded:
-    """`map` on worker processes that never runs far ahead of whoever takes the results."""
+def _to_file(
+    grid: Grid, output: str, executor: Mapper | None, tell: Callable[[int, int], None] | None
+) -> None:
+    """Write a sweep, and say what was found done and what is kept when it ends early."""
+    from perfmodel.sweep_parts import sweep_parts, sweep_to_file
 
-    def __init__(self, pool: ProcessPoolExecutor, jobs: int) -> None:
-        self._pool, self._ahead = pool, 2 * jobs
-
-    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
-        """Yield results in order."""
-        waiting: deque[Future[Any]] = deque()
-        for arguments in zip(*iterables, strict=True):
-            waiting.append(self._pool.submit(fn, *arguments))
-            if len(waiting) > self._ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-@contextlib.contextmanager
-def _workers(jobs: int) -> Iterator[_Bounded | None]:
-    if jobs == 1:
-        yield None
-        return
-    pool = ProcessPoolExecutor(jobs)
+    parts = sweep_parts(grid, output)
+    found = len(parts.done())
+    if found:
+        remark(f"note: goes on after {found} of {parts.count} pieces found in {parts.folder.name}")
+    for other in parts.others():
+        remark(f"note: {other} holds pieces of another sweep to {output}; delete it if that is not wanted")
     try:
-        yield _Bounded(pool, jobs)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        sweep_to_file(grid, output, executor=executor, progress=tell)
+    except BaseException:
+        kept = len(parts.done())
+        if kept:
+            remark(f"note: {kept} of {parts.count} pieces are kept; the same command goes on from there")
+        raise
+    remark(f"wrote {output}: {grid.size} configurations")
 
 
-def _shown(blocks: Iterable[Block], size: int) -> Iterator[Block]:
-    """Pass blocks on, with a progress bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield from blocks
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("configurations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("sweep", total=size)
-        for block in blocks:
-            yield block
-            progress.advance(task, block.column("fits").size)
+def _told(blocks: Iterable[Block], size: int, tell: Callable[[int, int], None] | None) -> Iterator[Block]:
+    """Pass blocks on, and tell how many configurations have passed."""
+    done = 0
+    for block in blocks:
+        yield block
+        done += block.column("fits").size
+        if tell is not None:
+            tell(done, size)

@@ -1,0 +1,240 @@
+"""Where work runs: in this process, in processes beside it, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol, TypeVar
+
+from perfmodel.errors import SpecError, nearest_name
+
+__all__ = ["LocalPool", "Mapper", "in_order", "open_executor"]
+
+_Begun = tuple["Future[Any]", ProcessPoolExecutor]
+WorkT = TypeVar("WorkT")
+DoneT = TypeVar("DoneT")
+
+IN_FLIGHT = 32
+"""Pieces of work that an executor is given ahead of what is consumed. [1]"""
+MOST_WORKERS = 1024
+_ATTEMPTS = 4
+_CONNECT = 15.0
+"""Seconds that a cluster has to answer, and to come back when it is lost. [s]"""
+_KINDS = ("local", "dask")
+
+
+class Mapper(Protocol):
+    """Anything with ``Executor.map``: a process pool, a Dask client's executor."""
+
+    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]: ...
+
+
+class LocalPool:
+    """Worker processes on this machine; work that a lost worker had is done again, up to three times."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
+        """Start on all of it, and yield the results in order as they come."""
+        work = list(zip(*iterables, strict=True))
+        return self._results(fn, work, [self._submit(fn, arguments) for arguments in work])
+
+    def _results(
+        self, fn: Callable[..., Any], work: list[tuple[Any, ...]], begun: list[_Begun]
+    ) -> Iterator[Any]:
+        for index in range(len(work)):
+            for attempt in range(1, _ATTEMPTS + 1):
+                future, pool = begun[index]
+                try:
+                    yield future.result()
+                    break
+                except (BrokenProcessPool, CancelledError):
+                    if attempt == _ATTEMPTS:
+                        raise SpecError.single(
+                            "", "--executor", f"worker processes were killed {_ATTEMPTS} times in a row",
+                            "Use fewer workers if memory is short; with -o, what is done is kept",
+                        ) from None  # fmt: skip
+                    self._give_up(pool)
+                    begun[index:] = [
+                        one if _answered(one[0]) else self._submit(fn, work[later])
+                        for later, one in enumerate(begun[index:], start=index)
+                    ]
+
+    def _submit(self, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> _Begun:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_attend
+            )
+        try:
+            return self._pool.submit(fn, *arguments), self._pool
+        except BrokenProcessPool:
+            self._give_up(self._pool)
+            return self._submit(fn, arguments)
+
+    def _give_up(self, pool: ProcessPoolExecutor) -> None:
+        """Leave a pool that lost a worker, if an earlier piece of work has not already done so."""
+        if self._pool is pool:
+            self._pool = None
+        pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """End the processes; what they have not begun is dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+@contextlib.contextmanager
+def open_executor(text: str | None) -> Iterator[Mapper | None]:
+    """Open what ``local:N`` or ``dask:ADDRESS`` names, and close it again; None is this process.
+
+    ``local:0`` is one process a core. A Dask scheduler gives the work of lost workers to others; when it is
+    lost itself, what it had not answered is lost with it.
+
+    Raises
+    ------
+    SpecError
+        When the text names no executor, dask is not installed, or the scheduler does not answer or is lost.
+    """
+    kind, _, place = (text or "local:1").partition(":")
+    if kind == "local":
+        workers = _workers(text or "local:1", place)
+        if workers == 1:
+            yield None
+            return
+        pool = LocalPool(workers)
+        try:
+            yield pool
+        finally:
+            pool.close()
+    elif kind == "dask" and place:
+        with _dask(place) as executor:
+            yield executor
+    else:
+        raise SpecError.single(
+            "", "--executor", f"found {text!r}",
+            "Write local:4 (processes), local:0 (one a core) or dask:tcp://host:8786",
+            nearest_name(kind, _KINDS),
+        )  # fmt: skip
+
+
+def in_order(
+    executor: Mapper | None,
+    fn: Callable[[WorkT], DoneT],
+    work: Sequence[WorkT],
+    *,
+    in_flight: int = IN_FLIGHT,
+) -> Iterator[DoneT]:
+    """Do the work and yield its results in order; only ``map`` is used, of `in_flight` pieces at a time."""
+    if executor is None:
+        yield from map(fn, work)
+        return
+    size = max(1, in_flight // 2)
+    ahead: Iterator[DoneT] = iter(())
+    for start in range(0, len(work), size):
+        coming = executor.map(fn, work[start : start + size])
+        yield from ahead
+        ahead = coming
+    yield from ahead
+
+
+def _attend() -> None:
+    """Leave an interrupt to the process that started this one, and end with it however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _answered(future: Future[Any]) -> bool:
+    """Whether it has a result, or a failure of its own."""
+    return future.done() and not future.cancelled() and not isinstance(future.exception(), BrokenProcessPool)
+
+
+def _workers(text: str, place: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", place) or int(place) > MOST_WORKERS:
+        raise SpecError.single(
+            "", "--executor", f"found {text!r}", f"Write local:N with N from 0 (one a core) to {MOST_WORKERS}"
+        )
+    return int(place) or os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _dask(address: str) -> Iterator[Mapper]:
+    try:
+        dask, distributed = importlib.import_module("dask"), importlib.import_module("distributed")
+    except ImportError:
+        raise SpecError.single(
+            "", "--executor", "needs dask.distributed, which is not installed",
+            "pip install 'draftplan[cluster]'",
+        ) from None  # fmt: skip
+    settings = {
+        "distributed.comm.timeouts.connect": f"{_CONNECT}s",
+        "distributed.comm.retry.count": 0,
+    }
+    with dask.config.set(settings):
+        try:
+            client = distributed.Client(address, timeout=_CONNECT, set_as_default=False)
+        except (OSError, ValueError, TypeError) as failure:
+            raise SpecError.single(
+                "", "--executor", f"no Dask scheduler answers at {address} ({type(failure).__name__})",
+                "Start one with `dask scheduler`, and name its address: dask:tcp://host:8786",
+            ) from None  # fmt: skip
+        try:
+            yield _Watched(client, address, distributed.KilledWorker)
+        finally:
+            with contextlib.suppress(Exception):
+                client.close(timeout=2)
+
+
+class _Watched:
+    """The executor of a Dask client, whose end is reported and not waited for."""
+
+    def __init__(self, client: Any, address: str, killed: type[Exception]) -> None:
+        self._address, self._killed = address, killed
+        self._executor = client.get_executor(pure=False, retries=_ATTEMPTS - 1)
+
+    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
+        """Start on all of it, and yield the results in order as they come."""
+        with self._losses():
+            results = self._executor.map(fn, *iterables)
+        return self._guarded(results)
+
+    def _guarded(self, results: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            with self._losses():
+                try:
+                    result = next(results)
+                except StopIteration:
+                    return
+            yield result
+
+    @contextlib.contextmanager
+    def _losses(self) -> Iterator[None]:
+        try:
+            yield
+        except self._killed as failure:
+            raise SpecError.single(
+                "", "--executor", f"a piece of work ended several workers: {failure}"[:300],
+                "Give the workers more memory; with -o, what is done is kept",
+            ) from None  # fmt: skip
+        except (CancelledError, OSError) as failure:
+            raise SpecError.single(
+                "", "--executor", f"the scheduler at {self._address} was lost ({type(failure).__name__})",
+                "With -o, what is done is kept: run the same command again to go on",
+            ) from None  # fmt: skip
