@@ -19,6 +19,7 @@ from perfmodel.cli import (
     plan,
     plot,
     price,
+    report,
     sweep,
     validate,
 )
@@ -135,6 +136,7 @@ app.command("export")(export.export)
 app.command("sweep")(sweep.sweep)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
+app.command("report")(report.report)
 app.add_typer(plot.app, name="plot")
 app.add_typer(acceptance.commands)
 for _noun in catalogue.NOUNS:

@@ -1,0 +1,63 @@
+"""`draftplan report`: the recommendation as one page to read, try and copy from."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from perfmodel.cli.flags import QuestionFlags, takes
+from perfmodel.cli.output import remark, working
+
+__all__ = ["report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFlags(QuestionFlags):
+    """What `report` takes."""
+
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="FILE.html", help="The page: one file that fetches nothing."),
+    ]
+
+
+@takes(ReportFlags)
+def report(ctx: typer.Context, flags: ReportFlags) -> None:
+    """Write the recommendation as one HTML file: a map to explore, time by cause, what was assumed.
+
+    It opens from disk, needs no server and no network, prints, and holds the engines' configurations to copy.
+
+    Example: draftplan report --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --engine vllm-h100
+    --context 1k:128k:x2 -b 1:256:x2 -o report.html
+    """
+    from perfmodel.cli.question import read_question
+    from perfmodel.errors import SpecError
+    from perfmodel.planner import Constraints
+    from perfmodel.report import file_ending, report_content, write_report
+
+    file_ending(flags.output)
+    question = read_question(ctx, flags)
+    if (len(question.hardware), len(question.tensor_parallel)) != (1, 1):
+        raise SpecError.single("", "--hardware, --tp", "name several deployments", "Name one of each")
+    for line in question.remarks:
+        remark(f"note: {line}")
+    with working(f"pricing {question.cells} cells"):
+        content = report_content(
+            question.hardware[0],
+            question.target,
+            question.engine,
+            question.workload,
+            drafters=question.drafters,
+            kv_budgets=question.kv_budgets,
+            gammas=question.gammas,
+            tensor_parallel=question.tensor_parallel[0],
+            alpha=question.alpha,
+            constraints=Constraints(tpot=question.tpot),
+            command=shlex.join(["draftplan", *sys.argv[1:]]),
+        )
+        write_report(content, flags.output)
+    remark(f"wrote {flags.output}")

@@ -1,0 +1,204 @@
+"""Everything that a report shows, priced and chosen before any page exists."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.acceptance import Acceptance, expected_tokens, tokens_per_round
+from perfmodel.engine import EngineOverhead
+from perfmodel.errors import SpecError
+from perfmodel.hardware import HardwareProfile, Numeric
+from perfmodel.latency import CAUSES
+from perfmodel.model import ModelSpec
+from perfmodel.plan import Cell, Plan
+from perfmodel.planner import DEFAULT_GAMMAS, Constraints, default_drafters
+from perfmodel.planner import plan as recommend
+from perfmodel.report.deployments import Deployment, ranked
+from perfmodel.speculation import Drafter
+from perfmodel.sweep import Block, Grid, sweep
+from perfmodel.workload import Workload
+
+__all__ = ["MOST_CONFIGURATIONS", "RATES", "Content", "report_content"]
+
+FITS = Constraints()
+MOST_CONFIGURATIONS = 80_000
+"""Configurations that one page can hold within 6 MB. [1]"""
+RATES = tuple(round(0.01 * percent, 2) for percent in range(40, 100))
+"""Acceptance rates that a reader may try. [1]"""
+TAILS = {"low": 0.1, "expected": None, "high": 0.9}
+"""Quantiles of a drafter's acceptance that a reader may choose; None is its expectation."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page holds.
+
+    plan : the recommendation of every cell. deployments : each drafter at the budget that serves all cells
+    best, the fastest first. priced : all that a reader can look up, as plain JSON. command : what was asked.
+    """
+
+    plan: Plan
+    deployments: tuple[Deployment, ...]
+    priced: Mapping[str, Any]
+    command: str = ""
+
+
+def report_content(
+    hardware: HardwareProfile,
+    target: ModelSpec,
+    engine: EngineOverhead,
+    workload: Workload,
+    *,
+    drafters: Sequence[Drafter] | None = None,
+    kv_budgets: Sequence[int] | None = None,
+    gammas: Sequence[int] = DEFAULT_GAMMAS,
+    tensor_parallel: int = 1,
+    alpha: float | Acceptance | None = None,
+    constraints: Constraints = FITS,
+    command: str = "",
+) -> Content:
+    """Price a question for one page; arguments as `perfmodel.plan`.
+
+    Parameters
+    ----------
+    command : the command line that makes this page again.
+
+    Raises
+    ------
+    InfeasibleError
+        When no configuration of any cell is allowed.
+    SpecError
+        When the request is wrong, or asks for more configurations than a page can hold.
+    """
+    searched = list(default_drafters(target) if drafters is None else drafters)
+    asked: dict[str, Any] = {
+        "drafters": searched,
+        "kv_budgets": kv_budgets,
+        "gammas": gammas,
+        "tensor_parallel": tensor_parallel,
+        "alpha": alpha,
+        "constraints": constraints,
+    }
+    drafting = [None, *searched]
+    lengths = sorted({gamma for gamma in gammas if gamma > 0}) or [1]
+    grid = Grid(
+        [hardware], target, engine, workload, drafting, lengths, kv_budgets, (tensor_parallel,), alpha
+    )
+    if grid.size > MOST_CONFIGURATIONS:
+        raise SpecError.single(
+            "request", "workload", f"asks for {grid.size} configurations",
+            f"A page holds at most {MOST_CONFIGURATIONS}: use wider steps, or name fewer strategies",
+        )  # fmt: skip
+    answer = recommend(hardware, target, engine, workload, **asked)
+    deployed = [
+        recommend(hardware, target, engine, workload, one_deployment=True, **{**asked, "drafters": [drafter]})
+        for drafter in searched
+    ]
+    blocks = list(sweep(grid, chunk=grid.size + 1))
+    return Content(
+        plan=answer,
+        deployments=ranked(answer, deployed),
+        priced=_priced(answer, blocks, constraints.near_tie),
+        command=command,
+    )
+
+
+def _priced(plan: Plan, blocks: Sequence[Block], near_tie: float) -> dict[str, Any]:
+    """Every number of a page; arrays keep the axes (batch, context, kv_budget, gamma) that they depend on.
+
+    The first block is plain decoding, which has neither budget nor speculation length.
+    """
+    plain, *drafting = blocks
+    gammas = np.asarray([gamma for gamma in plan.gammas if gamma > 0] or [1], dtype=float)
+    return {
+        "batch_sizes": plain.batch_sizes.astype(int).tolist(),
+        "context_lens": plain.context_lens.astype(int).tolist(),
+        "gammas": gammas.astype(int).tolist(),
+        "near_tie": near_tie,
+        "tensor_parallel": plan.tensor_parallel,
+        "plain_s": _array(plain.round.baseline.total),
+        "plain": {cause: _array(getattr(plain.round.baseline, cause)) for cause in CAUSES},
+        "plain_fits": _bits(np.broadcast_to(plain.round.memory.fits, plain.shape)),
+        "verify": {
+            cause: _array(getattr(block.round.verify, cause)) for block in drafting[:1] for cause in CAUSES
+        },
+        "drafters": [_drafter(block) for block in drafting],
+        "rates": list(RATES),
+        "tokens_by_rate": [
+            np.broadcast_to(tokens_per_round(rate, gammas), gammas.shape).round(6).tolist() for rate in RATES
+        ],
+        "cells": [_cell(cell, plain, drafting) for cell in plan.cells],
+    }
+
+
+def _drafter(block: Block) -> dict[str, Any]:
+    """One drafter: seconds of its rounds and draft phases, tokens of its rounds, what fits."""
+    drafter, priced = block.drafter, block.round
+    assert drafter is not None
+    acceptance = priced.acceptance
+    return {
+        "label": drafter.label,
+        "kv_budgets": [int(budget) if np.isfinite(budget) else None for budget in block.kv_budgets],
+        "acceptance": acceptance.kind if acceptance else "measured",
+        "source": acceptance.source if acceptance else "",
+        "round_s": _array(np.broadcast_to(priced.round_s, block.shape)),
+        "draft": {
+            cause: _array(np.multiply(priced.passes, getattr(priced.draft, cause))) for cause in CAUSES
+        },
+        "overhead_s": _array(priced.overhead),
+        "fits": _bits(np.broadcast_to(priced.memory.fits, block.shape)),
+        "tokens": {
+            name: _array(
+                priced.tokens_per_round
+                if acceptance is None or tail is None
+                else expected_tokens(acceptance.quantile(tail), block.gammas)
+            )
+            for name, tail in TAILS.items()
+        },
+    }
+
+
+def _cell(cell: Cell, plain: Block, drafting: Sequence[Block]) -> dict[str, Any]:
+    """One recommendation, pointing into the arrays."""
+    found: dict[str, Any] = {
+        "batch": plain.batch_sizes.tolist().index(cell.batch_size),
+        "context": plain.context_lens.tolist().index(cell.context_len),
+        "drafter": -1,
+        "kv_budget": 0,
+        "gamma": cell.gamma,
+        "tokens": cell.tokens_per_round,
+        "tpot_s": cell.tpot_s,
+        "speedup": cell.speedup,
+        "low": cell.speedup_low,
+        "high": cell.speedup_high,
+        "pays": cell.probability_beats_plain,
+        "why": cell.why,
+        "next": f"{cell.runner_up}, {cell.runner_up_behind:.1%} slower" if cell.runner_up else "",
+    }
+    if cell.speculates:
+        for place, block in enumerate(drafting):
+            drafter = block.drafter
+            model = drafter.draft_model.name if drafter and drafter.draft_model else None
+            if drafter and (drafter.strategy.name, model) == (cell.strategy, cell.draft_model):
+                wanted = np.inf if cell.kv_budget is None else float(cell.kv_budget)
+                found["drafter"] = place
+                found["kv_budget"] = block.kv_budgets.tolist().index(wanted)
+    return found
+
+
+def _array(values: Numeric) -> dict[str, Any]:
+    """An array with four axes, only as long as they matter: 32-bit floats, low byte first, in base 64."""
+    array = np.asarray(values, dtype="<f4")
+    shape = (1,) * (4 - array.ndim) + array.shape
+    return {"shape": list(shape), "floats": b64encode(array.tobytes()).decode("ascii")}
+
+
+def _bits(values: NDArray[np.bool_]) -> dict[str, Any]:
+    """A mask as a text of 0 and 1."""
+    return {"shape": list(values.shape), "bits": "".join("01"[int(value)] for value in values.ravel())}

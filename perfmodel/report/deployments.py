@@ -1,0 +1,81 @@
+"""What engines can be started with: one drafter and draft KV budget for all cells, in the engine's words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perfmodel import export
+from perfmodel.errors import SpecError
+from perfmodel.plan import Cell, Plan
+
+__all__ = ["Configuration", "Deployment", "configurations", "ranked"]
+
+NOT_SAID = "is not exported"
+"""What a note says of a part of the plan that the engine has no word for."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One drafter and budget for all cells; `slower`: its mean time per token over the best, less 1. [1]"""
+
+    plan: Plan
+    slower: float
+
+    @property
+    def drafting(self) -> Cell | None:
+        """A cell in which it drafts, or None where it never does."""
+        return next((cell for cell in self.plan.cells if cell.speculates), None)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What one engine is told, or why it cannot be told anything."""
+
+    engine: str
+    checked_with: str
+    text: str = ""
+    notes: tuple[str, ...] = ()
+    deployment: Deployment | None = None
+    refusal: str = ""
+
+
+def ranked(answer: Plan, plans: Sequence[Plan]) -> tuple[Deployment, ...]:
+    """The deployments that draft anywhere, the fastest first.
+
+    The mean is geometric, over the cells of `answer`, which holds the best of every cell.
+    """
+    best = {(cell.batch_size, cell.context_len): cell.tpot_s for cell in answer.cells}
+    found = []
+    for plan in plans:
+        logs = [math.log(cell.tpot_s / best[cell.batch_size, cell.context_len]) for cell in plan.cells]
+        found.append(Deployment(plan, math.expm1(sum(logs) / len(logs))))
+    return tuple(sorted((one for one in found if one.drafting), key=lambda one: one.slower))
+
+
+def configurations(deployments: Sequence[Deployment]) -> tuple[Configuration, ...]:
+    """Every engine's configuration: the fastest deployment that it can be told whole, else in part."""
+    return tuple(_configuration(name, deployments) for name in export.exporters())
+
+
+def _configuration(name: str, deployments: Sequence[Deployment]) -> Configuration:
+    exporter = export.load(name)
+    in_part: Configuration | None = None
+    refusal = "plain decoding needs no configuration"
+    for place, deployment in enumerate(deployments):
+        try:
+            found = exporter.export(deployment.plan, export.Wish())
+        except SpecError as refused:
+            if place == 0:
+                refusal = "; ".join(_said(fault.problem, fault.remedy) for fault in refused.faults)
+            continue
+        told = Configuration(name, exporter.checked_with, found.text, tuple(found.notes), deployment)
+        if not any(NOT_SAID in note for note in found.notes):
+            return told
+        in_part = in_part or told
+    return in_part or Configuration(name, exporter.checked_with, refusal=refusal)
+
+
+def _said(problem: str, remedy: str) -> str:
+    return f"{problem}; {remedy}" if remedy else problem
