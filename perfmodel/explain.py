@@ -251,7 +251,7 @@ def assumptions(
     sentences += [
         f"engine {engine.name}: {path} is assumed ({quantity.source})"
         for path, quantity in engine.quantities.items()
-        if quantity.kind == "assumed"
+        if quantity.kind == "assumed" and np.any(quantity.high > 0.0)
     ]
     if alpha is None:
         for drafter in drafters:

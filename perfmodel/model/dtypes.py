@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perfmodel.model.keys import ConfigKeys
 from perfmodel.errors import SpecError, nearest_name
+from perfmodel.model.keys import ConfigKeys
 
 __all__ = ["BYTES", "UNQUANTIZED", "StoredDtypes", "dtype_name", "read_stored_dtypes"]
 

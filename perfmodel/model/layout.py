@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from perfmodel.model.keys import ConfigKeys
 from perfmodel.errors import nearest_name
 from perfmodel.model.families import Family
+from perfmodel.model.keys import ConfigKeys
 
 __all__ = ["MAX_LAYERS", "MAX_TOKENS", "count_expert_layers", "read_windows"]
 
