@@ -32,7 +32,7 @@ _UNBOUNDED = 100_000
 def draw_plan(console: Console, plan: Plan, alternatives: Sequence[LossyAlternative] = ()) -> None:
     """Draw a plan: what it is for, one row per cell, why, lossy alternatives, what was assumed."""
     draw_header(console, plan)
-    draw(console, _cells(plan.cells))
+    draw(console, _cells(plan))
     heading(console, "Why")
     for cell in plan.cells:
         line(console, f"  {_place(cell, plan)}: {cell.why}{_beside(cell)}")
@@ -54,10 +54,10 @@ def draw_header(console: Console, plan: Plan) -> None:
         for key, what in (("weight_dtype", "weights"), ("kv_dtype", "KV"))
         if plan.request.get(key)
     )
-    widths = sorted({cell.tensor_parallel for cell in plan.cells})
+    widths = plan.request.get("tensor_parallel") or sorted({cell.tensor_parallel for cell in plan.cells})
     heading(
         console,
-        f"{plan.model} ({stored}) on {' or '.join(map(str, widths))} x {plan.hardware}, "
+        f"{plan.model} ({stored}) on {_any(widths)} x {_any(plan.hardware.split(', '))}, "
         f"engine {plan.engine}, best by {plan.objective}",
     )
     inflection = plan.inflection_context_len
@@ -158,8 +158,17 @@ def gain(value: float | None) -> Text:
     return Text(f"{value:.2f}x", style="green" if value > 1.005 else "red" if value < 0.995 else "")
 
 
-def _cells(cells: Sequence[Cell]) -> Table:
-    several = len({(cell.hardware, cell.tensor_parallel) for cell in cells}) > 1
+def _any(choices: Iterable[object]) -> str:
+    return " or ".join(map(str, choices))
+
+
+def _choices(plan: Plan) -> int:
+    """How many deployments each cell was chosen among."""
+    return len(plan.hardware.split(", ")) * len(plan.request.get("tensor_parallel") or [1])
+
+
+def _cells(plan: Plan) -> Table:
+    cells, several = plan.cells, _choices(plan) > 1
     drafted = any(cell.draft_model for cell in cells)
     intervals = any(cell.speedup_low is not None for cell in cells)
     columns = {"batch": "right", "context": "right"}
