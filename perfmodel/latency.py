@@ -155,13 +155,14 @@ def _forward_pass(
 ) -> StepLatency:
     """Sum the kernels over the layers; `entries` tells how many entries a layer of that window reads."""
     rows = np.multiply(batch, query_tokens)
+    logit_rows = np.multiply(batch, logit_tokens)  # those that decode: the row figures were fitted to them
     tp = np.asarray(tensor_parallel, dtype=float)
     linear_s: Numeric = np.zeros(())
     for layer in model.linears:
         linear_s = linear_s + layer.count * _linear_layer(
             hardware,
             layer,
-            rows=np.multiply(batch, logit_tokens) if layer.name == "lm_head" else rows,
+            rows=logit_rows if layer.name == "lm_head" else rows,
             tensor_parallel=tp,
             weight_fraction=weight_fraction,
         )
@@ -182,7 +183,7 @@ def _forward_pass(
     communication_s = (2 * model.num_layers) * all_reduce(
         hardware, bytes=message, gpus=tp, implementation=_all_reduce_used(hardware, engine)
     )
-    row_s = engine.row_layer_s * rows + (engine.draft_row_layer_s * batch if drafting else 0.0)
+    row_s = engine.row_layer_s * logit_rows + (engine.draft_row_layer_s * batch if drafting else 0.0)
     overhead_s = engine.forward_s + model.num_layers * (engine.layer_s + row_s)
     return StepLatency(linear_s, attention_s, communication_s, overhead_s)
 
