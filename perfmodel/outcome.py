@@ -174,7 +174,7 @@ class Outcome:
             "steps": float(lines["rounds"].sum()),
             "preemptions": float(lines["stopped"].sum()),
             **{f"{cause}_s": float(value) for cause, value in zip(CAUSES, self.seconds, strict=True)},
-            "idle_s": makespan - busy,
+            "idle_s": max(makespan - busy, 0.0),
         }
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from perfmodel.errors import SpecError
-from perfmodel.joined_steps import AddedSeconds, JoinedLengths
+from perfmodel.joined_steps import Favour, JoinedLengths, StepCosts
 from perfmodel.plan import Plan
 from perfmodel.policy import HYSTERESIS, SpeculationPolicy
 
@@ -40,8 +40,8 @@ class ServingPolicy(Protocol):
     @property
     def gammas(self) -> tuple[int, ...]: ...
 
-    def begin(self, added: AddedSeconds) -> Chooser:
-        """Return the policy at work, having seen nothing yet; `added` as in `JoinedLengths`."""
+    def begin(self, costs: StepCosts) -> Chooser:
+        """Return the policy at work, having seen nothing yet; `costs` as in `JoinedLengths`."""
         ...
 
 
@@ -65,7 +65,7 @@ class FixedLength:
         """The lengths it may choose, 0 among them. [tokens]"""
         return (0, self.gamma) if self.gamma else (0,)
 
-    def begin(self, added: AddedSeconds) -> Chooser:  # noqa: ARG002
+    def begin(self, costs: StepCosts) -> Chooser:  # noqa: ARG002
         """Return itself: there is nothing to learn."""
         return self
 
@@ -79,11 +79,16 @@ class FixedLength:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A compiled plan of one deployment; an adaptive one learns acceptance as it goes."""
+    """A compiled plan of one deployment; an adaptive one learns acceptance as it goes.
+
+    `favour` says what the lengths of steps that prefill joins are chosen for, one of `FAVOURS`: ``alone`` is
+    what the plan says of a step without prefill.
+    """
 
     plan: Plan
     adaptive: bool = False
     hysteresis: float = HYSTERESIS
+    favour: Favour = "tokens"
 
     @property
     def name(self) -> str:
@@ -96,32 +101,36 @@ class Scheduled:
         longest = max(cell.gamma for cell in self.plan.cells)
         return tuple(gamma for gamma in self.plan.gammas if self.adaptive or gamma <= longest)
 
-    def begin(self, added: AddedSeconds) -> Chooser:
+    def begin(self, costs: StepCosts) -> Chooser:
         """Compile the plan for one engine."""
-        return _AtWork(self, added)
+        return _AtWork(self, costs)
 
 
 class _AtWork:
     """A plan's table, and beside it the lengths of steps that prefill joins."""
 
-    def __init__(self, scheduled: Scheduled, added: AddedSeconds) -> None:
-        self.adaptive, self.added = scheduled.adaptive, added
+    def __init__(self, scheduled: Scheduled, costs: StepCosts) -> None:
+        self.scheduled, self.costs = scheduled, costs
         self.policy = SpeculationPolicy.from_plan(scheduled.plan, hysteresis=scheduled.hysteresis)
-        self.scheduled = scheduled
-        self.joined = JoinedLengths(scheduled.plan, scheduled.gammas, added)
+        self.joined = self._joined(0.0)
         self.rounds = 0
 
+    def _joined(self, shift: float) -> JoinedLengths | None:
+        one = self.scheduled
+        if one.favour == "alone":
+            return None
+        return JoinedLengths(one.plan, one.gammas, self.costs, shift=shift)
+
     def length(self, n_decode: int, sum_context: int, joined: bool) -> int:
-        if joined:
+        if joined and self.joined is not None:
             return self.joined.length(n_decode, sum_context / n_decode)
         return self.policy.decide(n_decode, sum_context).gamma
 
     def learn(self, gamma: int, accepted: int, rounds: int, n_decode: int, sum_context: int) -> None:
-        if not self.adaptive or gamma == 0:
+        if not self.scheduled.adaptive or gamma == 0:
             return
         self.policy.observe(gamma * rounds, accepted, rounds, n_decode, sum_context)
         self.rounds += rounds
         if self.rounds >= REFRESH:
-            shift = self.policy.refresh()
-            self.joined = JoinedLengths(self.scheduled.plan, self.scheduled.gammas, self.added, shift=shift)
+            self.joined = self._joined(self.policy.refresh())
             self.rounds = 0

@@ -87,7 +87,7 @@ class _Simulation:
         self.replica, self.trace, self.hits = replica, trace, hits
         self.gammas = tuple(sorted({0, *policy.gammas}))
         self.table = StepTable(replica, self.gammas, trace.longest)
-        self.policy = policy.begin(self.table.added)
+        self.policy = policy.begin(self.table)
         self.batch = Batch(replica, trace)
         self.now, self.arrived = 0.0, 0
         self.outcome = Outcome.of(trace, replica, policy.name)

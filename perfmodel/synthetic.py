@@ -75,7 +75,7 @@ def synthetic_trace(
         drawn = random.lognormal(math.log(mean) - spread**2 / 2.0, spread, requests)
         return np.clip(np.rint(drawn), 1, MOST_TOKENS).astype(np.int64)
 
-    name = f"{requests} drawn requests, {qps:g} a second"
+    name = "drawn requests, all at once" if math.isinf(qps) else f"drawn requests, {qps:g} a second"
     return Trace(name, arrival, lengths(prompt_tokens), lengths(output_tokens))
 
 

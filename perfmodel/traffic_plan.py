@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.engine import EngineOverhead
+from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile
+from perfmodel.joined_steps import FAVOURS, Favour
 from perfmodel.ladder import deployment_of
 from perfmodel.model import ModelSpec
 from perfmodel.outcome import Outcome
 from perfmodel.plan import Plan
 from perfmodel.planner import Constraints, plan
 from perfmodel.serving import Replica
-from perfmodel.serving_policies import FixedLength
+from perfmodel.serving_policies import FixedLength, Scheduled
 from perfmodel.simulate import simulate
 from perfmodel.speculation import Drafter
 from perfmodel.traces import Trace
 from perfmodel.workload import Workload
 
-__all__ = ["Deployed", "plan_for_traffic", "traffic_workload"]
+__all__ = ["Deployed", "deployed_by", "plan_for_traffic", "traffic_workload", "tuned"]
 
 FloatArray = NDArray[np.float64]
 
 STEP = np.sqrt(2.0)
 """Ratio of neighbouring batch sizes and contexts of a schedule. [1]"""
+TUNED_ON = 1000
+"""Requests that a schedule is tuned on. [1]"""
 _SHORTEST = 256
 _EVERYWHERE = 1e-3
 
@@ -71,6 +76,7 @@ def plan_for_traffic(
     tensor_parallel: int = 1,
     alpha: float | Acceptance | None = None,
     max_batch: int = 256,
+    max_step_tokens: int = 8192,
     workload: Workload | None = None,
 ) -> Deployed:
     """Choose the drafter and budget that serve a trace best, and a length for every batch and context.
@@ -86,7 +92,14 @@ def plan_for_traffic(
         When the model leaves no room for the trace's longest request, even without a drafter.
     """
     if workload is None:
-        plain = Replica(hardware, target, engine, tensor_parallel=tensor_parallel, max_batch=max_batch)
+        plain = Replica(
+            hardware,
+            target,
+            engine,
+            tensor_parallel=tensor_parallel,
+            max_batch=max_batch,
+            max_step_tokens=max_step_tokens,
+        )
         workload = traffic_workload(simulate(plain, trace, FixedLength(0)), max_batch)
     answer = plan(
         hardware,
@@ -102,15 +115,59 @@ def plan_for_traffic(
         one_deployment=True,
         draws=0,
     )
+    return deployed_by(answer, drafters, kv_budgets)
+
+
+def deployed_by(
+    answer: Plan, drafters: Sequence[Drafter], kv_budgets: Sequence[int] | None = None
+) -> Deployed:
+    """Return what a plan of one deployment deploys, among the drafters that it was made for.
+
+    Raises
+    ------
+    SpecError
+        When its cells do not agree on one deployment, or its drafter is not among them.
+    """
     deployed = deployment_of(answer)
+    if not any(cell.speculates for cell in answer.cells):
+        first = drafters[0]
+        own = first.strategy.default_budgets
+        budgets = kv_budgets if kv_budgets and own else own
+        return Deployed(answer, first, float(budgets[len(budgets) // 2]) if budgets else np.inf)
     for drafter in drafters:
         model = drafter.draft_model.name if drafter.draft_model else None
         if (drafter.strategy.name, model) == (deployed.strategy, deployed.draft_model):
             budget = np.inf if deployed.kv_budget is None else float(deployed.kv_budget)
             return Deployed(answer, drafter, budget)
-    first = drafters[0]
-    budgets = kv_budgets if kv_budgets and first.strategy.default_budgets else first.strategy.default_budgets
-    return Deployed(answer, first, float(budgets[len(budgets) // 2]) if budgets else np.inf)
+    raise SpecError.single(
+        "plan", "strategy", f"deploys {deployed.strategy} {deployed.draft_model or ''}".rstrip(),
+        "Name it with --strategy, and its model with --draft-model",
+    )  # fmt: skip
+
+
+def tuned(
+    scheduled: Scheduled,
+    replica: Replica,
+    trace: Trace,
+    *,
+    ttft: float | None = None,
+    tpot: float | None = None,
+    **drawn: Any,
+) -> Scheduled:
+    """Return a schedule that favours, in steps with prefill, what serves a trace best under its targets.
+
+    Decided by simulating the first `TUNED_ON` requests each way: by goodput, then throughput; `drawn` as in
+    `perfmodel.simulate.simulate`. [s]
+    """
+    some = trace.first(TUNED_ON)
+
+    def served(favour: Favour) -> tuple[float, float]:
+        summary = simulate(replica, some, replace(scheduled, favour=favour), **drawn).summary(
+            ttft=ttft, tpot=tpot
+        )
+        return summary["goodput_tokens_per_s"], summary["throughput_tokens_per_s"]
+
+    return replace(scheduled, favour=max(FAVOURS, key=served))
 
 
 def _ladder(least: int, most: int) -> tuple[int, ...]:

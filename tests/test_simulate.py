@@ -24,6 +24,7 @@ from perfmodel.speculation import Drafter, price_round
 from perfmodel.step_table import CAUSES
 from perfmodel.synthetic import synthetic_trace
 from perfmodel.traces import Trace
+from perfmodel.traffic_plan import tuned
 from perfmodel.workload import Workload
 
 H100 = HardwareProfile.load("h100-sxm-80gb")
@@ -388,19 +389,17 @@ def test_a_schedule_is_never_worse_than_the_best_single_length_by_more_than_one_
     )
     served = replica(SNAP, kv_budget=2049.0, tensor_parallel=tp, max_batch=batch)
     trace = drawn(120, INF, prompt, output)
-    schedule = simulate(served, trace, Scheduled(answer))
-    best = min(simulate(served, trace, FixedLength(gamma)).makespan for gamma in range(7))
-    assert schedule.makespan <= 1.01 * best
-    busy = trace.faster(1.0)
-    rate = len(trace) / schedule.makespan
-    busy = drawn(120, 0.7 * rate, prompt, output)
+    schedule = tuned(Scheduled(answer), served, trace)
+    took = simulate(served, trace, schedule).makespan
+    assert took <= 1.01 * min(simulate(served, trace, FixedLength(gamma)).makespan for gamma in range(7))
+    busy = drawn(120, 0.7 * len(trace) / took, prompt, output)
     targets = {"ttft": 60 * prompt / 32_000 / tp, "tpot": 0.25 * batch / 100 / tp}
-    schedule_good = simulate(served, busy, Scheduled(answer)).summary(**targets)["goodput_tokens_per_s"]
-    goods = [
-        simulate(served, busy, FixedLength(gamma)).summary(**targets)["goodput_tokens_per_s"]
-        for gamma in range(7)
-    ]
-    assert schedule_good >= 0.99 * max(goods)
+    schedule = tuned(Scheduled(answer), served, busy, **targets)
+    good, *fixed = (
+        simulate(served, busy, policy).summary(**targets)["goodput_tokens_per_s"]
+        for policy in (schedule, *map(FixedLength, range(7)))
+    )
+    assert good >= 0.99 * max(fixed)
 
 
 # What is refused.

@@ -20,6 +20,7 @@ from perfmodel.cli import (
     plot,
     price,
     report,
+    simulate,
     sweep,
     validate,
 )
@@ -134,6 +135,7 @@ app.command("explain")(explain.explain)
 app.command("price")(price.price)
 app.command("export")(export.export)
 app.command("sweep")(sweep.sweep)
+app.command("simulate")(simulate.simulate)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)

@@ -1,0 +1,211 @@
+"""`draftplan simulate`: a traffic trace through continuous batching, under one policy or another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from perfmodel.cli.flags import takes
+from perfmodel.cli.output import Format, emit, format_for, remark, working
+from perfmodel.cli.traffic_flags import SimulateFlags
+from perfmodel.cli.work import progress_bar
+
+if TYPE_CHECKING:
+    from perfmodel.cli.question import Question
+    from perfmodel.simulations import Case
+    from perfmodel.traces import Trace
+    from perfmodel.traffic_plan import Deployed
+
+__all__ = ["simulate"]
+
+_MOST_CURVES = 8
+
+
+@takes(SimulateFlags)
+def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
+    """Serve a trace of requests and compare policies: plain batching, one speculation length, a schedule.
+
+    One replica with chunked prefill, a KV cache that fills up and preempts, and acceptance that differs
+    between requests. All policies meet the same requests and the same luck. The schedule has a length for
+    every batch size and context, in steps with and without prefill; the drafter and draft KV budget are those
+    that serve the trace best.
+
+    Example: draftplan simulate --synthetic qps=2,prompt=32k,output=500 --model llama-3.1-8b --hardware
+    h100-sxm-80gb --tp 8 --policy none,fixed:3,schedule --ttft 5s --tpot 20
+    """
+    from perfmodel.cli.traffic import read_factors, read_one, read_policies, seconds
+    from perfmodel.errors import SpecError
+    from perfmodel.plots.style import file_kind
+
+    if flags.plot is not None:
+        file_kind(flags.plot)
+    policies = read_one(ctx, "policy", read_policies, flags.policy) or []
+    speeds = read_one(ctx, "speed", read_factors, flags.speed) or [1.0]
+    if flags.plot is not None and len(policies) * len(speeds) > _MOST_CURVES:
+        raise SpecError.single(
+            "", "--plot", f"asks for {len(policies) * len(speeds)} curves", f"Compare at most {_MOST_CURVES}"
+        )
+    ttft = read_one(ctx, "ttft", seconds, flags.ttft)
+    trace = _trace(ctx, flags)
+    question = _question(ctx, flags, trace)
+    for line in question.remarks:
+        remark(f"note: {line}")
+    with working("planning the schedule"):
+        deployed = _deployed(flags, question, trace, policies)
+        cases = [
+            _case(flags, question, deployed, name, gamma, trace.faster(speed), ttft)
+            for speed in speeds
+            for name, gamma in policies
+        ]
+    _answer(flags, question, deployed, cases, [speed for speed in speeds for _ in policies], ttft)
+
+
+def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
+    from perfmodel.cli.traffic import read_one
+    from perfmodel.errors import SpecError
+    from perfmodel.synthetic import parse_synthetic
+    from perfmodel.traces import read_trace
+
+    drawn = read_one(ctx, "synthetic", parse_synthetic, flags.synthetic)
+    if (flags.trace is None) == (drawn is None):
+        raise SpecError.single(
+            "", "TRACE, --synthetic", "name no requests" if drawn is None else "are both given",
+            "Give a trace file, or --synthetic qps=2,prompt=32k,output=500",
+        )  # fmt: skip
+    if drawn is not None:
+        return drawn
+    assert flags.trace is not None
+    with working(f"reading {flags.trace}"):
+        return read_trace(flags.trace)
+
+
+def _question(ctx: typer.Context, flags: SimulateFlags, trace: Trace) -> Question:
+    """The question of the flags; where they name no cells, one at the longest context stands in."""
+    from perfmodel.cli.question import read_question
+    from perfmodel.errors import SpecError
+
+    question = read_question(
+        ctx, replace(flags, context=flags.context or str(trace.longest), batch_size=flags.batch_size or "1")
+    )
+    if (len(question.hardware), len(question.tensor_parallel)) != (1, 1):
+        raise SpecError.single(
+            "", "--hardware, --tp", "name several deployments",
+            "Name one of each; `draftplan size` compares several",
+        )  # fmt: skip
+    return question
+
+
+def _deployed(
+    flags: SimulateFlags, question: Question, trace: Trace, policies: list[tuple[str, int]]
+) -> Deployed | None:
+    """Who drafts in all policies that draft, and the plan that a schedule follows."""
+    from perfmodel.errors import SpecError
+    from perfmodel.plan_file import read_plan
+    from perfmodel.traffic_plan import deployed_by, plan_for_traffic
+
+    if all(name == "none" for name, _ in policies):
+        return None
+    if flags.plan is not None:
+        return deployed_by(read_plan(flags.plan), question.drafters)
+    if not question.drafters:
+        raise SpecError.single("", "--policy", "drafts, but nobody may draft", "Name a --strategy")
+    lengths = {gamma for gamma in question.gammas if gamma > 0} | {gamma for _, gamma in policies if gamma}
+    deployed = plan_for_traffic(
+        question.hardware[0],
+        question.target,
+        question.engine,
+        trace,
+        drafters=question.drafters,
+        kv_budgets=question.kv_budgets,
+        gammas=sorted(lengths),
+        tensor_parallel=question.tensor_parallel[0],
+        alpha=question.alpha,
+        max_batch=flags.max_batch,
+        max_step_tokens=flags.max_step_tokens,
+        workload=question.workload if flags.context and flags.batch_size else None,
+    )
+    if not any(cell.speculates for cell in deployed.plan.cells):
+        remark("note: the schedule never drafts: plain decoding is best wherever this traffic goes")
+    return deployed
+
+
+def _case(
+    flags: SimulateFlags,
+    question: Question,
+    deployed: Deployed | None,
+    name: str,
+    gamma: int,
+    trace: Trace,
+    ttft: float | None,
+) -> Case:
+    from perfmodel.serving import Replica
+    from perfmodel.serving_policies import FixedLength, Scheduled
+    from perfmodel.simulations import Case
+    from perfmodel.traffic_plan import tuned
+
+    scheduled = None
+    if deployed is not None and name in ("schedule", "adaptive"):
+        scheduled = Scheduled(deployed.plan, name == "adaptive")
+    policy = scheduled or FixedLength(gamma)
+    most = max(policy.gammas)
+    replica = Replica(
+        question.hardware[0],
+        question.target,
+        question.engine,
+        drafter=deployed.drafter if deployed is not None and most else None,
+        kv_budget=deployed.kv_budget if deployed is not None and most else float("inf"),
+        tensor_parallel=question.tensor_parallel[0],
+        max_batch=flags.max_batch,
+        max_step_tokens=flags.max_step_tokens,
+        max_gamma=most,
+    )
+    if scheduled is not None:
+        policy = tuned(
+            scheduled, replica, trace, ttft=ttft, tpot=question.tpot, alpha=question.alpha,
+            spread=flags.spread, seed=flags.seed,
+        )  # fmt: skip
+    return Case(replica, trace, policy, question.alpha, flags.spread, flags.seed)
+
+
+def _answer(
+    flags: SimulateFlags,
+    question: Question,
+    deployed: Deployed | None,
+    cases: list[Case],
+    speeds: list[float],
+    ttft: float | None,
+) -> None:
+    """Simulate, write the comparison and the figure, and keep what is done until both are there."""
+    from perfmodel.cli.traffic_tables import Comparison
+    from perfmodel.executors import open_executor
+    from perfmodel.simulations import outcomes_of, parts_of
+
+    output = flags.output if flags.output not in (None, "-") else None
+    parts = parts_of(cases, output) if output is not None else None
+    if parts is not None and (found := len(parts.done())):
+        remark(f"note: goes on after {found} of {parts.count} simulations found in {parts.folder.name}")
+    try:
+        with open_executor(flags.executor) as executor, progress_bar("requests") as tell:
+            outcomes = outcomes_of(cases, executor=executor, output=output, progress=tell)
+    except BaseException:
+        if parts is not None and (kept := len(parts.done())):
+            remark(f"note: {kept} of {parts.count} simulations are kept; the same command goes on from there")
+        raise
+    comparison = Comparison(outcomes, speeds, ttft, question.tpot, deployed)
+    if flags.plot is not None:
+        from perfmodel.plots import save
+        from perfmodel.plots.traffic import plot_simulation
+
+        names = comparison.names
+        save(plot_simulation(outcomes, ttft=ttft, tpot=question.tpot, names=names), flags.plot)
+        remark(f"wrote {flags.plot}")
+    wanted = format_for(flags.format, flags.output)
+    emit(comparison.written(wanted, no_color=flags.no_color, output=flags.output), flags.output)
+    if parts is not None:
+        parts.remove()
+    if wanted is not Format.TABLE or flags.output:
+        return
+    if ttft is None and question.tpot is None:
+        remark("note: without --ttft and --tpot every token counts as goodput")
