@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.errors import SpecError
+from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.evidence.intervals import DRAWS, draw, interval, price_draws
 from perfmodel.evidence.measurements import Measurement
-from perfmodel.explain import inflection_context
+from perfmodel.explain import inflection_context, nearest_miss
 from perfmodel.plan import Plan
 from perfmodel.search import Constraints, Search
 from perfmodel.speculation import Configuration, price_round
@@ -85,6 +85,8 @@ def price_surface(
     ------
     SpecError
         When the grid holds more than one deployment or drafter.
+    InfeasibleError
+        When nothing is allowed in any cell.
     """
     if (len(grid.hardware), len(grid.tensor_parallel), len(grid.drafters)) != (1, 1, 1):
         raise SpecError.single(
@@ -94,7 +96,13 @@ def price_surface(
             "a curve is drawn for one of each",
         )
     hardware, drafter, width = grid.hardware[0], grid.drafters[0], grid.tensor_parallel[0]
-    best = Search(grid, constraints).bests[0]
+    search = Search(grid, constraints)
+    best = search.bests[0]
+    if not np.isfinite(best.tpot).any():
+        reach = nearest_miss(
+            grid.hardware, grid.target, grid.engine, grid.workload, [width], constraints.tpot
+        )
+        raise InfeasibleError(dict(search.fallen), reach)
     batches = np.asarray(grid.workload.batch_sizes, dtype=float)
     contexts = np.asarray(grid.workload.context_lens, dtype=float)
     shape = (batches.size, contexts.size)

@@ -21,7 +21,7 @@ from perfmodel import plots
 from perfmodel.breakdown import break_down
 from perfmodel.cli.app import app
 from perfmodel.engine import EngineOverhead
-from perfmodel.errors import SpecError
+from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.evidence import measurements
 from perfmodel.explain import inflection_context
 from perfmodel.front import EVERYTHING, PLAIN, pareto, price_fronts
@@ -217,6 +217,11 @@ def test_a_surface_is_the_best_of_the_grid_priced_cell_by_cell():
             assert SURFACE.speedup[row, column] == pytest.approx(plain / SURFACE.tpot[row, column], rel=1e-12)
 
 
+def test_a_surface_on_which_nothing_fits_is_refused_like_a_plan():
+    with pytest.raises(InfeasibleError, match="does not fit in memory"):
+        price_surface(dataclasses.replace(GRID, workload=Workload([10_000], [100_000])))
+
+
 def test_a_surface_refuses_more_than_one_drafter():
     with pytest.raises(SpecError, match="drafters"):
         price_surface(dataclasses.replace(GRID, drafters=[None, WINDOW]))
@@ -289,6 +294,14 @@ def test_acceptance_is_the_law_and_its_band_the_quantiles():
     corners = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert corners.min() == pytest.approx(np.min(law.quantile(0.1).rest))
     assert corners.max() == pytest.approx(np.max(law.quantile(0.9).rest))
+
+
+def test_a_strategy_without_a_budget_is_a_level_line():
+    lookup = Drafter(strategies.load("ngram"))
+    ax = plots.plot_acceptance_against_budget(TARGET, [lookup], 32_000, [128, 512])
+    [drawn_line] = ax.get_lines()
+    law = lookup.acceptance(TARGET, context_len=32_000.0, kv_budget=np.inf)
+    assert drawn_line.get_ydata() == pytest.approx([float(law.rest)] * 2)
 
 
 def test_operations_have_the_seconds_of_the_round_and_lie_under_the_roof():
@@ -400,6 +413,9 @@ def test_every_kind_of_figure_is_drawn_by_the_command(kind, tmp_path):
     [
         ("causes", [*ON, "--context", "8k,32k", "-b", "64"], "--context: names 2 values"),
         ("ratios", [*ON, "--context", "8k", "-b", "64"], "Ratios are drawn for one"),
+        ("ratios", [*ON, *ONE, "--gamma", "0", "--context", "8k", "-b", "64"], "no length above 0"),
+        ("speedup-against-batch", [*ON, "--context", "1k:9k:1k", "-b", "64"], "asks for 9 curves"),
+        ("acceptance", ["--model", "llama-3.1-8b", "--context", "8k", "--strategy", "all"], "drafters"),
         ("map", [*ON, "--tp", "4,8", "--context", "8k", "-b", "64"], "name several deployments"),
         ("acceptance", ["--model", "llama-3.1-8b", "--context", "8x"], "--context: found '8x'"),
         ("published", ["--table", "magicdec-9"], "there is no published table"),

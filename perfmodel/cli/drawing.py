@@ -28,7 +28,7 @@ from perfmodel.plots.maps import plot_strategy_map
 from perfmodel.plots.pareto import plot_throughput_against_tpot
 from perfmodel.plots.published import plot_predicted_against_published
 from perfmodel.plots.roofline import plot_roofline
-from perfmodel.plots.style import short_tokens
+from perfmodel.plots.style import MOST_SERIES, short_tokens
 from perfmodel.request import drafters_among, is_self
 from perfmodel.speculation import Drafter
 from perfmodel.surface import Surface, deployment, price_surface, surface_of
@@ -165,6 +165,10 @@ def acceptance(
     if faults:
         raise SpecError(faults)
     _one(lists["--context"], "--context")
+    if len(drafters) > MOST_SERIES:
+        raise SpecError.single(
+            "", "--strategy", f"names {len(drafters)} drafters", f"Name at most {MOST_SERIES}"
+        )
     if min(lists["--draft-budget"]) < 1:
         raise SpecError(
             [Fault("", None, "--draft-budget", "holds a number below 1", "Give whole numbers from 1")]
@@ -235,7 +239,10 @@ def _limits(question: Question) -> planner.Constraints:
 
 
 def _lengths(question: Question) -> list[int]:
-    return [gamma for gamma in question.gammas if gamma > 0] or [1]
+    lengths = [gamma for gamma in question.gammas if gamma > 0]
+    if not lengths:
+        raise SpecError.single("", "--gamma", "names no length above 0", "Name one: nothing would be drafted")
+    return lengths
 
 
 def _deployed(question: Question) -> str:

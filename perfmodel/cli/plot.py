@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-MOST_CURVES = 8
 
 Output = Annotated[
     str, typer.Option("--output", "-o", metavar="FILE", help="The figure: a .svg or .png file.")
@@ -218,19 +217,20 @@ def _asked(ctx: typer.Context, flags: PlotFlags, *, curves: str = "", several: b
 
     Parameters
     ----------
-    curves : axis of the workload that makes one curve each, of which there may be `MOST_CURVES`.
+    curves : axis of the workload that makes one curve each, of which there may be `MOST_SERIES`.
     several : whether several deployments are compared.
     """
     from perfmodel.cli.question import read_question
     from perfmodel.errors import SpecError
+    from perfmodel.plots.style import MOST_SERIES
 
     question = read_question(ctx, flags)
     if not several and (len(question.hardware), len(question.tensor_parallel)) != (1, 1):
         raise SpecError.single("", "--hardware, --tp", "name several deployments", "Name one of each")
-    if curves and len(getattr(question.workload, curves)) > MOST_CURVES:
+    if curves and len(getattr(question.workload, curves)) > MOST_SERIES:
         flag = "--context" if curves == "context_lens" else "--batch-size"
         count = len(getattr(question.workload, curves))
-        raise SpecError.single("", flag, f"asks for {count} curves", f"Name at most {MOST_CURVES}")
+        raise SpecError.single("", flag, f"asks for {count} curves", f"Name at most {MOST_SERIES}")
     for line in question.remarks:
         remark(f"note: {line}")
     return question

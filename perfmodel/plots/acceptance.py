@@ -29,10 +29,11 @@ def plot_acceptance_against_budget(
 
     It is the rate of every drafted token after the first; a strategy without a budget is a level line.
     """
-    ax = axes(ax)
+    ax = axes(ax, height=4.6 + 0.2 * max(len(drafters) // 2 - 1, 0))
     budgets = np.asarray(kv_budgets, dtype=float)
     for look, drafter in zip(looks(len(drafters)), drafters, strict=True):
-        law = drafter.acceptance(target, context_len=context_len, kv_budget=budgets)
+        read = budgets if drafter.strategy.default_budgets else np.inf
+        law = drafter.acceptance(target, context_len=context_len, kv_budget=read)
         middle, low, high = (np.broadcast_to(one.rest, budgets.shape) for one in _with_band(law))
         ax.fill_between(budgets, low, high, color=look.colour, alpha=0.14, linewidth=0)
         ax.plot(
@@ -47,7 +48,7 @@ def plot_acceptance_against_budget(
         )
     log_axis(ax, "x", kv_budgets, "draft KV budget [tokens]", short_tokens)
     ax.set_ylabel("acceptance rate of a drafted token [1]", color=INK)
-    ax.set_ylim(top=1.005)
+    ax.set_ylim(max(ax.get_ylim()[0], 0.0), 1.005)
     titled(
         ax,
         "Acceptance against draft KV budget",

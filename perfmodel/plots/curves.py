@@ -139,11 +139,9 @@ def _mark_inflection(ax: Axes, surface: Surface) -> None:
     length = surface.inflection_context_len
     low, high = surface.context_lens[0], surface.context_lens[-1]
     if not low <= length <= high:
-        said = (
-            f"inflection length {short_tokens(round(length))}, left of this figure"
-            if length < low
-            else "inflection length right of this figure"
-        )
+        side = "left" if length < low else "right"
+        said = f"inflection length {length:,.0f} tokens, {side} of this figure"
+        said = said if np.isfinite(length) else "no inflection length"
         ax.annotate(said, (0.01, 0.98), xycoords="axes fraction", va="top", fontsize=9, color=GREY)
         return
     ax.axvline(length, color=GREY, linewidth=1.4, linestyle=(0, (2, 2)))

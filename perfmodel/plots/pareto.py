@@ -54,8 +54,8 @@ def plot_throughput_against_tpot(fronts: Sequence[Front], said: str = "", ax: Ax
     _batches(ax, best)
     ax.set_xlabel("time per output token of one sequence [ms]", color=INK)
     ax.set_ylabel("throughput of one GPU [tokens/s]", color=INK)
-    ax.set_ylim(bottom=0.0)
-    ax.set_xlim(left=0.0)
+    ax.set_xlim(0.0, 1.05 * max(float(front.tpot.max()) for front in fronts) * 1e3)
+    ax.set_ylim(0.0, 1.1 * max(float(front.throughput.max()) for front in fronts))
     titled(ax, "Throughput against latency", f"{said}; numbers on the front: batch size" if said else "")
     legend_below(ax, ax.get_legend_handles_labels()[0])
     return ax

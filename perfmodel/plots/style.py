@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib
 from matplotlib.artist import Artist
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from perfmodel.errors import SpecError
 from perfmodel.specfile import write_whole
@@ -23,6 +25,7 @@ __all__ = [
     "DPI",
     "GREY",
     "INK",
+    "MOST_SERIES",
     "PALE",
     "Look",
     "axes",
@@ -42,6 +45,13 @@ __all__ = [
 DPI = 100
 SIZE = (8.0, 4.8)
 """Inches: 800 x 480 pixels."""
+MOST_SERIES = 8
+"""Series that stay apart: so many looks there are. [1]"""
+MOST_TICKS = 11
+LONGEST_LINE = 92
+"""Characters of a subtitle that fit into the width. [1]"""
+BELOW = -40.0
+"""Where a legend below the axes begins: under the axis label. [pt]"""
 INK, GREY, PALE = "#1f2933", "#7b8794", "#e4e7eb"
 
 
@@ -120,13 +130,14 @@ def family(count: int) -> list[Look]:
     ]
 
 
-def log_axis(
-    ax: Axes, which: str, values: Iterable[float], label: str, form: Callable[[float], str], *, most: int = 10
-) -> None:
-    """Make one axis logarithmic with ticks at the values themselves, every second one where they are many."""
-    ticks = sorted({float(value) for value in values})
-    while len(ticks) > most:
-        ticks = ticks[::2]
+def log_axis(ax: Axes, which: str, values: Iterable[float], label: str, form: Callable[[float], str]) -> None:
+    """Make one axis logarithmic with ticks at the values themselves, as many of them as have room."""
+    whole = sorted({float(value) for value in values})
+    apart = (whole[-1] / whole[0]) ** (1.0 / MOST_TICKS)
+    ticks = whole[:1]
+    for value in whole[1:]:
+        if value >= apart * ticks[-1]:
+            ticks.append(value)
     axis = ax.xaxis if which == "x" else ax.yaxis
     getattr(ax, f"set_{which}scale")("log", base=2)
     axis.set_major_locator(FixedLocator(ticks))
@@ -167,7 +178,8 @@ def legend_below(ax: Axes, handles: Sequence[Artist]) -> None:
     ax.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(0.0, -0.13),
+        bbox_to_anchor=(0.0, 0.0),
+        bbox_transform=ax.transAxes + ScaledTranslation(0.0, BELOW / 72.0, ax.figure.dpi_scale_trans),
         frameon=False,
         fontsize=9,
         borderaxespad=0.0,
@@ -179,6 +191,7 @@ def legend_below(ax: Axes, handles: Sequence[Artist]) -> None:
 
 def titled(ax: Axes, title: str, below: str = "") -> None:
     """Write what is drawn above the axes, and below it on smaller lines what for."""
+    below = "\n".join(part for line in below.splitlines() for part in wrap(line, LONGEST_LINE))
     pad = 8 + 14 * len(below.splitlines())
     ax.set_title(title, loc="left", fontsize=11, color=INK, pad=pad, fontweight="bold")
     if below:
