@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from perfmodel.model import ModelSpec
     from perfmodel.plan import Cell, Plan
     from perfmodel.planner import Constraints, default_drafters, plan
+    from perfmodel.policy import Decision, SpeculationPolicy
     from perfmodel.speculation import Drafter, Round, price_round
     from perfmodel.workload import Workload
 
 __all__ = [
     "Cell",
     "Constraints",
+    "Decision",
     "Drafter",
     "EngineOverhead",
     "HardwareProfile",
@@ -31,6 +33,7 @@ __all__ = [
     "Plan",
     "Round",
     "SpecError",
+    "SpeculationPolicy",
     "Workload",
     "__version__",
     "acceptance_rate",
@@ -53,7 +56,9 @@ _HOME = {
     "model": ("ModelSpec",),
     "plan": ("Cell", "Plan"),
     "planner": ("Constraints", "default_drafters", "plan"),
-    "speculation": ("Drafter", "Round", "price_round"),
+    "policy": ("Decision", "SpeculationPolicy"),
+    "drafter": ("Drafter",),
+    "speculation": ("Round", "price_round"),
     "workload": ("Workload",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
