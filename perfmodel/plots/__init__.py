@@ -14,6 +14,7 @@ from perfmodel.plots.pareto import plot_throughput_against_tpot
 from perfmodel.plots.published import plot_predicted_against_published, plot_published_speedup
 from perfmodel.plots.roofline import plot_roofline
 from perfmodel.plots.style import panels, save
+from perfmodel.plots.traffic import plot_simulation
 
 __all__ = [
     "panels",
@@ -22,6 +23,7 @@ __all__ = [
     "plot_published_speedup",
     "plot_ratios_against_batch",
     "plot_roofline",
+    "plot_simulation",
     "plot_speedup_against_batch",
     "plot_speedup_against_context",
     "plot_strategy_map",

@@ -55,7 +55,7 @@ def plot_strategy_map(plan: Plan, ax: Axes | None = None) -> Axes:
     titled(
         ax,
         "What to do at every batch size and context length",
-        f"{where}; speedup, g: speculation length, KV: draft budget",
+        f"{where}\nspeedup, g: speculation length, KV: draft KV budget",
     )
     _legend(ax, plan, found, missing=len(answered) < len(batches) * len(contexts))
     return ax

@@ -136,9 +136,10 @@ const charts = (function () {
     const verify = CAUSES.map(({ name }) => at(priced.verify[name], ...here));
     const once = CAUSES.map(({ name }) => (name === "overhead" ? at(one.overhead_s, ...here) : 0));
     const round = draft.map((seconds, cause) => seconds + verify[cause] + once[cause]);
+    const passes = [found.gamma + (found.gamma === 1 ? " draft pass" : " draft passes"), draft];
     return [
       ...rows,
-      [found.gamma + (found.gamma === 1 ? " draft pass" : " draft passes"), draft],
+      ...(draft.some((seconds) => seconds > 0) ? [passes] : []), // looking tokens up takes no pass
       [`verification of ${found.gamma + 1}`, verify],
       [`round, ${found.tokens.toFixed(2)} tokens`, round],
       ["round per token", round.map((seconds) => seconds / found.tokens)],

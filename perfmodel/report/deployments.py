@@ -12,6 +12,7 @@ from perfmodel.plan import Cell, Plan
 
 __all__ = ["Configuration", "Deployment", "configurations", "ranked"]
 
+NOTHING_TO_SAY = "plain decoding needs no configuration"
 NOT_SAID = "is not exported"
 """What a note says of a part of the plan that the engine has no word for."""
 
@@ -62,7 +63,7 @@ def configurations(deployments: Sequence[Deployment]) -> tuple[Configuration, ..
 def _configuration(name: str, deployments: Sequence[Deployment]) -> Configuration:
     exporter = export.load(name)
     in_part: Configuration | None = None
-    refusal = "plain decoding needs no configuration"
+    refusal = NOTHING_TO_SAY
     for place, deployment in enumerate(deployments):
         try:
             found = exporter.export(deployment.plan, export.Wish())

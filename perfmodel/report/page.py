@@ -11,7 +11,7 @@ from importlib.resources import files
 from perfmodel._version import __version__
 from perfmodel.plan import Cell, Plan
 from perfmodel.report.content import Content
-from perfmodel.report.deployments import Configuration, configurations
+from perfmodel.report.deployments import NOTHING_TO_SAY, Configuration, configurations
 from perfmodel.report.words import TIMES, TO, configuration, drafter, in_short, percent, recommendation
 
 __all__ = ["page"]
@@ -142,7 +142,7 @@ def _configurations(found: Iterable[Configuration], planned_for: str) -> str:
         name = escape(one.engine.replace("_", "-"))
         if one.deployment is None or one.deployment.drafting is None:
             body = f"<p>{escape(one.refusal)}.</p>"
-            state = "cannot run it"
+            state = "nothing to configure" if one.refusal == NOTHING_TO_SAY else "cannot run it"
         else:
             who = escape(drafter(one.deployment.drafting))
             loss = percent(one.deployment.slower, 1)

@@ -26,11 +26,11 @@ def in_short(plan: Plan) -> list[tuple[str, str]]:
     drafting = [cell for cell in plan.cells if cell.speculates]
     best = max(plan.cells, key=lambda cell: cell.speedup)
     length = plan.inflection_context_len
-    found = [
-        (f"{len(drafting)} of {len(plan.cells)}", "cells in which speculation pays"),
-        (f"{best.speedup:.2f}{TIMES}", f"at best: batch {best.batch_size}, context {best.context_len:,}"),
-    ]
-    if best.speedup_low is not None and best.speedup_high is not None and best.speculates:
+    found = [(f"{len(drafting)} of {len(plan.cells)}", "cells in which speculation pays")]
+    if drafting:
+        said = f"at best: batch {best.batch_size}, context {best.context_len:,}"
+        found.append((f"{best.speedup:.2f}{TIMES}", said))
+    if drafting and best.speedup_low is not None and best.speedup_high is not None:
         found.append(
             (f"{best.speedup_low:.2f}{TO}{best.speedup_high:.2f}{TIMES}", "there, in 80\u00a0% of the cases")
         )
@@ -126,10 +126,10 @@ def _one_for_all(deployments: Sequence[Deployment]) -> str:
         return ""
     lengths = sorted({cell.gamma for cell in best.plan.cells if cell.speculates})
     drafted = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    loss = f"a token then takes {percent(best.slower, 1)} longer on average"
     return (
         f"If one engine has to serve all of it, start it with {drafter(best.drafting)} and let it draft "
-        f"{drafted} tokens, by batch and context: a token then takes {percent(best.slower, 1)} longer on "
-        "average."
+        f"{drafted} tokens, by batch and context: {loss if best.slower > 5e-4 else 'nothing is lost'}."
     )
 
 
