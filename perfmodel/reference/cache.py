@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,12 +69,8 @@ class Slots:
         width = int(first.max()) + query_tokens
         if width > self.capacity:
             raise IndexError(f"the cache has {self.capacity} slots; a pass needs {width}")
-        aligned = bool((first == first[0]).all())
-        same = aligned and bool((positions == positions[0]).all())
-        steps = torch.arange(query_tokens, device=self.device)
-        slots = self._on_device(first[:1] if aligned else first)[:, None] + steps
-        places = self._on_device(positions[:1] if same else positions)[:, None] + steps
-        return SlotView(self, int(first[0]), slots, places, Visible(slots, width, aligned))
+        slots, places = self._from(first, query_tokens), self._from(positions, query_tokens)
+        return SlotView(self, int(first[0]), slots, places, Visible(slots, width, slots.shape[0] == 1))
 
     def write(self, layer: int, view: SlotView, key: Tensor, value: Tensor) -> None:
         """Store keys and values [batch, kv_heads, query_tokens, head_dim] in the view's slots."""
@@ -96,6 +93,12 @@ class Slots:
         for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
             entries = theirs[:, rows, :, there]
             mine[:, rows, :, here] = entries if self.codec is None else self.codec(entries)
+
+    def _from(self, first: Counts, count: int) -> Tensor:
+        """Return ``first .. first + count - 1`` of every sequence, one row where all are alike."""
+        if (first == first[0]).all():
+            return torch.arange(int(first[0]), int(first[0]) + count, device=self.device)[None]
+        return self._on_device(first)[:, None] + torch.arange(count, device=self.device)
 
     def _on_device(self, values: Counts) -> Tensor:
         return torch.as_tensor(values, device=self.device)
@@ -144,6 +147,12 @@ class KVCache(Slots):
         """Return what a pass over the next `query_tokens` tokens sees, `ahead` of the valid entries."""
         first = self.lens + ahead
         return self.view(first, query_tokens, first)
+
+    def holding(self, lens: int) -> KVCache:
+        """Return the same memory as a cache of that many valid entries in every sequence."""
+        other = copy(self)
+        other.lens = np.full(self.batch, lens, dtype=np.int64)
+        return other
 
     def fill(self, lens: int, seed: int = 0) -> None:
         """Put random entries in the first `lens` slots: a context to take times with."""

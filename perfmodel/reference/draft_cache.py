@@ -25,10 +25,12 @@ PromptScores = Callable[[int], NDArray[np.float64]]
 class DraftCache(Protocol):
     """The cache of a drafter: begun at the end of the prompt, extended by drafts, settled each round.
 
-    `source` holds the valid entries: the target's own cache, or a draft model's.
+    `source` holds the valid entries: the target's own cache, or a draft model's. `drafted` counts the tokens
+    drafted in this round.
     """
 
     source: KVCache
+    drafted: int
 
     def begin(self) -> None:
         """Take in the entries of the prompt."""

@@ -39,7 +39,10 @@ class Sequences:
 
     def last(self, count: int) -> Tensor:
         """Return the last `count` known tokens of every sequence, [batch, count]."""
-        first = torch.as_tensor(self.cache.lens, device=self.tokens.device) - (count - 1)
+        lens = self.cache.lens
+        if (lens == lens[0]).all():
+            return self.tokens[:, int(lens[0]) + 1 - count : int(lens[0]) + 1]
+        first = torch.as_tensor(lens, device=self.tokens.device) - (count - 1)
         return self.tokens.gather(1, first[:, None] + torch.arange(count, device=self.tokens.device))
 
     def append(self, drafts: Tensor, accepted: Tensor, token: Tensor, active: NDArray[np.bool_]) -> Counts:
