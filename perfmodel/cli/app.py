@@ -14,8 +14,10 @@ from perfmodel.cli import (
     acceptance,
     calibrate,
     catalogue,
+    demo,
     explain,
     export,
+    measure,
     plan,
     plot,
     price,
@@ -138,6 +140,8 @@ app.command("sweep")(sweep.sweep)
 app.command("simulate")(simulate.simulate)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
+app.command("measure")(measure.measure)
+app.command("demo")(demo.demo)
 app.command("report")(report.report)
 app.add_typer(plot.app, name="plot")
 app.add_typer(acceptance.commands)

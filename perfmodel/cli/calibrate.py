@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from perfmodel.cli.calibrate_flags import CalibrateFlags
+from perfmodel.cli.calibrate_machine import calibrate_machine, is_of_machine
 from perfmodel.cli.flags import takes
 from perfmodel.cli.output import Format, dumped, emit, remark, rendered, working
 
@@ -36,12 +37,18 @@ def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG00
     whole round). Figures that the points cannot determine keep their start, and the cells that would
     determine them are named.
 
+    Points that `draftplan measure` took make a hardware profile of this machine in place of an engine;
+    --hardware names a profile whose data-sheet peaks it keeps.
+
     Example: draftplan calibrate log.csv --hardware h100 --model llama-3.1-8b --tp 8 -o ours.yaml
     """
     from perfmodel.errors import SpecError
     from perfmodel.evidence.calibrate import calibrate
     from perfmodel.evidence.profile_text import profile_text
 
+    if is_of_machine(flags.points):
+        calibrate_machine(flags)
+        return
     wanted = Format.TABLE if flags.format is None else flags.format
     if wanted is Format.CSV:
         raise SpecError.single("", "--format", "found 'csv'", "Use table, json or yaml")

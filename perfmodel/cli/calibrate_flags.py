@@ -99,6 +99,12 @@ class CalibrateFlags:
         typer.Option("--output", "-o", metavar="ENGINE.yaml", rich_help_panel=_ANSWER,
             help="Write the engine file here; its name becomes the engine's. Shown where absent."),
     ] = None  # fmt: skip
+    engine_output: Annotated[
+        str | None,
+        typer.Option("--engine-output", metavar="ENGINE.yaml", rich_help_panel=_ANSWER,
+            help="Of points that `draftplan measure` took, of which -o is the hardware profile: "
+                     "write the engine that ran them."),
+    ] = None  # fmt: skip
     format: Annotated[
         Format | None,
         typer.Option("--format", rich_help_panel=_ANSWER, help="How to report: a table, json or yaml."),
