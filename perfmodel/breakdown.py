@@ -18,7 +18,7 @@ from perfmodel.model import ModelSpec
 from perfmodel.plan import NO_DRAFT, Cell, Plan
 from perfmodel.planner import DEFAULT_GAMMAS, Constraints, default_drafters
 from perfmodel.planner import plan as recommend
-from perfmodel.speculation import Drafter, Round, price_round
+from perfmodel.speculation import Drafter, Round, copied_fraction, price_round
 from perfmodel.sweep import Block, Grid, sweep
 from perfmodel.workload import Workload
 
@@ -215,7 +215,8 @@ def _passes(
                     weights, cell, f"draft pass (1 of {_number(counts.passes):.0f})", chosen.draft,
                     query_tokens=_number(counts.query_tokens),
                     kv_tokens=_number(counts.kv_tokens) + _number(counts.selection_kv_tokens),
-                    weight_fraction=_number(counts.weight_fraction), kv_fraction=_number(counts.kv_fraction),
+                    weight_fraction=_number(copied_fraction(counts.weight_fraction, weights.weight_dtype)),
+                    kv_fraction=_number(copied_fraction(counts.kv_fraction, weights.kv_dtype)),
                 )
             )  # fmt: skip
         found.append(

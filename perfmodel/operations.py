@@ -12,7 +12,7 @@ from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import StepLatency
 from perfmodel.memory import kv_bytes_per_gpu
 from perfmodel.model import ModelSpec
-from perfmodel.speculation import Drafter, price_round
+from perfmodel.speculation import Drafter, copied_fraction, price_round
 
 __all__ = ["Operation", "count_attention", "count_linear", "operations"]
 
@@ -121,7 +121,8 @@ def operations(
         found += _in_pass(
             "draft pass", weights, priced.draft, batch=batch, query_tokens=counts.query_tokens,
             kv_tokens=np.add(counts.kv_tokens, counts.selection_kv_tokens), tensor_parallel=tensor_parallel,
-            weight_fraction=counts.weight_fraction, kv_fraction=counts.kv_fraction,
+            weight_fraction=copied_fraction(counts.weight_fraction, weights.weight_dtype),
+            kv_fraction=copied_fraction(counts.kv_fraction, weights.kv_dtype),
         )  # fmt: skip
     return found + _in_pass(
         "verification", target, priced.verify, batch=batch, query_tokens=np.asarray(gamma, dtype=float) + 1.0,

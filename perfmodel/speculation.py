@@ -18,7 +18,7 @@ from perfmodel.memory import ResidentMemory, resident_memory
 from perfmodel.model import BYTES, ModelSpec
 
 __all__ = [
-    "FREE", "Configuration", "Drafter", "Round", "TargetSteps", "price_round", "target_steps",
+    "FREE", "Configuration", "Drafter", "Round", "TargetSteps", "copied_fraction", "price_round", "target_steps",
 ]  # fmt: skip
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
@@ -193,8 +193,8 @@ def price_round(
             query_tokens=draft_pass.query_tokens,
             kv_tokens=draft_pass.kv_tokens,
             tensor_parallel=tensor_parallel,
-            weight_fraction=_copied(draft_pass.weight_fraction, weights.weight_dtype),
-            kv_fraction=_copied(draft_pass.kv_fraction, weights.kv_dtype),
+            weight_fraction=copied_fraction(draft_pass.weight_fraction, weights.weight_dtype),
+            kv_fraction=copied_fraction(draft_pass.kv_fraction, weights.kv_dtype),
             selection_kv_tokens=draft_pass.selection_kv_tokens,
             drafting=True,
         )
@@ -216,8 +216,8 @@ def price_round(
         tensor_parallel=tensor_parallel,
         draft=extra,
         draft_resident_kv_tokens=draft_pass.resident_kv_tokens,
-        draft_kv_fraction=_copied(draft_pass.kv_fraction, (extra or target).kv_dtype),
-        draft_weight_fraction=_copied(draft_pass.resident_weight_fraction, target.weight_dtype),
+        draft_kv_fraction=copied_fraction(draft_pass.kv_fraction, (extra or target).kv_dtype),
+        draft_weight_fraction=copied_fraction(draft_pass.resident_weight_fraction, target.weight_dtype),
     )
     speculating = np.asarray(gamma) > 0
     return Round(
@@ -243,7 +243,7 @@ def price_round(
     )
 
 
-def _copied(fraction: Numeric, dtype: str) -> Numeric:
+def copied_fraction(fraction: Numeric, dtype: str) -> Numeric:
     """Bytes of a copy in that fraction of 16 bits, relative to its original of `dtype` and no wider."""
     relative: Numeric = np.where(
         np.less(fraction, 1.0), np.minimum(np.multiply(fraction, 2.0 / BYTES[dtype]), 1.0), fraction
