@@ -14,6 +14,7 @@ from perfmodel import kernels
 from perfmodel.cli.app import app
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
+from perfmodel.evidence import machine
 from perfmodel.evidence.machine import fit_hardware, fit_machine
 from perfmodel.evidence.machine_points import (
     COLUMNS,
@@ -211,7 +212,10 @@ def test_the_profile_of_a_core_gives_back_its_times(core_points):
         pytest.param("l40s-48gb", "vllm", 0.0, marks=pytest.mark.slow),
     ],
 )
-def test_the_profile_of_a_gpu_gives_back_its_times_and_the_form_of_its_kernel(name, kernel, packs):
+def test_the_profile_of_a_gpu_gives_back_its_times_and_the_form_of_its_kernel(
+    monkeypatch, name, kernel, packs
+):
+    monkeypatch.setattr(machine, "TILES", machine.TILES[1:2])
     card = HardwareProfile.load(name)
     sizes = {**SIZES, "heads": 32, "kv_heads": 8}
     cells = ((1, 4096), (1, 32768), (4, 8192), (16, 2048), (16, 32768), (64, 8192))
@@ -258,8 +262,7 @@ def test_points_of_two_machines_or_too_few_are_refused(core_points):
 
 
 def test_passes_tell_what_the_engine_takes_beside_its_kernels(core_points):
-    machine = fit_machine(core_points, "my-core")
-    found = fit_engine(core_points, machine.profile, "my-engine")
+    found = fit_engine(core_points, fit_machine(core_points, "my-core").profile, "my-engine")
     assert found.engine.forward_s == pytest.approx(3e-4, rel=0.5)
     assert found.engine.layer_s == pytest.approx(2e-4, rel=0.3)
     assert found.engine.forward_s + 4 * found.engine.layer_s == pytest.approx(1.1e-3, rel=0.1)
@@ -273,10 +276,10 @@ def test_whole_passes_correct_the_shares_of_the_kernels(core_points):
     slower = CORE.with_values({"attention.vllm.memory_fraction": 0.4 / 1.2})
     alone = [one for one in core_points if one.kind in ("stream", "linear", "attention")]
     points = [*alone, *passes_on(slower, ENGINE, alone[-1])]
-    machine, engine = fit_machine_and_engine(points, "my-core", "my-engine")
-    kernel = machine.profile.attention["torch"]
-    assert kernel.memory_fraction * machine.profile.memory_bandwidth == pytest.approx(8e9 / 1.2, rel=0.1)
-    assert "passes and rounds" in machine.profile.quantities["attention.torch.memory_fraction"].source
+    fitted, engine = fit_machine_and_engine(points, "my-core", "my-engine")
+    kernel = fitted.profile.attention["torch"]
+    assert kernel.memory_fraction * fitted.profile.memory_bandwidth == pytest.approx(8e9 / 1.2, rel=0.1)
+    assert "passes and rounds" in fitted.profile.quantities["attention.torch.memory_fraction"].source
     assert engine.engine.calibrated_on == "my-core"
 
 
@@ -297,6 +300,12 @@ def test_calibrate_makes_a_profile_and_an_engine_of_measured_points(tmp_path, co
     assert body["held_out_errors"]["target"] < 0.1
     assert HardwareProfile.load(profile).name == "my-core"
     assert EngineOverhead.load(engine).calibrated_on == "my-core"
+
+
+@pytest.mark.slow
+def test_calibrate_shows_the_profile_where_no_file_is_named(tmp_path, core_points):
+    points = tmp_path / "points.csv"
+    write_points(points, core_points)
     shown = calibrated(points)
     assert shown.exit_code == 0
     assert "Hardware profile (write it with -o)" in shown.stdout

@@ -61,9 +61,9 @@ def test_lengths_and_entries_are_right_after_every_pattern_of_rejections(
     target, draft_model, ragged, name, own
 ):
     patterns = list(itertools.product(range(GAMMA + 1), repeat=2))
+    truth = generate(target, ragged, 24).tokens
     for first, second in patterns:
         sequences, logits = prefill(target, ragged, 40)
-        truth = generate(target, ragged, 24).tokens
         sequences.tokens.scatter_(
             1, torch.as_tensor(sequences.cache.lens)[:, None], logits.argmax(-1)[:, None]
         )

@@ -17,7 +17,7 @@ from perfmodel.reference.rounds import generate  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-COUNT = 24
+COUNT = 16
 PAIRS = [
     (name, kind)
     for name in RUNNABLE

@@ -404,7 +404,7 @@ def test_without_torch_the_commands_say_what_to_install(monkeypatch, command):
 
 
 @pytest.mark.usefixtures("_small_machine")
-@pytest.mark.parametrize("format", ["table", "json"])
+@pytest.mark.parametrize("format", [pytest.param("table", marks=pytest.mark.slow), "json"])
 def test_demo_closes_the_loop_on_small_shapes(monkeypatch, format):
     monkeypatch.setattr(
         demo, "DEMO_GRID", replace(TINY_GRID, cells=((1, 256), (2, 256), (2, 1024), (4, 512)))

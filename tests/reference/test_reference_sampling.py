@@ -91,10 +91,10 @@ def joint_of_plain(target, prompt, first, length, temperature=1.0):
 PROMPT, FIRST = [0, 1, 2, 1, 0, 0, 2, 1, 1, 0, 2], 1
 CASES = [
     ("streaming_llm", "self", 3, 3, 1, 1),
-    ("streaming_llm", "self", 2, 3, 2, 2),
+    ("streaming_llm", "self", 2, 2, 2, 2),
     ("streaming_llm", "draft", 2, 2, 2, 2),
-    ("full_kv", "draft", 3, 1, 3, 3),
-    ("full_kv", "draft", 2, 3, 2, 2),
+    ("full_kv", "draft", 2, 1, 3, 3),
+    ("full_kv", "draft", 3, 2, 1, 1),
     ("quantized_kv", "self", 2, 2, 2, 2),
     ("layer_skip", "self", 2, 2, 2, 2),
     ("snapkv", "self", 2, 2, 2, 2),
