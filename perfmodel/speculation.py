@@ -18,7 +18,8 @@ from perfmodel.memory import ResidentMemory, resident_memory
 from perfmodel.model import BYTES, ModelSpec
 
 __all__ = [
-    "FREE", "Configuration", "Drafter", "Round", "TargetSteps", "copied_fraction", "price_round", "target_steps",
+    "FREE", "Configuration", "Drafter", "Round", "TargetSteps",
+    "copied_fraction", "price_round", "target_steps",
 ]  # fmt: skip
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
