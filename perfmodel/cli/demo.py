@@ -12,7 +12,8 @@ from perfmodel.cli.torch_door import device_asked, need_torch
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perfmodel.reference.demo import Comparison, Demo
+    from perfmodel.reference.comparison import Comparison
+    from perfmodel.reference.demo import Demo
 
 __all__ = ["demo"]
 

@@ -67,10 +67,11 @@ def measure(
     """
     need_torch("measure")
     from perfmodel.evidence.machine_points import write_points
+    from perfmodel.reference.bench import Bench
     from perfmodel.reference.machines import bench_decoder, grid_for
     from perfmodel.reference.measure import measure, missing
     from perfmodel.reference.stopwatch import machine_of, one_thread, stopwatch_for
-    from perfmodel.reference.subjects import Bench, subjects
+    from perfmodel.reference.subjects import subjects
 
     where = device_asked(device)
     machine = machine_of(where)

@@ -17,19 +17,21 @@ from perfmodel.evidence.machine_steps import fit_machine_and_engine
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planner import plan
+from perfmodel.reference.bench import Bench, Job
 from perfmodel.reference.cache import KVCache
+from perfmodel.reference.comparison import Comparison, Trial
 from perfmodel.reference.decoder import Decoder
 from perfmodel.reference.induction import induction_architecture, induction_weights, planted_text
 from perfmodel.reference.machines import DEMO_GRID, bench_decoder, grid_for
 from perfmodel.reference.measure import measure
 from perfmodel.reference.sequences import prefill
 from perfmodel.reference.stopwatch import Stopwatch, machine_of, one_thread, stopwatch_for
-from perfmodel.reference.subjects import Bench, Job, pass_job, round_job, subjects
+from perfmodel.reference.subjects import pass_job, round_job, subjects
 from perfmodel.reference.trials import PLAIN, Config, Field, Runs, side_by_side
 from perfmodel.speculation import Drafter, price_round
 from perfmodel.workload import Workload
 
-__all__ = ["Comparison", "Demo", "Trial", "run_demo"]
+__all__ = ["Demo", "run_demo"]
 
 STRATEGY = "streaming_llm"
 BUDGETS = (256, 512, 1024)
@@ -45,61 +47,6 @@ SHARES = {"measure": 0.36, "dial": 0.34, "induction": 0.12}
 """What each part may take of the time; starting torch, the first runs and the fits take the rest."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One configuration, predicted and measured. Seconds [s], tokens a round with the bonus token."""
-
-    config: Config
-    predicted_round_s: float
-    round_s: float
-    expected_tokens: float
-    tokens: float
-    predicted_speedup: float
-    speedup: float
-
-    @property
-    def error(self) -> float:
-        """Relative error of the predicted speedup. [1]"""
-        return self.predicted_speedup / self.speedup - 1.0
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All configurations of one shape.
-
-    Attributes
-    ----------
-    alpha : acceptance, dialled or planted. step_s, predicted_step_s : one plain decode step. [s]
-    chosen : what the plan recommends, `PLAIN` where it is not to speculate.
-    differing : tokens that differed between plain and speculative output.
-    """
-
-    title: str
-    batch: int
-    context_len: int
-    alpha: float
-    step_s: float
-    predicted_step_s: float
-    trials: tuple[Trial, ...]
-    chosen: Config
-    differing: int
-
-    @property
-    def mean_error(self) -> float:
-        """Mean absolute relative error of the predicted speedups. [1]"""
-        return float(np.mean([abs(trial.error) for trial in self.trials]))
-
-    @property
-    def regret(self) -> float:
-        """Share of the best speedup that the recommended configuration misses; tokens as expected. [0..1]
-
-        With the tokens that were counted, the luck of the drafts would decide between neighbours.
-        """
-        even = {trial.config: self.step_s * trial.expected_tokens / trial.round_s for trial in self.trials}
-        even[PLAIN] = 1.0
-        return 1.0 - even[self.chosen] / max(even.values())
 
 
 @dataclass(frozen=True)

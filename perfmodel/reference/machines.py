@@ -9,8 +9,8 @@ import torch
 
 from perfmodel.errors import SpecError
 from perfmodel.reference.architecture import Architecture
+from perfmodel.reference.bench import Grid
 from perfmodel.reference.decoder import Decoder
-from perfmodel.reference.subjects import Grid
 from perfmodel.reference.weights import random_weights
 
 __all__ = ["DTYPES", "bench_decoder", "grid_for", "small_architecture"]

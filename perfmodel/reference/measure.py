@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from perfmodel.evidence.machine_points import MachinePoint, merged
+from perfmodel.reference.bench import Job, Subject
 from perfmodel.reference.stopwatch import Machine, Stopwatch, repeats_for
-from perfmodel.reference.subjects import Job, Subject
 
 __all__ = ["ENOUGH", "measure"]
 
@@ -97,7 +97,8 @@ def _sample(one: _Live, stopwatch: Stopwatch) -> None:
     else:
         one.job.work()
         _finish(one.job)
-    one.samples.append(stopwatch.seconds(one.job.work, one.repeats, one.job.host))
+    taken = stopwatch.seconds(one.job.work, one.repeats, one.job.host)
+    one.samples.append(taken / one.job.runs)
     if one.job.after is not None:
         one.job.after()
 
@@ -111,14 +112,16 @@ def _finish(job: Job) -> None:
 
 def _point(one: _Live, stopwatch: Stopwatch, machine: Machine, date: str) -> MachinePoint:
     low, middle, high = np.quantile(one.samples, [0.1, 0.5, 0.9])
-    host = one.job is not None and one.job.host is not None
+    if one.job is None:
+        raise ValueError("the shape was not timed")
+    clock = stopwatch.name_for(one.job.work)
     return replace(
         one.subject.point,
         seconds=float(middle),
         low=float(low),
         high=float(high),
         samples=len(one.samples),
-        clock="wall" if host and stopwatch.name != "thread" else stopwatch.name,
+        clock="wall" if one.job.host is not None and clock != "thread" else clock,
         device=machine.device,
         sms=machine.sms,
         memory_bytes=machine.memory_bytes,

@@ -28,9 +28,8 @@ MOST_REPEATS = 64
 class Stopwatch(Protocol):
     """Times one piece of work: what runs on the device, and what the host does with its result."""
 
-    @property
-    def name(self) -> str:
-        """What it counts, for the column `clock`."""
+    def name_for(self, work: Work) -> str:
+        """Return what it counts of work that is ready, for the column `clock`."""
         ...
 
     def ready(self, work: Work) -> Work:
@@ -48,7 +47,10 @@ class ThreadClock:
     It counts one thread only, so torch must run on one; what neighbours take of the bandwidth still shows.
     """
 
-    name = "thread"
+    def name_for(self, work: Work) -> str:
+        """Return ``thread``."""
+        del work
+        return "thread"
 
     def ready(self, work: Work) -> Work:
         """Return the work, run once."""
@@ -73,7 +75,11 @@ class CudaClock:
 
     def __init__(self, device: torch.device, graphs: bool = True) -> None:
         self.device, self.graphs = device, graphs
-        self.name = "cuda-graph" if graphs else "cuda"
+
+    def name_for(self, work: Work) -> str:
+        """Return ``cuda-graph`` for the replay of a graph, ``cuda`` for work launched piece by piece."""
+        captured = isinstance(getattr(work, "__self__", None), torch.cuda.CUDAGraph)
+        return "cuda-graph" if captured else "cuda"
 
     def ready(self, work: Work) -> Work:
         """Return a replay of the captured work; the work itself where it cannot be captured."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import cycle, product
 
 import numpy as np
 import torch
@@ -15,132 +15,14 @@ from torch import Tensor
 import strategies
 from perfmodel.evidence.machine_points import MachinePoint
 from perfmodel.reference.acceptance_rule import Draft, Greedy
-from perfmodel.reference.attention_kernels import FastestAttention, aligned
-from perfmodel.reference.cache import KVCache
+from perfmodel.reference.attention_kernels import aligned
+from perfmodel.reference.bench import Bench, Grid, Job, Subject
 from perfmodel.reference.decoder import Decoder
 from perfmodel.reference.drafting import drafter_of
 from perfmodel.reference.rounds import draft_and_verify
 from perfmodel.reference.sequences import Sequences
-from perfmodel.reference.stopwatch import Stopwatch
 
-__all__ = ["Bench", "Grid", "Job", "Subject", "pass_job", "round_job", "subjects"]
-
-Work = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is timed: work on the device, then the host's part; `after`, untimed, puts things back."""
-
-    work: Work
-    host: Work | None = None
-    after: Work | None = None
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One shape to time: the point without its times, and what makes the work.
-
-    Attributes
-    ----------
-    make : allocates, and returns the job.
-    """
-
-    point: MachinePoint
-    make: Callable[[], Job]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The shapes to time.
-
-    Attributes
-    ----------
-    cells : (batch, context_len) of passes and attention. verify : query tokens of passes.
-    queries : query tokens of attention over the longest context. tokens : rows of linear layers.
-    budgets : draft KV budgets. rounds : (batch, context_len, kv_budget, gamma). streams : values to stream.
-    """
-
-    cells: tuple[tuple[int, int], ...]
-    verify: tuple[int, ...]
-    queries: tuple[int, ...]
-    tokens: tuple[int, ...]
-    budgets: tuple[int, ...]
-    rounds: tuple[tuple[int, int, int, int], ...]
-    stream: int
-
-    @property
-    def batch(self) -> int:
-        """Largest batch."""
-        return max(batch for batch, _ in self.cells)
-
-    @property
-    def longest(self) -> tuple[int, int]:
-        """The cell of most entries."""
-        return max(self.cells, key=lambda cell: cell[0] * cell[1])
-
-    def context(self, batch: int) -> int:
-        """Longest context at that batch or more."""
-        return max((context for size, context in self.cells if size >= batch), default=0)
-
-
-class Bench:
-    """Memory that all subjects share: weights, caches and a pool for kernels.
-
-    Parameters
-    ----------
-    decoder : its weights and architecture are timed. grid : what is timed.
-    cache_bytes : last-level cache. [B]
-    """
-
-    def __init__(self, decoder: Decoder, grid: Grid, stopwatch: Stopwatch, cache_bytes: float) -> None:
-        self.decoder, self.grid, self.cache_bytes = decoder, grid, cache_bytes
-        self.attention = FastestAttention(stopwatch)
-        self._caches: dict[int, KVCache] = {}
-        self._matrices: dict[tuple[int, int], Sequence[Tensor]] = {}
-
-    def cache(self, batch: int, context_len: int) -> KVCache:
-        """Return a filled cache of `batch` sequences, `context_len` entries each; all share their memory."""
-        room = max(*self.grid.verify, *(gamma for *_, gamma in self.grid.rounds)) + 2
-        if batch not in self._caches:
-            whole = KVCache(
-                self.decoder.architecture,
-                batch,
-                self.grid.context(batch) + room,
-                dtype=self.decoder.dtype,
-                device=self.decoder.device,
-                attention=self.attention,
-            )
-            whole.fill(self.grid.context(batch))
-            self._caches[batch] = whole
-        return self._caches[batch].holding(context_len)
-
-    def forget(self) -> None:
-        """Give the memory of caches and matrices back."""
-        self._caches.clear()
-        self._matrices.clear()
-
-    def matrices(self, n: int, k: int) -> Sequence[Tensor]:
-        """Return matrices [n, k] that take twice the last-level cache together, to be used in turn."""
-        if (n, k) not in self._matrices:
-            size = n * k * self.decoder.weights.lm_head.element_size()
-            copies = int(np.clip(2.0 * self.cache_bytes / size, 1, 256))
-            drawn = torch.randn(copies, n, k, device=self.decoder.device).to(self.decoder.dtype)
-            self._matrices[n, k] = tuple(drawn)
-        return self._matrices[n, k]
-
-    def choose_kernels(self) -> None:
-        """Find the fastest attention over the longest context: for one query token, and for several."""
-        sizes, (batch, context_len) = self.decoder.architecture, self.grid.longest
-        cache = self.cache(batch, context_len)
-        keys, values = cache.keys[0][:, :, :context_len], cache.values[0][:, :, :context_len]
-        several = [count for count in (*self.grid.verify, *self.grid.queries) if count > 1]
-        for count in (1, *sorted(several)[len(several) // 2 :][:1]):
-            shape = (batch, sizes.heads, count, sizes.head_dim)
-            query = torch.randn(shape, device=keys.device).to(keys.dtype)
-            self.attention.choose(query, keys, values, aligned(count, context_len, keys.device))
-            if count > 1:
-                self.attention.apply_to(count, several)
+__all__ = ["pass_job", "round_job", "subjects"]
 
 
 def subjects(bench: Bench, dtype: str) -> list[Subject]:
@@ -300,13 +182,11 @@ def _attentions(bench: Bench, blank: MachinePoint) -> Iterator[Subject]:
                 batch, sizes.heads, query_tokens, sizes.head_dim, device=bench.decoder.device
             ).to(bench.decoder.dtype)
             visible = aligned(query_tokens, context_len, bench.decoder.device)
-            turn = _Turns(len(keys))
 
-            def one_layer() -> object:
-                layer = turn.next()
+            def one_layer(layer: int) -> object:
                 return bench.attention(query, keys[layer], values[layer], visible)
 
-            return Job(one_layer)
+            return _in_turns(one_layer, len(keys), bench)
 
         yield Subject(point, make)
 
@@ -321,8 +201,7 @@ def _linears(bench: Bench, blank: MachinePoint) -> Iterator[Subject]:
         def make(n: int = n, k: int = k, tokens: int = tokens) -> Job:
             weights = bench.matrices(n, k)
             rows = torch.randn(tokens, k, device=bench.decoder.device).to(bench.decoder.dtype)
-            turn = _Turns(len(weights))
-            return Job(lambda: F.linear(rows, weights[turn.next()]))
+            return _in_turns(lambda index: F.linear(rows, weights[index]), len(weights), bench)
 
         yield Subject(point, make)
 
@@ -339,15 +218,15 @@ def _streams(bench: Bench, blank: MachinePoint) -> Iterator[Subject]:
     yield Subject(point, make)
 
 
-class _Turns:
-    """Counts round and round."""
+def _in_turns(run: Callable[[int], object], count: int, bench: Bench) -> Job:
+    """Return work that goes through `count` operands so that no cache holds the next one.
 
-    def __init__(self, count: int) -> None:
-        self._count, self._at = count, -1
-
-    def next(self) -> int:
-        self._at = (self._at + 1) % self._count
-        return self._at
+    A CUDA graph repeats what it captured, so there all of them are one piece of work.
+    """
+    if bench.decoder.device.type == "cuda":
+        return Job(lambda: [run(index) for index in range(count)], runs=count)
+    turn = cycle(range(count))
+    return Job(lambda: run(next(turn)))
 
 
 def _tokens(bench: Bench, batch: int, count: int) -> Tensor:

@@ -26,6 +26,7 @@ from perfmodel.reference.attention_kernels import (  # noqa: E402
     merged,
     offered,
 )
+from perfmodel.reference.bench import Bench, Grid, Job, Subject  # noqa: E402
 from perfmodel.reference.cache import KVCache  # noqa: E402
 from perfmodel.reference.machines import CPU_GRID, GPU_GRID, bench_decoder, grid_for  # noqa: E402
 from perfmodel.reference.measure import measure, missing  # noqa: E402
@@ -38,7 +39,7 @@ from perfmodel.reference.stopwatch import (  # noqa: E402
     one_thread,
     repeats_for,
 )
-from perfmodel.reference.subjects import Bench, Grid, Job, Subject, subjects  # noqa: E402
+from perfmodel.reference.subjects import subjects  # noqa: E402
 from perfmodel.reference.trials import PLAIN, Config, Field, side_by_side  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -59,10 +60,12 @@ TINY_GRID = Grid(
 class StepClock:
     """A clock that says how long every piece of work takes: one second more with each."""
 
-    name = "thread"
-
     def __init__(self):
         self.told = 0
+
+    def name_for(self, work):
+        del work
+        return "thread"
 
     def ready(self, work):
         work()
@@ -167,6 +170,17 @@ def test_what_was_timed_is_kept_where_a_run_is_interrupted():
     assert [point.n for point in seen[-1]] == [1]
 
 
+def test_work_that_does_it_several_times_counts_once():
+    (point,) = measure(
+        [Subject(subjects_point(1), lambda: Job(lambda: None, runs=4))],
+        stopwatch=StepClock(),
+        machine=HERE,
+        seconds=60,
+        enough=1,
+    )
+    assert point.seconds == 2.0 / 4
+
+
 @pytest.mark.parametrize(("seconds", "repeats"), [(1.0, 1), (1e-3, 1), (1e-4, 10), (1e-9, 64)])
 def test_short_work_is_repeated_within_a_sample(seconds, repeats):
     assert repeats_for(seconds) == repeats
@@ -231,6 +245,23 @@ def test_matrices_of_a_linear_layer_exceed_the_cache(bench):
     assert bench.matrices(64, 32) is found
     bench.forget()
     assert bench.matrices(64, 32) is not found
+
+
+def test_operands_take_turns_and_a_graph_takes_all_of_them_at_once(bench):
+    from types import SimpleNamespace
+
+    from perfmodel.reference.subjects import _in_turns
+
+    seen = []
+    one_by_one = _in_turns(seen.append, 3, bench)
+    for _ in range(4):
+        one_by_one.work()
+    assert (seen, one_by_one.runs) == ([0, 1, 2, 0], 1)
+    seen.clear()
+    on_gpu = SimpleNamespace(decoder=SimpleNamespace(device=torch.device("cuda")))
+    at_once = _in_turns(seen.append, 3, on_gpu)
+    at_once.work()
+    assert (seen, at_once.runs) == ([0, 1, 2], 3)
 
 
 # Kernels.
