@@ -35,6 +35,7 @@ def simulate(
     spread: float = BETWEEN_REQUESTS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    table: StepTable | None = None,
 ) -> Outcome:
     """Serve a trace with continuous batching and say what every request saw.
 
@@ -51,6 +52,7 @@ def simulate(
         [0..1]
     spread : standard deviation of acceptance between requests. [1]
     progress : called with (finished, requests) now and then.
+    table : the replica's steps where they are priced already, for these lengths and contexts.
 
     Raises
     ------
@@ -75,18 +77,20 @@ def simulate(
     if not 0.0 <= spread < 0.5:
         raise SpecError.single("simulation", "spread", f"found {spread}", "Give 0 or more, below 0.5")
     first, rest = request_acceptance(replica, trace, alpha=alpha, spread=spread, seed=seed)
-    return _Simulation(replica, trace, policy, Hits(first, rest, trace.output_tokens, seed=seed)).run(
-        progress
-    )
+    hits = Hits(first, rest, trace.output_tokens, seed=seed)
+    if table is None:
+        table = StepTable(replica, sorted({0, *policy.gammas}), trace.longest)
+    return _Simulation(replica, trace, policy, hits, table).run(progress)
 
 
 class _Simulation:
     """One replica while it serves one trace."""
 
-    def __init__(self, replica: Replica, trace: Trace, policy: ServingPolicy, hits: Hits) -> None:
-        self.replica, self.trace, self.hits = replica, trace, hits
+    def __init__(
+        self, replica: Replica, trace: Trace, policy: ServingPolicy, hits: Hits, table: StepTable
+    ) -> None:
+        self.replica, self.trace, self.hits, self.table = replica, trace, hits, table
         self.gammas = tuple(sorted({0, *policy.gammas}))
-        self.table = StepTable(replica, self.gammas, trace.longest)
         self.policy = policy.begin(self.table)
         self.batch = Batch(replica, trace)
         self.now, self.arrived = 0.0, 0

@@ -23,6 +23,7 @@ from perfmodel.cli import (
     price,
     report,
     simulate,
+    size,
     sweep,
     validate,
 )
@@ -138,6 +139,7 @@ app.command("price")(price.price)
 app.command("export")(export.export)
 app.command("sweep")(sweep.sweep)
 app.command("simulate")(simulate.simulate)
+app.command("size")(size.size)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("measure")(measure.measure)

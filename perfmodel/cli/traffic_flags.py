@@ -158,6 +158,13 @@ class SizeFlags(TrafficFlags):
         ),
     ] = "1,2,4,8"  # fmt: skip
     batch_size: Annotated[str, typer.Option("--batch-size", hidden=True)] = "1"
+    price: Annotated[
+        str | None,
+        typer.Option(
+            "--price", metavar="NAME=USD,...", rich_help_panel="Deployment",
+            help="Your rent of one GPU, in USD an hour.",
+        ),
+    ] = None  # fmt: skip
     percentile: Annotated[
         float,
         typer.Option(
