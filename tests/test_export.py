@@ -270,6 +270,8 @@ def test_a_plan_that_never_speculates_says_to_start_without(engine):
         ("tensorrt_llm", ("mtp", None, 2048), "no window"),
         ("llamacpp", ("mtp", None, 2048), "not exported"),
         ("transformers", ("streaming_llm", "small", 2048), "integrations.transformers"),
+        ("openvino", ("streaming_llm", "small", 2048), "--gamma 1,2"),
+        ("openvino", ("streaming_llm", "small", 2048), "prefilled whole"),
     ],
 )
 def test_a_budget_that_an_engine_cannot_hold_is_said(engine, drafter, says):

@@ -58,6 +58,7 @@ def test_openvino_evicts_the_drafts_cache_to_the_budget():
     path, _, options = properties["draft_model"]
     assert path == "small"
     assert options["scheduler_config"].cache_eviction_config["max_cache_size"] == 512
+    assert options["scheduler_config"].cache_eviction_config["snapkv_window_size"] == 0
     assert properties["scheduler_config"].use_cache_eviction
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI: lengths per request and the draft's cache eviction. Version 2026.4.1, read 2026-11-20."""
+"""OpenVINO GenAI: lengths per request and the draft's cache eviction. Ran with 2026.4.1 on 2026-11-21."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from perfmodel.plan import Plan
 
 BLOCK = 32
 """Tokens per cache block: eviction sizes are multiples of it. [tokens]"""
+SAFE_WITH_BUDGET = 2
+"""Longest length that an evicting draft survives however few of its tokens are accepted. [tokens]"""
 METHODS = {
     "full_kv+draft": Method("draft_model", needs_path=True),
     "streaming_llm+draft": Method("draft_model", needs_path=True, window=True),
@@ -35,7 +37,7 @@ class OpenVINO:
     """A request carries its own number of assistant tokens, so the helper sets it per batch and context."""
 
     name: str = "openvino"
-    checked_with: str = "2026.4.1 (rules from its documentation) on 2026-11-20"
+    checked_with: str = "2026.4.1 (ran on its CPU device) on 2026-11-21"
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, wish: Wish) -> Exported:
@@ -67,14 +69,24 @@ class OpenVINO:
             }
             body["target_cache_eviction"] = {"max_cache_size": _above(plan)}
             notes.append(
-                "a draft with its own evicting cache needs eviction on the target too (its limit is above "
-                "every "
-                "planned context), works at batch 1 and aborts in some combinations of budget and length"
+                "a draft with its own evicting cache needs eviction on the target too: its limit is above "
+                "every planned context"
             )
+            if ladder.most > SAFE_WITH_BUDGET:
+                notes.append(
+                    f"with a draft KV budget the engine aborts a request of more than {SAFE_WITH_BUDGET} "
+                    "tokens when a round accepts too few ('new_size_in_tokens >= old_size_in_tokens'): plan "
+                    f"with --gamma 1,{SAFE_WITH_BUDGET}"
+                )
             if size != budget:
                 notes.append(
                     f"the budget of {budget} tokens became {size}: whole blocks of {BLOCK}, at least three"
                 )
+        if ladder.most > 1 and max(cell.batch_size for cell in plan.cells) > 1:
+            notes.append(
+                "several requests of more than 1 token change their output unless their prompts are "
+                "prefilled whole: raise max_num_batched_tokens (256 by default) above all prompts together"
+            )
         if any(band.gamma == 0 for band in ladder.bands):
             notes.append(
                 "num_assistant_tokens 0 means the engine's default: send such requests to a plain pipeline"

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI: a pipeline and per-request lengths from a plan. API of 2026.4.1, read 2026-11-20."""
+"""OpenVINO GenAI: a pipeline and per-request lengths from a plan. Ran with 2026.4.1 on 2026-11-21."""
 
 from __future__ import annotations
 
@@ -87,9 +87,10 @@ def pipeline_properties(
 
 
 def _scheduler(genai: Any, sizes: Mapping[str, int]) -> Any:
+    """Eviction by accumulated scores alone: a SnapKV window (8 by default) aborts the draft's first round."""
     config = genai.SchedulerConfig()
     config.use_cache_eviction = True
     config.cache_eviction_config = genai.CacheEvictionConfig(
-        aggregation_mode=genai.AggregationMode.NORM_SUM, **sizes
+        aggregation_mode=genai.AggregationMode.NORM_SUM, snapkv_window_size=0, **sizes
     )
     return config
