@@ -204,6 +204,9 @@ def _trace(name: str, file: str, reader: _Table | _JsonLines) -> Trace:
                     column.append(read(value))
                 except (TypeError, ValueError, OverflowError):
                     faults.append(Fault(file, line, key, f"found {shown(value)}", str(read.__doc__)))
+            if not faults and columns[1][-1] + columns[2][-1] > MOST_TOKENS:
+                problem = f"prompt and output are {columns[1][-1] + columns[2][-1]:.0f} tokens together"
+                faults.append(Fault(file, line, keys[1], problem, f"Give at most {MOST_TOKENS} together"))
         if len(faults) >= _MOST_FAULTS or len(columns[0]) > MOST_REQUESTS:
             break
     if faults:

@@ -131,3 +131,21 @@ def test_validate_shows_trends_and_where_it_cannot_tell(run):
     assert code in (0, 3)
     verdicts = {trend["verdict"] for trend in json.loads(out)["trends"]}
     assert "cannot tell" in verdicts
+
+
+def test_an_unknown_engine_is_answered_with_the_known_ones(run, plan_file):
+    code, _, err = run("export", plan_file, "--engine", "zzz")
+    assert code == 2
+    assert f"Known: {', '.join(exporters())}." in err
+
+
+def test_a_refused_strategy_is_not_suggested_again_but_with_a_draft_model(run, tmp_path):
+    path = tmp_path / "plan.json"
+    cell = cell_of(1, 1000, GAMMAS, baseline=0.01, alpha=0.9, draft=0.05, verify=0.0)
+    text = plan_of([cell], GAMMAS).to_json().replace('"mtp"', '"streaming_llm"')
+    path.write_text(text)
+    code, _, err = run("export", str(path), "--engine", "vllm")
+    assert code == 2
+    assert "cannot run streaming_llm" in err
+    assert "plan with a --draft-model, with --strategy eagle,full_kv,mtp,ngram," in err
+    assert "Did you mean" not in err

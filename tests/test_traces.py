@@ -128,6 +128,11 @@ def test_a_damaged_file_is_refused_with_its_line(tmp_path, text, line, says):
     assert says in str(found[0])
 
 
+def test_a_request_longer_than_any_context_is_refused_with_its_line(tmp_path):
+    (fault,) = faults_of(written(tmp_path, PLAIN + "2,100000000,1\n"))
+    assert (fault.line, fault.field) == (4, "prompt_tokens")
+
+
 def test_every_fault_is_named_but_no_more_than_twenty(tmp_path):
     assert len(faults_of(written(tmp_path, PLAIN + "x,0,0\n"))) == 3
     assert len(faults_of(written(tmp_path, PLAIN + "2,0,4\n" * 100))) == 20

@@ -26,9 +26,8 @@ def load(engine: str) -> Exporter:
     name = engine.strip().lower().replace("-", "_").replace(".", "")
     if name not in exporters():
         raise SpecError.single(
-            "request", "--engine", f"there is no exporter called {engine!r}", "Known: "
-            "{', '.join(exporters())}",
-            nearest_name(name, exporters()),
+            "request", "--engine", f"there is no exporter called {engine!r}",
+            f"Known: {', '.join(exporters())}", nearest_name(name, exporters()),
         )  # fmt: skip
     found: Exporter = importlib.import_module(f"{__name__}.{name}").exporter
     return found

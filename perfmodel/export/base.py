@@ -117,13 +117,13 @@ def method_of(
         )
     key = drafter_key(deployment)
     if wish.method is None and key not in methods:
-        known = sorted({name.removesuffix("+draft") for name in methods})
+        known = sorted({name.removesuffix("+draft") for name in methods} - {deployment.strategy})
+        draft = "a --draft-model, with " if f"{key}+draft" in methods else ""
         raise SpecError.single(
             "plan",
             "strategy",
             f"{engine} cannot run {key.replace('+draft', ' with a draft model')}: {refusal}",
-            f"plan with --strategy {','.join(known)}, or name the engine's own --method",
-            nearest_name(deployment.strategy, known),
+            f"plan with {draft}--strategy {','.join(known)}, or name the engine's own --method",
         )
     method = methods.get(key, Method("")) if wish.method is None else Method(wish.method)
     path = wish.draft_path or deployment.draft_model
