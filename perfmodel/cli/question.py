@@ -120,6 +120,8 @@ def read_question(
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
+    needed = {drafter.strategy.name: drafter.strategy.needs for drafter in drafters if drafter.strategy.needs}
+    remarks += [f"{name} needs {needs}" for name, needs in needed.items()]
     if max(contexts) > target.max_position:
         remarks.append(
             f"{target.name} was made for contexts up to {target.max_position} tokens, not for {max(contexts)}"
