@@ -111,7 +111,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Should a long-context deployment speculate, with which drafting strategy, draft KV budget and "
     "speculation length, at every batch size and context length it meets?",
-    epilog="Exit codes: 0 answered, 1 unexpected, 2 asked wrongly or a bad file, 3 nothing feasible or a limit passed.",
+    epilog="Exit codes: 0 answered, 1 unexpected, 2 asked wrongly or a bad file, "
+    "3 nothing feasible or a limit passed.",
 )
 
 
