@@ -31,7 +31,7 @@ def demo(
     ] = 0.88,
     seconds: Annotated[
         float,
-        typer.Option("--seconds", metavar="S", min=20.0, max=3600.0, help="How long it may take, about [s]."),
+        typer.Option("--seconds", metavar="S", min=20.0, max=3600.0, help="Seconds that it may take, about."),
     ] = 75.0,
     format: Annotated[
         Format | None, typer.Option("--format", help="A table, json or yaml.")

@@ -33,7 +33,7 @@ def measure(
         str, typer.Option("--device", metavar="cpu|cuda[:N]", help="Where to run: one CPU thread, or a GPU.")
     ] = "cpu",
     seconds: Annotated[
-        float, typer.Option("--seconds", metavar="S", min=1.0, max=LONGEST, help="Stop after this long [s].")
+        float, typer.Option("--seconds", metavar="S", min=1.0, max=LONGEST, help="Stop after that many.")
     ] = 60.0,
     model: Annotated[
         str | None,

@@ -15,7 +15,11 @@ def need_torch(command: str) -> None:
     """Raise SpecError, saying what to install, where PyTorch is missing."""
     from perfmodel.errors import SpecError
 
-    if importlib.util.find_spec("torch") is None:
+    try:
+        found = importlib.util.find_spec("torch") is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
         remedy = (
             "pip install 'draftplan[reference]'; a CPU build alone is at https://download.pytorch.org/whl/cpu"
         )

@@ -1,25 +1,24 @@
-"""A tiny decoder for proofs, and torch on one thread; without torch nothing here is collected."""
+"""A tiny decoder for proofs, and torch on one thread. Without torch every module here skips itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from perfmodel.reference.architecture import Architecture  # noqa: E402
-from perfmodel.reference.decoder import Decoder  # noqa: E402
-from perfmodel.reference.weights import random_weights  # noqa: E402
+if TYPE_CHECKING:
+    from perfmodel.reference.decoder import Decoder
 
 VOCABULARY = 64
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -46,6 +45,11 @@ def config(**changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Decoder]:
     """Make a tiny decoder in float64 whose attention matters, so that drafts get rejected."""
+    import torch
+
+    from perfmodel.reference.architecture import Architecture
+    from perfmodel.reference.decoder import Decoder
+    from perfmodel.reference.weights import random_weights
 
     def make(dtype: Any = torch.float64, seed: int = 1, gain: float = 3.0, **changes: Any) -> Decoder:
         architecture = Architecture.from_config(config(**changes))
@@ -64,6 +68,10 @@ def target(tiny: Callable[..., Decoder]) -> Decoder:
 @pytest.fixture(scope="session")
 def draft_model(target: Decoder) -> Decoder:
     """Make another model that mostly agrees: the target's weights, disturbed."""
+    import torch
+
+    from perfmodel.reference.decoder import Decoder
+
     generator = torch.Generator().manual_seed(5)
 
     def disturbed(matrix: Any) -> Any:
