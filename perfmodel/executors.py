@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import multiprocessing
 import os
 import re
@@ -187,7 +188,7 @@ def _dask(address: str) -> Iterator[Mapper]:
         "distributed.comm.timeouts.connect": f"{_CONNECT}s",
         "distributed.comm.retry.count": 0,
     }
-    with dask.config.set(settings):
+    with dask.config.set(settings), _silenced("distributed", "tornado"):
         try:
             client = distributed.Client(address, timeout=_CONNECT, set_as_default=False)
         except (OSError, ValueError, TypeError) as failure:
@@ -200,6 +201,20 @@ def _dask(address: str) -> Iterator[Mapper]:
         finally:
             with contextlib.suppress(Exception):
                 client.close(timeout=2)
+
+
+@contextlib.contextmanager
+def _silenced(*families: str) -> Iterator[None]:
+    """Keep libraries from logging what is reported in words of ours."""
+    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in families]
+    levels = {name: logging.getLogger(name).level for name in {*families, *known}}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 class _Watched:

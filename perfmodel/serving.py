@@ -19,8 +19,9 @@ __all__ = ["Replica"]
 
 FloatArray = NDArray[np.float64]
 
-_FARTHEST = 1e9
-"""Context up to which cache bytes are known; beyond every window and budget they are a line. [tokens]"""
+_KNOTS, _DENSE_TO, _FARTHEST = 400, 4e6, 1e9
+"""Contexts at which cache bytes are known; beyond every window and budget they are a line. [tokens]"""
+_STRAIGHT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,13 @@ class Replica:
     def kv_line(self, shortest: int, longest: int) -> tuple[float, float] | None:
         """Bytes of one sequence as a line of its context between two contexts: at 0 and per token; None where
         a window or budget between them bends it. [B]"""
-        knots, _ = self._held
-        if np.any((knots > shortest) & (knots < longest)):
-            return None
+        knots, held = self._held
         low, high = self.kv_bytes(np.array([shortest, longest]))
-        slope = float((high - low) / (longest - shortest))
+        slope = float((high - low) / max(longest - shortest, 1))
+        inside = (knots > shortest) & (knots < longest)
+        straight = low + slope * (knots[inside] - shortest)
+        if np.any(np.abs(held[inside] / straight - 1.0) > _STRAIGHT):
+            return None
         return float(low) - slope * shortest, slope
 
     @cached_property
@@ -130,7 +133,8 @@ class Replica:
         """Contexts between which cache bytes are a line, and the bytes of one sequence there."""
         windows = {layers.window for model in self._models for layers in model.attentions if layers.window}
         kinks = windows | ({self.kv_budget} if np.isfinite(self.kv_budget) else set())
-        knots = np.array(sorted({1.0, 2.0, *map(float, kinks), _FARTHEST}))
+        between = np.unique(np.rint(np.geomspace(1.0, _DENSE_TO, _KNOTS)))
+        knots = np.unique(np.concatenate([between, np.array(sorted(map(float, kinks))), [_FARTHEST]]))
         memory = self._priced(knots, 1.0).memory
         return knots, np.broadcast_to(np.asarray(memory.target_kv + memory.draft_kv), knots.shape)
 

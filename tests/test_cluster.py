@@ -167,6 +167,43 @@ def test_a_killed_command_is_gone_on_with_on_the_same_cluster(cluster, tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
 
 
+SIMULATE = [
+    "simulate", "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--engine", "ideal",
+    "--synthetic", "qps=3,prompt=8k,output=200,requests=400", "--speed", "0.7,1,1.3",
+    "--strategy", "snapkv", "--draft-budget", "1024", "--policy", "none,fixed:1,fixed:2,schedule,adaptive",
+]  # fmt: skip
+
+
+def test_simulations_on_a_cluster_answer_the_same_though_a_worker_and_then_the_command_are_killed(
+    cluster, tmp_path
+):
+    def simulate(name, *where):
+        told = [sys.executable, "-m", "perfmodel", *SIMULATE, "-o", str(tmp_path / name), *where]
+        return subprocess.Popen(told, env=environment(), stderr=subprocess.PIPE, text=True)
+
+    here = simulate("here.json")
+    _, stderr = here.communicate(timeout=120)
+    assert here.returncode == 0, stderr
+    there = simulate("there.json", "--executor", f"dask:{cluster.address}")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("there.json.parts-*/[0-9]*.npz")):
+        assert there.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    cluster.workers[1].kill()
+    while len(list(tmp_path.glob("there.json.parts-*/[0-9]*.npz"))) < 3:
+        assert there.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    there.kill()
+    there.communicate()
+    again = simulate("there.json", "--executor", f"dask:{cluster.address}")
+    _, stderr = again.communicate(timeout=120)
+    assert again.returncode == 0, stderr
+    assert int(re.search(r"goes on after (\d+) of 15 simulations", stderr)[1]) >= 3
+    assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
+
+
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path):
     ran = finished(tmp_path / "out.npz", "dask:tcp://127.0.0.1:9")
     assert ran.returncode == 2

@@ -335,6 +335,23 @@ def waited_for_parts(folder, least, process, patience=60.0):
     raise AssertionError(f"no {least} pieces: {process.communicate()}")
 
 
+def children_of(pid):
+    """The worker processes of a command; Linux only."""
+    return [
+        int(one)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for one in (task / "children").read_text().split()
+    ]
+
+
+def alive(pid):
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 LARGE = [
     "--model", "llama-3.1-8b", "--hardware", ",".join(HardwareProfile.available()), "--tp", "1,2,4,8",
     "--engine", "ideal", "--context", "1k:24k:1k", "-b", "1:24:1", "--strategy", "streaming_llm",
@@ -343,13 +360,20 @@ LARGE = [
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
 def test_a_command_that_is_killed_loses_nothing_that_was_done(tmp_path):
     whole = finished("sweep", *LARGE, "-o", tmp_path / "whole.npz")
     assert whole.returncode == 0, whole.stderr
-    process = started("sweep", *LARGE, "-o", tmp_path / "cut.npz")
+    process = started("sweep", *LARGE, "-o", tmp_path / "cut.npz", "--executor", "local:2")
     done = waited_for_parts(tmp_path, 5, process)
+    workers = children_of(process.pid)
+    assert len(workers) >= 2
     process.kill()
     process.communicate()
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "workers outlive the command"
+        time.sleep(0.05)
     assert not (tmp_path / "cut.npz").exists()
     again = finished("sweep", *LARGE, "-o", tmp_path / "cut.npz")
     assert again.returncode == 0, again.stderr

@@ -459,6 +459,35 @@ def test_a_window_and_a_budget_bound_what_a_sequence_holds():
     assert beside[0] < beside[1] == pytest.approx(beside[2]) == pytest.approx(beside[3])
 
 
+@pytest.mark.parametrize("target", ["llama-3.1-8b", "gpt-oss-20b", "deepseek-v2-lite"])
+def test_what_a_sequence_holds_is_what_memory_says_for_every_strategy(target):
+    contexts = np.random.default_rng(0).integers(1, 200_000, 60).astype(float)
+    for name in strategies.available():
+        strategy = strategies.load(name)
+        drafter = Drafter(strategy, ModelSpec.load("gemma-3-1b") if "draft" in strategy.drafters else None)
+        budget = 1024.0 if strategy.default_budgets else np.inf
+        served = replica(drafter, target=ModelSpec.load(target), kv_budget=budget, tensor_parallel=2)
+        memory = price_round(
+            H100,
+            served.target,
+            ENGINE,
+            drafter,
+            batch=1.0,
+            context_len=contexts,
+            kv_budget=budget,
+            gamma=6.0,
+            tensor_parallel=2.0,
+            tokens_per_round=1.0,
+        ).memory
+        held = np.broadcast_to(memory.target_kv + memory.draft_kv, contexts.shape)
+        np.testing.assert_allclose(served.kv_bytes(contexts), held, rtol=0.005, err_msg=name)
+        line = served.kv_line(150_000, 200_000)
+        assert line is not None
+        np.testing.assert_allclose(
+            line[0] + line[1] * 180_000, served.kv_bytes(np.array([180_000]))[0], rtol=1e-6
+        )
+
+
 def test_sliding_windows_let_more_sequences_in():
     trace = drawn(40, INF, 20_000, 30, spread=0)
     served = replica(target=ModelSpec.load("mistral-7b-v0.1"), max_batch=64)
