@@ -219,6 +219,8 @@ def test_order_counts_in_lists_and_not_in_mappings():
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint(1) != fingerprint(1.0) != fingerprint("1.0")
     assert fingerprint(np.arange(3)) != fingerprint(np.arange(3.0))
+    assert fingerprint(np.zeros((2, 3))) != fingerprint(np.zeros((3, 2)))
+    assert fingerprint(np.zeros(2, "f4")) != fingerprint(np.zeros(1, "f8"))
 
 
 def test_what_has_no_value_is_not_told_apart_by_chance():

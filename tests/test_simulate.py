@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 import strategies
 from perfmodel.acceptance import Acceptance
+from perfmodel.batching import Batch, Chunk, Prompt
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.hardware import HardwareProfile
 from perfmodel.hits import Hits, request_acceptance
+from perfmodel.joined_steps import JoinedLengths
 from perfmodel.latency import prefill_latency
 from perfmodel.model import ModelSpec
 from perfmodel.outcome import Outcome
@@ -30,6 +32,9 @@ from perfmodel.workload import Workload
 H100 = HardwareProfile.load("h100-sxm-80gb")
 LLAMA = ModelSpec.load("llama-3.1-8b")
 ENGINE = EngineOverhead.load("ideal")
+BUSY_ENGINE = ENGINE.with_values(
+    {"forward": 1e-4, "layer": 1e-5, "row_layer": 1e-7, "round": 2e-3, "round_row": 5e-5}, source="test"
+)
 SNAP = Drafter(strategies.load("snapkv"))
 SMALL = Drafter(strategies.load("full_kv"), ModelSpec.load("llama-3.2-1b"))
 INF = float("inf")
@@ -183,6 +188,46 @@ def test_nobody_waits_for_a_request_that_has_not_come():
     assert outcome.summary()["idle_s"] > 900
 
 
+def test_whoever_comes_while_others_decode_is_let_into_the_next_step():
+    trace = Trace("two", np.array([0.0, 0.5]), np.full(2, 2000), np.array([2000, 5]))
+    outcome = simulate(replica(), trace, FixedLength(0))
+    assert outcome.finish[0] > 2.0
+    assert outcome.ttft[1] < 1.2 * outcome.ttft[0] + 0.01
+
+
+def test_the_cache_is_as_full_as_its_sequences_are_long():
+    trace = Trace("one", np.zeros(1), np.array([40_000]), np.array([2000]))
+    served = replica()
+    summary = simulate(served, trace, FixedLength(0)).summary()
+    whole = float(served.kv_bytes(np.array([41_000]))[0]) / served.cache_bytes
+    assert summary["kv_occupancy_mean"] == pytest.approx(whole, rel=0.02)
+    assert summary["kv_occupancy_peak"] == pytest.approx(whole * 42 / 41, rel=0.01)
+
+
+def test_who_loses_its_cache_goes_back_to_where_it_was():
+    trace = Trace("four", np.zeros(4), np.full(4, 100), np.full(4, 10))
+    batch = Batch(replica(max_batch=4, max_step_tokens=150), trace)
+    batch.waiting.extend(Prompt(index, 100) for index in range(4))
+    assert [(chunk.prompt.index, chunk.tokens) for chunk in batch.chunks(0)] == [(0, 100), (1, 50)]
+    batch.finish_chunks([Chunk(batch.prefilling[0], 100, 0), Chunk(batch.prefilling[1], 50, 0)])
+    assert batch.index.tolist() == [0]
+    vars(batch.replica)["cache_bytes"] = 1.0
+    assert batch.make_room(0) == [0]
+    assert [(prompt.index, prompt.tokens, prompt.done) for prompt in batch.waiting] == [
+        (0, 101, 0), (1, 100, 0), (2, 100, 0), (3, 100, 0),
+    ]  # fmt: skip
+
+
+def test_nobody_is_given_more_than_it_wants():
+    trace = Trace("two", np.zeros(2), np.full(2, 10), np.array([3, 9]))
+    batch = Batch(replica(), trace)
+    batch.waiting.extend(Prompt(index, 10) for index in range(2))
+    batch.finish_chunks(batch.chunks(0))
+    assert batch.commit(np.array([6, 6])).tolist() == [0]
+    assert batch.generated.tolist() == [3, 7]
+    assert (batch.sum_context, batch.context.tolist()) == (17, [17])
+
+
 # What steps cost.
 
 
@@ -190,7 +235,7 @@ def test_nobody_waits_for_a_request_that_has_not_come():
 @pytest.mark.parametrize("tp", [1, 8])
 def test_equal_requests_take_what_a_round_is_priced_at(drafter, gamma, tp):
     trace = drawn(16, INF, 16000, 400, spread=0)
-    served = replica(drafter, tensor_parallel=tp)
+    served = replica(drafter, tensor_parallel=tp, engine=BUSY_ENGINE)
     outcome = simulate(served, trace, FixedLength(gamma), alpha=0.8, spread=0.0)
     lines = outcome.timeline
     whole = (lines["decoding"] == 16) & (lines["prefilled"] == 0)
@@ -202,7 +247,7 @@ def test_equal_requests_take_what_a_round_is_priced_at(drafter, gamma, tp):
     priced = price_round(
         H100,
         LLAMA,
-        ENGINE,
+        BUSY_ENGINE,
         drafter,
         batch=16.0,
         context_len=context,
@@ -362,6 +407,28 @@ def test_a_draft_that_a_step_cannot_verify_is_shortened(steps):
     simulate(replica(SNAP, max_batch=32, max_step_tokens=64), trace, FixedLength(6))
     assert any(step.gamma == 6 for step in steps)
     assert any(step.gamma == 0 and step.decoding > 9 for step in steps)
+
+
+def test_lengths_beside_prefill_are_compared_at_the_same_tokens_per_step():
+    answer = scheduled(alpha=0.8, tp=8).plan
+    gammas, cell = answer.gammas, answer.cell(64, 64000)
+    assert cell.gamma > 1
+
+    class Costs:
+        def added(self, batch, mean_context, gamma):
+            assert mean_context == 64000
+            return 12.0 * gamma + batch * (1.0 + 0.01 * gamma)  # a draft costs the same whatever the batch
+
+    tokens = [sum(0.8**k for k in range(gamma + 1)) for gamma in gammas]
+    same_batch = min(gammas, key=lambda gamma: Costs().added(64, 64000, gamma) / tokens[gamma])
+    per_step = 64 * tokens[cell.gamma]
+
+    def cost(gamma):
+        batch = round(per_step / tokens[gamma])
+        return Costs().added(batch, 64000, gamma) / (batch * tokens[gamma])
+
+    lengths = JoinedLengths(answer, gammas, Costs())
+    assert lengths.length(64, 64000) == min(gammas, key=cost) < same_batch
 
 
 # A schedule against every single length.

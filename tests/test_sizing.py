@@ -66,6 +66,13 @@ def test_an_offer_is_the_best_point_within_the_targets_and_plain_is_among_them()
     assert all(offer.gamma > 0 for offer in found if offer.label == "snapkv")
 
 
+def test_no_offer_needs_more_cache_than_there_is():
+    load = Load(1.0, 60_000, 500)
+    for offer in offers(choices(hardware=[H100], tensor_parallel=(1,)), load, Targets(100.0, 1.0)):
+        each = float(offer.replica.kv_bytes(np.array([60_500]))[0])
+        assert 1 <= offer.batch <= offer.replica.cache_bytes / each < 10
+
+
 @given(st.floats(1.0, 4.0), st.floats(1.0, 4.0))
 @settings(max_examples=10)
 def test_looser_targets_never_serve_less(slower, later):
