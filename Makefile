@@ -5,6 +5,7 @@
 #   make check       lint, types, layers and test, each of which can be run alone
 #   make slow        the tests that take longer
 #   make bench       the speed of the search
+#   make golden      ask the questions of tests/golden again, show what changed and hold it
 #   make clean       remove what the others made
 
 PYTHON ?= python3
@@ -32,7 +33,7 @@ INPUTS := setup.cfg pyproject.toml constraints.txt perfmodel/_version.py
 PLAN_READY := $(VENV)/.ready-to-plan
 TEST_READY := $(VENV)/.ready-to-test
 
-.PHONY: plan test check lint types layers slow bench coverage constraints clean
+.PHONY: plan test check lint types layers slow bench golden coverage constraints clean
 
 plan: $(PLAN_READY)
 	@$(BIN)/draftplan plan $(ARGS)
@@ -56,6 +57,9 @@ slow: $(TEST_READY)
 
 bench: $(TEST_READY)
 	$(BIN)/python -m pytest -m bench
+
+golden: $(TEST_READY)
+	cd tests && ../$(BIN)/python -m golden
 
 coverage: $(TEST_READY)
 	$(INSTALL) --constraint constraints.txt coverage

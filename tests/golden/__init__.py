@@ -1,0 +1,1 @@
+"""Answers that are held, and everything a user can call."""
