@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from perfmodel.latency import step_latency
     from perfmodel.memory import largest_batch, resident_memory
     from perfmodel.model import ModelSpec
-    from perfmodel.plan import Cell, Plan
-    from perfmodel.planner import Constraints, default_drafters, plan
+    from perfmodel.planning.plan import Cell, Plan
+    from perfmodel.planning.planner import Constraints, default_drafters, plan
     from perfmodel.policy import Decision, SpeculationPolicy
     from perfmodel.speculation import Drafter, Round, price_round
     from perfmodel.workload import Workload
@@ -54,19 +54,14 @@ _HOME = {
     "latency": ("step_latency",),
     "memory": ("largest_batch", "resident_memory"),
     "model": ("ModelSpec",),
-    "plan": ("Cell", "Plan"),
-    "planner": ("Constraints", "default_drafters", "plan"),
+    "planning.plan": ("Cell", "Plan"),
+    "planning.planner": ("Constraints", "default_drafters", "plan"),
     "policy": ("Decision", "SpeculationPolicy"),
-    "drafter": ("Drafter",),
+    "deployment": ("Drafter",),
     "speculation": ("Round", "price_round"),
     "workload": ("Workload",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
-
-# `perfmodel.plan` is the planner's function, but also the name of a module, which its first import would bind
-# here. Let that happen now and undo it; the name then means the function, whatever is imported later.
-importlib.import_module("perfmodel.plan")
-globals().pop("plan", None)
 
 
 def __getattr__(name: str) -> Any:

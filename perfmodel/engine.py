@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from perfmodel.catalogue import Catalogue
-from perfmodel.figures import Numeric, figure, text, texts
-from perfmodel.sourced import Sourced
+from perfmodel.files.catalogue import Catalogue
+from perfmodel.files.figures import Numeric, figure, text, texts
+from perfmodel.files.quantity import Sourced
 
 __all__ = ["EngineOverhead", "Numeric", "json_schema"]
 
@@ -70,7 +70,7 @@ class EngineOverhead(Sourced):
 
         Figures that the file leaves out take generic defaults, listed in `assumed`. Raises SpecError.
         """
-        from perfmodel.schema import noun_from
+        from perfmodel.files.schema import noun_from
 
         return noun_from(cls, _catalogue().document(name_or_path, profiles_path))
 
@@ -82,7 +82,7 @@ class EngineOverhead(Sourced):
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of an engine file, for editors that complete and check YAML."""
-    from perfmodel import schema
+    from perfmodel.files import schema
 
     return schema.json_schema(EngineOverhead)
 

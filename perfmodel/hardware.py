@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.catalogue import Catalogue, own_package
-from perfmodel.figures import Grid, Numeric, figure, figures, section, sections, table, text, texts
-from perfmodel.sourced import Assumption, Sourced
-from perfmodel.specfile import Quantity
+from perfmodel.files.catalogue import Catalogue, own_package
+from perfmodel.files.document import Quantity
+from perfmodel.files.figures import Grid, Numeric, figure, figures, section, sections, table, text, texts
+from perfmodel.files.quantity import Assumption, Sourced
 
 __all__ = ["AllReduce", "AttentionKernel", "Gemm", "HardwareProfile", "Numeric", "json_schema"]
 
@@ -33,7 +33,7 @@ _STANDS_IN = {"fp16": "bf16", "fp8": "bf16", "int8": "bf16", "fp4": "fp8", "fp32
 
 @dataclass(frozen=True, kw_only=True)
 class Gemm:
-    """Fitted figures of linear layers, relative to the data sheet; used in `perfmodel.kernels.linear`."""
+    """Fitted figures of linear layers, relative to the data sheet; used in `perfmodel.latency.linear`."""
 
     t0: Numeric = figure("seconds", 0, 1e-3, "fixed time of one kernel in a CUDA graph", (1.5e-6, 3e-6, 6e-6))
     memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak bandwidth", (0.65, 0.8, 0.9))
@@ -52,7 +52,7 @@ class Gemm:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionKernel:
-    """Fitted figures of one attention kernel over a KV cache; used in `perfmodel.kernels.attention`."""
+    """Fitted figures of one attention kernel over a KV cache; used in `perfmodel.latency.attention`."""
 
     t0: Numeric = figure("seconds", 0, 1e-3, "launch and tail of one call", (1e-5, 1.5e-5, 2.5e-5))
     cta: Numeric = figure("seconds", 0, 1e-4, "overhead of one thread block in its slot", (1e-8, 1e-6, 2e-6))
@@ -116,7 +116,7 @@ class HardwareProfile(Sourced):
         Further folders of profiles come from `profiles_path` and the environment variable DRAFTPLAN_PROFILES.
         Figures that the file leaves out take generic defaults, listed in `assumed`. Raises SpecError.
         """
-        from perfmodel.schema import noun_from
+        from perfmodel.files.schema import noun_from
 
         profile = noun_from(cls, _catalogue().document(name_or_path, profiles_path))
         profile = profile.with_assumed("attention", () if profile.attention else ("generic",))
@@ -180,7 +180,7 @@ class HardwareProfile(Sourced):
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a hardware profile, for editors that complete and check YAML."""
-    from perfmodel import schema
+    from perfmodel.files import schema
 
     return schema.json_schema(HardwareProfile)
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from perfmodel.errors import SpecError
-from perfmodel.gains import speedups
-from perfmodel.ladder import deployment_of, midpoints, nearest_cell
-from perfmodel.learning import Learner
-from perfmodel.plan import Cell, Plan
-from perfmodel.plan_file import read_plan
+from perfmodel.planning.gains import speedups
+from perfmodel.planning.learning import Learner
+from perfmodel.planning.plan import Cell, Plan
+from perfmodel.planning.plan_file import read_plan
+from perfmodel.planning.schedule import deployment_of, midpoints, nearest_cell
 
 __all__ = ["Clamped", "Decision", "SpeculationPolicy"]
 
@@ -228,7 +228,7 @@ class SpeculationPolicy:
         """Rebuild the table from everything observed and swap it in; returns the shift of acceptance. [logit]
 
         One shift on the logit scale is sought that makes the expected number of accepted tokens what was
-        counted. The plan's own acceptance counts for `PRIOR_ROUNDS` of `perfmodel.learning`, so a few
+        counted. The plan's own acceptance counts for `PRIOR_ROUNDS` of `planning.learning`, so a few
         observations do not overthrow it. Step times count once plain and speculated steps were both seen:
         only their ratio changes a decision.
         """

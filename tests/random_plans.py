@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from perfmodel.gains import speedups, tokens_by_gamma
-from perfmodel.plan import Cell, Plan
+from perfmodel.planning.gains import speedups, tokens_by_gamma
+from perfmodel.planning.plan import Cell, Plan
 
 
 def cell_of(batch, context, gammas, *, alpha, baseline, draft, verify, drafter=("mtp", None, None)):

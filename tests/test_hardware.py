@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel import catalogue, figures, schema
 from perfmodel.errors import SpecError
+from perfmodel.files import catalogue, figures, schema
+from perfmodel.files.quantity import Sourced
 from perfmodel.hardware import DTYPES, AllReduce, HardwareProfile, json_schema
-from perfmodel.sourced import Sourced
 
 NAMES = HardwareProfile.available()
 PROFILES = {name: HardwareProfile.load(name) for name in NAMES}
@@ -406,7 +406,7 @@ def test_the_json_schema_accepts_every_bundled_file_and_refuses_a_bare_number():
 def test_a_folder_of_the_user_that_hides_ours_is_named(tmp_path):
     (tmp_path / "hardware_profiles").mkdir()
     (tmp_path / "hardware_profiles" / "__init__.py").write_text("")
-    home = str(pathlib.Path(catalogue.__file__).parent.parent)
+    home = str(pathlib.Path(catalogue.__file__).parents[2])
     code = (
         f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {home!r}]\n"
         "from perfmodel.errors import SpecError\n"

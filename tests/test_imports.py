@@ -13,7 +13,7 @@ ROOT = Path(perfmodel.__file__).parents[1]
 OURS = {"perfmodel", "strategies", "hardware_profiles"}
 NUMPY = {"numpy", "cython_runtime"}
 FILES = {"yaml", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
-LIGHT = ["planner", "policy", "cases", "simulate", "export"]
+LIGHT = ["planning.planner", "policy", "planning.cases", "traffic.simulate", "export"]
 
 _REPORT = """
 import sys
@@ -66,7 +66,7 @@ def test_every_public_name_is_what_its_module_defines(name):
     assert name in dir(perfmodel)
 
 
-@pytest.mark.parametrize("first", ["perfmodel", "perfmodel.plan", "perfmodel.planner", "perfmodel.cli"])
+@pytest.mark.parametrize("first", ["perfmodel", "perfmodel.planning.plan", "perfmodel.cli"])
 def test_plan_is_the_function_whatever_was_imported_before(first):
     libraries_loaded_by(f"import {first}\nfrom perfmodel import plan\nassert callable(plan)")
 

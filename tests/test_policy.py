@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from random_plans import cell_of, plan_of, plans
 
 from perfmodel.errors import SpecError
-from perfmodel.gains import expected_tokens, speedups
+from perfmodel.planning.gains import expected_tokens, speedups
 from perfmodel.policy import SpeculationPolicy
 
 GAMMAS = tuple(range(9))

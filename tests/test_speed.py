@@ -12,8 +12,8 @@ import pytest
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planner import default_drafters, plan
-from perfmodel.sweep import Grid, sweep
+from perfmodel.planning.planner import default_drafters, plan
+from perfmodel.planning.price import Grid, sweep
 from perfmodel.workload import Workload
 
 H100 = HardwareProfile.load("h100-sxm-80gb")

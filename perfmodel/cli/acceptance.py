@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from perfmodel.cli.completion import model_names, strategy_names
-from perfmodel.cli.output import Format, dumped, emit, remark, rendered, working
+from perfmodel.cli.ask.completion import model_names, strategy_names
+from perfmodel.cli.tell.output import Format, dumped, emit, remark, rendered, working
 
 if TYPE_CHECKING:
     from perfmodel.errors import Fault
@@ -111,7 +111,7 @@ def fit(
     from perfmodel.acceptance.estimate import fit_acceptance
     from perfmodel.acceptance.file import MeasuredAcceptance, write_acceptance
     from perfmodel.acceptance.logs import read_log
-    from perfmodel.cli.report_acceptance import draw_fit
+    from perfmodel.cli.tell.report_acceptance import draw_fit
     from perfmodel.errors import SpecError
 
     place = _place(strategy, model, draft_model, draft_budget, context)
@@ -146,7 +146,7 @@ def show(
     A published law is the prior: what is believed lies between it and the measurements, nearer to the surer.
     """
     from perfmodel.acceptance.file import read_acceptance
-    from perfmodel.cli.report_acceptance import described, draw_entries
+    from perfmodel.cli.tell.report_acceptance import described, draw_entries
 
     entries = read_acceptance(file)
     rows = [described(entry, entries) for entry in entries]
@@ -166,7 +166,7 @@ def _place(
     """Return what drafted for what and where, in the names that a plan uses; SpecError lists every fault."""
     from perfmodel.errors import SpecError
     from perfmodel.model import ModelSpec
-    from perfmodel.request import find_drafter, is_self, read_spelling
+    from perfmodel.planning.drafters import find_drafter, is_self, read_spelling
 
     faults: list[Fault] = []
 
@@ -211,7 +211,7 @@ def _nothing_drafted(text: str) -> str:
 
 def _tokens(text: str) -> float:
     from perfmodel.errors import SpecError
-    from perfmodel.units import parse_count
+    from perfmodel.files.units import parse_count
 
     count = parse_count(text)
     if not 1 <= count <= 100_000_000:

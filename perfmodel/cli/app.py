@@ -27,7 +27,7 @@ from perfmodel.cli import (
     sweep,
     validate,
 )
-from perfmodel.cli.output import remark
+from perfmodel.cli.tell.output import remark
 
 __all__ = ["app"]
 

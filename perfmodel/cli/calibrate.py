@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perfmodel.cli.calibrate_flags import CalibrateFlags
+from perfmodel.cli.ask.calibrate_flags import CalibrateFlags
+from perfmodel.cli.ask.flags import takes
 from perfmodel.cli.calibrate_machine import calibrate_machine, is_of_machine
-from perfmodel.cli.flags import takes
-from perfmodel.cli.output import Format, dumped, emit, remark, rendered, working
+from perfmodel.cli.tell.output import Format, dumped, emit, remark, rendered, working
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from perfmodel.engine import EngineOverhead
-    from perfmodel.evidence.calibrate import Calibration
-    from perfmodel.evidence.measurements import Measurement
+    from perfmodel.evidence.calibration.calibrate import Calibration
+    from perfmodel.evidence.published.measurements import Measurement
 
 __all__ = ["calibrate"]
 
@@ -43,8 +43,8 @@ def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG00
     Example: draftplan calibrate log.csv --hardware h100 --model llama-3.1-8b --tp 8 -o ours.yaml
     """
     from perfmodel.errors import SpecError
-    from perfmodel.evidence.calibrate import calibrate
-    from perfmodel.evidence.profile_text import profile_text
+    from perfmodel.evidence.calibration.calibrate import calibrate
+    from perfmodel.evidence.machine.profile_text import profile_text
 
     if is_of_machine(flags.points):
         calibrate_machine(flags)
@@ -102,7 +102,7 @@ def _name(file: str | None, otherwise: str) -> str:
 
 def _points(flags: CalibrateFlags) -> Sequence[Measurement]:
     """Read the points of a file, or of published tables of one accelerator."""
-    from perfmodel.evidence import measurements
+    from perfmodel.evidence.published import measurements
 
     names = _listed(flags.points)
     if not Path(flags.points).exists() and set(names) & set(measurements.available()):
@@ -183,8 +183,8 @@ def _body(found: Calibration) -> dict[str, Any]:
 
 
 def _draw(console: Console, found: Calibration, flags: CalibrateFlags) -> None:
-    from perfmodel.cli.report_calibration import draw_calibration
-    from perfmodel.cli.tables import heading, line
+    from perfmodel.cli.tell.report_calibration import draw_calibration
+    from perfmodel.cli.tell.tables import heading, line
 
     draw_calibration(console, found)
     if flags.output is None:

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfmodel.cli.calibrate_flags import CalibrateFlags
-from perfmodel.cli.output import Format, dumped, emit, remark, rendered, working
+from perfmodel.cli.ask.calibrate_flags import CalibrateFlags
+from perfmodel.cli.tell.output import Format, dumped, emit, remark, rendered, working
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perfmodel.evidence.calibrate import Calibration
-    from perfmodel.evidence.machine import FittedMachine
+    from perfmodel.evidence.calibration.calibrate import Calibration
+    from perfmodel.evidence.machine.fit import FittedMachine
 
 __all__ = ["calibrate_machine", "is_of_machine"]
 
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 def is_of_machine(points: str) -> bool:
     """Whether a file holds what `draftplan measure` writes."""
-    from perfmodel.evidence.machine_points import is_machine_file
+    from perfmodel.evidence.machine.points import is_machine_file
 
     try:
         with open(points, "rb") as stream:
@@ -34,8 +34,8 @@ def is_of_machine(points: str) -> bool:
 def calibrate_machine(flags: CalibrateFlags) -> None:
     """Fit a hardware profile, and the engine that ran, to the points; write the profile."""
     from perfmodel.errors import SpecError
-    from perfmodel.evidence.machine_points import read_points
-    from perfmodel.evidence.machine_steps import fit_machine_and_engine
+    from perfmodel.evidence.machine.points import read_points
+    from perfmodel.evidence.machine.steps import fit_machine_and_engine
     from perfmodel.hardware import HardwareProfile
 
     wanted = Format.TABLE if flags.format is None else flags.format
@@ -96,7 +96,7 @@ def _body(machine: FittedMachine, engine: Calibration) -> dict[str, Any]:
 
 
 def _draw(console: Console, machine: FittedMachine, engine: Calibration, file: str | None) -> None:
-    from perfmodel.cli.tables import draw, grid, heading, line
+    from perfmodel.cli.tell.tables import draw, grid, heading, line
 
     heading(console, f"{machine.profile.name}: {machine.profile.description}")
     columns = {"figure": "left", "value": "right", "80 % low": "right", "80 % high": "right"}

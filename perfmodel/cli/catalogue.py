@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perfmodel.cli.output import Format, dumped, emit, rendered
+from perfmodel.cli.tell.output import Format, dumped, emit, rendered
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,7 +126,7 @@ def _load(noun: str, name: str, profiles_path: str | None) -> Any:
         from perfmodel.model import ModelSpec
 
         return ModelSpec.load(name)
-    from perfmodel.request import load_strategy
+    from perfmodel.planning.drafters import load_strategy
 
     return load_strategy(name)
 
@@ -143,7 +143,7 @@ def _summary(noun: str, name: str, profiles_path: str | None) -> dict[str, Any]:
 
 
 def _hardware_line(found: HardwareProfile) -> dict[str, Any]:
-    from perfmodel.units import format_bytes, format_rate
+    from perfmodel.files.units import format_bytes, format_rate
 
     return {
         "name": found.name,
@@ -156,7 +156,7 @@ def _hardware_line(found: HardwareProfile) -> dict[str, Any]:
 
 
 def _engine_line(found: EngineOverhead) -> dict[str, Any]:
-    from perfmodel.units import format_seconds
+    from perfmodel.files.units import format_seconds
 
     return {
         "name": found.name,
@@ -169,7 +169,7 @@ def _engine_line(found: EngineOverhead) -> dict[str, Any]:
 
 
 def _model_line(found: ModelSpec) -> dict[str, Any]:
-    from perfmodel.units import format_bytes
+    from perfmodel.files.units import format_bytes
 
     return {
         "name": found.name,
@@ -198,14 +198,14 @@ _LINES: Mapping[str, Callable[[Any], dict[str, Any]]] = {
 
 def _described(noun: str, name: str, profiles_path: str | None) -> dict[str, Any]:
     """Everything that `show` shows: the line of `list`, then figures or parts, then what is assumed."""
-    from perfmodel.cli import details
+    from perfmodel.cli.tell import details
 
     found = _load(noun, name, profiles_path)
     return {**_LINES[noun](found), **details.DETAILS[noun](found)}
 
 
 def _draw_list(console: Console, rows: list[dict[str, Any]]) -> None:
-    from perfmodel.cli.tables import draw, grid
+    from perfmodel.cli.tell.tables import draw, grid
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
     titles = {name.replace("_", " "): "left" for name in columns}
@@ -214,7 +214,7 @@ def _draw_list(console: Console, rows: list[dict[str, Any]]) -> None:
 
 def _draw(console: Console, found: Mapping[str, Any]) -> None:
     """Draw texts as lines, lists of mappings as tables, lists of texts indented."""
-    from perfmodel.cli.tables import draw, grid, heading, line
+    from perfmodel.cli.tell.tables import draw, grid, heading, line
 
     for key, value in found.items():
         title = key.replace("_", " ")

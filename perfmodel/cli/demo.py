@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perfmodel.cli.output import Format, dumped, emit, format_for, remark, rendered
-from perfmodel.cli.torch_door import device_asked, need_torch
+from perfmodel.cli.ask.torch_door import device_asked, need_torch
+from perfmodel.cli.tell.output import Format, dumped, emit, format_for, remark, rendered
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perfmodel.reference.comparison import Comparison
-    from perfmodel.reference.demo import Demo
+    from perfmodel.reference.demo.comparison import Comparison
+    from perfmodel.reference.demo.demo import Demo
 
 __all__ = ["demo"]
 
@@ -52,7 +52,7 @@ def demo(
     """
     need_torch("demo")
     from perfmodel.errors import SpecError
-    from perfmodel.reference.demo import run_demo
+    from perfmodel.reference.demo.demo import run_demo
 
     wanted = format_for(format, output)
     if wanted is Format.CSV:
@@ -104,7 +104,7 @@ def _compared(one: Comparison) -> dict[str, Any]:
 
 
 def _draw(console: Console, found: Demo) -> None:
-    from perfmodel.cli.tables import draw, grid, heading, line
+    from perfmodel.cli.tell.tables import draw, grid, heading, line
 
     heading(console, f"{found.machine.profile.description}")
     kernels = ", ".join(f"{kind} {error:.1%}" for kind, error in found.machine.errors.items())

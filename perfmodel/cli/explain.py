@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.flags import ExplainFlags, takes
-from perfmodel.cli.output import Format, dumped, emit, format_for, remark, rendered
+from perfmodel.cli.ask.flags import ExplainFlags, takes
+from perfmodel.cli.tell.output import Format, dumped, emit, format_for, remark, rendered
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from perfmodel.breakdown import Breakdown, ForwardPass
+    from perfmodel.planning.breakdown import Breakdown, ForwardPass
 
 __all__ = ["explain"]
 
@@ -26,10 +26,10 @@ def explain(ctx: typer.Context, flags: ExplainFlags) -> None:
 
     Example: draftplan explain --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k -b 64
     """
-    from perfmodel.breakdown import break_down
-    from perfmodel.cli.question import read_question
+    from perfmodel.cli.ask.question import read_question
     from perfmodel.errors import SpecError
-    from perfmodel.planner import Constraints
+    from perfmodel.planning.breakdown import break_down
+    from perfmodel.planning.planner import Constraints
 
     question = read_question(ctx, flags)
     if question.cells > 1:
@@ -67,7 +67,7 @@ def explain(ctx: typer.Context, flags: ExplainFlags) -> None:
 
 
 def _draw(console: Console, found: Breakdown) -> None:
-    from perfmodel.cli import tables
+    from perfmodel.cli.tell import tables
 
     cell = found.cell
     tables.draw_header(console, found.plan)
@@ -99,14 +99,14 @@ def _draw(console: Console, found: Breakdown) -> None:
 
 
 def _section(console: Console, title: str) -> None:
-    from perfmodel.cli.tables import heading
+    from perfmodel.cli.tell.tables import heading
 
     console.print()
     heading(console, title)
 
 
 def _time(found: Breakdown) -> Table:
-    from perfmodel.cli.tables import grid, number
+    from perfmodel.cli.tell.tables import grid, number
 
     causes = ("linear", "attention", "communication", "overhead")
     columns = {"pass": "left", **{f"{cause} ms": "right" for cause in causes}, "total ms": "right"}
@@ -121,8 +121,8 @@ def _time(found: Breakdown) -> Table:
 
 
 def _work(passes: tuple[ForwardPass, ...]) -> Table:
-    from perfmodel.cli.tables import grid, number
-    from perfmodel.units import format_bytes
+    from perfmodel.cli.tell.tables import grid, number
+    from perfmodel.files.units import format_bytes
 
     columns = {
         "pass": "left",
@@ -145,8 +145,8 @@ def _work(passes: tuple[ForwardPass, ...]) -> Table:
 
 
 def _memory(found: Breakdown) -> Table:
-    from perfmodel.cli.tables import grid
-    from perfmodel.units import format_bytes
+    from perfmodel.cli.tell.tables import grid
+    from perfmodel.files.units import format_bytes
 
     resident = found.resident_bytes
     words = {
@@ -162,7 +162,7 @@ def _memory(found: Breakdown) -> Table:
 
 
 def _by_gamma(found: Breakdown) -> Table:
-    from perfmodel.cli.tables import gain, grid, number
+    from perfmodel.cli.tell.tables import gain, grid, number
 
     columns = {
         "gamma": "right", "tokens/round": "right", "round ms": "right", "TPOT ms": "right",
@@ -188,7 +188,7 @@ def _by_gamma(found: Breakdown) -> Table:
 
 
 def _options(found: Breakdown) -> Table:
-    from perfmodel.cli.tables import gain, grid, number, tokens
+    from perfmodel.cli.tell.tables import gain, grid, number, tokens
 
     columns = {
         "strategy": "left", "KV budget": "right", "gamma": "right", "tokens/round": "right",

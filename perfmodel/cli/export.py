@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perfmodel.cli.output import emit, remark
+from perfmodel.cli.tell.output import emit, remark
 
 if TYPE_CHECKING:
     from perfmodel.export import Exported, Exporter
-    from perfmodel.plan import Plan
+    from perfmodel.planning.plan import Plan
 
 __all__ = ["engines", "export", "write_for"]
 
@@ -94,7 +94,7 @@ def export(
     Example: draftplan export plan.json --engine vllm
     """
     from perfmodel.export import Wish, load
-    from perfmodel.plan_file import read_plan
+    from perfmodel.planning.plan_file import read_plan
 
     exporter = load(engine)
     wish = Wish(
@@ -135,7 +135,7 @@ def _say(exporter: Exporter, exported: Exported) -> None:
 def _weights(text: str | None) -> dict[int, float] | None:
     """``4k=0.7,32k=0.3`` as shares per context."""
     from perfmodel.errors import SpecError
-    from perfmodel.units import parse_count
+    from perfmodel.files.units import parse_count
 
     if text is None:
         return None
@@ -153,7 +153,7 @@ def _weights(text: str | None) -> dict[int, float] | None:
 
 def _range(text: str | None) -> tuple[int, int] | None:
     """``32k`` or ``4k:32k`` as the first and last context."""
-    from perfmodel.units import parse_count
+    from perfmodel.files.units import parse_count
 
     if text is None:
         return None

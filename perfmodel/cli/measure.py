@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perfmodel.cli.completion import model_names
-from perfmodel.cli.output import remark
-from perfmodel.cli.torch_door import device_asked, need_torch, progress
+from perfmodel.cli.ask.completion import model_names
+from perfmodel.cli.ask.torch_door import device_asked, need_torch, progress
+from perfmodel.cli.tell.output import remark
 
 if TYPE_CHECKING:
-    from perfmodel.evidence.machine_points import MachinePoint
-    from perfmodel.reference.stopwatch import Machine
+    from perfmodel.evidence.machine.points import MachinePoint
+    from perfmodel.reference.timing.stopwatch import Machine
 
 __all__ = ["measure"]
 
@@ -66,12 +66,12 @@ def measure(
     Example: draftplan measure --device cuda -o points.csv && draftplan calibrate points.csv -o my-card.yaml
     """
     need_torch("measure")
-    from perfmodel.evidence.machine_points import write_points
-    from perfmodel.reference.bench import Bench
-    from perfmodel.reference.machines import bench_decoder, grid_for
-    from perfmodel.reference.measure import measure, missing
-    from perfmodel.reference.stopwatch import machine_of, one_thread, stopwatch_for
-    from perfmodel.reference.subjects import subjects
+    from perfmodel.evidence.machine.points import write_points
+    from perfmodel.reference.timing.bench import Bench
+    from perfmodel.reference.timing.machines import bench_decoder, grid_for
+    from perfmodel.reference.timing.measure import measure, missing
+    from perfmodel.reference.timing.stopwatch import machine_of, one_thread, stopwatch_for
+    from perfmodel.reference.timing.subjects import subjects
 
     where = device_asked(device)
     machine = machine_of(where)
@@ -104,7 +104,7 @@ def measure(
 def _known(output: str, machine: Machine) -> tuple[MachinePoint, ...]:
     """Return the points of an earlier run. Raises SpecError where they are of another machine."""
     from perfmodel.errors import SpecError
-    from perfmodel.evidence.machine_points import read_points
+    from perfmodel.evidence.machine.points import read_points
 
     if not os.path.exists(output):
         return ()

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from perfmodel.cli.ask.flags import PlanFlags, takes
 from perfmodel.cli.export import write_for
-from perfmodel.cli.flags import PlanFlags, takes
-from perfmodel.cli.output import Format, dumped, emit, format_for, remark, rendered, working
+from perfmodel.cli.tell.output import Format, dumped, emit, format_for, remark, rendered, working
 
 if TYPE_CHECKING:
-    from perfmodel.cli.question import Question
+    from perfmodel.cli.ask.question import Question
     from perfmodel.errors import InfeasibleError
-    from perfmodel.lossy import LossyAlternative
     from perfmodel.model import ModelSpec
-    from perfmodel.plan import Plan
+    from perfmodel.planning.lossy import LossyAlternative
+    from perfmodel.planning.plan import Plan
 
 __all__ = ["plan"]
 
@@ -33,9 +33,9 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
 
     Example: draftplan plan --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k -b 32,64,128
     """
-    from perfmodel.cli.question import read_objective, read_question, read_shares
+    from perfmodel.cli.ask.question import read_objective, read_question, read_shares
     from perfmodel.errors import InfeasibleError
-    from perfmodel.lossy import lossy_alternatives
+    from perfmodel.planning.lossy import lossy_alternatives
 
     question = read_question(ctx, flags)
     objective, risk = read_objective(ctx, flags.objective)
@@ -76,7 +76,7 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
 
 def _format(flags: PlanFlags) -> tuple[Format, str | None]:
     """How to write the plan, and for which engine."""
-    from perfmodel.cli.completion import plan_formats
+    from perfmodel.cli.ask.completion import plan_formats
     from perfmodel.errors import SpecError, nearest_name
 
     if flags.format is None:
@@ -96,7 +96,7 @@ def _format(flags: PlanFlags) -> tuple[Format, str | None]:
 def _searched(
     question: Question, target: ModelSpec, *, objective: str, risk: float | None, one_deployment: bool
 ) -> Plan:
-    from perfmodel import planner
+    from perfmodel.planning import planner
 
     return planner.plan(
         question.hardware,
@@ -119,7 +119,7 @@ def _written(
     answer: Plan, alternatives: tuple[LossyAlternative, ...], wanted: Format, flags: PlanFlags
 ) -> str:
     if wanted is Format.TABLE:
-        from perfmodel.cli.tables import draw_plan
+        from perfmodel.cli.tell.tables import draw_plan
 
         return rendered(
             lambda console: draw_plan(console, answer, alternatives),

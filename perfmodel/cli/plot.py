@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perfmodel.cli.completion import model_names, strategy_names, table_names
-from perfmodel.cli.flags import QuestionFlags, takes
-from perfmodel.cli.output import remark, working
+from perfmodel.cli.ask.completion import model_names, strategy_names, table_names
+from perfmodel.cli.ask.flags import QuestionFlags, takes
+from perfmodel.cli.tell.output import remark, working
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from perfmodel.cli.question import Question
+    from perfmodel.cli.ask.question import Question
 
 __all__ = ["app"]
 
@@ -48,7 +48,7 @@ def speedup_against_batch(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot speedup-against-batch --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8
     --context 1k,8k,32k,128k -b 1:256:x2 -o speedup.svg
     """
-    from perfmodel.cli import drawing
+    from perfmodel.cli.ask import drawing
 
     question = _asked(ctx, flags, curves="context_lens")
     _draw(flags.output, lambda: drawing.speedup_against_batch(question))
@@ -64,7 +64,7 @@ def speedup_against_context(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot speedup-against-context --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8
     --context 1k:128k:x2 -b 1,8,64,256 -o speedup.svg
     """
-    from perfmodel.cli import drawing
+    from perfmodel.cli.ask import drawing
 
     question = _asked(ctx, flags, curves="batch_sizes")
     _draw(flags.output, lambda: drawing.speedup_against_context(question))
@@ -80,7 +80,7 @@ def ratios(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot ratios --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8
     --strategy streaming_llm --draft-budget 512 --context 1k,8k,64k -b 1:256:x2 -o ratios.svg
     """
-    from perfmodel.cli import drawing
+    from perfmodel.cli.ask import drawing
 
     question = _asked(ctx, flags, curves="context_lens")
     _draw(flags.output, lambda: drawing.ratios(question, fixed=flags.gamma is not None))
@@ -94,7 +94,7 @@ def strategy_map(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot map --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 1k:128k:x2
     -b 1:256:x2 -o map.svg
     """
-    from perfmodel.cli import drawing
+    from perfmodel.cli.ask import drawing
 
     question = _asked(ctx, flags)
     _draw(flags.output, lambda: drawing.strategy_map(question))
@@ -108,7 +108,7 @@ def causes(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot causes --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k -b 64
     -o causes.svg
     """
-    from perfmodel.cli import drawing
+    from perfmodel.cli.ask import drawing
 
     question = _asked(ctx, flags)
     _draw(flags.output, lambda: drawing.causes(question))
@@ -124,7 +124,7 @@ def roofline(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot roofline --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k
     -b 1,16,256 -o roofline.svg
     """
-    from perfmodel.cli import drawing
+    from perfmodel.cli.ask import drawing
 
     question = _asked(ctx, flags)
     _draw(flags.output, lambda: drawing.roofline(question))
@@ -140,7 +140,7 @@ def pareto(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot pareto --model llama-3.1-8b --hardware h100-sxm-80gb --tp 4,8 --context 32k
     -b 1:256:x2 -o pareto.svg
     """
-    from perfmodel.cli import drawing
+    from perfmodel.cli.ask import drawing
 
     question = _asked(ctx, flags, several=True)
     _draw(flags.output, lambda: drawing.pareto(question))
@@ -174,7 +174,7 @@ def acceptance(
     Example: draftplan plot acceptance --model llama-3.1-8b --context 32k --strategy streaming_llm,quest
     -o acceptance.svg
     """
-    from perfmodel.cli import drawing
+    from perfmodel.cli.ask import drawing
 
     _draw(output, lambda: drawing.acceptance(model, context, strategy, draft_model, draft_budget))
 
@@ -196,7 +196,7 @@ def published(
 
     Example: draftplan plot published --table magicdec-3a,magicdec-3b,magicdec-3c -o published.svg
     """
-    from perfmodel.cli import drawing
+    from perfmodel.cli.ask import drawing
 
     _draw(output, lambda: drawing.published(table))
 
@@ -220,7 +220,7 @@ def _asked(ctx: typer.Context, flags: PlotFlags, *, curves: str = "", several: b
     curves : axis of the workload that makes one curve each, of which there may be `MOST_SERIES`.
     several : whether several deployments are compared.
     """
-    from perfmodel.cli.question import read_question
+    from perfmodel.cli.ask.question import read_question
     from perfmodel.errors import SpecError
     from perfmodel.plots.style import MOST_SERIES
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perfmodel.cli.output import emit, remark, working
+from perfmodel.cli.tell.output import emit, remark, working
 
 __all__ = ["price"]
 
@@ -46,7 +46,7 @@ def price(
     costs no other row.
     """
     from perfmodel.acceptance.file import read_acceptance
-    from perfmodel.cases import price_cases, price_file
+    from perfmodel.planning.cases import price_cases, price_file
 
     measured = read_acceptance(acceptance) if acceptance is not None else ()
     with working(f"pricing {cases}"):

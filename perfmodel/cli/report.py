@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from perfmodel.cli.flags import QuestionFlags, takes
-from perfmodel.cli.output import remark, working
+from perfmodel.cli.ask.flags import QuestionFlags, takes
+from perfmodel.cli.tell.output import remark, working
 
 __all__ = ["report"]
 
@@ -34,9 +34,9 @@ def report(ctx: typer.Context, flags: ReportFlags) -> None:
     Example: draftplan report --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --engine vllm-h100
     --context 1k:128k:x2 -b 1:256:x2 -o report.html
     """
-    from perfmodel.cli.question import read_question
+    from perfmodel.cli.ask.question import read_question
     from perfmodel.errors import SpecError
-    from perfmodel.planner import Constraints
+    from perfmodel.planning.planner import Constraints
     from perfmodel.report import file_ending, report_content, write_report
 
     file_ending(flags.output)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.flags import takes
-from perfmodel.cli.output import Format, emit, format_for, remark, working
-from perfmodel.cli.traffic_flags import SimulateFlags
-from perfmodel.cli.work import progress_bar
+from perfmodel.cli.ask.flags import takes
+from perfmodel.cli.ask.traffic_flags import SimulateFlags
+from perfmodel.cli.tell.output import Format, emit, format_for, remark, working
+from perfmodel.cli.tell.work import progress_bar
 
 if TYPE_CHECKING:
-    from perfmodel.cli.question import Question
-    from perfmodel.simulations import Case
-    from perfmodel.traces import Trace
-    from perfmodel.traffic_plan import Deployed
+    from perfmodel.cli.ask.question import Question
+    from perfmodel.traffic.runs import Case
+    from perfmodel.traffic.trace import Trace
+    from perfmodel.traffic.workload import Deployed
 
 __all__ = ["simulate"]
 
@@ -35,7 +35,7 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
     Example: draftplan simulate --synthetic qps=2,prompt=32k,output=500 --model llama-3.1-8b --hardware
     h100-sxm-80gb --tp 8 --policy none,fixed:3,schedule --ttft 5s --tpot 20
     """
-    from perfmodel.cli.traffic import read_factors, read_one, read_policies, seconds
+    from perfmodel.cli.ask.traffic import read_factors, read_one, read_policies, seconds
     from perfmodel.errors import SpecError
     from perfmodel.plots.style import file_kind
 
@@ -63,10 +63,10 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
 
 
 def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
-    from perfmodel.cli.traffic import read_one
+    from perfmodel.cli.ask.traffic import read_one
     from perfmodel.errors import SpecError
-    from perfmodel.synthetic import parse_synthetic
-    from perfmodel.traces import read_trace
+    from perfmodel.traffic.synthetic import parse_synthetic
+    from perfmodel.traffic.trace import read_trace
 
     drawn = read_one(ctx, "synthetic", parse_synthetic, flags.synthetic)
     if (flags.trace is None) == (drawn is None):
@@ -83,7 +83,7 @@ def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
 
 def _question(ctx: typer.Context, flags: SimulateFlags, trace: Trace) -> Question:
     """The question of the flags; where they name no cells, one at the longest context stands in."""
-    from perfmodel.cli.question import read_question
+    from perfmodel.cli.ask.question import read_question
     from perfmodel.errors import SpecError
 
     question = read_question(
@@ -102,8 +102,8 @@ def _deployed(
 ) -> Deployed | None:
     """Who drafts in all policies that draft, and the plan that a schedule follows."""
     from perfmodel.errors import SpecError
-    from perfmodel.plan_file import read_plan
-    from perfmodel.traffic_plan import deployed_by, plan_for_traffic
+    from perfmodel.planning.plan_file import read_plan
+    from perfmodel.traffic.workload import deployed_by, plan_for_traffic
 
     if all(name == "none" for name, _ in policies):
         return None
@@ -140,10 +140,10 @@ def _case(
     trace: Trace,
     ttft: float | None,
 ) -> Case:
-    from perfmodel.serving import Replica
-    from perfmodel.serving_policies import FixedLength, Scheduled
-    from perfmodel.simulations import Case
-    from perfmodel.traffic_plan import tuned
+    from perfmodel.traffic.policies import FixedLength, Scheduled
+    from perfmodel.traffic.replica import Replica
+    from perfmodel.traffic.runs import Case
+    from perfmodel.traffic.workload import tuned
 
     scheduled = None
     if deployed is not None and name in ("schedule", "adaptive"):
@@ -178,9 +178,9 @@ def _answer(
     ttft: float | None,
 ) -> None:
     """Simulate, write the comparison and the figure, and keep what is done until both are there."""
-    from perfmodel.cli.traffic_tables import Comparison
-    from perfmodel.executors import open_executor
-    from perfmodel.simulations import outcomes_of, parts_of
+    from perfmodel.cli.tell.traffic_tables import Comparison
+    from perfmodel.planning.executors import open_executor
+    from perfmodel.traffic.runs import outcomes_of, parts_of
 
     output = flags.output if flags.output not in (None, "-") else None
     parts = parts_of(cases, output) if output is not None else None

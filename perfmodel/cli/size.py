@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perfmodel.cli.flags import takes
-from perfmodel.cli.output import Format, dumped, emit, format_for, remark, rendered
-from perfmodel.cli.traffic_flags import SizeFlags
-from perfmodel.cli.work import progress_bar
+from perfmodel.cli.ask.flags import takes
+from perfmodel.cli.ask.traffic_flags import SizeFlags
+from perfmodel.cli.tell.output import Format, dumped, emit, format_for, remark, rendered
+from perfmodel.cli.tell.work import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perfmodel.cli.question import Question
-    from perfmodel.sizing import Choices
-    from perfmodel.sizing_confirmed import Confirmed, Sizing
+    from perfmodel.cli.ask.question import Question
+    from perfmodel.traffic.sizing import Choices
+    from perfmodel.traffic.sizing_confirmed import Confirmed, Sizing
 
 __all__ = ["size"]
 
@@ -35,13 +35,13 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
     Example: draftplan size --model llama-3.1-8b --target-qps 20 --context 32k --output-tokens 500 --ttft 5s
     --tpot 30 --hardware h100-sxm-80gb,l40s-48gb
     """
-    from perfmodel.cli.traffic import read_one, seconds
+    from perfmodel.cli.ask.traffic import read_one, seconds
     from perfmodel.errors import SpecError
-    from perfmodel.executors import open_executor
-    from perfmodel.sizing import Targets
-    from perfmodel.sizing_confirmed import size
-    from perfmodel.steady_state import Load
-    from perfmodel.units import parse_count
+    from perfmodel.files.units import parse_count
+    from perfmodel.planning.executors import open_executor
+    from perfmodel.traffic.sizing import Targets
+    from perfmodel.traffic.sizing_confirmed import size
+    from perfmodel.traffic.steady_state import Load
 
     ttft = read_one(ctx, "ttft", seconds, flags.ttft)
     output_tokens = read_one(ctx, "output_tokens", parse_count, flags.output_tokens)
@@ -77,12 +77,12 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
 
 def _question(ctx: typer.Context, flags: SizeFlags) -> Question:
     """The question of the flags; of the default numbers of GPUs only those that the model allows."""
-    from perfmodel.cli.question import read_question
-    from perfmodel.cli.traffic import read_one
+    from perfmodel.cli.ask.question import read_question
+    from perfmodel.cli.ask.traffic import read_one
     from perfmodel.errors import SpecError, nearest_name
     from perfmodel.hardware import HardwareProfile
     from perfmodel.model import ModelSpec
-    from perfmodel.request import check_tensor_parallel
+    from perfmodel.planning.drafters import check_tensor_parallel
 
     changes: dict[str, Any] = {}
     if flags.hardware.strip().lower() == "all":
@@ -117,7 +117,7 @@ def _question(ctx: typer.Context, flags: SizeFlags) -> Question:
 def _read_prices(text: str) -> dict[str, float]:
     """Return the rents that a text such as ``h100-sxm-80gb=2.1`` names. [USD/h]"""
     from perfmodel.errors import SpecError
-    from perfmodel.units import parse_quantity
+    from perfmodel.files.units import parse_quantity
 
     found = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -132,7 +132,7 @@ def _read_prices(text: str) -> dict[str, float]:
 
 
 def _choices(flags: SizeFlags, question: Question) -> Choices:
-    from perfmodel.sizing import DEFAULT_LENGTHS, Choices
+    from perfmodel.traffic.sizing import DEFAULT_LENGTHS, Choices
 
     return Choices(
         question.hardware,
@@ -215,7 +215,7 @@ def _prices(found: Sizing) -> list[str]:
 
 
 def _draw(console: Console, found: Sizing, most: int) -> None:
-    from perfmodel.cli.tables import draw, grid, heading, line, number, tokens
+    from perfmodel.cli.tell.tables import draw, grid, heading, line, number, tokens
 
     load, targets = found.load, found.targets
     heading(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.flags import SweepFlags, takes
-from perfmodel.cli.output import broken_pipe, remark
-from perfmodel.cli.work import ExecutorFlags, progress_bar
+from perfmodel.cli.ask.flags import SweepFlags, takes
+from perfmodel.cli.tell.output import broken_pipe, remark
+from perfmodel.cli.tell.work import ExecutorFlags, progress_bar
 
 if TYPE_CHECKING:
-    from perfmodel.executors import Mapper
-    from perfmodel.sweep import Block, Grid
+    from perfmodel.planning.executors import Mapper
+    from perfmodel.planning.price import Block, Grid
 
 __all__ = ["sweep"]
 
@@ -34,11 +34,11 @@ def sweep(ctx: typer.Context, flags: _Flags) -> None:
 
     Example: draftplan sweep --model llama-3.1-8b --hardware a100 --context 1k:64k:x2 -b 1:64:x2 -o all.csv
     """
-    from perfmodel.cli.question import read_question
+    from perfmodel.cli.ask.question import read_question
     from perfmodel.errors import SpecError
-    from perfmodel.executors import open_executor
-    from perfmodel.sweep import Grid, sweep
-    from perfmodel.sweep_files import write_csv
+    from perfmodel.planning.executors import open_executor
+    from perfmodel.planning.price import Grid, sweep
+    from perfmodel.planning.sweep_files import write_csv
 
     question = read_question(ctx, flags, most_cells=None)
     if question.tpot is not None:
@@ -74,7 +74,7 @@ def _to_file(
     grid: Grid, output: str, executor: Mapper | None, tell: Callable[[int, int], None] | None
 ) -> None:
     """Write a sweep, and say what was found done and what is kept when it ends early."""
-    from perfmodel.sweep_parts import sweep_parts, sweep_to_file
+    from perfmodel.planning.sweep import sweep_parts, sweep_to_file
 
     parts = sweep_parts(grid, output)
     found = len(parts.done())

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perfmodel.cli.completion import table_names
-from perfmodel.cli.output import Format, dumped, emit, format_for, remark, rendered, working
-from perfmodel.cli.trends import draw_trends, trend_rows
+from perfmodel.cli.ask.completion import table_names
+from perfmodel.cli.tell.output import Format, dumped, emit, format_for, remark, rendered, working
+from perfmodel.cli.tell.trends import draw_trends, trend_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perfmodel.evidence.comparison import Compared, ErrorSummary
-    from perfmodel.evidence.validate import Validation
+    from perfmodel.evidence.published.comparison import Compared, ErrorSummary
+    from perfmodel.evidence.published.validate import Validation
 
 __all__ = ["validate"]
 
@@ -74,7 +74,7 @@ def validate(
     number and kind of accelerators, and in total. The zero-shot columns use engines that nothing of the
     tables was fitted to. Exits with 3 when an error passes its limit.
     """
-    from perfmodel.evidence.validate import validate
+    from perfmodel.evidence.published.validate import validate
 
     with working("comparing published tables"):
         found = validate(None if table is None else [name.strip() for name in table.split(",")], limits)
@@ -100,7 +100,7 @@ def validate(
 
 
 def _plot(found: Validation, path: str) -> None:
-    from perfmodel.evidence.comparison import MEASURES
+    from perfmodel.evidence.published.comparison import MEASURES
     from perfmodel.plots.published import plot_predicted_against_published
     from perfmodel.plots.style import save
 
@@ -117,8 +117,8 @@ def _plot(found: Validation, path: str) -> None:
 
 
 def _csv(found: Validation) -> str:
-    from perfmodel.case_file import write_cases
-    from perfmodel.evidence.comparison import ZERO_SHOT
+    from perfmodel.evidence.published.comparison import ZERO_SHOT
+    from perfmodel.files.csv_rows import write_cases
 
     columns = (
         "table", "cell", "accelerators", "measure", "unit", "published", "computed", "error",
@@ -146,7 +146,7 @@ def _unit(measure: str) -> tuple[float, str]:
 
 def _body(found: Validation, cells: bool) -> dict[str, Any]:
     from perfmodel._version import __version__
-    from perfmodel.evidence.comparison import MEASURES, ZERO_SHOT
+    from perfmodel.evidence.published.comparison import MEASURES, ZERO_SHOT
 
     body: dict[str, Any] = {
         "draftplan": __version__,
@@ -165,7 +165,7 @@ def _body(found: Validation, cells: bool) -> dict[str, Any]:
 
 
 def _draw(console: Console, found: Validation, cells: bool) -> None:
-    from perfmodel.cli.tables import heading, line
+    from perfmodel.cli.tell.tables import heading, line
 
     heading(console, "Published beside computed; an error is computed over published, less 1")
     for title, summaries in (
@@ -195,8 +195,8 @@ def _draw(console: Console, found: Validation, cells: bool) -> None:
 
 
 def _errors(summaries: Sequence[ErrorSummary]) -> Any:
-    from perfmodel.cli.tables import grid
-    from perfmodel.evidence.comparison import MEASURES, ZERO_SHOT
+    from perfmodel.cli.tell.tables import grid
+    from perfmodel.evidence.published.comparison import MEASURES, ZERO_SHOT
 
     columns = {
         "table": "left", "measure": "left", "numbers": "right", "mean error": "right", "bias": "right",
@@ -221,7 +221,7 @@ def _errors(summaries: Sequence[ErrorSummary]) -> Any:
 
 
 def _lengths(found: Validation) -> Any:
-    from perfmodel.cli.tables import grid
+    from perfmodel.cli.tell.tables import grid
 
     columns = {
         "table": "left", "cells": "right", "within 1": "right", "mean regret": "right",
@@ -238,8 +238,8 @@ def _lengths(found: Validation) -> Any:
 
 
 def _cells(compared: Sequence[Compared]) -> Any:
-    from perfmodel.cli.tables import grid, number
-    from perfmodel.evidence.comparison import MEASURES
+    from perfmodel.cli.tell.tables import grid, number
+    from perfmodel.evidence.published.comparison import MEASURES
 
     columns = {
         "table": "left", "cell": "left", "measure": "left", "published": "right", "computed": "right",

@@ -7,7 +7,7 @@ import pkgutil
 
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.export.base import Exported, Exporter, Wish
-from perfmodel.plan import Plan
+from perfmodel.planning.plan import Plan
 
 __all__ = ["Exported", "Exporter", "Wish", "export", "exporters", "load"]
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import strategies
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.ladder import MERGE_LOSS, MOST_LENGTHS, Deployment, Ladder, collapse
-from perfmodel.plan import NO_DRAFT, Plan
+from perfmodel.planning.plan import NO_DRAFT, Plan
+from perfmodel.planning.schedule import MERGE_LOSS, MOST_LENGTHS, Deployment, Ladder, collapse
 
 __all__ = [
     "Exported",
@@ -34,7 +34,7 @@ class Wish:
     form : which of the engine's files; its first where absent.
     draft_path : checkpoint of the drafter; the plan's draft model where absent.
     method : the engine's own name of the method, in place of the one that the strategy means.
-    collapse, weights, contexts, max_distinct, merge_loss, max_batch : see `perfmodel.ladder.collapse`.
+    collapse, weights, contexts, max_distinct, merge_loss, max_batch : see `planning.schedule.collapse`.
     data_parallel : replicas that schedule together. [1]
     semantics : what a key of a schedule means where an engine changed its mind: ``upper`` or ``lower`` bound.
     """

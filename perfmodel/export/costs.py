@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
-from perfmodel.plan import Cell, Plan
+from perfmodel.planning.plan import Cell, Plan
 
 __all__ = ["AdditiveCosts", "additive_costs", "flat_costs", "verification_points"]
 

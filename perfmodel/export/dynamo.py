@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perfmodel.export.base import Exported, Wish, checked_form, common_notes, compact_json, ladder_of
-from perfmodel.gains import expected_tokens
-from perfmodel.plan import Plan
+from perfmodel.planning.gains import expected_tokens
+from perfmodel.planning.plan import Plan
 
 FORMS = ("nextn",)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from perfmodel.errors import SpecError
 from perfmodel.export.base import Exported, Method, Wish, checked_form, common_notes, ladder_of, method_of
-from perfmodel.ladder import deployment_of
-from perfmodel.plan import Plan
+from perfmodel.planning.plan import Plan
+from perfmodel.planning.schedule import deployment_of
 
 METHODS = {
     "eagle": Method("draft-eagle3", needs_path=True),

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from perfmodel.export.base import Exported, Wish, checked_form, common_notes, ladder_of
-from perfmodel.ladder import nearest_cell
-from perfmodel.plan import Plan
+from perfmodel.planning.plan import Plan
+from perfmodel.planning.schedule import nearest_cell
 
 SCHEMA = "draftplan/table/1"
 FORMS = ("table",)

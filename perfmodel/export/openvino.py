@@ -15,8 +15,8 @@ from perfmodel.export.base import (
     ladder_of,
     method_of,
 )
-from perfmodel.ladder import deployment_of
-from perfmodel.plan import Plan
+from perfmodel.planning.plan import Plan
+from perfmodel.planning.schedule import deployment_of
 
 BLOCK = 32
 """Tokens per cache block: eviction sizes are multiples of it. [tokens]"""

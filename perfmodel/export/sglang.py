@@ -17,8 +17,8 @@ from perfmodel.export.base import (
     sinks_of,
 )
 from perfmodel.export.costs import additive_costs, flat_costs, verification_points
-from perfmodel.ladder import Deployment, Ladder, deployment_of
-from perfmodel.plan import Plan
+from perfmodel.planning.plan import Plan
+from perfmodel.planning.schedule import Deployment, Ladder, deployment_of
 
 METHODS = {
     "eagle": Method("EAGLE3", needs_path=True, window=True),

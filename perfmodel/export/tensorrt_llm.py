@@ -18,8 +18,8 @@ from perfmodel.export.base import (
     method_of,
 )
 from perfmodel.export.costs import additive_costs, verification_points
-from perfmodel.ladder import Band, Ladder, deployment_of
-from perfmodel.plan import Plan
+from perfmodel.planning.plan import Plan
+from perfmodel.planning.schedule import Band, Ladder, deployment_of
 
 NO_WINDOW = "it has no window for the drafter"
 METHODS = {

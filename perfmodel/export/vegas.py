@@ -16,8 +16,8 @@ from perfmodel.export.base import (
     ladder_of,
     method_of,
 )
-from perfmodel.ladder import deployment_of
-from perfmodel.plan import Plan
+from perfmodel.planning.plan import Plan
+from perfmodel.planning.schedule import deployment_of
 
 METHODS = {"streaming_llm": Method("sparse_attn", window=True)}
 REFUSAL = "its method sparse_attn drafts with the target over sinks and a window, or its own selection"

@@ -17,8 +17,8 @@ from perfmodel.export.base import (
     ladder_of,
     method_of,
 )
-from perfmodel.ladder import Ladder, deployment_of, midpoints, nearest_cell
-from perfmodel.plan import Plan
+from perfmodel.planning.plan import Plan
+from perfmodel.planning.schedule import Ladder, deployment_of, midpoints, nearest_cell
 
 NO_WINDOW = "a window of the drafter is PR 53827, open, and for eagle3 only"
 METHODS = {

@@ -13,9 +13,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from perfmodel.documents import Document
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.specfile import Resource, read_json
+from perfmodel.files.document import Resource, read_json
+from perfmodel.files.documents import Document
 
 __all__ = ["available_models", "find_config"]
 

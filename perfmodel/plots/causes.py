@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from perfmodel.breakdown import Breakdown, ForwardPass
+from perfmodel.planning.breakdown import Breakdown, ForwardPass
 from perfmodel.plots.style import CAUSE_LOOKS, INK, axes, legend_below, short_tokens, titled
 
 __all__ = ["CauseBar", "cause_bars", "plot_time_by_cause"]

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from perfmodel.planning.speedup_map import Surface
 from perfmodel.plots.style import GREY, INK, Look, axes, family, legend_beside, log_axis, short_tokens, titled
-from perfmodel.surface import Surface
 
 __all__ = ["plot_ratios_against_batch", "plot_speedup_against_batch", "plot_speedup_against_context"]
 

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
 
-from perfmodel.plan import NO_DRAFT, Cell, Plan
+from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
+from perfmodel.planning.speedup_map import deployment
 from perfmodel.plots.style import GREY, INK, Look, axes, legend_below, looks, short_tokens, titled
-from perfmodel.surface import deployment
 
 __all__ = ["plot_strategy_map"]
 

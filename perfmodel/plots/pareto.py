@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from perfmodel.front import EVERYTHING, PLAIN, Front
+from perfmodel.planning.pareto import EVERYTHING, PLAIN, Front
 from perfmodel.plots.style import GREY, INK, axes, legend_below, looks, titled
 
 __all__ = ["plot_throughput_against_tpot"]

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from perfmodel.errors import SpecError
-from perfmodel.evidence.measurements import Measurement
+from perfmodel.evidence.published.curves import price_measured
+from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.plots.style import (
     INK,
     axes,
@@ -20,7 +21,6 @@ from perfmodel.plots.style import (
     short_tokens,
     titled,
 )
-from perfmodel.surface import price_measured
 
 __all__ = ["ComparedPoint", "plot_predicted_against_published", "plot_published_speedup"]
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from perfmodel.files.units import format_rate
 from perfmodel.hardware import HardwareProfile
-from perfmodel.operations import Operation
+from perfmodel.planning.operations import Operation
 from perfmodel.plots.style import COLOURS, GREY, INK, axes, legend_below, titled
-from perfmodel.units import format_rate
 
 __all__ = ["plot_roofline"]
 
@@ -37,7 +37,7 @@ def plot_roofline(
 
     Parameters
     ----------
-    found : what `perfmodel.operations` counted on one GPU.
+    found : what `perfmodel.planning.operations` counted on one GPU.
     said : what the workload is, in words.
     """
     ax = axes(ax)

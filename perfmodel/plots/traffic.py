@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from perfmodel.outcome import Outcome
 from perfmodel.plots.style import GREY, INK, axes, legend_below, looks, titled
+from perfmodel.traffic.metrics import Outcome
 
 __all__ = ["plot_simulation"]
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from perfmodel.errors import SpecError
+from perfmodel.files.document import write_whole
 from perfmodel.report.content import Content, report_content
 from perfmodel.report.page import page
-from perfmodel.specfile import write_whole
 
 __all__ = ["Content", "file_ending", "report_content", "report_html", "write_report"]
 

@@ -16,12 +16,12 @@ from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import CAUSES
 from perfmodel.model import ModelSpec
-from perfmodel.plan import Cell, Plan
-from perfmodel.planner import DEFAULT_GAMMAS, Constraints, default_drafters
-from perfmodel.planner import plan as recommend
+from perfmodel.planning.plan import Cell, Plan
+from perfmodel.planning.planner import DEFAULT_GAMMAS, Constraints, default_drafters
+from perfmodel.planning.planner import plan as recommend
+from perfmodel.planning.price import Block, Grid, sweep
 from perfmodel.report.deployments import Deployment, ranked
 from perfmodel.speculation import Drafter
-from perfmodel.sweep import Block, Grid, sweep
 from perfmodel.workload import Workload
 
 __all__ = ["MOST_CONFIGURATIONS", "RATES", "Content", "report_content"]

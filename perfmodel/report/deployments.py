@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from perfmodel import export
 from perfmodel.errors import SpecError
-from perfmodel.plan import Cell, Plan
+from perfmodel.planning.plan import Cell, Plan
 
 __all__ = ["Configuration", "Deployment", "configurations", "ranked"]
 

@@ -9,7 +9,7 @@ from html import escape
 from importlib.resources import files
 
 from perfmodel._version import __version__
-from perfmodel.plan import Cell, Plan
+from perfmodel.planning.plan import Cell, Plan
 from perfmodel.report.content import Content
 from perfmodel.report.deployments import NOTHING_TO_SAY, Configuration, configurations
 from perfmodel.report.words import TIMES, TO, configuration, drafter, in_short, percent, recommendation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perfmodel.plan import Cell, Plan
+from perfmodel.planning.plan import Cell, Plan
 from perfmodel.report.deployments import Deployment
 
 __all__ = ["configuration", "drafter", "in_short", "percent", "recommendation"]

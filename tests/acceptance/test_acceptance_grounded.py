@@ -16,12 +16,12 @@ from perfmodel.acceptance.estimate import AcceptanceFit, fit_acceptance  # noqa:
 from perfmodel.acceptance.file import MeasuredAcceptance, posterior_acceptance  # noqa: E402
 from perfmodel.acceptance.logs import read_log  # noqa: E402
 from perfmodel.reference.decoder import Decoder  # noqa: E402
-from perfmodel.reference.drafting import drafter_of  # noqa: E402
-from perfmodel.reference.induction import (  # noqa: E402
+from perfmodel.reference.demo.induction import (  # noqa: E402
     induction_architecture,
     induction_weights,
     planted_text,
 )
+from perfmodel.reference.drafting import drafter_of  # noqa: E402
 from perfmodel.reference.rounds import Decoded, generate  # noqa: E402
 
 pytestmark = pytest.mark.torch

@@ -18,15 +18,15 @@ from perfmodel.acceptance import Acceptance, tokens_per_round
 from perfmodel.acceptance.file import MeasuredAcceptance
 from perfmodel.acceptance.intervals import requests_for
 from perfmodel.engine import EngineOverhead
-from perfmodel.evidence.intervals import draw
 from perfmodel.hardware import HardwareProfile
-from perfmodel.judge import worth_of_measuring
 from perfmodel.model import ModelSpec
-from perfmodel.plan import NEAR_TIE, Cell
-from perfmodel.planner import Constraints, plan
-from perfmodel.search import Search
+from perfmodel.planning.choose import Search
+from perfmodel.planning.intervals import draw
+from perfmodel.planning.plan import NEAR_TIE, Cell
+from perfmodel.planning.planner import Constraints, plan
+from perfmodel.planning.price import Grid
+from perfmodel.planning.uncertainty import worth_of_measuring
 from perfmodel.speculation import Drafter, price_round
-from perfmodel.sweep import Grid
 from perfmodel.workload import Workload
 
 H100, ENGINE = HardwareProfile.load("h100-sxm-80gb"), EngineOverhead.load("magicdec-h100")

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from perfmodel.reference.demo import SHAPE, run_demo  # noqa: E402
+from perfmodel.reference.demo.demo import SHAPE, run_demo  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.bench]
 

@@ -12,13 +12,13 @@ torch = pytest.importorskip("torch")
 import strategies  # noqa: E402
 from perfmodel.acceptance import tokens_per_round  # noqa: E402
 from perfmodel.reference.decoder import Decoder  # noqa: E402
-from perfmodel.reference.drafting import drafter_of  # noqa: E402
-from perfmodel.reference.induction import (  # noqa: E402
+from perfmodel.reference.demo.induction import (  # noqa: E402
     SEPARATOR,
     induction_architecture,
     induction_weights,
     planted_text,
 )
+from perfmodel.reference.drafting import drafter_of  # noqa: E402
 from perfmodel.reference.rounds import generate  # noqa: E402
 
 pytestmark = pytest.mark.torch

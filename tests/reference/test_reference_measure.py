@@ -12,13 +12,17 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from perfmodel.cli import torch_door  # noqa: E402
 from perfmodel.cli.app import app  # noqa: E402
+from perfmodel.cli.ask import torch_door  # noqa: E402
 from perfmodel.errors import SpecError  # noqa: E402
-from perfmodel.evidence.machine_points import read_points  # noqa: E402
-from perfmodel.reference import demo, machines  # noqa: E402
+from perfmodel.evidence.machine.points import read_points  # noqa: E402
 from perfmodel.reference.attention import exact, packed  # noqa: E402
-from perfmodel.reference.attention_kernels import (  # noqa: E402
+from perfmodel.reference.cache import KVCache  # noqa: E402
+from perfmodel.reference.demo import demo  # noqa: E402
+from perfmodel.reference.demo.trials import PLAIN, Config, Field, side_by_side  # noqa: E402
+from perfmodel.reference.rounds import generate  # noqa: E402
+from perfmodel.reference.timing import machines  # noqa: E402
+from perfmodel.reference.timing.attention_kernels import (  # noqa: E402
     OFFERED,
     FastestAttention,
     aligned,
@@ -26,12 +30,10 @@ from perfmodel.reference.attention_kernels import (  # noqa: E402
     merged,
     offered,
 )
-from perfmodel.reference.bench import Bench, Grid, Job, Subject  # noqa: E402
-from perfmodel.reference.cache import KVCache  # noqa: E402
-from perfmodel.reference.machines import CPU_GRID, GPU_GRID, bench_decoder, grid_for  # noqa: E402
-from perfmodel.reference.measure import measure, missing  # noqa: E402
-from perfmodel.reference.rounds import generate  # noqa: E402
-from perfmodel.reference.stopwatch import (  # noqa: E402
+from perfmodel.reference.timing.bench import Bench, Grid, Job, Subject  # noqa: E402
+from perfmodel.reference.timing.machines import CPU_GRID, GPU_GRID, bench_decoder, grid_for  # noqa: E402
+from perfmodel.reference.timing.measure import measure, missing  # noqa: E402
+from perfmodel.reference.timing.stopwatch import (  # noqa: E402
     Machine,
     ThreadClock,
     device_named,
@@ -39,8 +41,7 @@ from perfmodel.reference.stopwatch import (  # noqa: E402
     one_thread,
     repeats_for,
 )
-from perfmodel.reference.subjects import subjects  # noqa: E402
-from perfmodel.reference.trials import PLAIN, Config, Field, side_by_side  # noqa: E402
+from perfmodel.reference.timing.subjects import subjects  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -96,7 +97,7 @@ def subject(log, name, size, host=False):
 
 
 def subjects_point(size):
-    from perfmodel.evidence.machine_points import MachinePoint
+    from perfmodel.evidence.machine.points import MachinePoint
 
     return MachinePoint(kind="stream", dtype="fp32", n=size)
 
@@ -137,7 +138,7 @@ def test_a_run_stops_when_its_time_is_over_and_the_next_goes_on():
     spent = iter([0.0, 0.2, 0.4, 2.0, 2.0, 2.0])
 
     def over(monkeypatch):
-        monkeypatch.setattr("perfmodel.reference.measure.time.monotonic", lambda: next(spent))
+        monkeypatch.setattr("perfmodel.reference.timing.measure.time.monotonic", lambda: next(spent))
 
     with pytest.MonkeyPatch.context() as patch:
         over(patch)
@@ -198,7 +199,7 @@ def test_the_threads_clock_counts_work_and_not_waiting():
 
 
 def test_every_kind_is_timed_and_every_point_can_be_written(bench, tmp_path):
-    from perfmodel.evidence.machine_points import KINDS, write_points
+    from perfmodel.evidence.machine.points import KINDS, write_points
 
     work = subjects(bench, "fp32")
     assert len({one.point.shape for one in work}) == len(work)
@@ -250,7 +251,7 @@ def test_matrices_of_a_linear_layer_exceed_the_cache(bench):
 def test_operands_take_turns_and_a_graph_takes_all_of_them_at_once(bench):
     from types import SimpleNamespace
 
-    from perfmodel.reference.subjects import _in_turns
+    from perfmodel.reference.timing.subjects import _in_turns
 
     seen = []
     one_by_one = _in_turns(seen.append, 3, bench)
@@ -290,7 +291,7 @@ def test_a_kernel_that_is_wrong_or_refuses_is_not_offered(monkeypatch):
         raise RuntimeError("not for this shape")
 
     kernels = {**OFFERED["cpu"], "wrong": wrong, "refusing": refusing, "merged": merged}
-    monkeypatch.setattr("perfmodel.reference.attention_kernels.OFFERED", {"cpu": kernels})
+    monkeypatch.setattr("perfmodel.reference.timing.attention_kernels.OFFERED", {"cpu": kernels})
     assert set(offered(CPU, *shapes(3))) == {"packed", "doubled", "merged"}
 
 

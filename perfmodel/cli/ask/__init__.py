@@ -1,0 +1,1 @@
+"""What people ask: flags and files become a question."""

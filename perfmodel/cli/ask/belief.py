@@ -1,0 +1,101 @@
+"""Flags to what is believed of acceptance: a rate, measurements, and what the laws are asked under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from perfmodel.acceptance import Conditions
+from perfmodel.acceptance.file import MeasuredAcceptance, read_acceptance
+from perfmodel.acceptance.inverse import alpha_from_mean_length
+from perfmodel.cli.ask.acceptance_flags import AcceptanceFlags
+from perfmodel.errors import SpecError
+from perfmodel.files.units import parse_count, parse_quantity
+
+__all__ = ["Belief", "read_belief", "read_share"]
+
+T = TypeVar("T")
+HOTTEST = 5.0
+
+
+@dataclass(frozen=True)
+class Belief:
+    """A rate that replaces all laws, or None; what was measured; what the laws are asked under."""
+
+    alpha: float | None
+    measured: tuple[MeasuredAcceptance, ...]
+    conditions: Conditions
+
+
+class Read(Protocol):
+    """Read one flag by its name: its meaning, or None where it is absent or wrong."""
+
+    def __call__(self, name: str, parse: Callable[[str], T], text: str | None) -> T | None: ...
+
+
+def read_belief(read: Read, flags: AcceptanceFlags, gammas: list[int] | None) -> Belief:
+    """Return what the flags say of acceptance; `read` keeps the faults."""
+    alpha = read("acceptance_rate", read_share, flags.acceptance_rate)
+    if flags.acceptance_length is not None:
+        alpha = read("acceptance_length", partial(_alpha_from_length, gammas), flags.acceptance_length)
+        if flags.acceptance_rate is not None:
+            read("acceptance_length", _refuse_both, flags.acceptance_length)
+    given: dict[str, Any] = {
+        "temperature": read("temperature", _temperature, flags.temperature),
+        "far_share": read("far_share", read_share, flags.far_share),
+        "trained_length": read("trained_length", _tokens, flags.trained_length),
+    }
+    return Belief(
+        alpha=alpha,
+        measured=read("acceptance", read_acceptance, flags.acceptance) or (),
+        conditions=Conditions(**{name: value for name, value in given.items() if value is not None}),
+    )
+
+
+def read_share(text: str) -> float:
+    """Return a share from 0 to 1. Raises SpecError."""
+    value = parse_quantity(text, "ratio")
+    if not 0.0 <= value <= 1.0:
+        raise SpecError.single("", "", f"found {text}", "Give a share from 0 to 1, such as 0.8")
+    return value
+
+
+def _temperature(text: str) -> float:
+    value = parse_quantity(text, "count")
+    if not 0.0 <= value <= HOTTEST:
+        raise SpecError.single("", "", f"found {text}", f"Give a temperature from 0 to {HOTTEST:g}")
+    return value
+
+
+def _tokens(text: str) -> float:
+    count = parse_count(text)
+    if count < 1:
+        raise SpecError.single("", "", f"found {text}", "Give a number of tokens, 1 or more")
+    return float(count)
+
+
+def _alpha_from_length(gammas: list[int] | None, text: str) -> float:
+    length, at, measured_at = text.partition("@")
+    lengths = [gamma for gamma in gammas or [] if gamma > 0]
+    if at:
+        gamma = parse_count(measured_at)
+    elif len(lengths) == 1:
+        gamma = lengths[0]
+    else:
+        raise SpecError.single(
+            "", "", f"found {text} without the speculation length it was measured at",
+            f"Write {text}@4 if it was measured with 4 drafted tokens",
+        )  # fmt: skip
+    tokens = parse_quantity(length, "count")
+    if gamma < 1 or not 1.0 <= tokens <= gamma + 1.0:
+        raise SpecError.single(
+            "", "", f"found {tokens:g} tokens per round at speculation length {gamma}",
+            f"Give 1 to {gamma + 1}: the bonus token counts",
+        )  # fmt: skip
+    return float(alpha_from_mean_length(tokens, float(gamma)))
+
+
+def _refuse_both(text: str) -> float:
+    raise SpecError.single("", "", f"found {text} beside --acceptance-rate", "Give one of the two")

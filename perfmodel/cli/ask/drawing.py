@@ -1,0 +1,256 @@
+"""A question as one figure: what is priced for each kind, and which function draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from perfmodel.cli.ask.question import Question
+from perfmodel.errors import Fault, SpecError
+from perfmodel.evidence.published.validate import validate
+from perfmodel.files.units import parse_list
+from perfmodel.model import ModelSpec
+from perfmodel.planning import planner
+from perfmodel.planning.breakdown import break_down
+from perfmodel.planning.drafters import drafters_among, is_self
+from perfmodel.planning.operations import operations
+from perfmodel.planning.pareto import price_fronts
+from perfmodel.planning.plan import Plan
+from perfmodel.planning.price import Grid
+from perfmodel.planning.speedup_map import Surface, deployment, price_surface, surface_of
+from perfmodel.plots.acceptance import plot_acceptance_against_budget
+from perfmodel.plots.causes import plot_time_by_cause
+from perfmodel.plots.curves import (
+    plot_ratios_against_batch,
+    plot_speedup_against_batch,
+    plot_speedup_against_context,
+)  # fmt: skip
+from perfmodel.plots.maps import plot_strategy_map
+from perfmodel.plots.pareto import plot_throughput_against_tpot
+from perfmodel.plots.published import plot_predicted_against_published
+from perfmodel.plots.roofline import plot_roofline
+from perfmodel.plots.style import MOST_SERIES, short_tokens
+from perfmodel.speculation import Drafter
+
+__all__ = [
+    "acceptance", "causes", "pareto", "published", "ratios", "roofline", "speedup_against_batch",
+    "speedup_against_context", "strategy_map",
+]  # fmt: skip
+
+USUAL_GAMMA = 3
+"""Speculation length of the ratios T_V/T_T and T_D/T_T where none is named. [tokens]"""
+
+
+def speedup_against_batch(question: Question) -> Axes:
+    """Draw the recommendation's speedup, or that of the one drafter named."""
+    return plot_speedup_against_batch(_surface(question))
+
+
+def speedup_against_context(question: Question) -> Axes:
+    """Draw the recommendation's speedup, or that of the one drafter named."""
+    return plot_speedup_against_context(_surface(question))
+
+
+def ratios(question: Question, *, fixed: bool) -> Axes:
+    """Draw T_V/T_T and T_D/T_T of one drafter, at `USUAL_GAMMA` unless the question's lengths are `fixed`."""
+    if len(question.drafters) != 1:
+        raise SpecError.single(
+            "",
+            "--strategy, --draft-model",
+            f"name {len(question.drafters)} drafters",
+            "Ratios are drawn for one",
+        )
+    return plot_ratios_against_batch(_surface(question if fixed else replace(question, gammas=[USUAL_GAMMA])))
+
+
+def strategy_map(question: Question) -> Axes:
+    """Draw what is recommended over batch size and context length."""
+    return plot_strategy_map(_plan(question))
+
+
+def causes(question: Question) -> Axes:
+    """Draw the time by cause of the one cell of a question."""
+    _one(question.workload.batch_sizes, "--batch-size")
+    _one(question.workload.context_lens, "--context")
+    found = break_down(
+        question.hardware,
+        question.target,
+        question.engine,
+        batch_size=question.workload.batch_sizes[0],
+        context_len=question.workload.context_lens[0],
+        drafters=question.drafters,
+        kv_budgets=question.kv_budgets,
+        gammas=question.gammas,
+        tensor_parallel=question.tensor_parallel,
+        alpha=question.alpha,
+        constraints=planner.Constraints(tpot=question.tpot),
+    )
+    return plot_time_by_cause(found)
+
+
+def roofline(question: Question) -> Axes:
+    """Draw the operations of the drafter that is best at the largest batch, at every batch."""
+    _one(question.workload.context_lens, "--context")
+    context, batches = question.workload.context_lens[0], question.workload.batch_sizes
+    surfaces = [price_surface(_grid(question, drafter), draws=0) for drafter in question.drafters]
+    best = min(range(len(surfaces)), key=lambda place: np.nan_to_num(surfaces[place].tpot[-1, 0], nan=np.inf))
+    surface, drafter = surfaces[best], question.drafters[best]
+    if np.isnan(surface.gamma[-1, 0]):
+        raise SpecError.single(
+            "", "--batch-size", f"batch {batches[-1]} does not fit in memory", "Name smaller ones"
+        )
+    gamma, budget = float(surface.gamma[-1, 0]), float(surface.kv_budget[-1, 0])
+    found = operations(
+        question.hardware[0],
+        question.target,
+        question.engine,
+        drafter,
+        batch=np.asarray(batches, dtype=float),
+        context_len=float(context),
+        kv_budget=budget,
+        gamma=gamma,
+        tensor_parallel=float(question.tensor_parallel[0]),
+    )
+    said = f"{_deployed(question)}, context {short_tokens(context)}, batch {', '.join(map(str, batches))}"
+    kept = f", KV {short_tokens(budget)}" if np.isfinite(budget) else ""
+    return plot_roofline(
+        question.hardware[0],
+        found,
+        dtype=next(layer.dtype for layer in question.target.linears),
+        said=f"{said}\n{drafter.label}{kept}, speculation length {gamma:g}",
+    )
+
+
+def pareto(question: Question) -> Axes:
+    """Draw the fronts of plain decoding and of every drafter, over all deployments of the question."""
+    context = _one(question.workload.context_lens, "--context")
+    grid = Grid(
+        question.hardware,
+        question.target,
+        question.engine,
+        question.workload,
+        [None, *question.drafters],
+        _lengths(question),
+        question.kv_budgets,
+        question.tensor_parallel,
+        question.alpha,
+    )
+    widths = " or ".join(map(str, question.tensor_parallel))
+    hardware = " or ".join(str(profile.name) for profile in question.hardware)
+    said = f"{question.target.name} on {widths} x {hardware}, engine {question.engine.name}"
+    return plot_throughput_against_tpot(price_fronts(grid), f"{said}, context {short_tokens(context)}")
+
+
+def acceptance(
+    model: str, context: str, strategy: str | None, draft_model: str | None, draft_budget: str
+) -> Axes:
+    """Draw the acceptance laws of some strategies, of those that start as they are where none is named."""
+    target = ModelSpec.load(model)
+    names = [name.strip() for name in (draft_model or "").split(",") if name.strip()]
+    small = [ModelSpec.load(name) for name in names if not is_self(name, model)]
+    if strategy is None:
+        drafters: Sequence[Drafter] = planner.default_drafters(target, small)
+    else:
+        itself = not names or len(small) < len(names)
+        drafters, _ = drafters_among([one.strip() for one in strategy.split(",")], small, itself=itself)
+    faults, lists = [], {}
+    for flag, text in (("--context", context), ("--draft-budget", draft_budget)):
+        try:
+            lists[flag] = parse_list(text)
+        except SpecError as refusal:
+            faults += [replace(fault, field=flag) for fault in refusal.faults]
+    if faults:
+        raise SpecError(faults)
+    _one(lists["--context"], "--context")
+    if len(drafters) > MOST_SERIES:
+        raise SpecError.single(
+            "", "--strategy", f"names {len(drafters)} drafters", f"Name at most {MOST_SERIES}"
+        )
+    if min(lists["--draft-budget"]) < 1:
+        raise SpecError(
+            [Fault("", None, "--draft-budget", "holds a number below 1", "Give whole numbers from 1")]
+        )
+    return plot_acceptance_against_budget(target, drafters, lists["--context"][0], lists["--draft-budget"])
+
+
+@dataclass(frozen=True)
+class _Point:
+    series: str
+    published: float
+    computed: float
+
+
+def published(table: str | None) -> Axes:
+    """Draw computed against published speedup, acceptance by its law."""
+    found = validate(None if table is None else [name.strip() for name in table.split(",")])
+    points = [
+        _Point(one.table, one.published, one.computed)
+        for one in found.compared
+        if one.measure == "speedup_by_law"
+    ]
+    if not points:
+        raise SpecError.single(
+            "", "--table", "holds no published speedup", "Name tables of speculative decoding"
+        )
+    return plot_predicted_against_published(points)
+
+
+def _surface(question: Question) -> Surface:
+    """The recommendation in every cell; the one drafter's best where one is named, whether it pays or not."""
+    if len(question.drafters) == 1:
+        return price_surface(_grid(question, question.drafters[0]), constraints=_limits(question))
+    return surface_of(_plan(question))
+
+
+def _grid(question: Question, drafter: Drafter) -> Grid:
+    return Grid(
+        question.hardware,
+        question.target,
+        question.engine,
+        question.workload,
+        [drafter],
+        _lengths(question),
+        question.kv_budgets,
+        question.tensor_parallel,
+        question.alpha,
+    )
+
+
+def _plan(question: Question) -> Plan:
+    return planner.plan(
+        question.hardware,
+        question.target,
+        question.engine,
+        question.workload,
+        drafters=question.drafters,
+        kv_budgets=question.kv_budgets,
+        gammas=question.gammas,
+        tensor_parallel=question.tensor_parallel,
+        alpha=question.alpha,
+        constraints=_limits(question),
+    )
+
+
+def _limits(question: Question) -> planner.Constraints:
+    return planner.Constraints(tpot=question.tpot)
+
+
+def _lengths(question: Question) -> list[int]:
+    lengths = [gamma for gamma in question.gammas if gamma > 0]
+    if not lengths:
+        raise SpecError.single("", "--gamma", "names no length above 0", "Name one: nothing would be drafted")
+    return lengths
+
+
+def _deployed(question: Question) -> str:
+    hardware, width = str(question.hardware[0].name), question.tensor_parallel[0]
+    return deployment(question.target.name, width, hardware, question.engine.name)
+
+
+def _one(values: Sequence[int], flag: str) -> int:
+    if len(values) != 1:
+        raise SpecError.single("", flag, f"names {len(values)} values", "This figure is drawn for one")
+    return values[0]

@@ -1,0 +1,267 @@
+"""Flags to a question that the planner can answer, with every fault of the flags at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+import typer
+
+from perfmodel.cli.ask.belief import read_belief, read_share
+from perfmodel.cli.ask.config import place_of
+from perfmodel.cli.ask.flags import DeploymentFlags, QuestionFlags
+from perfmodel.engine import EngineOverhead
+from perfmodel.errors import Fault, SpecError, nearest_name
+from perfmodel.files.units import parse_list, parse_quantity
+from perfmodel.hardware import HardwareProfile
+from perfmodel.model import ModelSpec
+from perfmodel.planning.case_rows import DEFAULT_ENGINE
+from perfmodel.planning.drafters import check_tensor_parallel, drafters_among, is_self, passed_over
+from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, default_drafters
+from perfmodel.speculation import Drafter
+from perfmodel.workload import Workload
+
+__all__ = ["MOST_CELLS", "Question", "read_objective", "read_question", "read_shares"]
+
+T = TypeVar("T")
+MOST_CELLS = 1_000_000
+RISKS = {"expected": None, "worst": 0.05}
+"""Names of the acceptance at which a configuration is chosen: its expectation, or a quantile of it."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One deployment, its workload and what may draft."""
+
+    hardware: list[HardwareProfile]
+    target: ModelSpec
+    engine: EngineOverhead
+    tensor_parallel: list[int]
+    workload: Workload
+    drafters: list[Drafter]
+    kv_budgets: list[int] | None
+    gammas: list[int]
+    alpha: float | None
+    tpot: float | None
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def cells(self) -> int:
+        """How many (batch, context) cells it asks for."""
+        return len(self.workload.batch_sizes) * len(self.workload.context_lens)
+
+
+class _Reading:
+    """Reads flags one by one and keeps the faults of all of them."""
+
+    def __init__(self, ctx: typer.Context) -> None:
+        self.ctx = ctx
+        self.faults: list[Fault] = []
+        self.remarks: list[str] = []
+
+    def read(self, name: str, parse: Callable[[str], T], text: str | None) -> T | None:
+        """Return what one flag means, or None where it is absent or wrong."""
+        if text is None:
+            return None
+        file, line, flag = place_of(self.ctx, name)
+        try:
+            return parse(text.strip())
+        except SpecError as refusal:
+            self.faults += [
+                fault if fault.line is not None or fault.file not in ("", "request", "workload")
+                else replace(fault, file=file, line=line, field=flag)
+                for fault in refusal.faults
+            ]  # fmt: skip
+            return None
+
+    def finished(self) -> None:
+        """Refuse the question if any flag was wrong."""
+        if self.faults:
+            raise SpecError(dict.fromkeys(self.faults))
+
+
+def read_question(
+    ctx: typer.Context, flags: QuestionFlags, *, most_cells: int | None = MOST_CELLS
+) -> Question:
+    """Return the question that the flags ask.
+
+    Raises
+    ------
+    SpecError
+        Listing every wrong flag.
+    """
+    reading = _Reading(ctx)
+    hardware, engine, target = _deployment(reading, flags)
+    draft_models = reading.read("draft_model", _draft_models(flags), flags.draft_model)
+    widths = reading.read("tp", partial(_widths, target), flags.tp)
+    batches = reading.read("batch_size", partial(_counts, least=1), flags.batch_size)
+    contexts = reading.read("context", partial(_counts, least=1), flags.context)
+    budgets = reading.read("draft_budget", partial(_counts, least=1), flags.draft_budget)
+    gammas = reading.read("gamma", partial(_counts, most=64), flags.gamma)
+    belief = read_belief(reading.read, flags, gammas)
+    tpot = reading.read("tpot", _milliseconds, flags.tpot)
+    small, itself = draft_models or ([], True)
+    found = reading.read(
+        "strategy",
+        lambda text: drafters_among(_names(text), small, itself=flags.draft_model is None or itself),
+        flags.strategy,
+    )
+    reading.finished()
+    assert target is not None and engine is not None and hardware and widths and batches and contexts
+    if most_cells is not None and len(batches) * len(contexts) > most_cells:
+        raise SpecError.single(
+            "", "--batch-size, --context", f"ask for {len(batches) * len(contexts)} cells",
+            f"At most {most_cells} in one plan: use wider steps, or `draftplan sweep`",
+        )  # fmt: skip
+    drafters, remarks = found if found is not None else (default_drafters(target, small), [])
+    remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
+    if flags.engine is None:
+        remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
+    needed = {drafter.strategy.name: drafter.strategy.needs for drafter in drafters if drafter.strategy.needs}
+    remarks += [f"{name} needs {needs}" for name, needs in needed.items()]
+    if max(contexts) > target.max_position:
+        remarks.append(
+            f"{target.name} was made for contexts up to {target.max_position} tokens, not for {max(contexts)}"
+        )
+    return Question(
+        hardware=hardware,
+        target=target,
+        engine=engine,
+        tensor_parallel=widths,
+        workload=Workload(batches, contexts),
+        drafters=[
+            replace(drafter, measured=belief.measured, conditions=belief.conditions) for drafter in drafters
+        ],
+        kv_budgets=budgets,
+        gammas=list(DEFAULT_GAMMAS) if gammas is None else gammas,
+        alpha=belief.alpha,
+        tpot=tpot,
+        remarks=reading.remarks + remarks,
+    )
+
+
+def _deployment(
+    reading: _Reading, flags: DeploymentFlags
+) -> tuple[list[HardwareProfile] | None, EngineOverhead | None, ModelSpec | None]:
+    def profiles(text: str) -> list[HardwareProfile]:
+        return [HardwareProfile.load(name, flags.profiles_path) for name in _names(text)]
+
+    def engine(text: str) -> EngineOverhead:
+        return EngineOverhead.load(text, flags.profiles_path)
+
+    found = reading.read("engine", engine, flags.engine or DEFAULT_ENGINE)
+    if found is not None and (
+        share := reading.read("gpu_memory_utilization", _some, flags.gpu_memory_utilization)
+    ):
+        found = found.with_values({"memory_utilization": share}, source="--gpu-memory-utilization")
+    target = reading.read("model", ModelSpec.load, flags.model)
+    if target is not None:
+        weights = reading.read("weight_dtype", partial(_dtype, target, "weights"), flags.weight_dtype)
+        kv = reading.read("kv_cache_dtype", partial(_dtype, target, "kv"), flags.kv_cache_dtype)
+        target = target.with_dtypes(weights or None, kv or None)
+    return reading.read("hardware", profiles, flags.hardware), found, target
+
+
+def _draft_models(flags: QuestionFlags) -> Callable[[str], tuple[list[ModelSpec], bool]]:
+    """Return the reader of --draft-model: the small models, and whether the target itself is named."""
+
+    def read(text: str) -> tuple[list[ModelSpec], bool]:
+        names = _names(text)
+        small = [name for name in names if not is_self(name, flags.model)]
+        return [ModelSpec.load(name) for name in small], len(small) < len(names)
+
+    return read
+
+
+def _widths(target: ModelSpec | None, text: str) -> list[int]:
+    widths = _counts(text, least=1)
+    for width in widths:
+        if target is not None:
+            check_tensor_parallel(target, width)
+    return widths
+
+
+def _counts(text: str, least: int = 0, most: int | None = None) -> list[int]:
+    values = parse_list(text)
+    for value in values:
+        if value < least or (most is not None and value > most):
+            allowed = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise SpecError.single("", "", f"found {value}", f"Give whole numbers {allowed}")
+    return values
+
+
+def _some(text: str) -> float:
+    value = read_share(text)
+    if value <= 0.0:
+        raise SpecError.single("", "", f"found {text}", "Give a share above 0, such as 0.9")
+    return value
+
+
+def _milliseconds(text: str) -> float:
+    value = (
+        parse_quantity(text, "count")
+        if text[-1:].isdigit() or text[-1:] == "."
+        else parse_quantity(text, "seconds") * 1e3
+    )
+    if not value > 0.0 or not math.isfinite(value):
+        raise SpecError.single("", "", f"found {text}", "Give milliseconds per token above 0, such as 30")
+    return value / 1e3
+
+
+def _dtype(target: ModelSpec, which: str, text: str) -> str:
+    """Return a dtype that the model can be stored in; empty for ``auto``, the model's own."""
+    if text.lower() == "auto":
+        return ""
+    changed = target.with_dtypes(**{which: text})
+    return changed.weight_dtype if which == "weights" else changed.kv_dtype
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise SpecError.single("", "", "names nothing", "Give at least one name")
+    return names
+
+
+def read_shares(ctx: typer.Context, text: str) -> list[float]:
+    """Return the shares that --pruned names. Raises SpecError."""
+    return _read_one(ctx, "pruned", lambda given: [_inner_share(part) for part in _names(given)], text)
+
+
+def read_objective(ctx: typer.Context, text: str) -> tuple[str, float | None]:
+    """Return what --objective names: what decides, and a quantile of acceptance or None."""
+    known = [*OBJECTIVES, *RISKS]
+
+    def parse(given: str) -> tuple[str, float | None]:
+        objective, risk = "speedup", None
+        for name in _names(given.lower()):
+            if name in OBJECTIVES:
+                objective = name
+            elif name in RISKS:
+                risk = RISKS[name]
+            elif name.startswith("quantile:"):
+                risk = _inner_share(name.removeprefix("quantile:"))
+            else:
+                allowed = f"Choose one of {', '.join(known)}, quantile:0.2"
+                raise SpecError.single("", "", f"found {name[:60]!r}", allowed, nearest_name(name, known))
+        return objective, risk
+
+    return _read_one(ctx, "objective", parse, text)
+
+
+def _read_one(ctx: typer.Context, name: str, parse: Callable[[str], T], text: str) -> T:
+    reading = _Reading(ctx)
+    found = reading.read(name, parse, text)
+    if found is None:
+        raise SpecError(reading.faults)
+    return found
+
+
+def _inner_share(text: str) -> float:
+    value = _some(text)
+    if value >= 1.0:
+        raise SpecError.single("", "", f"found {text}", "Give shares above 0 and below 1, such as 25%,50%")
+    return value

@@ -1,0 +1,237 @@
+"""An engine from measured steps: what the points determine, how surely, and what they leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.engine import EngineOverhead
+from perfmodel.errors import SpecError, nearest_name
+from perfmodel.evidence.calibration.design import NextCell, candidates, next_cells
+from perfmodel.evidence.calibration.engine_text import engine_from_text, engine_text
+from perfmodel.evidence.calibration.fit import Fit, fit_figures
+from perfmodel.evidence.calibration.residuals import KindError, held_out_errors, kind_errors, residual_figures
+from perfmodel.evidence.calibration.response import (
+    KINDS,
+    Observations,
+    Prior,
+    Response,
+    observations,
+    priors,
+    respond,
+)
+from perfmodel.evidence.published.measurements import Measurement
+from perfmodel.files.document import Quantity
+
+__all__ = ["Calibration", "FittedFigure", "KindError", "calibrate"]
+
+Floats = NDArray[np.float64]
+
+FEWEST = 4
+_Z90 = 1.2815515655446004
+_RELINEARISED = 4
+
+
+@dataclass(frozen=True)
+class FittedFigure:
+    """One figure before and after; one that the points do not determine keeps its start.
+
+    `learned` is the share of the prior variance that the points remove. [0..1]
+    """
+
+    path: str
+    before: Quantity
+    after: Quantity
+    determined: bool
+    learned: float
+    relative: bool
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What measured steps say about an engine.
+
+    Attributes
+    ----------
+    engine : with the fitted figures. text : its file.
+    correlation : of the determined figures, in the order of `determined`.
+    residuals : (place, kind, measured seconds, log of computed over measured) of every observation.
+    next_cells : what to measure next.
+    """
+
+    engine: EngineOverhead
+    text: str
+    hardware: str
+    rows: int
+    figures: tuple[FittedFigure, ...]
+    correlation: Floats
+    errors: tuple[KindError, ...]
+    residuals: tuple[tuple[str, str, float, float], ...]
+    next_cells: tuple[NextCell, ...]
+
+    @property
+    def determined(self) -> tuple[FittedFigure, ...]:
+        """The figures that the points determine."""
+        return tuple(figure for figure in self.figures if figure.determined)
+
+    @property
+    def achieved(self) -> dict[str, Quantity]:
+        """Fitted figures of the hardware, by dotted path."""
+        return {one.path: one.after for one in self.figures if one.relative and one.determined}
+
+
+def calibrate(
+    rows: Sequence[Measurement],
+    *,
+    start: EngineOverhead,
+    name: str,
+    achieved: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    calibrated_on: str = "",
+    source: str = "",
+) -> Calibration:
+    """Fit an engine's seconds per pass, layer, row and round to measured cells.
+
+    Parameters
+    ----------
+    rows : measured cells on one accelerator.
+    start : where each figure stays that the points do not determine; its description, aliases and the kernels
+        that it calls are those of the result.
+    achieved : dotted paths of figures of the hardware to fit as well, where the points tell them apart.
+    keep : dotted paths of the engine's figures that stay at their start whatever the points say.
+    calibrated_on : the profile that the engine will be used with, where the fitted shares go into a new one.
+    source : where the points come from, as the written file will say.
+
+    Raises
+    ------
+    SpecError
+        Fewer than `FEWEST` measured times, rows of several accelerators, rows that differ in nothing that a
+        figure depends on, or points that determine no figure at all.
+
+    Notes
+    -----
+    Robust least squares (soft L1) on log seconds; every step is linear in the engine's seconds. Each figure
+    is held by a weak prior, and one that the points do not narrow to half of its prior variance keeps its
+    start.
+    """
+    _check(rows, start, achieved, keep)
+    hardware = rows[0].group.hardware
+    seen = observations(rows)
+    figures = priors(start, hardware, achieved)
+    response, fit = _fitted(rows, seen, start, figures, np.array([one.path not in keep for one in figures]))
+    if not fit.determined.any():
+        raise SpecError.single(
+            "",
+            "points",
+            "they determine no figure of the engine",
+            "Measure cells of other batch sizes and contexts",
+        )
+    held_out = held_out_errors(rows, seen, response, figures, fit)
+    measured_from = (
+        source or "; ".join(dict.fromkeys(row.source for row in rows if row.source)) or "own measurements"
+    )
+    note = f"fitted to {len(rows)} rows on {hardware.name}: {measured_from}"
+    found = tuple(
+        _figure(one, start, hardware.quantities.get(one.path), index, fit, note)
+        for index, one in enumerate(figures)
+    )
+    after = {one.path: one.after for one in found if one.determined and not one.relative}
+    after |= residual_figures(seen, held_out, note)
+    text = engine_text(
+        start,
+        name=name,
+        description=start.description or f"Calibrated on {hardware.name} from {len(rows)} measured rows",
+        calibrated_on=calibrated_on or str(hardware.name),
+        fitted=after,
+    )
+    engine = engine_from_text(text, f"{name}.yaml")
+    chosen = fit.determined
+    deviation = fit.deviation[chosen]
+    pool = candidates(rows, engine, figures)
+    return Calibration(
+        engine=engine,
+        text=text,
+        hardware=str(hardware.name),
+        rows=len(rows),
+        figures=found,
+        correlation=fit.covariance[np.ix_(chosen, chosen)] / np.outer(deviation, deviation),
+        errors=tuple(kind_errors(rows, seen, fit.residuals, held_out)),
+        residuals=tuple(
+            (rows[row].place, KINDS[kind], float(seconds), float(residual))
+            for row, kind, seconds, residual in zip(
+                seen.row, seen.kind, seen.seconds, fit.residuals, strict=True
+            )
+        ),
+        next_cells=next_cells(pool, fit.information, figures) if pool.rows else (),
+    )
+
+
+def _check(
+    rows: Sequence[Measurement], start: EngineOverhead, achieved: Sequence[str], keep: Sequence[str]
+) -> None:
+    count = observations(rows).seconds.size
+    if count < FEWEST:
+        problem = f"{count} measured {'time is' if count == 1 else 'times are'} too few to fit an engine"
+        raise SpecError.single("", "points", problem, f"Give at least {FEWEST}, of different cells")
+    names = {str(row.group.hardware.name) for row in rows}
+    if len(names) > 1:
+        raise SpecError.single(
+            "",
+            "hardware",
+            f"the rows are of {', '.join(sorted(names))}",
+            "Calibrate one accelerator at a time",
+        )
+    same = [name for name in ("batch", "context_len") if len({getattr(row, name) for row in rows}) == 1]
+    if len(same) == 2 and len({row.tensor_parallel for row in rows}) == 1:
+        problem = (
+            "batch_size and context_len are the same in every row, so the rows cannot tell figures apart"
+        )
+        raise SpecError.single(
+            "", "points", problem, "Vary the batch size, and the context length where you can"
+        )
+    hardware = rows[0].group.hardware
+    for paths, noun in ((achieved, hardware), (keep, start)):
+        for path in paths:
+            if path not in noun.quantities:
+                nearest = nearest_name(path, noun.quantities)
+                raise SpecError.single("", path, f"no such figure of {noun.name}", nearest=nearest)
+
+
+def _fitted(
+    rows: Sequence[Measurement],
+    seen: Observations,
+    start: EngineOverhead,
+    figures: Sequence[Prior],
+    free: NDArray[np.bool_],
+) -> tuple[Response, Fit]:
+    """Fit; where shares of the hardware's peak are fitted too, price again at what was found."""
+    response = respond(rows, seen, start, figures)
+    fit = fit_figures(response, seen, figures, free)
+    for _ in range(_RELINEARISED if any(one.relative for one in figures) else 0):
+        at = {one.path: float(value) for one, value in zip(figures, fit.values, strict=True) if one.relative}
+        response = respond(rows, seen, start, figures, at)
+        moved = [np.log(at[one.path] / one.value) if one.relative else 0.0 for one in figures]
+        response = replace(response, base=response.base - response.slopes @ np.array(moved))
+        fit = fit_figures(response, seen, figures, free)
+    return response, fit
+
+
+def _figure(
+    prior: Prior, start: EngineOverhead, achieved: Quantity | None, index: int, fit: Fit, note: str
+) -> FittedFigure:
+    before = start.quantities[prior.path] if achieved is None else achieved
+    value, deviation = float(fit.values[index]), float(fit.deviation[index])
+    determined = bool(fit.determined[index])
+    after = before
+    if determined:
+        reach = _Z90 * deviation
+        ends = (
+            (value * np.exp(-reach), value * np.exp(reach))
+            if prior.relative
+            else (value - reach, value + reach)
+        )
+        after = Quantity(value, max(float(ends[0]), 0.0), float(ends[1]), before.unit, note, "measured")
+    return FittedFigure(prior.path, before, after, determined, float(fit.learned[index]), prior.relative)

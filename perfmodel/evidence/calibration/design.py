@@ -1,0 +1,152 @@
+"""Which cells to measure next: the ones that tell most about figures that are still uncertain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.engine import EngineOverhead
+from perfmodel.evidence.calibration.response import KINDS, NAMES, Observations, Prior, respond
+from perfmodel.evidence.published.measurements import Measurement
+from perfmodel.evidence.published.steps import price_measurements
+
+__all__ = ["Candidates", "NextCell", "candidates", "next_cells"]
+
+Floats = NDArray[np.float64]
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CONTEXTS = (1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000)
+GAMMAS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class NextCell:
+    """One cell worth measuring.
+
+    `learns` is the figure whose uncertainty it reduces most, `to` the deviation that remains as a share of
+    the one before; `gain` is the rise of the logarithm of the determinant of the information.
+    """
+
+    kind: str
+    target_model: str
+    draft_model: str
+    tensor_parallel: int
+    batch: int
+    context_len: int
+    gamma: int
+    learns: str
+    to: float
+    gain: float
+
+    @property
+    def meaning(self) -> str:
+        """What to time, in words."""
+        return NAMES[self.kind]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Cells that could be measured, and how each would inform: one row of relative slopes over noise each."""
+
+    rows: tuple[Measurement, ...]
+    seen: Observations
+    informs: Floats
+
+
+def candidates(
+    measured: Sequence[Measurement],
+    engine: EngineOverhead,
+    figures: Sequence[Prior],
+    *,
+    batches: Iterable[int] = BATCHES,
+    contexts: Iterable[int] = CONTEXTS,
+    gammas: Iterable[int] = GAMMAS,
+) -> Candidates:
+    """Return the grid of cells around the measured ones: same models, GPUs and drafters, if they fit.
+
+    Parameters
+    ----------
+    engine : the engine at the figures that are known so far.
+    """
+    grid = [
+        cell
+        for pattern in {row.key: row for row in measured}.values()
+        for cell in _around(pattern, batches, contexts, gammas)
+    ]
+    priced = price_measurements(grid, engine=engine)
+    rows = tuple(cell for cell, fits in zip(grid, priced.fits, strict=True) if fits)
+    pairs: dict[tuple[object, ...], tuple[int, int]] = {}
+    for index, cell in enumerate(rows):
+        place = (cell.batch, cell.context_len, cell.tensor_parallel)
+        pairs.setdefault((cell.group.target.name, *place), (index, 0))
+        for kind in range(1, KINDS.index("round")) if cell.gamma > 0.0 else ():
+            pairs[(cell.key, cell.gamma, *place, kind)] = (index, kind)
+    row, kinds = (np.array(part, dtype=np.intp) for part in zip(*pairs.values(), strict=True))
+    seen = Observations(row, kinds, np.ones(row.size))
+    response = respond(rows, seen, engine, figures)
+    known = engine.quantities
+    values = np.array([0.0 if one.relative else float(np.asarray(known[one.path].value)) for one in figures])
+    seconds = np.maximum(response.base + response.slopes @ values, 1e-9)
+    return Candidates(rows, seen, response.slopes / (seconds * seen.noise)[:, None])
+
+
+def _around(
+    pattern: Measurement, batches: Iterable[int], contexts: Iterable[int], gammas: Iterable[int]
+) -> Iterator[Measurement]:
+    """Yield the cells of a grid that are like a measured one in everything else."""
+    drafts = pattern.group.drafter is not None
+    for batch, context, gamma in product(batches, contexts, gammas if drafts else (0,)):
+        if context <= pattern.group.target.max_position:
+            budget = min(pattern.kv_budget, 512.0) if drafts else math.inf
+            yield replace(pattern, batch=batch, context_len=context, gamma=float(gamma), kv_budget=budget)
+
+
+def next_cells(
+    pool: Candidates, information: Floats, figures: Sequence[Prior], count: int = 5
+) -> tuple[NextCell, ...]:
+    """Return the cells that, one after the other, raise the determinant of the information most.
+
+    Parameters
+    ----------
+    information : of what was measured so far, without the prior, ``[figures, figures]``.
+
+    Notes
+    -----
+    Greedy D-optimal design: by the matrix determinant lemma a cell with slopes ``a`` multiplies the
+    determinant of ``M`` by ``1 + a' M^-1 a``.
+    """
+    scale = np.array([one.deviation for one in figures])
+    rows = pool.informs * scale
+    inverse = np.linalg.inv(information * np.outer(scale, scale) + np.eye(scale.size))
+    found: list[NextCell] = []
+    open_cells = np.ones(rows.shape[0], dtype=bool)
+    for _ in range(min(count, rows.shape[0])):
+        spread = np.einsum("ij,jk,ik->i", rows, inverse, rows)
+        best = int(np.where(open_cells, spread, -1.0).argmax())
+        moved = inverse @ rows[best]
+        after = inverse - np.outer(moved, moved) / (1.0 + spread[best])
+        remains = np.sqrt(np.diag(after) / np.diag(inverse))
+        figure = int(remains.argmin())
+        row, kind = pool.rows[pool.seen.row[best]], KINDS[pool.seen.kind[best]]
+        found.append(
+            NextCell(
+                kind=kind,
+                target_model=row.group.target.name,
+                draft_model=row.group.drafter.label if row.group.drafter and kind != "target" else "",
+                tensor_parallel=row.tensor_parallel,
+                batch=row.batch,
+                context_len=row.context_len,
+                gamma=int(row.gamma) if kind != "target" else 0,
+                learns=figures[figure].path,
+                to=float(remains[figure]),
+                gain=float(np.log1p(spread[best])),
+            )
+        )
+        inverse = after
+        open_cells[best] = False
+    return tuple(found)

@@ -1,0 +1,179 @@
+"""How measured steps answer to what may be fitted: their seconds, and the slope of each in every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.engine import EngineOverhead
+from perfmodel.evidence.published.measurements import Measurement
+from perfmodel.evidence.published.steps import StepTimes, price_measurements
+from perfmodel.files.figures import Figure, declared_in
+from perfmodel.hardware import HardwareProfile
+
+__all__ = ["KINDS", "Observations", "Prior", "Response", "observations", "priors", "respond"]
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+KINDS = ("target", "draft", "verify", "overhead", "round")
+NAMES = {
+    "target": "plain step", "draft": "draft pass", "verify": "verification", "overhead": "rest of a round",
+    "round": "whole round",
+}  # fmt: skip
+NOISE = {"target": 0.03, "draft": 0.03, "verify": 0.03, "overhead": 0.1, "round": 0.03}
+"""Expected spread of log seconds about the equations, before the points say otherwise. [1]"""
+SECONDS = ("forward", "layer", "row_layer", "draft_row_layer", "round", "round_row")
+"""Figures of an engine in which every step is linear."""
+_Z90 = 1.2815515655446004
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Measured seconds, one element each: of which row, of which kind (index into `KINDS`), how long. [s]"""
+
+    row: Indices
+    kind: Indices
+    seconds: Floats
+
+    @property
+    def noise(self) -> Floats:
+        """Expected spread of the log of each. [1]"""
+        return np.array([NOISE[kind] for kind in KINDS])[self.kind]
+
+    def of(self, chosen: NDArray[np.bool_]) -> Observations:
+        """Return some of them."""
+        return Observations(self.row[chosen], self.kind[chosen], self.seconds[chosen])
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed of one figure before the points: SI value and standard deviation.
+
+    A `relative` figure is a share that hardware achieves; its deviation is that of its logarithm.
+    """
+
+    path: str
+    value: float
+    deviation: float
+    most: float
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Response:
+    """Seconds of observations at the prior values; slopes in every figure, ``[observations, figures]``.
+
+    ``seconds = base + slopes @ figures`` holds exactly for the figures of an engine; for relative ones
+    `slopes` is the derivative in the logarithm at the prior value.
+    """
+
+    base: Floats
+    slopes: Floats
+
+
+def observations(rows: Sequence[Measurement]) -> Observations:
+    """Return everything that was measured, each once: a plain step printed in two tables is one.
+
+    Of a round whose draft passes and verification are measured too, only the rest is kept: it says most about
+    the time per round.
+    """
+    seen: dict[tuple[object, ...], tuple[int, int, float]] = {}
+    for index, row in enumerate(rows):
+        rest = row.overhead
+        measured = {
+            "target": row.target,
+            "draft": row.draft,
+            "verify": row.verify,
+            "overhead": rest if rest > 0.0 else np.nan,
+            "round": np.nan if rest > 0.0 else row.round,
+        }
+        target = (
+            row.group.hardware.name,
+            row.group.target.name,
+            row.tensor_parallel,
+            row.batch,
+            row.context_len,
+        )
+        for kind, (name, seconds) in enumerate(measured.items()):
+            if np.isfinite(seconds):
+                cell = target if name == "target" else (*target, row.key, row.kv_budget, row.gamma)
+                seen.setdefault((cell, kind, seconds), (index, kind, seconds))
+    found = list(seen.values())
+    return Observations(
+        np.array([index for index, _, _ in found], dtype=np.intp),
+        np.array([kind for _, kind, _ in found], dtype=np.intp),
+        np.array([seconds for *_, seconds in found], dtype=float),
+    )
+
+
+def priors(
+    engine: EngineOverhead, hardware: HardwareProfile, achieved: Sequence[str] = ()
+) -> tuple[Prior, ...]:
+    """Return the priors of an engine's seconds, and of the achieved figures named by dotted path.
+
+    An engine's figure is centred on its value and twice as wide as the generic range, so that points decide.
+    """
+    declared = {one.path: one for _, one in declared_in(type(engine)) if isinstance(one, Figure)}
+    found = []
+    for path in SECONDS:
+        if path not in declared:
+            continue
+        low, _, high = declared[path].default or (0.0, 0.0, declared[path].most)
+        value = float(np.asarray(engine.quantities[path].value)) if path in engine.quantities else 0.0
+        found.append(Prior(path, value, (high - low) / _Z90, declared[path].most))
+    for path in achieved:
+        quantity = hardware.quantities[path]
+        value, low, high = (float(np.asarray(end)) for end in (quantity.value, quantity.low, quantity.high))
+        found.append(Prior(path, value, max(np.log(high / low) / _Z90, 0.05), np.inf, relative=True))
+    return tuple(found)
+
+
+def respond(
+    rows: Sequence[Measurement],
+    seen: Observations,
+    engine: EngineOverhead,
+    figures: Sequence[Prior],
+    values: Mapping[str, float] | None = None,
+) -> Response:
+    """Price every observation at zero engine seconds and in every figure's direction.
+
+    Parameters
+    ----------
+    values : values of relative figures at which to price; their prior values where absent.
+    """
+    at = {one.path: (values or {}).get(one.path, one.value) for one in figures if one.relative}
+    bare = engine.with_values({path: 0.0 for path in SECONDS if path in engine.paths()})
+
+    def seconds(change: Mapping[str, float], with_engine: EngineOverhead) -> Floats:
+        priced = price_measurements(rows, engine=with_engine, hardware=_changed(change) if change else None)
+        return _observed(priced, seen)
+
+    base = seconds(at, bare)
+    slopes = []
+    for one in figures:
+        if one.relative:
+            step = 1e-3
+            slopes.append(
+                (seconds({**at, one.path: at[one.path] * (1.0 + step)}, bare) - base) / np.log1p(step)
+            )
+        else:
+            unit = max(one.deviation, 1e-9)
+            slopes.append((seconds(at, bare.with_values({one.path: unit})) - base) / unit)
+    return Response(base, np.stack(slopes, axis=-1) if slopes else np.zeros((base.size, 0)))
+
+
+def _changed(values: Mapping[str, float]) -> Callable[[HardwareProfile], HardwareProfile]:
+    def change(profile: HardwareProfile) -> HardwareProfile:
+        return profile.with_values(dict(values))
+
+    return change
+
+
+def _observed(priced: StepTimes, seen: Observations) -> Floats:
+    """Return the computed seconds that belong to each observation."""
+    columns = np.stack([getattr(priced, kind) for kind in KINDS], axis=-1)
+    return np.asarray(columns[seen.row, seen.kind])

@@ -1,0 +1,1 @@
+"""A machine's figures from timed kernels and passes."""

@@ -1,0 +1,254 @@
+"""Measured decoding steps, published ones and a user's own: one row a cell, NaN where not measured."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+
+from perfmodel.errors import Fault, SpecError, nearest_name
+from perfmodel.files.csv_rows import CaseRow, read_cases
+from perfmodel.planning.case_rows import CaseGroup, CaseReader
+
+__all__ = ["Measurement", "available", "load", "read_file", "read_measurements"]
+
+TIMES = ("t_target_ms", "t_draft_ms", "draft_phase_ms", "t_verify_ms", "round_ms", "step_ms", "tpot_ms")
+QUESTION = (
+    "hardware", "engine", "tensor_parallel", "target_model", "draft_model", "strategy", "kv_budget",
+    "context_len", "batch_size", "gamma",
+)  # fmt: skip
+OTHERS = (
+    "tokens_per_round",
+    "speedup",
+    "table",
+    "cell",
+    "gamma_is_best",
+    "unknown",
+    "source",
+    "acceptance_rate",
+)
+REQUIRED = ("batch_size", "context_len")
+_STEPS = ("magicdec.csv", "magicdec_blog.csv", "plain_decode.csv")
+_LONGEST_STEP = 1000.0
+_MOST_FAULTS = 50
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured in one cell, and what the cell was.
+
+    Attributes
+    ----------
+    target, draft, verify : one plain step, one draft pass, one verification of ``gamma + 1`` tokens. [s]
+    round : one round; where it is printed per token, that times the tokens. [s]
+    tokens_per_round, tpot, speedup : bonus token included; seconds per token; against plain decoding.
+    gamma : speculation length, 0 for plain decoding, NaN where the best one, not printed. [tokens]
+    gamma_is_best : whether this length was found to be the best of this cell.
+    unknown : what the source does not say, and what is taken instead.
+    """
+
+    table: str
+    cell: str
+    row: int
+    group: CaseGroup
+    key: tuple[str, ...]
+    tensor_parallel: int
+    batch: int
+    context_len: int
+    kv_budget: float
+    gamma: float
+    gamma_is_best: bool
+    target: float
+    draft: float
+    verify: float
+    round: float
+    tokens_per_round: float
+    tpot: float
+    speedup: float
+    source: str
+    unknown: str
+
+    @property
+    def plain(self) -> bool:
+        """Whether the cell decodes without drafting."""
+        return self.gamma == 0.0
+
+    @property
+    def overhead(self) -> float:
+        """What a round takes beside draft passes and verification; NaN unless all are measured. [s]"""
+        return self.round - self.gamma * self.draft - self.verify
+
+    @property
+    def scope(self) -> str:
+        """Number and kind of accelerators, such as ``8xH100``."""
+        return f"{self.tensor_parallel}x{self.group.hardware.name.split('-')[0].upper()}"
+
+    @property
+    def place(self) -> str:
+        """Table and cell."""
+        return f"{self.table}: {self.cell}" if self.table else self.cell
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of the published tables, in the order of their sources."""
+    return tuple(dict.fromkeys(row.table for row in _published()))
+
+
+def load(tables: Iterable[str] | None = None) -> tuple[Measurement, ...]:
+    """Return the rows of published tables, of all where none is named. Raises SpecError on unknown names."""
+    names = available()
+    wanted = names if tables is None else tuple(tables)
+    faults = [
+        Fault("", None, "table", f"there is no published table {name!r}", f"Known: {', '.join(names)}",
+              nearest_name(name, names))
+        for name in wanted
+        if name not in names
+    ]  # fmt: skip
+    if faults:
+        raise SpecError(faults)
+    return tuple(row for row in _published() if row.table in wanted)
+
+
+def read_file(
+    path: str | os.PathLike[str],
+    *,
+    given: Mapping[str, str] | None = None,
+    profiles_path: str | None = None,
+) -> tuple[Measurement, ...]:
+    """Read the measurements of a CSV file; see `read_measurements`."""
+    file = os.fspath(path)
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        problem = f"the file cannot be read: {error.strerror or error}"
+        raise SpecError.single(file, "", problem, "Name a readable CSV file or a published table") from error
+    return read_measurements(content, file, given=given, profiles_path=profiles_path)
+
+
+def read_measurements(
+    content: bytes, file: str, *, given: Mapping[str, str] | None = None, profiles_path: str | None = None
+) -> tuple[Measurement, ...]:
+    """Read one measured cell a row.
+
+    Columns say what the cell is, as for pricing: hardware, tensor_parallel, target_model, draft_model,
+    strategy, kv_budget, context_len, batch_size, gamma. Measured, in milliseconds and any of them:
+    t_target_ms, t_draft_ms (or draft_phase_ms, all draft passes of a round), t_verify_ms, round_ms, tpot_ms
+    beside tokens_per_round, and step_ms, an engine's own step: a plain one at gamma 0, else a whole round.
+
+    Parameters
+    ----------
+    given : what holds for every row whose own cell of that column is empty or absent.
+
+    Raises
+    ------
+    SpecError
+        Naming every row that is damaged, not a number, not positive, or without anything measured.
+    """
+    table = read_cases(content, file, required=REQUIRED, known=(*QUESTION, *TIMES, *OTHERS))
+    if not set(TIMES) & set(table.columns):
+        remedy = f"Give at least one of {', '.join(TIMES)}"
+        raise SpecError.single(file, "", "no column of measured times", remedy, line=1)
+    reader = CaseReader(profiles_path)
+    found: list[Measurement] = []
+    faults: list[Fault] = []
+    columns = {name: table.column(name) for name in (*QUESTION, *TIMES, *OTHERS)}
+    for index, row in enumerate(table.rows):
+        cells = {name: column[index] for name, column in columns.items()}
+        cells = {name: cell or (given or {}).get(name, "") for name, cell in cells.items()}
+        try:
+            found.append(_measurement(reader, row, cells))
+        except SpecError as refusal:
+            faults += [_of_row(fault, file, row) for fault in refusal.faults]
+        if len(faults) >= _MOST_FAULTS:
+            break
+    if faults:
+        raise SpecError(faults)
+    if not found:
+        raise SpecError.single(file, "", "no rows", "Give one measured cell a row")
+    return tuple(found)
+
+
+def _measurement(reader: CaseReader, row: CaseRow, cells: dict[str, str]) -> Measurement:
+    if row.fault:
+        raise SpecError([row.fault])
+    numbers = dict(_numbers(cells))
+    unprinted = not cells["gamma"] and cells["gamma_is_best"] == "yes"
+    if not unprinted and not cells["gamma"] and not math.isnan(numbers["t_target_ms"]):
+        cells = {**cells, "gamma": "0"}
+    if cells["gamma"] == "0" and not cells["strategy"]:
+        cells = {**cells, "strategy": "none"}
+    asked = {**cells, "gamma": "1"} if unprinted else cells
+    key, group, case, _ = reader.case(row, {**asked, "engine": cells["engine"] or "ideal"})
+    if group.drafter is not None and case.gamma == 0:
+        group = replace(group, drafter=None)
+        key = (*key, "plain")
+    gamma = math.nan if unprinted else float(case.gamma)
+    passes = gamma if gamma else math.nan
+    times = {name: numbers[name] / 1e3 for name in TIMES}
+    tokens = numbers["tokens_per_round"]
+    whole = _first(times["round_ms"], times["step_ms"] if passes > 0 else math.nan, times["tpot_ms"] * tokens)
+    return Measurement(
+        table=cells["table"],
+        cell=cells["cell"] or f"row {row.number}",
+        row=row.number,
+        group=group,
+        key=key,
+        tensor_parallel=case.tensor_parallel,
+        batch=case.batch,
+        context_len=case.context_len,
+        kv_budget=case.kv_budget,
+        gamma=gamma,
+        gamma_is_best=cells["gamma_is_best"] == "yes",
+        target=_first(times["t_target_ms"], times["step_ms"] if gamma == 0.0 else math.nan),
+        draft=_first(times["t_draft_ms"], times["draft_phase_ms"] / passes),
+        verify=times["t_verify_ms"],
+        round=whole,
+        tokens_per_round=tokens,
+        tpot=times["tpot_ms"],
+        speedup=numbers["speedup"],
+        source=cells["source"],
+        unknown=cells["unknown"],
+    )
+
+
+def _numbers(cells: Mapping[str, str]) -> Iterator[tuple[str, float]]:
+    """Yield every measured number of a row, NaN where its cell is empty; refuse all but positive numbers."""
+    measured = 0
+    for name in (*TIMES, "tokens_per_round", "speedup"):
+        text = cells[name]
+        measured += bool(text) and name in TIMES
+        try:
+            value = float(text) if text else math.nan
+        except ValueError:
+            value = -math.inf
+        highest = _LONGEST_STEP * 1e3 if name in TIMES else 1e6
+        if text and not 0.0 < value <= highest:
+            unit = "milliseconds" if name in TIMES else "a plain number"
+            raise SpecError.single(
+                "", name, f"found {text[:40]}", f"Give {unit} above 0, at most {highest:g}"
+            )
+        yield name, value
+    if not measured and not cells["speedup"]:
+        raise SpecError.single("", "", "nothing is measured in this row", f"Fill one of {', '.join(TIMES)}")
+
+
+def _first(*values: float) -> float:
+    return next((value for value in values if not math.isnan(value)), math.nan)
+
+
+def _of_row(fault: Fault, file: str, row: CaseRow) -> Fault:
+    field = ", ".join(part for part in (f"row {row.number}", fault.field) if part)
+    return replace(fault, file=file, line=row.line, field=field)
+
+
+@cache
+def _published() -> tuple[Measurement, ...]:
+    folder = files("perfmodel") / "data" / "measurements"
+    read: Callable[[str], Sequence[Measurement]] = lambda name: read_measurements(  # noqa: E731
+        (folder / name).read_bytes(), name
+    )
+    return tuple(row for name in _STEPS for row in read(name))

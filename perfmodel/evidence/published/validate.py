@@ -1,0 +1,220 @@
+"""How far to believe the equations: every published table, its errors, and the limits they must keep."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from perfmodel.errors import Fault, SpecError, nearest_name
+from perfmodel.evidence.published import measurements
+from perfmodel.evidence.published.choices import GammaChoice, gamma_choices
+from perfmodel.evidence.published.comparison import MEASURES, Compared, ErrorSummary, compare_steps, summarise
+from perfmodel.evidence.published.tokens import TABLES as TOKEN_TABLES
+from perfmodel.evidence.published.tokens import compare_tokens
+
+__all__ = ["GammaSummary", "Limit", "Validation", "available", "limits_of", "validate"]
+
+STATISTICS = ("mean_absolute_error", "bias", "share_within_one", "mean_regret")
+LIMIT_COLUMNS = ("scope", "measure", "statistic", "at_least", "at_most")
+
+
+@dataclass(frozen=True)
+class GammaSummary:
+    """Planned lengths of a scope: how many within one of the published best, and the speedup lost. [1]"""
+
+    scope: str
+    count: int
+    share_within_one: float
+    mean_regret: float
+    worst_regret: float
+    worst_cell: str
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What one statistic must keep, and what it is; `found` is NaN where nothing was compared."""
+
+    scope: str
+    measure: str
+    statistic: str
+    at_least: float
+    at_most: float
+    found: float = math.nan
+
+    @property
+    def passed(self) -> bool:
+        """Whether the statistic lies beyond its limit."""
+        return self.found < self.at_least or self.found > self.at_most
+
+    def __str__(self) -> str:
+        bound = (
+            f"at most {self.at_most:.1%}" if math.isfinite(self.at_most) else f"at least {self.at_least:.1%}"
+        )
+        return f"{self.scope}, {self.measure}, {self.statistic.replace('_', ' ')}: {self.found:.2%}, {bound}"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Published beside computed, summed up by table, by accelerators and in total."""
+
+    compared: tuple[Compared, ...]
+    tables: tuple[ErrorSummary, ...]
+    scopes: tuple[ErrorSummary, ...]
+    total: tuple[ErrorSummary, ...]
+    choices: tuple[GammaChoice, ...]
+    gammas: tuple[GammaSummary, ...]
+    limits: tuple[Limit, ...]
+
+    @property
+    def passed_limits(self) -> tuple[Limit, ...]:
+        """The limits that are not kept."""
+        return tuple(limit for limit in self.limits if limit.passed)
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of all published tables."""
+    return (*measurements.available(), *TOKEN_TABLES)
+
+
+def validate(tables: Iterable[str] | None = None, limits: str | os.PathLike[str] | None = None) -> Validation:
+    """Compare published tables, all where none is named, with what is computed for them.
+
+    Parameters
+    ----------
+    limits : a CSV of limits with the columns ``LIMIT_COLUMNS``; those that belong to the tables where absent.
+        A limit on accelerators counts when all tables of these accelerators are compared.
+
+    Raises
+    ------
+    SpecError
+        On unknown tables and on limits that cannot be read.
+    """
+    names = available()
+    wanted = tuple(dict.fromkeys(names if tables is None else tables))
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        known = f"Known: {', '.join(names)}"
+        raise SpecError(
+            Fault(
+                "", None, "table", f"there is no published table {name!r}", known, nearest_name(name, names)
+            )
+            for name in unknown
+        )
+    asked = limits_of(limits)
+    rows = measurements.load([name for name in wanted if name not in TOKEN_TABLES])
+    steps = compare_steps(rows)
+    compared = (*steps, *compare_tokens(wanted))
+    choices = gamma_choices(rows)
+    drafting = {_family(one.table) for one in steps if one.measure == "draft"}
+    found = {
+        "tables": tuple(summarise(compared, lambda one: one.table)),
+        "scopes": tuple(
+            summarise([one for one in steps if _family(one.table) in drafting], lambda one: one.scope)
+        ),
+        "total": tuple(summarise(steps, lambda _: "all")),
+    }
+    gammas = (
+        *(
+            _gamma_summary(name, [one for one in choices if one.table == name])
+            for name in _names(choices, "table")
+        ),
+        *(
+            _gamma_summary(name, [one for one in choices if one.scope == name])
+            for name in _names(choices, "scope")
+        ),
+        *([_gamma_summary("all", choices)] if choices else []),
+    )
+    whole = set(wanted) | _complete_scopes(wanted)
+    kept = tuple(_checked(limit, (*found["tables"], *found["scopes"], *found["total"]), gammas)
+                 for limit in asked if limit.scope in whole)  # fmt: skip
+    return Validation(
+        compared, found["tables"], found["scopes"], found["total"], choices, gammas,
+        tuple(limit for limit in kept if not math.isnan(limit.found)),
+    )  # fmt: skip
+
+
+def limits_of(path: str | os.PathLike[str] | None = None) -> tuple[Limit, ...]:
+    """Return the limits of a CSV file, the bundled ones where none is named. Raises SpecError."""
+    bundled = files("perfmodel") / "data" / "measurements" / "limits.csv"
+    file = "limits.csv" if path is None else os.fspath(path)
+    try:
+        text = bundled.read_text(encoding="utf-8") if path is None else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError.single(
+            file, "", f"the file cannot be read: {error}", "Name a readable CSV file"
+        ) from error
+    reader = csv.DictReader(text.splitlines())
+    if tuple(reader.fieldnames or ()) != LIMIT_COLUMNS:
+        raise SpecError.single(
+            file, "", "the columns are not those of limits", ",".join(LIMIT_COLUMNS), line=1
+        )
+    found, faults = [], []
+    remedy = f"Statistics: {', '.join(STATISTICS)}; measures: {', '.join((*MEASURES, 'gamma'))}"
+    for line, row in enumerate(reader, start=2):
+        try:
+            bounds = [float(row["at_least"] or "-inf"), float(row["at_most"] or "inf")]
+            right = row["statistic"] in STATISTICS and row["measure"] in (*MEASURES, "gamma")
+        except (TypeError, ValueError):
+            right, bounds = False, [math.nan, math.nan]
+        if not right or any(math.isnan(bound) for bound in bounds):
+            faults.append(Fault(file, line, "", "is no limit", remedy))
+            continue
+        found.append(Limit(row["scope"], row["measure"], row["statistic"], *bounds))
+    if faults:
+        raise SpecError(faults)
+    return tuple(found)
+
+
+def _complete_scopes(wanted: Sequence[str]) -> set[str]:
+    """Return the scopes none of whose tables is left out; ``all`` where nothing is."""
+    missing = [name for name in measurements.available() if name not in wanted]
+    everywhere = {row.scope for row in measurements.load()}
+    left_out = {row.scope for row in measurements.load(missing)} if missing else set()
+    return (everywhere - left_out) | (set() if missing else {"all"})
+
+
+def _family(table: str) -> str:
+    """Return what tables of one engine have in common: the name up to the first hyphen."""
+    return table.partition("-")[0]
+
+
+def _checked(limit: Limit, summaries: Sequence[ErrorSummary], gammas: Sequence[GammaSummary]) -> Limit:
+    of: Sequence[ErrorSummary | GammaSummary] = gammas if limit.measure == "gamma" else summaries
+    for one in of:
+        same = one.scope == limit.scope and (
+            limit.measure == "gamma" or getattr(one, "measure", "") == limit.measure
+        )
+        if same and hasattr(one, limit.statistic):
+            value = (
+                abs(getattr(one, limit.statistic))
+                if limit.statistic == "bias"
+                else getattr(one, limit.statistic)
+            )
+            return Limit(
+                limit.scope, limit.measure, limit.statistic, limit.at_least, limit.at_most, float(value)
+            )
+    return limit
+
+
+def _names(choices: Sequence[GammaChoice], field: str) -> list[str]:
+    return list(dict.fromkeys(getattr(one, field) for one in choices))
+
+
+def _gamma_summary(scope: str, choices: Sequence[GammaChoice]) -> GammaSummary:
+    regrets = np.array([one.regret for one in choices])
+    worst = choices[int(regrets.argmax())]
+    return GammaSummary(
+        scope=scope,
+        count=len(choices),
+        share_within_one=float(np.mean([one.within_one for one in choices])),
+        mean_regret=float(regrets.mean()),
+        worst_regret=worst.regret,
+        worst_cell=f"{worst.table}: {worst.cell}",
+    )

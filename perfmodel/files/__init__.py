@@ -1,0 +1,1 @@
+"""What people write, read strictly: files, quantities with units and sources, catalogues."""

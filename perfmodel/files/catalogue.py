@@ -1,0 +1,121 @@
+"""Finds the file that a name, an alias or a path means, in the bundled folder and in the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from perfmodel.errors import SpecError, nearest_name
+from perfmodel.files.document import Document, read_yaml
+
+__all__ = ["Catalogue", "own_package"]
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """YAML files of one sort (`noun`, for messages) in a bundled folder and in further folders of the user.
+
+    `profiles_path` and the environment variable DRAFTPLAN_PROFILES name more folders, separated as in PATH;
+    they win, and hold files of this sort in their subfolder `inside` or, where that is empty, directly. A
+    file is called as its `name`; its `aliases` mean it too.
+    """
+
+    noun: str
+    folder: Path
+    inside: str = ""
+
+    def names(self, profiles_path: PathLike | None = None) -> tuple[str, ...]:
+        """Return every name, sorted."""
+        return tuple(sorted(self._files(profiles_path)))
+
+    def document(self, name_or_path: PathLike, profiles_path: PathLike | None = None) -> Document:
+        """Return the document that a name, an alias (in any case) or a path means.
+
+        Raises SpecError with the nearest names where there is none.
+        """
+        name = os.fspath(name_or_path)
+        files = self._files(profiles_path)
+        path = files.get(name) or files.get(name.lower())
+        if path is None and _looks_like_path(name):
+            path = Path(name)
+        if path is None:
+            path = self._by_alias(name, files)
+        document = read_yaml(path)
+        written = document.data.get("name")
+        if isinstance(written, str) and written != path.stem:
+            document.refuse(
+                ("name",),
+                document.line(("name",)) or 1,
+                f"found {written[:100]!r} in a file called {path.name}",
+                "Give the file and its name field the same name",
+            )
+        return document
+
+    def _by_alias(self, name: str, files: dict[str, Path]) -> Path:
+        aliases: dict[str, Path] = {}
+        for path in files.values():
+            aliases.update(dict.fromkeys(_aliases(path), path))
+        found = aliases.get(name.lower())
+        if found is None:
+            nearest = nearest_name(name, [*files, *aliases])
+            known = f"Known: {', '.join(sorted(files))}; or name a YAML file"
+            raise SpecError.single(
+                "", self.noun, f"there is no {self.noun} called {name[:100]!r}", known, nearest
+            )
+        return found
+
+    def _files(self, profiles_path: PathLike | None) -> dict[str, Path]:
+        """Return name -> file; the user's folders win over the bundled one."""
+        found: dict[str, Path] = {}
+        further = [folder / self.inside for folder in _folders(profiles_path)]
+        for folder in [self.folder, *reversed(further)]:
+            found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
+        return found
+
+
+def own_package(name: str) -> ModuleType:
+    """Return our own top-level package `name`; raises SpecError where another one of that name hides it."""
+    module = importlib.import_module(name)
+    expected = Path(__file__).resolve().parents[2] / name
+    places = [Path(place).resolve() for place in getattr(module, "__path__", [])]
+    if expected not in places:
+        shadow = getattr(module, "__file__", None) or ", ".join(map(str, places)) or "an unknown place"
+        raise SpecError.single(
+            str(shadow),
+            "",
+            f"this {name!r} hides the package of the same name that belongs to draftplan ({expected})",
+            "Rename it, start Python from another folder, or take its folder off PYTHONPATH",
+        )
+    return module
+
+
+def _folders(profiles_path: PathLike | None) -> Iterator[Path]:
+    for source, places in (
+        ("profiles_path", os.fspath(profiles_path) if profiles_path is not None else ""),
+        ("DRAFTPLAN_PROFILES", os.environ.get("DRAFTPLAN_PROFILES", "")),
+    ):
+        for place in filter(None, places.split(os.pathsep)):
+            folder = Path(place).expanduser()
+            if not folder.is_dir():
+                raise SpecError.single(
+                    place, source, "this folder does not exist", "Name folders that hold YAML files"
+                )
+            yield folder
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) or os.sep in name or "/" in name
+
+
+def _aliases(path: Path) -> Sequence[str]:
+    try:
+        aliases = read_yaml(path).data.get("aliases")
+    except SpecError:
+        return ()
+    return [alias.lower() for alias in aliases if isinstance(alias, str)] if isinstance(aliases, list) else ()

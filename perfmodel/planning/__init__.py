@@ -1,0 +1,1 @@
+"""Price every configuration, keep the best, and say why."""

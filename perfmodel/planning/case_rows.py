@@ -1,0 +1,170 @@
+"""One row of a case file to the nouns and numbers that are priced; every name is looked up once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from perfmodel.engine import EngineOverhead
+from perfmodel.errors import SpecError
+from perfmodel.files.csv_rows import CaseRow
+from perfmodel.files.units import parse_count, parse_quantity
+from perfmodel.hardware import HardwareProfile
+from perfmodel.model import ModelSpec
+from perfmodel.planning.drafters import MOST_GPUS, check_tensor_parallel, find_drafter, is_self, read_spelling
+from perfmodel.speculation import Drafter
+from perfmodel.workload import MAX_BATCH, MAX_CONTEXT
+
+if TYPE_CHECKING:
+    from perfmodel.acceptance.file import MeasuredAcceptance
+
+__all__ = ["DEFAULT_ENGINE", "MOST_GAMMA", "Case", "CaseGroup", "CaseReader"]
+
+DEFAULT_ENGINE = "generic"
+MOST_GAMMA = 64
+
+NounT = TypeVar("NounT")
+
+
+@dataclass(frozen=True)
+class CaseGroup:
+    """What rows must share to be priced in one call."""
+
+    hardware: HardwareProfile
+    engine: EngineOverhead
+    target: ModelSpec
+    drafter: Drafter | None
+    acceptance: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One well-formed row; `acceptance` is the rate or the tokens per round, as its group says."""
+
+    row: int
+    batch: int
+    context_len: int
+    kv_budget: float
+    gamma: int
+    tensor_parallel: int
+    acceptance: float
+
+
+class CaseReader:
+    """Turns rows into cases; every name is looked up once, and every drafter gets what was `measured`."""
+
+    def __init__(self, profiles_path: str | None, measured: Sequence[MeasuredAcceptance] = ()) -> None:
+        self._measured = tuple(measured)
+        extra = {"profiles_path": profiles_path} if profiles_path else {}
+        self._hardware = _once(partial(HardwareProfile.load, **extra))
+        self._engine = _once(partial(EngineOverhead.load, **extra))
+        self._model = _once(ModelSpec.load)
+        self._spelling = _once(read_spelling)
+
+    def case(self, row: CaseRow, cells: Mapping[str, str]) -> tuple[tuple[str, ...], CaseGroup, Case, str]:
+        """Return the group and its key, the row's own numbers, and a remark; SpecError names the column."""
+        for name in ("hardware", "target_model"):
+            if not cells[name]:
+                raise SpecError.single("", name, "is empty", "Name one")
+        hardware = _in("hardware", self._hardware, cells["hardware"])
+        engine = _in("engine", self._engine, cells["engine"] or DEFAULT_ENGINE)
+        target = _in("target_model", self._model, cells["target_model"])
+        gpus = _count(cells, "tensor_parallel", 1, MOST_GPUS, empty=1)
+        check_tensor_parallel(target, gpus)
+        spelling = _in("strategy", self._spelling, cells["strategy"])
+        named = cells["draft_model"]
+        itself = spelling.strategy is None or is_self(named, cells["target_model"])
+        draft = None if itself else _in("draft_model", self._model, named)
+        drafter = find_drafter(spelling, draft)
+        if drafter is not None:
+            drafter = replace(drafter, measured=self._measured)
+        gamma = _count(cells, "gamma", 0, MOST_GAMMA, empty=0 if drafter is None else None)
+        if drafter is None and gamma:
+            raise SpecError.single(
+                "", "strategy", "drafts nothing, gamma is above 0", "Name a strategy, or set gamma 0"
+            )
+        given, acceptance = _acceptance(cells, gamma)
+        kv_budget, budget_remark = _kv_budget(cells, drafter)
+        case = Case(
+            row=row.number,
+            batch=_count(cells, "batch_size", 1, MAX_BATCH),
+            context_len=_count(cells, "context_len", 1, MAX_CONTEXT),
+            kv_budget=kv_budget,
+            gamma=gamma,
+            tensor_parallel=gpus,
+            acceptance=acceptance,
+        )
+        group = CaseGroup(hardware, engine, target, drafter, given)
+        key = (
+            *(cells[name] for name in ("hardware", "engine", "target_model", "draft_model", "strategy")),
+            given,
+        )
+        return key, group, case, "; ".join(filter(None, (spelling.remark, budget_remark)))
+
+
+def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> tuple[float, str]:
+    """Return the draft KV budget and a remark: if none is given, the one its acceptance was published at."""
+    needed = drafter is not None and bool(drafter.strategy.default_budgets)
+    if cells["kv_budget"]:
+        return float(_count(cells, "kv_budget", 1 if needed else 0, MAX_CONTEXT)), ""
+    if drafter is None or not needed:
+        return float("inf"), ""
+    usual = drafter.strategy.acceptance.level_budget
+    return usual, f"kv_budget is empty; {drafter.strategy.name} is priced at {usual:g}"
+
+
+def _acceptance(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:
+    """Return what is given, ``tokens``, ``alpha`` or nothing, and its value; tokens per round win."""
+    if cells["tokens_per_round"]:
+        tokens = _in(
+            "tokens_per_round", lambda text: parse_quantity(text, "count"), cells["tokens_per_round"]
+        )
+        if not 1.0 <= tokens <= gamma + 1.0:
+            remedy = f"Give tokens per round, bonus token included: from 1 to gamma + 1 = {gamma + 1}"
+            raise SpecError.single("", "tokens_per_round", f"found {tokens:g}", remedy)
+        return "tokens", tokens
+    if cells["acceptance_rate"]:
+        alpha = _in("acceptance_rate", lambda text: parse_quantity(text, "ratio"), cells["acceptance_rate"])
+        if not 0.0 <= alpha <= 1.0:
+            raise SpecError.single("", "acceptance_rate", f"found {alpha:g}", "Give a rate from 0 to 1")
+        return "alpha", alpha
+    return "", float("nan")
+
+
+def _count(cells: Mapping[str, str], name: str, least: int, most: int, empty: int | None = None) -> int:
+    if not cells[name] and empty is not None:
+        return empty
+    if not cells[name]:
+        raise SpecError.single("", name, "is empty", f"Give a whole number from {least} to {most}")
+    value = _in(name, parse_count, cells[name])
+    if not least <= value <= most:
+        raise SpecError.single("", name, f"found {value}", f"Give a whole number from {least} to {most}")
+    return value
+
+
+def _in(column: str, read: Callable[[str], NounT], text: str) -> NounT:
+    """Read one cell; a refusal names its column."""
+    try:
+        return read(text)
+    except SpecError as fault:
+        raise SpecError(replace(one, field=column) for one in fault.faults) from None
+
+
+def _once(read: Callable[[str], NounT]) -> Callable[[str], NounT]:
+    """Remember answers and refusals alike."""
+    known: dict[str, NounT | SpecError] = {}
+
+    def remembered(text: str) -> NounT:
+        if text not in known:
+            try:
+                known[text] = read(text)
+            except SpecError as fault:
+                known[text] = fault
+        found = known[text]
+        if isinstance(found, SpecError):
+            raise SpecError(found.faults)
+        return found
+
+    return remembered

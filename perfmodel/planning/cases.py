@@ -1,0 +1,223 @@
+"""Named configurations from a CSV, priced in groups, one row of answers each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.errors import Fault, SpecError
+from perfmodel.files.csv_rows import CaseFile, CaseRow, read_cases, write_cases
+from perfmodel.planning.case_rows import DEFAULT_ENGINE, Case, CaseGroup, CaseReader
+from perfmodel.planning.drafters import passed_over
+from perfmodel.planning.intervals import DRAWS, MOST_DRAWN, draw, interval, price_draws
+from perfmodel.speculation import Configuration, Round, price_round
+
+if TYPE_CHECKING:
+    from perfmodel.acceptance.file import MeasuredAcceptance
+
+__all__ = ["DEFAULT_ENGINE", "INPUTS", "OUTPUTS", "PricedCases", "price_cases", "price_file"]
+
+REQUIRED = ("hardware", "target_model", "strategy", "context_len", "batch_size", "gamma")
+INPUTS = (
+    "hardware", "engine", "tensor_parallel", "target_model", "draft_model", "strategy", "kv_budget",
+    "context_len", "batch_size", "gamma", "acceptance_rate", "tokens_per_round",
+)  # fmt: skip
+OUTPUTS = (
+    "t_target_ms", "t_draft_ms", "t_verify_ms", "round_ms", "tokens_per_round", "tpot_ms", "baseline_ms",
+    "throughput_tokens_per_s", "speedup", "t_target_low_ms", "t_target_high_ms", "t_verify_low_ms",
+    "t_verify_high_ms", "t_draft_low_ms", "t_draft_high_ms", "tpot_low_ms", "tpot_high_ms", "speedup_low",
+    "speedup_high", "fits",
+)  # fmt: skip
+ERROR = "error"
+_DIGITS = 10
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PricedCases:
+    """The table with the answers beside the questions, as texts; faults and remarks name the row."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    faults: tuple[Fault, ...]
+    remarks: tuple[str, ...]
+
+    def to_csv(self) -> str:
+        """The table as CSV text."""
+        return write_cases(self.columns, self.rows)
+
+
+def price_file(
+    path: str | os.PathLike[str],
+    profiles_path: str | None = None,
+    measured: Sequence[MeasuredAcceptance] = (),
+) -> PricedCases:
+    """Price the cases of a CSV file; see `price_cases`. Raises SpecError where the file cannot be read."""
+    file = os.fspath(path)
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError.single(
+            file, "", f"the file cannot be read: {reason}", "Name a readable CSV file"
+        ) from error
+    return price_cases(content, file, profiles_path, measured)
+
+
+def price_cases(
+    content: bytes,
+    file: str = "cases",
+    profiles_path: str | None = None,
+    measured: Sequence[MeasuredAcceptance] = (),
+) -> PricedCases:
+    """Price every row of a CSV text with the columns `INPUTS`; unknown columns pass through.
+
+    Empty cells mean: engine ``generic``, one GPU, the target itself as draft model, no acceptance given (the
+    strategy's own law, moved by what was `measured`). A row that cannot be priced keeps its place with empty
+    answers and its reason in a column ``error``, which is there only when it is needed.
+
+    Returns
+    -------
+    PricedCases
+        Milliseconds for people, in the order of the input. A column of the input that is called like an
+        answer is replaced, and a remark says so.
+
+    Raises
+    ------
+    SpecError
+        When the file as a whole cannot be used, such as without one of the columns `REQUIRED`.
+    """
+    table = read_cases(content, file, required=REQUIRED, known=(*INPUTS, *OUTPUTS))
+    faults: dict[int, Fault] = {row.number: row.fault for row in table.rows if row.fault}
+    remarks: list[str] = []
+    groups: dict[tuple[str, ...], tuple[CaseGroup, list[Case]]] = {}
+    understand = CaseReader(profiles_path, measured)
+    for row, cells in _named_cells(table):
+        try:
+            key, group, case, remark = understand.case(row, cells)
+        except SpecError as fault:
+            faults[row.number] = fault.located("", row.line, "").faults[0]
+            continue
+        groups.setdefault(key, (group, []))[1].append(case)
+        remarks += [f"row {row.number}: {remark}"] if remark else []
+    remarks += passed_over(measured, [(group.drafter, group.target) for group, _ in groups.values()])
+    answers: dict[int, list[str]] = {}
+    for group, cases in groups.values():
+        try:
+            answers.update(_answers(group, cases))
+        except SpecError as fault:
+            faults.update((case.row, fault.faults[0]) for case in cases)
+    for number in set(answers) - {number for number, found in answers.items() if "nan" not in found}:
+        del answers[number]
+        faults[number] = Fault("", None, "", "its price is not a finite number", "Check the row's figures")
+    return _table(table, answers, faults, remarks)
+
+
+def _answers(group: CaseGroup, cases: Sequence[Case]) -> Iterator[tuple[int, list[str]]]:
+    """Price the cases of one group in one call and yield each row's answers in the order of `OUTPUTS`."""
+
+    def column(name: str) -> Floats:
+        return np.asarray([getattr(case, name) for case in cases], dtype=float)
+
+    configuration: Configuration = {
+        "batch": column("batch"),
+        "context_len": column("context_len"),
+        "kv_budget": column("kv_budget"),
+        "gamma": column("gamma"),
+        "tensor_parallel": column("tensor_parallel"),
+    }
+    given = column("acceptance")
+    alpha = given if group.acceptance == "alpha" else None
+    tokens = given if group.acceptance == "tokens" else None
+    priced = price_round(
+        group.hardware,
+        group.target,
+        group.engine,
+        group.drafter,
+        alpha=alpha,
+        tokens_per_round=tokens,
+        **configuration,
+    )
+    ranges = _ranges(group, configuration, alpha, tokens)
+    numbers = np.stack(
+        [np.broadcast_to(np.asarray(term, dtype=float), len(cases)) for term in (*_terms(priced), *ranges)],
+        axis=1,
+    )
+    fits = np.broadcast_to(priced.memory.fits, len(cases))
+    for case, values, fit in zip(cases, numbers, fits, strict=True):
+        texts = [f"{value:.{_DIGITS}g}" if np.isfinite(value) else "nan" for value in values]
+        yield case.row, [*texts, "true" if fit else "false"]
+
+
+def _ranges(
+    group: CaseGroup, configuration: Configuration, alpha: Floats | None, tokens: Floats | None
+) -> list[Floats]:
+    """Low and high for 80 % of cases: target pass, verification, draft pass, TPOT [ms], speedup."""
+    count = np.size(configuration["batch"])
+    worlds = draw(group.hardware, group.engine, count=int(np.clip(MOST_DRAWN // count, 16, DRAWS)))
+    priced = price_draws(
+        worlds, group.target, group.drafter, configuration, alpha=alpha, tokens_per_round=tokens
+    )
+    terms = (
+        np.multiply(priced.baseline.total, 1e3),
+        np.multiply(priced.verify.total, 1e3),
+        np.multiply(priced.draft.total, 1e3),
+        np.multiply(priced.tpot, 1e3),
+        priced.speedup,
+    )
+    return [end for term in terms for end in interval(np.broadcast_to(term, (count, worlds.size)))]
+
+
+def _terms(priced: Round) -> list[object]:
+    baseline = np.multiply(priced.baseline.total, 1e3)
+    return [
+        baseline,
+        np.multiply(priced.draft.total, 1e3),
+        np.multiply(priced.verify.total, 1e3),
+        np.multiply(priced.round_s, 1e3),
+        priced.tokens_per_round,
+        np.multiply(priced.tpot, 1e3),
+        baseline,
+        priced.throughput,
+        priced.speedup,
+    ]
+
+
+def _table(
+    table: CaseFile, answers: dict[int, list[str]], faults: dict[int, Fault], remarks: list[str]
+) -> PricedCases:
+    """Put the answers beside the questions."""
+    taken = [name for name in OUTPUTS if name in table.columns and name not in INPUTS]
+    if taken:
+        remarks = [f"these columns of the input are replaced: {', '.join(taken)}", *remarks]
+    columns = list(dict.fromkeys([name for name in table.columns if name != ERROR] + list(OUTPUTS)))
+    rows = []
+    for row in table.rows:
+        cells = dict(zip(table.columns, row.cells, strict=True))
+        found = answers.get(row.number)
+        given = cells.get("tokens_per_round", "")
+        cells.update(zip(OUTPUTS, found or [""] * len(OUTPUTS), strict=True))
+        if found is None:
+            cells["tokens_per_round"] = given
+        cells[ERROR] = str(replace(faults[row.number], line=None)) if row.number in faults else ""
+        rows.append(tuple(cells[name] for name in [*columns, *([ERROR] if faults else [])]))
+    return PricedCases(
+        tuple(columns) + ((ERROR,) if faults else ()),
+        tuple(rows),
+        tuple(replace(faults[number], file=f"row {number}", line=None) for number in sorted(faults)),
+        tuple(remarks),
+    )
+
+
+def _named_cells(table: CaseFile) -> Iterator[tuple[CaseRow, dict[str, str]]]:
+    columns = [table.column(name) for name in INPUTS]
+    for row, *cells in zip(table.rows, *columns, strict=True):
+        if row.fault is None:
+            yield row, dict(zip(INPUTS, cells, strict=True))

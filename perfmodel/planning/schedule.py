@@ -1,0 +1,299 @@
+"""One speculation length per batch band: the context axis collapsed, few lengths, and what that loses."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from perfmodel.errors import SpecError, nearest_name
+from perfmodel.planning.gains import speedups
+from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
+
+__all__ = [
+    "COLLAPSES",
+    "Band",
+    "Deployment",
+    "Ladder",
+    "collapse",
+    "deployment_of",
+    "midpoints",
+    "nearest_cell",
+]
+
+COLLAPSES = ("weight", "regret")
+MOST_LENGTHS = 4
+"""Distinct speculation lengths by default: an engine captures graphs and buffers for every one. [1]"""
+MERGE_LOSS = 0.01
+"""Lengths are merged while no batch size loses more than this share of its speed. [1]"""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a running engine has one of: a drafter, a draft KV budget, GPUs."""
+
+    strategy: str
+    draft_model: str | None
+    kv_budget: int | None
+    hardware: str
+    tensor_parallel: int
+
+
+@dataclass(frozen=True)
+class Band:
+    """Batch sizes from `first` to `last`, both included, and their speculation length."""
+
+    first: int
+    last: int
+    gamma: int
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The answer of a plan as a function of the batch size alone.
+
+    collapse_loss, collapse_worst : share of speed that ignoring the context loses, mean over the workload
+    and in
+        the worst cell. [1]
+    merge_loss : share of speed that merging lengths loses on top, in the worst batch size. [1]
+    """
+
+    deployment: Deployment
+    bands: tuple[Band, ...]
+    context_lens: tuple[int, ...]
+    collapse_loss: float
+    collapse_worst: float
+    merge_loss: float
+    notes: tuple[str, ...] = field(default=())
+
+    def gamma(self, batch_size: int) -> int:
+        """The length of a batch size; the first and last band reach beyond their ends. [tokens]"""
+        index = bisect_right([band.first for band in self.bands], batch_size) - 1
+        return self.bands[max(index, 0)].gamma
+
+    @property
+    def most(self) -> int:
+        """The largest speculation length. [tokens]"""
+        return max(band.gamma for band in self.bands)
+
+    @property
+    def last_batch(self) -> int:
+        """The largest batch size that the bands name."""
+        return self.bands[-1].last
+
+
+def deployment_of(plan: Plan) -> Deployment:
+    """The one drafter, draft KV budget and GPUs of a plan; SpecError where cells do not agree."""
+    drafters = {(cell.strategy, cell.draft_model, cell.kv_budget) for cell in plan.cells if cell.speculates}
+    machines = {(cell.hardware or plan.hardware, cell.tensor_parallel) for cell in plan.cells}
+    if len(drafters) > 1 or len(machines) > 1:
+        what = "drafters or draft KV budgets" if len(drafters) > 1 else "accelerators or numbers of GPUs"
+        raise SpecError.single(
+            "plan",
+            "cells",
+            f"use {max(len(drafters), len(machines))} different {what}; a running engine has one",
+            "plan with --one-deployment, or name one --strategy, --draft-model, --draft-budget, --hardware "
+            "and --tp",
+        )
+    strategy, draft_model, kv_budget = next(iter(drafters), (NO_DRAFT, None, None))
+    hardware, tensor_parallel = next(iter(machines))
+    return Deployment(strategy, draft_model, kv_budget, hardware, tensor_parallel)
+
+
+def midpoints(values: Sequence[int]) -> tuple[float, ...]:
+    """Where the nearest of sorted values changes, on a logarithmic scale."""
+    return tuple(math.sqrt(low * high) for low, high in pairwise(values))
+
+
+def nearest_cell(
+    cells: Mapping[tuple[int, int], Cell], batch: int, context: int, contexts: Sequence[int]
+) -> Cell:
+    """The cell itself, or where it was infeasible the nearest context of the same batch."""
+    if (batch, context) in cells:
+        return cells[batch, context]
+    known = [other for other in contexts if (batch, other) in cells]
+    return cells[batch, min(known, key=lambda other: abs(math.log(other / context)))]
+
+
+def collapse(
+    plan: Plan,
+    *,
+    by: str = "weight",
+    weights: Mapping[int, float] | None = None,
+    contexts: tuple[int, int] | None = None,
+    most_lengths: int | None = MOST_LENGTHS,
+    merge_loss: float = MERGE_LOSS,
+    max_batch: int | None = None,
+) -> Ladder:
+    """Collapse a plan's contexts into one speculation length per batch band.
+
+    Parameters
+    ----------
+    by : ``weight`` loses least in the weighted mean of log speed, ``regret`` least in the worst context. A
+    collapsed
+        length lies between those of the contexts that it stands for.
+    weights : share of time per planned context; equal when absent. [1]
+    contexts : collapse only the planned contexts from the first to the second, both included. [tokens]
+    most_lengths : most distinct speculation lengths; None for no limit. [1]
+    merge_loss : share of its speed that a batch size may lose to have fewer lengths. [1]
+    max_batch : last batch size of the last band; the largest planned one when absent.
+
+    Raises
+    ------
+    SpecError
+        When the plan is not one deployment, or an option cannot be.
+    """
+    deployment = deployment_of(plan)
+    _check(plan, by, weights, contexts, most_lengths, merge_loss, max_batch)
+    low, high = contexts or (0, math.inf)
+    cells = [cell for cell in plan.cells if low <= cell.context_len <= high]
+    batches = sorted({cell.batch_size for cell in cells})
+    shares = dict.fromkeys({cell.context_len for cell in cells}, 1.0) if weights is None else weights
+    rows = [
+        _Row([cell for cell in cells if cell.batch_size == batch], plan.gammas, shares, by)
+        for batch in batches
+    ]
+    gammas, merged = _merged(rows, most_lengths, merge_loss)
+    losses = [loss for row in rows for loss in row.losses(row.gamma)]
+    total = sum(weight for row in rows for weight in row.weights)
+    mean = sum(weight * loss for row in rows for weight, loss in row.weighed(row.gamma)) / total
+    return Ladder(
+        deployment=deployment,
+        bands=_bands(batches, gammas, max_batch),
+        context_lens=tuple(sorted({cell.context_len for cell in cells})),
+        collapse_loss=max(mean, 0.0),
+        collapse_worst=max(*losses, 0.0),
+        merge_loss=merged,
+        notes=_notes(plan, batches, max_batch),
+    )
+
+
+class _Row:
+    """The cells of one batch size, and what each length loses in them against the plan's own choice."""
+
+    def __init__(
+        self, cells: list[Cell], gammas: Sequence[int], shares: Mapping[int, float], by: str
+    ) -> None:
+        self.gammas = gammas
+        self.weights = [shares.get(cell.context_len, 0.0) for cell in cells]
+        if not any(self.weights):
+            self.weights = [1.0] * len(cells)
+        self.speeds = [speedups(cell, gammas) for cell in cells]
+        self.chosen = [cell.gamma for cell in cells]
+        between = [gamma for gamma in gammas if min(self.chosen) <= gamma <= max(self.chosen)]
+        self.by = by
+        self.gamma = min(between, key=lambda gamma: (round(self.score(gamma), 12), gamma))
+
+    def losses(self, gamma: int) -> list[float]:
+        """Share of speed lost in every cell; 1 where the length was not priced. [1]"""
+        at = self.gammas.index
+        return [
+            1.0 - speed[at(gamma)] / speed[at(own)]
+            for speed, own in zip(self.speeds, self.chosen, strict=True)
+        ]
+
+    def weighed(self, gamma: int) -> list[tuple[float, float]]:
+        """Weight and loss of every cell."""
+        return list(zip(self.weights, self.losses(gamma), strict=True))
+
+    def score(self, gamma: int) -> float:
+        """What is minimised: the mean logarithm lost, or the worst loss."""
+        if self.by == "regret":
+            return max(self.losses(gamma))
+        mean = sum(-weight * math.log(max(1.0 - loss, 1e-12)) for weight, loss in self.weighed(gamma))
+        return mean / sum(self.weights)
+
+    def loss_beyond(self, gamma: int) -> float:
+        """What another length loses on top of the row's own. [1]"""
+        return max(0.0, self.score(gamma) - self.score(self.gamma))
+
+
+def _merged(rows: list[_Row], most: int | None, allowed: float) -> tuple[list[int], float]:
+    """Drop one length after another, the cheapest first, while no row loses more than is allowed."""
+    kept = sorted({row.gamma for row in rows})
+    loss = {(index, gamma): row.loss_beyond(gamma) for index, row in enumerate(rows) for gamma in kept}
+
+    def assigned(lengths: list[int]) -> tuple[float, list[int]]:
+        choice = [
+            row.gamma if row.gamma in lengths else min(lengths, key=lambda gamma: (loss[index, gamma], gamma))
+            for index, row in enumerate(rows)
+        ]
+        return max(loss[index, gamma] for index, gamma in enumerate(choice)), choice
+
+    worst, choice = assigned(kept)
+    while len(kept) > 1:
+        fewer = [[other for other in kept if other != gamma] for gamma in kept]
+        candidate = min(fewer, key=lambda lengths: (round(assigned(lengths)[0], 12), lengths))
+        cost, found = assigned(candidate)
+        if cost >= allowed and (most is None or len(kept) <= most):
+            break
+        kept, worst, choice = candidate, cost, found
+    return choice, worst
+
+
+def _bands(batches: list[int], gammas: list[int], max_batch: int | None) -> tuple[Band, ...]:
+    """Ranges of batch sizes with equal lengths; they change where the nearest planned batch size does."""
+    last = max(max_batch or batches[-1], 1)
+    starts = [1, *(math.floor(middle) + (middle % 1 > 0) for middle in midpoints(batches))]
+    bands: list[Band] = []
+    for start, stop, gamma in zip(starts, [*(start - 1 for start in starts[1:]), last], gammas, strict=True):
+        if start > last:
+            break
+        if bands and bands[-1].gamma == gamma:
+            start = bands.pop().first
+        bands.append(Band(start, min(stop, last), gamma))
+    return tuple(bands)
+
+
+def _check(
+    plan: Plan,
+    by: str,
+    weights: Mapping[int, float] | None,
+    contexts: tuple[int, int] | None,
+    most: int | None,
+    merge_loss: float,
+    max_batch: int | None,
+) -> None:
+    planned = {cell.context_len for cell in plan.cells}
+    if by not in COLLAPSES:
+        raise SpecError.single(
+            "request", "--collapse", f"found {by!r}", "choose weight or regret", nearest_name(by, COLLAPSES)
+        )
+    if weights is not None and (
+        not set(weights) <= planned or not all(math.isfinite(w) and w >= 0 for w in weights.values())
+        or not any(weights.values())
+    ):  # fmt: skip
+        raise SpecError.single(
+            "request", "--weights", f"found {dict(weights)!r}", f"give a share for contexts {sorted(planned)}"
+        )
+    if contexts is not None and not any(contexts[0] <= context <= contexts[1] for context in planned):
+        raise SpecError.single(
+            "request", "--context", f"no planned context lies in {contexts}", f"planned are {sorted(planned)}"
+        )
+    if (
+        (most is not None and most < 1)
+        or not 0.0 <= merge_loss < 1.0
+        or (max_batch is not None and max_batch < 1)
+    ):
+        raise SpecError.single(
+            "request",
+            "--max-distinct, --merge-loss, --max-batch",
+            f"found {most!r}, {merge_loss!r}, {max_batch!r}",
+            "give at least one length, a share below one and at least one sequence",
+        )
+
+
+def _notes(plan: Plan, batches: list[int], max_batch: int | None) -> tuple[str, ...]:
+    """What the plan does not cover and the bands answer for all the same."""
+    notes = []
+    if max_batch is not None and max_batch > batches[-1]:
+        notes.append(
+            f"batch sizes above {batches[-1]} were not planned: the length of {batches[-1]} holds there"
+        )
+    asked = plan.request.get("batch_sizes") or batches
+    missing = sorted(set(asked) - {cell.batch_size for cell in plan.cells})
+    if missing:
+        notes.append(f"nothing is feasible at batch {', '.join(map(str, missing))}: the nearest one answers")
+    return tuple(notes)

@@ -1,0 +1,1 @@
+"""Kernels, passes and rounds of this machine, timed."""

@@ -1,0 +1,1 @@
+"""Requests through continuous batching, and how many replicas they need."""

@@ -1,0 +1,211 @@
+"""What a simulated trace saw: latencies, throughput, time by cause, cost, how full the cache was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.traffic.replica import Replica
+from perfmodel.traffic.step_times import CAUSES
+from perfmodel.traffic.trace import Trace
+
+__all__ = ["PERCENTILES", "TIMELINE", "Outcome", "Steps"]
+
+FloatArray = NDArray[np.float64]
+
+PERCENTILES = (50, 90, 99)
+TIMELINE = (
+    "start", "lasted", "rounds", "gamma", "decoding", "context", "waiting", "prefilled", "accepted", "held",
+    "stopped",
+)  # fmt: skip
+"""Columns of a timeline: one row per mixed step, or per block of rounds in which nothing joined."""
+
+
+class Steps(NamedTuple):
+    """A mixed step, or some rounds of an unchanged batch.
+
+    seconds : by cause and round. decoding, context : sequences and their mean context at the start. waiting :
+    requests not let in. prefilled, accepted : tokens. held_first, held_last : cache bytes at the first and at
+    the last round, look-ahead included. stopped : decoding sequences that lost their cache before it.
+    """
+
+    start: float
+    seconds: FloatArray
+    gamma: int
+    decoding: int
+    context: float
+    waiting: int
+    prefilled: int
+    accepted: int
+    held_first: float
+    held_last: float
+    stopped: int
+
+
+@dataclass(eq=False)
+class Outcome:
+    """Times of every request, and what the steps added up to. [s], [tokens], [B]
+
+    first_token, finish : when each request's first and last token came; NaN until then. seconds : by cause.
+    """
+
+    name: str
+    trace: Trace
+    replica: Replica
+    first_token: FloatArray
+    finish: FloatArray
+    seconds: FloatArray = field(default_factory=lambda: np.zeros(len(CAUSES)))
+    held_byte_seconds: float = 0.0
+    _steps: list[tuple[float, ...]] = field(default_factory=list, repr=False)
+    _intervals: list[FloatArray] = field(default_factory=list, repr=False)
+    _weights: list[float] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def of(cls, trace: Trace, replica: Replica, name: str = "") -> Outcome:
+        """Nothing served yet."""
+        return cls(name, trace, replica, np.full(len(trace), np.nan), np.full(len(trace), np.nan))
+
+    def record(self, steps: Steps) -> float:
+        """Add some steps; returns when they ended. [s]"""
+        each = steps.seconds.sum(axis=0)
+        lasted = float(each.sum())
+        self.seconds = self.seconds + steps.seconds.sum(axis=1)
+        self.held_byte_seconds += lasted * (steps.held_first + steps.held_last) / 2.0
+        if steps.decoding:
+            self._intervals.append(each)
+            self._weights.append(steps.decoding)
+        self._steps.append(
+            (
+                steps.start, lasted, each.size, steps.gamma, steps.decoding, steps.context, steps.waiting,
+                steps.prefilled, steps.accepted, steps.held_last, steps.stopped,
+            )
+        )  # fmt: skip
+        return steps.start + lasted
+
+    def gap(self, seconds: float) -> None:
+        """Add the time that a sequence which had lost its cache waited for its next token. [s]"""
+        self._intervals.append(np.array([seconds]))
+        self._weights.append(1)
+
+    @property
+    def timeline(self) -> dict[str, FloatArray]:
+        """The columns of `TIMELINE`, one element per mixed step or block of rounds."""
+        columns = np.array(self._steps, dtype=float).reshape(-1, len(TIMELINE)).T
+        return dict(zip(TIMELINE, columns, strict=True))
+
+    @property
+    def makespan(self) -> float:
+        """When the last token came; the first request arrived at 0. [s]"""
+        return float(self.finish.max())
+
+    @property
+    def ttft(self) -> FloatArray:
+        """Time to first token of every request. [s]"""
+        return self.first_token - self.trace.arrival
+
+    @property
+    def end_to_end(self) -> FloatArray:
+        """Time from arrival to last token of every request. [s]"""
+        return self.finish - self.trace.arrival
+
+    @property
+    def tpot(self) -> FloatArray:
+        """Time per output token after the first of every request, 0 where there is only one. [s]"""
+        return (self.finish - self.first_token) / np.maximum(self.trace.output_tokens - 1, 1)
+
+    def itl(self, *percentiles: float) -> FloatArray:
+        """Percentiles of the time between stream events: with speculation an event is a round. [s]"""
+        if not self._intervals:
+            return np.zeros(len(percentiles))
+        values = np.concatenate(self._intervals)
+        weights = np.repeat(self._weights, [each.size for each in self._intervals])
+        order = np.argsort(values)
+        reached = np.cumsum(weights[order]) / weights.sum()
+        places = np.searchsorted(reached, np.asarray(percentiles) / 100.0).clip(max=values.size - 1)
+        return np.asarray(values[order][places])
+
+    def meets(self, *, ttft: float | None = None, tpot: float | None = None) -> NDArray[np.bool_]:
+        """Which requests met both targets."""
+        good = np.ones(len(self.trace), dtype=bool)
+        if ttft is not None:
+            good &= self.ttft <= ttft
+        if tpot is not None:
+            good &= self.tpot <= tpot
+        return good
+
+    def summary(self, *, ttft: float | None = None, tpot: float | None = None) -> dict[str, float]:
+        """Every figure by name, with the unit in the name; goodput is under the given targets.
+
+        Energy is that of the boards at full power for as long as the trace takes, which is its upper bound.
+        """
+        makespan, output = self.makespan, float(self.trace.output_tokens.sum())
+        good = self.meets(ttft=ttft, tpot=tpot)
+        lines = self.timeline
+        drafting = lines["gamma"] > 0
+        verified = float((lines["rounds"] * lines["decoding"])[drafting].sum())
+        busy = float(self.seconds.sum())
+        figures = {
+            "requests": float(len(self.trace)),
+            "makespan_s": makespan,
+            "throughput_tokens_per_s": output / makespan,
+            "goodput_tokens_per_s": float(self.trace.output_tokens[good].sum()) / makespan,
+            "requests_meeting_targets": float(good.mean()),
+        }
+        for name, values in (("ttft", self.ttft), ("tpot", self.tpot), ("e2e", self.end_to_end)):
+            for percentile in PERCENTILES:
+                figures[f"{name}_p{percentile}_s"] = float(np.percentile(values, percentile))
+        for percentile, value in zip(PERCENTILES, self.itl(*PERCENTILES), strict=True):
+            figures[f"itl_p{percentile}_s"] = float(value)
+        return figures | {
+            "tokens_per_round": 1.0 + float(lines["accepted"][drafting].sum()) / verified
+            if verified
+            else 1.0,
+            "mean_batch": float((lines["decoding"] * lines["lasted"]).sum()) / busy,
+            "gpu_seconds": makespan * self.replica.tensor_parallel,
+            "cost_per_million_tokens_usd": makespan * self.replica.price_per_second / output * 1e6,
+            "energy_per_million_tokens_kwh": makespan * self.replica.power / 3.6e6 / output * 1e6,
+            "kv_occupancy_mean": self.held_byte_seconds / makespan / self.replica.cache_bytes,
+            "kv_occupancy_peak": float(lines["held"].max()) / self.replica.cache_bytes,
+            "prefilled_tokens": float(lines["prefilled"].sum()),
+            "steps": float(lines["rounds"].sum()),
+            "preemptions": float(lines["stopped"].sum()),
+            **{f"{cause}_s": float(value) for cause, value in zip(CAUSES, self.seconds, strict=True)},
+            "idle_s": max(makespan - busy, 0.0),
+        }
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but trace and replica as arrays, to be read back by `from_arrays`."""
+        return {
+            "name": np.array(self.name),
+            "first_token": self.first_token,
+            "finish": self.finish,
+            "seconds": self.seconds,
+            "held_byte_seconds": np.array(self.held_byte_seconds),
+            "steps": np.array(self._steps, dtype=float).reshape(-1, len(TIMELINE)),
+            "intervals": np.concatenate([np.zeros(0), *self._intervals]),
+            "lengths": np.array([each.size for each in self._intervals], dtype=np.int64),
+            "weights": np.array(self._weights, dtype=float),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], trace: Trace, replica: Replica) -> Outcome:
+        """The outcome that `to_arrays` took apart, of the same trace and replica."""
+        pieces = (
+            np.split(arrays["intervals"], np.cumsum(arrays["lengths"])[:-1]) if arrays["lengths"].size else []
+        )
+        return cls(
+            str(arrays["name"]),
+            trace,
+            replica,
+            arrays["first_token"],
+            arrays["finish"],
+            arrays["seconds"],
+            float(arrays["held_byte_seconds"]),
+            [tuple(row) for row in arrays["steps"].tolist()],
+            list(pieces),
+            arrays["weights"].tolist(),
+        )

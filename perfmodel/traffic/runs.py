@@ -1,0 +1,120 @@
+"""Several simulations, here or on other machines, kept as they finish, and what sets them apart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from perfmodel.acceptance import Acceptance
+from perfmodel.files.checkpoint import Arrays, Parts
+from perfmodel.files.fingerprint import fingerprint
+from perfmodel.planning.executors import Mapper, in_order
+from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS
+from perfmodel.traffic.metrics import Outcome
+from perfmodel.traffic.policies import ServingPolicy
+from perfmodel.traffic.replica import Replica
+from perfmodel.traffic.simulate import simulate
+from perfmodel.traffic.trace import Trace
+
+__all__ = ["Case", "ahead_of_fixed", "outcomes_of", "parts_of", "run_case"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One simulation: the arguments of `perfmodel.traffic.simulate.simulate`."""
+
+    replica: Replica
+    trace: Trace
+    policy: ServingPolicy
+    alpha: float | Acceptance | None = None
+    spread: float = BETWEEN_REQUESTS
+    seed: int = 0
+
+
+def run_case(case: Case, progress: Callable[[int, int], None] | None = None) -> Arrays:
+    """Simulate one case; returns its outcome as arrays."""
+    return simulate(
+        case.replica,
+        case.trace,
+        case.policy,
+        alpha=case.alpha,
+        spread=case.spread,
+        seed=case.seed,
+        progress=progress,
+    ).to_arrays()
+
+
+def outcomes_of(
+    cases: Sequence[Case],
+    *,
+    executor: Mapper | None = None,
+    output: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Outcome]:
+    """Simulate all cases; the outcomes are the same, bit for bit, whatever simulates them.
+
+    Parameters
+    ----------
+    executor : anything with ``Executor.map``; this process when absent.
+    output : file beside which finished simulations are kept until `parts_of` says to remove them.
+    progress : called with (requests served, all of them).
+
+    Raises
+    ------
+    InfeasibleError, SpecError
+        As `simulate`; and when pieces cannot be written, or the executor is lost.
+    """
+    parts = parts_of(cases, output) if output is not None else None
+    found = {index: parts.read(index) for index in sorted(parts.done())} if parts else {}
+    done: dict[int, Arrays] = {index: arrays for index, arrays in found.items() if arrays is not None}
+    everything = sum(len(case.trace) for case in cases)
+    served = sum(len(cases[index].trace) for index in done)
+
+    def tell(more: int = 0, of: int = 0) -> None:
+        del of
+        if progress is not None:
+            progress(served + more, everything)
+
+    tell()
+    missing = [index for index in range(len(cases)) if index not in done]
+    wanted = [cases[index] for index in missing]
+    finished = (
+        (run_case(case, tell) for case in wanted)
+        if executor is None
+        else in_order(executor, run_case, wanted)
+    )
+    for index, arrays in zip(missing, finished, strict=True):
+        if parts is not None:
+            parts.write(index, arrays)
+        done[index] = arrays
+        served += len(cases[index].trace)
+        tell()
+    return [Outcome.from_arrays(done[index], case.trace, case.replica) for index, case in enumerate(cases)]
+
+
+def parts_of(cases: Sequence[Case], output: str | os.PathLike[str]) -> Parts:
+    """Return where the finished simulations of an output lie."""
+    return Parts(output, fingerprint("simulate", list(cases)), len(cases))
+
+
+def ahead_of_fixed(
+    summaries: Mapping[str, Mapping[str, float]], name: str, figure: str
+) -> tuple[str, float] | None:
+    """How far one policy's figure is above that of the best single length, 0 among them; None without any.
+
+    Returns
+    -------
+    The name of the best single length, and the ratio less one. [1]
+    """
+    fixed = {
+        other: summary[figure]
+        for other, summary in summaries.items()
+        if other == "none" or other.startswith("fixed:")
+    }
+    if not fixed or name in fixed:
+        return None
+    best = max(fixed, key=lambda other: fixed[other])
+    if fixed[best] <= 0.0:
+        return None
+    return best, summaries[name][figure] / fixed[best] - 1.0

@@ -1,0 +1,167 @@
+"""Who waits, who is being prefilled and who decodes on a replica: in order of arrival, out in reverse."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.traffic.replica import Replica
+from perfmodel.traffic.trace import Trace
+
+__all__ = ["Batch", "Chunk", "Prompt"]
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass
+class Prompt:
+    """What has to be prefilled before a request can decode; after a preemption all that it had so far."""
+
+    index: int
+    tokens: int
+    done: int = 0
+
+
+class Chunk(NamedTuple):
+    """A piece of a prompt in one step: its tokens, those before it, and whether it is the last piece."""
+
+    prompt: Prompt
+    tokens: int
+    history: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the prompt ends with it."""
+        return self.history + self.tokens == self.prompt.tokens
+
+
+class Batch:
+    """The requests of one replica; the decoding ones as parallel arrays. All in order of arrival.
+
+    Every request in `waiting` arrived after every one in `prefilling`, and these after every decoding one, so
+    what a full cache takes away is always what came last, and goes back to where it was.
+    """
+
+    def __init__(self, replica: Replica, trace: Trace) -> None:
+        self.replica = replica
+        self.outputs = trace.output_tokens
+        self.generated = np.zeros(len(trace), dtype=np.int64)
+        self.waiting: deque[Prompt] = deque()
+        self.prefilling: deque[Prompt] = deque()
+        self.index = np.zeros(0, dtype=np.int64)
+        self.context = np.zeros(0, dtype=np.int64)
+        self.sum_context = 0
+        shortest = int(trace.prompt_tokens.min())
+        self._line = replica.kv_line(shortest, trace.longest + replica.look_ahead + 1)
+        self._promise: dict[int, float] = {}
+
+    @property
+    def decoding(self) -> int:
+        """How many sequences decode."""
+        return int(self.index.size)
+
+    @property
+    def remaining(self) -> IntArray:
+        """Tokens that each decoding sequence still has to put out. [tokens]"""
+        left: IntArray = self.outputs[self.index] - self.generated[self.index]
+        return left
+
+    def held(self, ahead: int, grown: IntArray | None = None) -> float:
+        """Bytes of all caches, with entries ahead of every decoding sequence, each grown by some. [B]"""
+        promised = sum(self._promised(prompt) for prompt in self.prefilling)
+        if not self.decoding:
+            return promised
+        if self._line is not None:
+            at_zero, per_token = self._line
+            entries = self.sum_context + ahead * self.decoding + (0 if grown is None else int(grown.sum()))
+            return promised + at_zero * self.decoding + per_token * entries
+        contexts = self.context + ahead if grown is None else self.context + ahead + grown
+        return promised + float(self.replica.kv_bytes(contexts).sum())
+
+    @property
+    def admits_one(self) -> bool:
+        """Whether the first waiting request will be let in by the next step."""
+        if not self.waiting or self.decoding + len(self.prefilling) >= self.replica.max_batch:
+            return False
+        held = self.held(self.replica.look_ahead) + self._promised(self.waiting[0])
+        return held <= self.replica.cache_bytes
+
+    def make_room(self, gamma: int) -> list[int]:
+        """Take the cache from what arrived last until a round fits; returns which of them decoded."""
+        stopped = []
+        while self.held(gamma + 1) > self.replica.cache_bytes:
+            if self.prefilling:
+                prompt = self.prefilling.pop()
+                self.waiting.appendleft(Prompt(prompt.index, prompt.tokens))
+            else:
+                stopped.append(int(self.index[-1]))
+                self.waiting.appendleft(Prompt(stopped[-1], int(self.context[-1])))
+                self.sum_context -= int(self.context[-1])
+                self.index, self.context = self.index[:-1], self.context[:-1]
+        return stopped
+
+    def chunks(self, gamma: int) -> list[Chunk]:
+        """Prefill chunks that fill a step beside its decode rows; waiting requests are let in as they fit."""
+        rows = self.replica.max_step_tokens - self.decoding * (gamma + 1)
+        found: list[Chunk] = []
+        for prompt in self.prefilling:
+            if rows <= 0:
+                return found
+            rows -= self._cut(found, prompt, rows)
+        if rows <= 0 or not self.waiting:
+            return found
+        free = self.replica.cache_bytes - self.held(self.replica.look_ahead)
+        while rows > 0 and self.waiting and self.decoding + len(self.prefilling) < self.replica.max_batch:
+            free -= self._promised(self.waiting[0])
+            if free < 0:
+                break
+            prompt = self.waiting.popleft()
+            self.prefilling.append(prompt)
+            rows -= self._cut(found, prompt, rows)
+        return found
+
+    @staticmethod
+    def _cut(found: list[Chunk], prompt: Prompt, rows: int) -> int:
+        tokens = min(rows, prompt.tokens - prompt.done)
+        found.append(Chunk(prompt, tokens, prompt.done))
+        return tokens
+
+    def _promised(self, prompt: Prompt) -> float:
+        """Bytes of a whole prompt and its first round. [B]"""
+        if prompt.tokens not in self._promise:
+            longest = np.array([prompt.tokens + self.replica.look_ahead])
+            self._promise[prompt.tokens] = float(self.replica.kv_bytes(longest)[0])
+        return self._promise[prompt.tokens]
+
+    def commit(self, tokens: IntArray) -> IntArray:
+        """Append what every sequence was given, at most what it wants; returns those that are done."""
+        given = np.minimum(tokens, self.remaining)
+        self.generated[self.index] += given
+        self.context = self.context + given
+        self.sum_context += int(given.sum())
+        going = self.generated[self.index] < self.outputs[self.index]
+        done = self.index[~going]
+        if done.size:
+            self.sum_context -= int(self.context[~going].sum())
+            self.index, self.context = self.index[going], self.context[going]
+        return done
+
+    def finish_chunks(self, chunks: list[Chunk]) -> list[int]:
+        """Note what was prefilled; a whole prompt yields a token and decodes. Returns whose prompts ended."""
+        ended = []
+        for prompt, tokens, _ in chunks:
+            prompt.done += tokens
+            if prompt.done < prompt.tokens:
+                continue
+            self.prefilling.popleft()
+            ended.append(prompt.index)
+            self.generated[prompt.index] += 1
+            if self.generated[prompt.index] < self.outputs[prompt.index]:
+                self.index = np.append(self.index, prompt.index)
+                self.context = np.append(self.context, prompt.tokens + 1)
+                self.sum_context += prompt.tokens + 1
+        return ended

@@ -1,0 +1,182 @@
+"""The plan of one deployment for the traffic of a trace, weighted by where plain batching spends its time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.acceptance import Acceptance
+from perfmodel.engine import EngineOverhead
+from perfmodel.errors import SpecError
+from perfmodel.hardware import HardwareProfile
+from perfmodel.model import ModelSpec
+from perfmodel.planning.plan import Plan
+from perfmodel.planning.planner import Constraints, plan
+from perfmodel.planning.schedule import deployment_of
+from perfmodel.speculation import Drafter
+from perfmodel.traffic.metrics import Outcome
+from perfmodel.traffic.mixed_steps import FAVOURS, Favour
+from perfmodel.traffic.policies import FixedLength, Scheduled
+from perfmodel.traffic.replica import Replica
+from perfmodel.traffic.simulate import simulate
+from perfmodel.traffic.trace import Trace
+from perfmodel.workload import Workload
+
+__all__ = ["Deployed", "deployed_by", "plan_for_traffic", "traffic_workload", "tuned"]
+
+FloatArray = NDArray[np.float64]
+
+STEP = np.sqrt(2.0)
+"""Ratio of neighbouring batch sizes and contexts of a schedule. [1]"""
+TUNED_ON = 1000
+"""Requests that a schedule is tuned on. [1]"""
+_SHORTEST = 256
+_EVERYWHERE = 1e-3
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A plan of one deployment, and the drafter and draft KV budget that it deploys.
+
+    Where the plan never drafts, these are what it would deploy first.
+    """
+
+    plan: Plan
+    drafter: Drafter
+    kv_budget: float
+
+
+def traffic_workload(outcome: Outcome, max_batch: int) -> Workload:
+    """Return the batch sizes and contexts of a served trace, weighted by the time that was spent there."""
+    batches = _ladder(1, max_batch)
+    contexts = _ladder(min(_SHORTEST, outcome.trace.longest), outcome.trace.longest)
+    weights = np.full((len(batches), len(contexts)), _EVERYWHERE / (len(batches) * len(contexts)))
+    lines = outcome.timeline
+    decoding = lines["decoding"] > 0
+    rows = _nearest(batches, lines["decoding"][decoding])
+    columns = _nearest(contexts, lines["context"][decoding])
+    spent = lines["lasted"][decoding]
+    np.add.at(weights, (rows, columns), spent / max(spent.sum(), 1e-12))
+    return Workload(batches, contexts, weights)
+
+
+def plan_for_traffic(
+    hardware: HardwareProfile,
+    target: ModelSpec,
+    engine: EngineOverhead,
+    trace: Trace,
+    *,
+    drafters: Sequence[Drafter],
+    kv_budgets: Sequence[int] | None = None,
+    gammas: Sequence[int] = tuple(range(17)),
+    tensor_parallel: int = 1,
+    alpha: float | Acceptance | None = None,
+    max_batch: int = 256,
+    max_step_tokens: int = 8192,
+    workload: Workload | None = None,
+) -> Deployed:
+    """Choose the drafter and budget that serve a trace best, and a length for every batch and context.
+
+    Parameters
+    ----------
+    workload : cells to plan for; `traffic_workload` of the trace under plain batching when absent. Others as
+        in `perfmodel.planning.planner.plan`.
+
+    Raises
+    ------
+    InfeasibleError
+        When the model leaves no room for the trace's longest request, even without a drafter.
+    """
+    if workload is None:
+        plain = Replica(
+            hardware,
+            target,
+            engine,
+            tensor_parallel=tensor_parallel,
+            max_batch=max_batch,
+            max_step_tokens=max_step_tokens,
+        )
+        workload = traffic_workload(simulate(plain, trace, FixedLength(0)), max_batch)
+    answer = plan(
+        hardware,
+        target,
+        engine,
+        workload,
+        drafters=drafters,
+        kv_budgets=kv_budgets,
+        gammas=gammas,
+        tensor_parallel=tensor_parallel,
+        alpha=alpha,
+        constraints=Constraints(near_tie=0.0),
+        one_deployment=True,
+        draws=0,
+    )
+    return deployed_by(answer, drafters, kv_budgets)
+
+
+def deployed_by(
+    answer: Plan, drafters: Sequence[Drafter], kv_budgets: Sequence[int] | None = None
+) -> Deployed:
+    """Return what a plan of one deployment deploys, among the drafters that it was made for.
+
+    Raises
+    ------
+    SpecError
+        When its cells do not agree on one deployment, or its drafter is not among them.
+    """
+    deployed = deployment_of(answer)
+    if not any(cell.speculates for cell in answer.cells):
+        first = drafters[0]
+        own = first.strategy.default_budgets
+        budgets = kv_budgets if kv_budgets and own else own
+        return Deployed(answer, first, float(budgets[len(budgets) // 2]) if budgets else np.inf)
+    for drafter in drafters:
+        model = drafter.draft_model.name if drafter.draft_model else None
+        if (drafter.strategy.name, model) == (deployed.strategy, deployed.draft_model):
+            budget = np.inf if deployed.kv_budget is None else float(deployed.kv_budget)
+            return Deployed(answer, drafter, budget)
+    raise SpecError.single(
+        "plan", "strategy", f"deploys {deployed.strategy} {deployed.draft_model or ''}".rstrip(),
+        "Name it with --strategy, and its model with --draft-model",
+    )  # fmt: skip
+
+
+def tuned(
+    scheduled: Scheduled,
+    replica: Replica,
+    trace: Trace,
+    *,
+    ttft: float | None = None,
+    tpot: float | None = None,
+    **drawn: Any,
+) -> Scheduled:
+    """Return a schedule that favours, in steps with prefill, what serves a trace best under its targets.
+
+    Decided by simulating the first `TUNED_ON` requests each way: by goodput, then throughput; `drawn` as in
+    `perfmodel.traffic.simulate.simulate`. [s]
+    """
+    some = trace.first(TUNED_ON)
+
+    def served(favour: Favour) -> tuple[float, float]:
+        summary = simulate(replica, some, replace(scheduled, favour=favour), **drawn).summary(
+            ttft=ttft, tpot=tpot
+        )
+        return summary["goodput_tokens_per_s"], summary["throughput_tokens_per_s"]
+
+    return replace(scheduled, favour=max(FAVOURS, key=served))
+
+
+def _ladder(least: int, most: int) -> tuple[int, ...]:
+    """Whole numbers from `least` to `most`, each about `STEP` times the one before."""
+    steps = max(1, int(np.ceil(np.log(most / least) / np.log(STEP))))
+    return tuple(int(value) for value in np.unique(np.rint(np.geomspace(least, most, steps + 1))))
+
+
+def _nearest(ladder: Sequence[int], values: FloatArray) -> NDArray[np.intp]:
+    """Which rung is nearest, on a logarithmic scale."""
+    rungs = np.asarray(ladder, dtype=float)
+    return np.searchsorted(np.sqrt(rungs[:-1] * rungs[1:]), values)

@@ -1,0 +1,117 @@
+"""Why something is recommended: a plan's numbers agree with each other, and its words with the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import strategies
+from perfmodel.engine import EngineOverhead
+from perfmodel.hardware import HardwareProfile
+from perfmodel.latency import CAUSES, StepLatency
+from perfmodel.memory import resident_memory
+from perfmodel.model import ModelSpec
+from perfmodel.planning.explain import CAUSE_WORDS, assumptions, inflection_context, reason, round_bound_by
+from perfmodel.planning.plan import Cell
+from perfmodel.planning.planner import plan
+from perfmodel.speculation import Drafter, Round, price_round
+from perfmodel.workload import Workload
+
+H100 = HardwareProfile.load("h100-sxm-80gb")
+ENGINE = EngineOverhead.load("magicdec-h100")
+LLAMA = ModelSpec.load("llama-3.1-8b")
+PLAN = plan(H100, LLAMA, ENGINE, Workload((1, 32, 128), (4000, 32000)), tensor_parallel=8)
+EVERY = pytest.mark.parametrize("cell", PLAN.cells, ids=lambda cell: f"{cell.batch_size}-{cell.context_len}")
+
+
+@EVERY
+def test_a_cell_agrees_with_itself(cell: Cell):
+    assert cell.speedup == pytest.approx(cell.baseline_s / cell.tpot_s)
+    assert cell.tpot_s == pytest.approx(cell.round_s / cell.tokens_per_round)
+    assert cell.throughput_tokens_per_s == pytest.approx(cell.batch_size / cell.tpot_s)
+    assert cell.verify_ratio == pytest.approx(cell.verify_s / cell.baseline_s)
+    assert cell.round_s >= cell.draft_s + cell.verify_s
+    assert cell.bound_by in CAUSES
+    assert cell.round_by_gamma_s[PLAN.gammas.index(cell.gamma)] == pytest.approx(cell.round_s)
+    assert cell.runner_up_behind >= 0.0
+    assert cell.why
+
+
+@EVERY
+def test_intervals_hold_the_answer_and_probabilities_are_shares(cell: Cell):
+    assert cell.tpot_low_s < cell.tpot_s < cell.tpot_high_s
+    assert cell.speedup_low <= cell.speedup <= cell.speedup_high
+    assert 0.0 <= cell.probability_runner_up_better <= 1.0
+    assert cell.probability_beats_plain is None or 0.5 < cell.probability_beats_plain <= 1.0
+
+
+def test_a_round_accepted_as_often_as_it_must_be_is_as_fast_as_plain_decoding():
+    for cell in PLAN.cells:
+        if cell.speculates:
+            drafter = Drafter(strategies.load(cell.strategy))
+            even = price_round(
+                H100,
+                LLAMA,
+                ENGINE,
+                drafter,
+                batch=float(cell.batch_size),
+                context_len=float(cell.context_len),
+                kv_budget=float(cell.kv_budget),
+                gamma=float(cell.gamma),
+                tensor_parallel=8.0,
+                alpha=cell.break_even_alpha,
+            )
+            assert even.speedup == pytest.approx(1.0, rel=1e-6)
+
+
+def test_long_contexts_pay_and_short_ones_do_not():
+    """What MagicDec found: beyond the inflection context more sequences mean more speedup."""
+    assert PLAN.cell(128, 32000).speedup > PLAN.cell(32, 32000).speedup > 1.2
+    assert PLAN.cell(1, 4000).speedup == 1.0
+    context = inflection_context(H100, LLAMA, ENGINE, tensor_parallel=8)
+    assert context == PLAN.inflection_context_len
+    assert 1000 < context < 32000
+
+
+def test_what_was_assumed_is_said():
+    assert any("memory_utilization is assumed" in sentence for sentence in PLAN.assumed)
+
+
+def test_a_given_acceptance_is_not_assumed():
+    lookup = [Drafter(strategies.load("ngram"))]
+    guessed, given = (
+        assumptions([H100], LLAMA, ENGINE, Workload((1,), (1000,)), lookup, alpha) for alpha in (None, 0.7)
+    )
+    assert any(sentence.startswith("ngram: acceptance is assumed") for sentence in guessed)
+    assert not any("ngram" in sentence for sentence in given)
+
+
+@EVERY
+def test_the_reason_names_what_bounds_the_cell_and_what_must_be_accepted(cell: Cell):
+    assert CAUSE_WORDS[cell.bound_by] in cell.why
+    assert cell.why == reason(cell)
+    if cell.speculates:
+        assert f"pays above alpha {cell.break_even_alpha:.2f}" in cell.why
+
+
+def test_what_bounds_a_round_is_its_largest_cause_over_drafts_verification_and_engine():
+    """Three drafts of (1, 2, 0, 1), a verification of (2, 1, 0, 1) and 2 of the engine: (5, 7, 0, 6)."""
+    draft, verify = StepLatency(1.0, 2.0, 0.0, 1.0), StepLatency(2.0, 1.0, 0.0, 1.0)
+    memory = resident_memory(H100, LLAMA, ENGINE, batch=1, context_len=1)
+    priced = Round(3.0, 3.0, 1.0, draft, verify, verify, 2.0, 2.0, memory)
+    assert round_bound_by(priced) == "attention"
+    assert round_bound_by(replace(priced, overhead=4.0)) == "overhead"
+
+
+def test_there_is_no_inflection_where_a_window_keeps_the_cache_small():
+    """With 256 entries a layer the matrix products of many sequences always take longer than attention."""
+    short = tuple(replace(layers, window=256) for layers in LLAMA.attentions)
+    assert inflection_context(H100, replace(LLAMA, attentions=short), ENGINE) == float("inf")
+    assert inflection_context(H100, LLAMA, ENGINE) < float("inf")
+
+
+def test_the_cell_of_a_batch_and_context_is_found_or_not():
+    assert PLAN.cell(32, 4000).batch_size == 32
+    with pytest.raises(KeyError):
+        PLAN.cell(33, 4000)
