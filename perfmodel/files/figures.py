@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.files.document import Quantity
+from perfmodel.files.numbers import Numeric
 from perfmodel.files.units import DIMENSIONS, SI_UNIT, format_quantity
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
     "default_quantities", "each_figure", "figure", "figures", "section", "sections", "table", "text", "texts",
 ]  # fmt: skip
 
-Numeric: TypeAlias = float | NDArray[np.float64]
+
 
 _KEY = "declared"
 

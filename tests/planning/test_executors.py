@@ -174,7 +174,8 @@ def test_without_dask_the_refusal_says_what_to_install(monkeypatch):
 
 
 def test_the_same_question_has_the_same_fingerprint_in_another_process():
-    code = "import sys; sys.path.insert(0, 'tests/planning'); from test_executors import *; print(fingerprint(grid()))"
+    code = "import sys; sys.path.insert(0, 'tests/planning')\n"
+    code += "from test_executors import *; print(fingerprint(grid()))"
     other = subprocess.run(
         [sys.executable, "-c", code], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=60
     )
