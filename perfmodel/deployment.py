@@ -1,4 +1,4 @@
-"""Who drafts: a strategy, the weights it runs, and what is believed of its acceptance."""
+"""What every price is the price of: a model on some GPUs under an engine, and who drafts for it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,57 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate
+from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
-from perfmodel.hardware import Numeric
+from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.model import ModelSpec
 from strategies.base import DraftPass, DraftStrategy
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
+__all__ = ["Deployment", "Drafter"]
+
 GREEDY = Conditions()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model on some GPUs under an engine: what every price is the price of.
+
+    Parameters
+    ----------
+    hardware : the accelerator; array fields are many accelerators, or many draws of one.
+    model : what runs. A draft model is the same deployment with another model.
+    engine : the software between the kernels.
+    tensor_parallel : GPUs that share every layer. [GPUs]
+    """
+
+    hardware: HardwareProfile
+    model: ModelSpec
+    engine: EngineOverhead
+    tensor_parallel: Numeric = 1.0
+
+    @property
+    def attention_kernel(self) -> str:
+        """The attention kernel that runs: the engine's, or the profile's first where it lacks that one."""
+        wanted, kernels = self.engine.attention_kernel, self.hardware.attention
+        return wanted if wanted in kernels else next(iter(kernels))
+
+    @property
+    def all_reduce(self) -> str:
+        """The all-reduce that runs: an engine's own kernels need every GPU linked to every other.
+
+        Over PCIe engines fall back to NCCL: vLLM beyond two GPUs, PyTorch's symmetric memory always.
+        """
+        wanted, over_pcie = self.engine.all_reduce, self.hardware.link_kind.lower().startswith("pcie")
+        return "nccl" if over_pcie and not wanted.startswith("nccl") else wanted
+
+    @property
+    def label(self) -> str:
+        """What runs on what, for a title."""
+        gpus = f"{float(self.tensor_parallel):.0f} x {self.hardware.name}"
+        return f"{self.model.name} on {gpus}, engine {self.engine.name}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +99,11 @@ class Drafter:
     def label(self) -> str:
         """Short name for people, e.g. ``streaming_llm`` or ``streaming_llm(llama-3.2-1b)``."""
         return f"{self.strategy.name}({self.draft_model.name})" if self.draft_model else self.strategy.name
+
+    def plays(self, strategy: str, draft_model: str | None) -> bool:
+        """Whether a plan means it by these two names."""
+        model = self.draft_model.name if self.draft_model else None
+        return (self.strategy.name, model) == (strategy, draft_model)
 
     def weights(self, target: ModelSpec, draft_pass: DraftPass) -> ModelSpec | None:
         """The model whose layers one draft pass runs through, or None where nothing is run."""

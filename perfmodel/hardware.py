@@ -146,6 +146,11 @@ class HardwareProfile(Sourced):
         key = implementation.strip().lower()
         return self.all_reduce.get(ALL_REDUCE_ALIASES.get(key, key)) or self.all_reduce["nccl"]
 
+    def as_it_runs(self, overlapped: Numeric, in_turn: Numeric) -> Numeric:
+        """Return seconds where memory and arithmetic overlap, or of both in turn without `overlap`. [s]"""
+        seconds: Numeric = np.where(np.asarray(self.overlap) < 0.5, in_turn, overlapped)
+        return seconds
+
     def assume(self, name: str, key: str) -> Assumption:
         if name == "peak_flops":
             return self._assumed_peak(key)

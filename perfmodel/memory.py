@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.model import BYTES, ModelSpec
@@ -43,11 +44,6 @@ class ResidentMemory:
         """Whether the total is at most the usable memory, per element."""
         return np.asarray(self.total <= self.usable)
 
-    @property
-    def headroom(self) -> Numeric:
-        """Usable bytes left on each GPU, negative where it does not fit. [B]"""
-        return self.usable - self.total
-
 
 def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
     """Resident weight bytes on each of `tensor_parallel` GPUs. [B]
@@ -80,6 +76,35 @@ def kv_bytes_per_gpu(model: ModelSpec, kv_tokens: Numeric, tensor_parallel: Nume
     return total
 
 
+def count_memory(
+    deployment: Deployment,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    gamma: Numeric = 0.0,
+    draft: ModelSpec | None = None,
+    draft_resident_kv_tokens: Numeric = 0.0,
+    draft_kv_fraction: Numeric = 1.0,
+    draft_weight_fraction: Numeric = 0.0,
+) -> ResidentMemory:
+    """Count the resident bytes per GPU of target, draft and caches; arguments as in `resident_memory`. [B]"""
+    target, gpus = deployment.model, deployment.tensor_parallel
+    weights = weight_bytes_per_gpu(target, gpus)
+    slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
+    entry_bytes = kv_bytes_per_gpu(draft or target, draft_resident_kv_tokens, gpus)
+    target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, gpus)
+    with_slots = np.asarray(batch) * kv_bytes_per_gpu(target, np.asarray(context_len) + slots, gpus)
+    return ResidentMemory(
+        weights=weights,
+        draft_weights=weight_bytes_per_gpu(draft, gpus) if draft else draft_weight_fraction * weights,
+        target_kv=target_kv,
+        draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes,
+        lookahead_kv=with_slots - target_kv,
+        activations=_activation_bytes(target, batch=batch, gamma=gamma, tensor_parallel=gpus),
+        usable=deployment.hardware.memory_capacity * deployment.engine.memory_utilization,
+    )
+
+
 def resident_memory(
     hardware: HardwareProfile,
     target: ModelSpec,
@@ -94,37 +119,28 @@ def resident_memory(
     draft_kv_fraction: Numeric = 1.0,
     draft_weight_fraction: Numeric = 0.0,
 ) -> ResidentMemory:
-    """Resident bytes per GPU of target, draft and their caches; all arguments broadcast.
+    """Resident bytes per GPU of target, draft and their caches; all arguments broadcast. [B]
 
     Parameters
     ----------
+    hardware, target, engine : what runs on what, under which software.
+    batch, context_len : sequences, and cache entries of each. [1], [tokens]
+    gamma : drafted tokens; with the bonus token their entries are held until they are verified. [tokens]
+    tensor_parallel : GPUs that share every layer. [GPUs]
     draft : the model whose weights are loaded beside the target's, or None in self-speculation.
     draft_resident_kv_tokens : entries that the drafter keeps beyond the target's, per sequence. [tokens]
+    draft_kv_fraction : bytes of such an entry relative to the drafting model's cache dtype. [1]
     draft_weight_fraction : a second copy of the target's weights, relative to the first. [1]
-    gamma : drafted tokens; with the bonus token their entries are held until they are verified. [tokens]
     """
-    weights = weight_bytes_per_gpu(target, tensor_parallel)
-    slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
-    entries_of = draft or target
-    draft_kv = (
-        np.asarray(batch)
-        * draft_kv_fraction
-        * kv_bytes_per_gpu(entries_of, draft_resident_kv_tokens, tensor_parallel)
-    )
-    target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, tensor_parallel)
-    with_slots = np.asarray(batch) * kv_bytes_per_gpu(
-        target, np.asarray(context_len) + slots, tensor_parallel
-    )
-    return ResidentMemory(
-        weights=weights,
-        draft_weights=weight_bytes_per_gpu(draft, tensor_parallel)
-        if draft
-        else draft_weight_fraction * weights,
-        target_kv=target_kv,
-        draft_kv=draft_kv,
-        lookahead_kv=with_slots - target_kv,
-        activations=_activation_bytes(target, batch=batch, gamma=gamma, tensor_parallel=tensor_parallel),
-        usable=hardware.memory_capacity * engine.memory_utilization,
+    return count_memory(
+        Deployment(hardware, target, engine, tensor_parallel),
+        batch=batch,
+        context_len=context_len,
+        gamma=gamma,
+        draft=draft,
+        draft_resident_kv_tokens=draft_resident_kv_tokens,
+        draft_kv_fraction=draft_kv_fraction,
+        draft_weight_fraction=draft_weight_fraction,
     )
 
 
@@ -158,24 +174,23 @@ def largest_batch(
 ) -> np.ndarray:
     """Largest batch whose resident memory fits, 0 where not even one sequence does.
 
-    Arguments as in `resident_memory`, whose bytes grow with the batch, so the answer is found by bisection,
-    all elements at once; no answer exceeds `limit`.
+    Bytes grow with the batch, so the answer is found by bisection, all elements at once.
+
+    Parameters
+    ----------
+    hardware, target, engine, context_len, deployment : as in `resident_memory`.
+    limit : no answer exceeds it. [sequences]
     """
+    gpus = deployment.pop("tensor_parallel", 1.0)
+    runs = Deployment(hardware, target, engine, gpus)  # type: ignore[arg-type]
 
     def fits(batch: np.ndarray) -> np.ndarray:
-        return resident_memory(
-            hardware,
-            target,
-            engine,
-            batch=batch,
-            context_len=context_len,
-            **deployment,  # type: ignore[arg-type]
-        ).fits
+        return count_memory(runs, batch=batch, context_len=context_len, **deployment).fits  # type: ignore[arg-type]
 
     shape = fits(np.ones(())).shape
     low, high = np.zeros(shape), np.full(shape, float(limit + 1))
     while np.any(high - low > 1):
         middle = np.floor((low + high) / 2)
-        ok = fits(np.maximum(middle, 1))
-        low, high = np.where(ok, middle, low), np.where(ok, high, middle)
+        enough = fits(np.maximum(middle, 1))
+        low, high = np.where(enough, middle, low), np.where(enough, high, middle)
     return low.astype(int)

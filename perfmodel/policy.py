@@ -12,8 +12,7 @@ from typing import NamedTuple
 from perfmodel.errors import SpecError
 from perfmodel.planning.gains import speedups
 from perfmodel.planning.learning import Learner
-from perfmodel.planning.plan import Cell, Plan
-from perfmodel.planning.plan_file import read_plan
+from perfmodel.planning.plan import Cell, Plan, read_plan
 from perfmodel.planning.schedule import deployment_of, midpoints, nearest_cell
 
 __all__ = ["Clamped", "Decision", "SpeculationPolicy"]

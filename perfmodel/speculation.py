@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from typing import TypedDict
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance, expected_tokens
-from perfmodel.deployment import Drafter
+from perfmodel.deployment import Deployment, Drafter
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.latency import StepLatency, step_latency
-from perfmodel.memory import ResidentMemory, resident_memory
+from perfmodel.latency import CAUSES, ForwardPass, StepLatency, price_pass
+from perfmodel.memory import ResidentMemory, count_memory
 from perfmodel.model import BYTES, ModelSpec
+from strategies.base import DraftPass
 
 __all__ = [
-    "FREE", "Configuration", "Drafter", "Round", "TargetSteps",
-    "copied_fraction", "idle_share", "idles_slower", "price_round", "round_overhead", "target_steps",
+    "FREE", "Configuration", "Drafter", "Drafting", "Round", "TargetSteps", "copied_fraction", "draft_with",
+    "price", "price_round", "price_steps", "take",
 ]  # fmt: skip
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
-
-
-class Configuration(TypedDict, total=False):
-    """The arguments of `price_round` that say what is priced; all broadcast."""
-
-    batch: Numeric
-    context_len: Numeric
-    kv_budget: Numeric
-    gamma: Numeric
-    tensor_parallel: Numeric
+TermsT = TypeVar("TermsT")
 
 
 @dataclass(frozen=True)
@@ -89,9 +81,39 @@ class Round:
         return self.verify.total / self.baseline.total
 
     @property
+    def bound_by(self) -> NDArray[np.str_]:
+        """Cause that takes most of the round, drafts and verification together, per element."""
+        passes = np.asarray(self.passes, dtype=float)
+        causes = {
+            cause: passes * getattr(self.draft, cause) + getattr(self.verify, cause) for cause in CAUSES
+        }
+        causes["overhead"] = causes["overhead"] + self.overhead
+        return StepLatency(**causes).bound_by
+
+    @property
     def break_even_tokens(self) -> Numeric:
         """Tokens per round above which speculation pays: ``round / baseline``. [tokens]"""
         return self.round_s / self.baseline.total
+
+
+class Configuration(TypedDict):
+    """What is priced, by the names that `price` gives it; all broadcast. [sequences], [tokens]"""
+
+    batch: Numeric
+    context_len: Numeric
+    kv_budget: Numeric
+    gamma: Numeric
+
+
+def take(terms: TermsT, shape: tuple[int, ...], place: Any) -> TermsT:
+    """Return some elements of a dataclass of terms that broadcast to `shape`: each indexed by `place`."""
+
+    def indexed(term: Any) -> Any:
+        if is_dataclass(term):
+            return take(term, shape, place)
+        return np.broadcast_to(term, shape)[place] if isinstance(term, (float, int, np.ndarray)) else term
+
+    return replace(terms, **{field.name: indexed(getattr(terms, field.name)) for field in fields(terms)})  # type: ignore[type-var, arg-type]
 
 
 @dataclass(frozen=True)
@@ -102,27 +124,177 @@ class TargetSteps:
     verify: StepLatency
 
 
-def target_steps(
-    hardware: HardwareProfile,
-    target: ModelSpec,
-    engine: EngineOverhead,
+def price_steps(
+    deployment: Deployment, *, batch: Numeric, context_len: Numeric, gamma: Numeric
+) -> TargetSteps:
+    """Price one plain decode step and one verification of ``gamma + 1`` tokens; arguments broadcast. [s]"""
+    step = ForwardPass(batch=batch, kv_tokens=context_len)
+    verification = replace(step, query_tokens=np.asarray(gamma, dtype=float) + 1.0)
+    return TargetSteps(price_pass(deployment, step), price_pass(deployment, verification))
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """The draft passes of a round: what the strategy counts, and the pass that runs.
+
+    deployment : the drafting model on the target's GPUs; None where nothing is run.
+    """
+
+    counts: DraftPass
+    forward: ForwardPass
+    deployment: Deployment | None
+
+    def price(self) -> StepLatency:
+        """Price one draft pass. [s]"""
+        return FREE if self.deployment is None else price_pass(self.deployment, self.forward)
+
+
+def draft_with(
+    deployment: Deployment,
+    drafter: Drafter,
     *,
     batch: Numeric,
     context_len: Numeric,
+    kv_budget: Numeric,
     gamma: Numeric,
-    tensor_parallel: Numeric = 1.0,
-) -> TargetSteps:
-    """Price one plain decode step and one verification of ``gamma + 1`` tokens; arguments broadcast. [s]"""
-    step = partial(
-        step_latency,
-        hardware,
-        target,
-        engine,
-        batch=batch,
-        kv_tokens=context_len,
-        tensor_parallel=tensor_parallel,
+) -> Drafting:
+    """Count what a drafter does in a round of a deployment; arguments broadcast.
+
+    Parameters
+    ----------
+    batch, context_len : sequences, and cache entries of each. [1], [tokens]
+    kv_budget, gamma : the draft KV budget, and the speculation length. [tokens]
+    """
+    counts = drafter.strategy.draft_pass(
+        context_len=context_len, kv_budget=kv_budget, gamma=gamma, drafter=drafter.kind
     )
-    return TargetSteps(baseline=step(), verify=step(query_tokens=np.asarray(gamma, dtype=float) + 1.0))
+    model = drafter.weights(deployment.model, counts)
+    stored = model or deployment.model
+    forward = ForwardPass(
+        batch=batch,
+        kv_tokens=counts.kv_tokens,
+        query_tokens=counts.query_tokens,
+        weight_fraction=copied_fraction(counts.weight_fraction, stored.weight_dtype),
+        kv_fraction=copied_fraction(counts.kv_fraction, stored.kv_dtype),
+        selection_kv_tokens=counts.selection_kv_tokens,
+        drafting=True,
+    )
+    return Drafting(counts, forward, None if model is None else replace(deployment, model=model))
+
+
+def price(
+    deployment: Deployment,
+    drafter: Drafter | None,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    kv_budget: Numeric = np.inf,
+    gamma: Numeric = 0.0,
+    alpha: Numeric | Acceptance | None = None,
+    tokens_per_round: Numeric | None = None,
+    deviations: Numeric = 0.0,
+    steps: TargetSteps | None = None,
+) -> Round:
+    """Price one draft-verify round of every configuration; arguments as in `price_round`, and they broadcast.
+
+    steps : the target's passes where they are priced already; every drafter shares them.
+    """
+    target = deployment.model
+    if steps is None:
+        steps = price_steps(deployment, batch=batch, context_len=context_len, gamma=gamma)
+    if drafter is None:
+        memory = count_memory(deployment, batch=batch, context_len=context_len)
+        return Round(0.0, 0.0, batch, FREE, steps.baseline, steps.baseline, 0.0, 1.0, memory)
+    drafting = draft_with(
+        deployment, drafter, batch=batch, context_len=context_len, kv_budget=kv_budget, gamma=gamma
+    )
+    counts, draft = drafting.counts, drafting.price()
+    acceptance = None
+    if tokens_per_round is None:
+        if alpha is None:
+            acceptance = drafter.acceptance(target, context_len=context_len, kv_budget=kv_budget)
+        else:
+            acceptance = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
+        tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
+    extra = drafter.extra_model(target)
+    memory = count_memory(
+        deployment,
+        batch=batch,
+        context_len=context_len,
+        gamma=gamma,
+        draft=extra,
+        draft_resident_kv_tokens=counts.resident_kv_tokens,
+        draft_kv_fraction=copied_fraction(counts.kv_fraction, (extra or target).kv_dtype),
+        draft_weight_fraction=copied_fraction(counts.resident_weight_fraction, target.weight_dtype),
+    )
+    overhead = round_overhead(
+        deployment, batch=batch, gamma=gamma, steps=steps, draft=draft, draft_passes=counts.passes,
+        tokens_per_round=tokens_per_round,
+    )  # fmt: skip
+    return Round(
+        gamma=gamma,
+        passes=counts.passes,
+        batch=batch,
+        draft=draft,
+        verify=steps.verify,
+        baseline=steps.baseline,
+        overhead=overhead,
+        tokens_per_round=np.where(np.asarray(gamma) > 0, tokens_per_round, 1.0),
+        memory=memory,
+        acceptance=acceptance,
+    )
+
+
+def round_overhead(
+    deployment: Deployment,
+    *,
+    batch: Numeric,
+    gamma: Numeric,
+    steps: TargetSteps,
+    draft: StepLatency,
+    draft_passes: Numeric,
+    tokens_per_round: Numeric,
+) -> Numeric:
+    """Seconds of the engine in a round, or in a plain step with the drafter loaded; arguments broadcast. [s]
+
+    Parameters
+    ----------
+    steps : the target's plain step without a drafter, and its verification. [s]
+    draft, draft_passes : one draft pass, and how many there are. [s], [1]
+    tokens_per_round : what a round yields. [tokens]
+
+    Notes
+    -----
+    With ``l = piecewise_layer * layers``: a round takes ``round + round_row * batch + l`` on top of its
+    passes, a plain step ``loaded_off * baseline + l``. A share ``d = discarded_rounds`` of the rounds, which
+    a joining prefill cuts short, yields one token; counted in time, a round takes
+    ``tokens / (1 + (1 - d)(tokens - 1))`` as long. Measured in vLLM issues 49548 and 49986.
+    """
+    engine = deployment.engine
+    per_round = engine.round_s + engine.round_row_s * np.asarray(batch)
+    drafting = np.asarray(gamma) > 0
+    figures = (engine.piecewise_layer_s, engine.loaded_off, engine.discarded_rounds)
+    if not any(np.any(figure) for figure in figures):  # most engines: arrays of fewer axes
+        return np.where(drafting, per_round, 0.0)
+    pieces = engine.piecewise_layer_s * deployment.model.num_layers
+    kept = 1.0 + (1.0 - np.asarray(engine.discarded_rounds)) * (np.asarray(tokens_per_round) - 1.0)
+    passes = np.asarray(draft_passes) * draft.total + steps.verify.total
+    speculated = (passes + per_round + pieces) * np.asarray(tokens_per_round) / kept - passes
+    return np.where(drafting, speculated, idle_share(deployment, steps.baseline.total) * steps.baseline.total)
+
+
+def idle_share(deployment: Deployment, baseline: Numeric) -> Numeric:
+    """How much longer a plain step of `baseline` seconds takes with a drafter loaded than without one. [1]"""
+    engine = deployment.engine
+    return engine.loaded_off + engine.piecewise_layer_s * deployment.model.num_layers / np.asarray(baseline)
+
+
+def copied_fraction(fraction: Numeric, dtype: str) -> Numeric:
+    """Bytes of a copy in that fraction of 16 bits, relative to its original of `dtype` and no wider. [1]"""
+    relative: Numeric = np.where(
+        np.less(fraction, 1.0), np.minimum(np.multiply(fraction, 2.0 / BYTES[dtype]), 1.0), fraction
+    )
+    return relative
 
 
 def price_round(
@@ -145,9 +317,12 @@ def price_round(
 
     Parameters
     ----------
+    hardware, target, engine : what runs on what, under which software.
     drafter : who drafts, or None for plain decoding, which is priced at gamma 0.
-    batch, context_len, kv_budget, gamma, tensor_parallel : the configuration, in the package's axis order.
-        [sequences], [tokens], [tokens], [tokens], [GPUs]
+    batch, context_len : sequences, and cache entries of each. [1], [tokens]
+    kv_budget : cache entries that the drafter may read. [tokens]
+    gamma : speculation length; 0 is plain decoding. [tokens]
+    tensor_parallel : GPUs that share every layer. [GPUs]
     alpha : acceptance rate of one drafted token, or a whole `Acceptance`; the strategy's published or assumed
         law when absent. [0..1]
     tokens_per_round : measured tokens per round, bonus included; overrides `alpha`. [1..gamma+1]
@@ -164,136 +339,15 @@ def price_round(
     -----
     MagicDec (arXiv 2408.11049) section 3.1: ``T_SD = (gamma T_D + T_V(gamma)) / Omega(gamma, alpha)``.
     """
-    if steps is None:
-        steps = target_steps(
-            hardware,
-            target,
-            engine,
-            batch=batch,
-            context_len=context_len,
-            gamma=gamma,
-            tensor_parallel=tensor_parallel,
-        )
-    if drafter is None:
-        memory = resident_memory(
-            hardware, target, engine, batch=batch, context_len=context_len, tensor_parallel=tensor_parallel
-        )
-        return Round(0.0, 0.0, batch, FREE, steps.baseline, steps.baseline, 0.0, 1.0, memory)
-    draft_pass = drafter.strategy.draft_pass(
-        context_len=context_len, kv_budget=kv_budget, gamma=gamma, drafter=drafter.kind
-    )
-    weights = drafter.weights(target, draft_pass)
-    draft = FREE
-    if weights is not None:
-        draft = step_latency(
-            hardware,
-            weights,
-            engine,
-            batch=batch,
-            query_tokens=draft_pass.query_tokens,
-            kv_tokens=draft_pass.kv_tokens,
-            tensor_parallel=tensor_parallel,
-            weight_fraction=copied_fraction(draft_pass.weight_fraction, weights.weight_dtype),
-            kv_fraction=copied_fraction(draft_pass.kv_fraction, weights.kv_dtype),
-            selection_kv_tokens=draft_pass.selection_kv_tokens,
-            drafting=True,
-        )
-    acceptance = None
-    if tokens_per_round is None:
-        if alpha is None:
-            acceptance = drafter.acceptance(target, context_len=context_len, kv_budget=kv_budget)
-        else:
-            acceptance = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
-        tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
-    extra = drafter.extra_model(target)
-    memory = resident_memory(
-        hardware,
-        target,
-        engine,
+    return price(
+        Deployment(hardware, target, engine, tensor_parallel),
+        drafter,
         batch=batch,
         context_len=context_len,
+        kv_budget=kv_budget,
         gamma=gamma,
-        tensor_parallel=tensor_parallel,
-        draft=extra,
-        draft_resident_kv_tokens=draft_pass.resident_kv_tokens,
-        draft_kv_fraction=copied_fraction(draft_pass.kv_fraction, (extra or target).kv_dtype),
-        draft_weight_fraction=copied_fraction(draft_pass.resident_weight_fraction, target.weight_dtype),
+        alpha=alpha,
+        tokens_per_round=tokens_per_round,
+        deviations=deviations,
+        steps=steps,
     )
-    speculating = np.asarray(gamma) > 0
-    return Round(
-        gamma=gamma,
-        passes=draft_pass.passes,
-        batch=batch,
-        draft=draft,
-        verify=steps.verify,
-        baseline=steps.baseline,
-        overhead=round_overhead(
-            engine,
-            target.num_layers,
-            batch=batch,
-            gamma=gamma,
-            steps=steps,
-            draft=draft,
-            draft_passes=draft_pass.passes,
-            tokens_per_round=tokens_per_round,
-        ),
-        tokens_per_round=np.where(speculating, tokens_per_round, 1.0),
-        memory=memory,
-        acceptance=acceptance,
-    )
-
-
-def copied_fraction(fraction: Numeric, dtype: str) -> Numeric:
-    """Bytes of a copy in that fraction of 16 bits, relative to its original of `dtype` and no wider."""
-    relative: Numeric = np.where(
-        np.less(fraction, 1.0), np.minimum(np.multiply(fraction, 2.0 / BYTES[dtype]), 1.0), fraction
-    )
-    return relative
-
-
-def round_overhead(
-    engine: EngineOverhead,
-    layers: int,
-    *,
-    batch: Numeric,
-    gamma: Numeric,
-    steps: TargetSteps,
-    draft: StepLatency,
-    draft_passes: Numeric,
-    tokens_per_round: Numeric,
-) -> Numeric:
-    """Seconds of the engine in a round, or in a plain step with the drafter loaded; arguments broadcast. [s]
-
-    Parameters
-    ----------
-    layers : of the target. [1]
-    steps : the target's plain step without a drafter, and its verification. [s]
-    draft, draft_passes : one draft pass, and how many there are. [s], [1]
-
-    Notes
-    -----
-    With ``l = piecewise_layer * layers``: a round takes ``round + round_row * batch + l`` on top of its
-    passes, a plain step ``loaded_off * baseline + l``. A share ``d = discarded_rounds`` of the rounds, which
-    a joining prefill cuts short, yields one token; counted in time, a round takes
-    ``tokens / (1 + (1 - d)(tokens - 1))`` as long. Measured in vLLM issues 49548 and 49986.
-    """
-    per_round = engine.round_s + engine.round_row_s * np.asarray(batch)
-    drafting = np.asarray(gamma) > 0
-    figures = (engine.piecewise_layer_s, engine.loaded_off, engine.discarded_rounds)
-    if not any(np.any(figure) for figure in figures):  # most engines: arrays of fewer axes
-        return np.where(drafting, per_round, 0.0)
-    pieces = engine.piecewise_layer_s * layers
-    kept = 1.0 + (1.0 - np.asarray(engine.discarded_rounds)) * (np.asarray(tokens_per_round) - 1.0)
-    passes = np.asarray(draft_passes) * draft.total + steps.verify.total
-    speculated = (passes + per_round + pieces) * np.asarray(tokens_per_round) / kept - passes
-    return np.where(drafting, speculated, engine.loaded_off * steps.baseline.total + pieces)
-
-
-def idle_share(engine: EngineOverhead, layers: int, baseline: Numeric) -> Numeric:
-    """How much longer a plain step takes with a drafter loaded than without one. [1]"""
-    return engine.loaded_off + engine.piecewise_layer_s * layers / np.asarray(baseline)
-
-
-def idles_slower(engine: EngineOverhead) -> bool:
-    """Whether a loaded drafter makes plain steps longer in this engine."""
-    return bool(np.any(engine.loaded_off) or np.any(engine.piecewise_layer_s))

@@ -62,6 +62,10 @@ class Workload:
         shape = (len(self.batch_sizes), len(self.context_lens))
         return np.full(shape, 1.0 / (shape[0] * shape[1]))
 
+    def part(self, rows: slice, columns: slice) -> Workload:
+        """Return the cells of some batch sizes and context lengths, weighted as equals."""
+        return Workload(self.batch_sizes[rows], self.context_lens[columns])
+
 
 def _refusal(name: str, found: object, remedy: str) -> SpecError:
     return SpecError.single("workload", name, f"found {found!r}"[:200], remedy)

@@ -285,35 +285,6 @@ def test_with_values_names_the_nearest_path():
         PROFILES["b200"].with_values({"memory_bandwidth": 1.0})
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(names, min_size=1, max_size=4), st.integers(0, 3))
-def test_a_stack_holds_each_profile_at_its_place(chosen, trailing):
-    stacked = HardwareProfile.stack([PROFILES[name] for name in chosen], trailing)
-    values = values_of(stacked)
-    for place, name in enumerate(chosen):
-        for path, value in values_of(PROFILES[name]).items():
-            if isinstance(value, figures.Grid):
-                grid = values[path]
-                at = np.ix_(np.searchsorted(grid.gpus, value.gpus), np.searchsorted(grid.sizes, value.sizes))
-                np.testing.assert_allclose(grid.seconds[place][at], value.seconds)
-            else:
-                assert values[path].shape == (len(chosen),) + (1,) * trailing
-                assert values[path][place].item() == value
-    assert set(stacked.quantities) == set(stacked.paths())
-
-
-def test_a_stack_assumes_what_one_profile_has_and_another_lacks():
-    stacked = HardwareProfile.stack([PROFILES["a100-sxm-80gb"], PROFILES["rtx-5090"]])
-    np.testing.assert_array_equal(stacked.peak_flops["fp8"], [312e12, 419e12])
-    assert any("fp8" in sentence for sentence in stacked.assumed)
-    assert any("custom-graph" in sentence for sentence in stacked.assumed)
-
-
-def test_stacking_nothing_is_refused():
-    with pytest.raises(SpecError, match="no HardwareProfile"):
-        HardwareProfile.stack([])
-
-
 @settings(max_examples=10, deadline=None)
 @given(names, st.integers(0, 2**32))
 def test_draws_are_positive_within_range_and_the_same_for_the_same_seed(name, seed):
@@ -350,17 +321,6 @@ def test_published_figures_without_a_range_are_not_drawn():
     assert PROFILES["a100-sxm-80gb"].sample(10).memory_bandwidth == 2039e9
 
 
-def test_draws_of_a_stack_come_last_and_agree_with_draws_of_each_profile():
-    chosen = [PROFILES["a100-sxm-80gb"], PROFILES["b200"]]
-    drawn = HardwareProfile.stack(chosen, trailing=2).sample(7, seed=3)
-    assert np.shape(drawn.price_per_hour) == (2, 1, 1, 7)
-    assert np.shape(drawn.sms) in {(2, 1, 1, 1), (2, 1, 1, 7)}
-    for place, profile in enumerate(chosen):
-        np.testing.assert_allclose(
-            np.asarray(drawn.price_per_hour)[place, 0, 0], profile.sample(7, seed=3).price_per_hour
-        )
-
-
 def test_a_new_figure_is_one_line_and_everything_follows_from_it(tmp_path):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Part:
@@ -379,7 +339,6 @@ def test_a_new_figure_is_one_line_and_everything_follows_from_it(tmp_path):
     assert thing.part.delay == 3e-6
     assert thing.quantities["part.delay"].source == "me"
     assert thing.with_values({"part.delay": 1e-6}).part.delay == 1e-6
-    assert np.shape(Thing.stack([thing, thing]).part.delay) == (2,)
     assert np.shape(thing.sample(5).part.delay) == (5,)
     assert "delay" in json.dumps(schema.json_schema(Thing))
     path.write_text("name: x")

@@ -12,13 +12,14 @@ from numpy.testing import assert_allclose
 
 import strategies
 from perfmodel.acceptance import Acceptance
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import StepLatency
 from perfmodel.memory import resident_memory
 from perfmodel.model import ModelSpec
-from perfmodel.speculation import FREE, Drafter, Round, price_round, target_steps
+from perfmodel.speculation import FREE, Drafter, Round, price_round, price_steps
 from strategies.base import EXACT
 
 H100, A100 = HardwareProfile.load("h100-sxm-80gb"), HardwareProfile.load("a100-sxm-80gb")
@@ -149,8 +150,8 @@ class TestLaws:
 
     @given(drafters, configurations)
     def test_the_passes_of_the_target_may_be_priced_once_for_all_drafters(self, drafter, one):
-        shape = {name: one[name] for name in ("batch", "context_len", "gamma", "tensor_parallel")}
-        shared = target_steps(H100, LLAMA, ENGINE, **shape)
+        shape = {name: one[name] for name in ("batch", "context_len", "gamma")}
+        shared = price_steps(Deployment(H100, LLAMA, ENGINE, one["tensor_parallel"]), **shape)
         assert price(drafter, **one, steps=shared).tpot == price(drafter, **one).tpot
 
     def test_measured_tokens_per_round_override_rates(self):
@@ -158,30 +159,6 @@ class TestLaws:
         assert found.tokens_per_round == 3.5
         rate = price(DRAFTERS[0], batch=8, context_len=9000, gamma=4, alpha=Acceptance.given(0.8))
         assert rate.tokens_per_round == pytest.approx(1 + 0.8 + 0.8**2 + 0.8**3 + 0.8**4)
-
-
-class TestManyAccelerators:
-    STACK = (A100, H100, HardwareProfile.load("h200-sxm-141gb"))
-
-    @EVERY
-    def test_stacked_profiles_are_priced_as_one_by_one(self, drafter):
-        grid = {"batch": np.array([4.0, 64.0])[:, None], "context_len": 32000.0, "kv_budget": 512.0}
-        run = partial(price_round, target=LLAMA, engine=IDEAL, drafter=drafter, gamma=np.arange(4.0), **grid)
-        together = run(HardwareProfile.stack(self.STACK, trailing=2))
-        assert together.speedup.shape == (3, 2, 4)
-        for index, profile in enumerate(self.STACK):
-            assert_allclose(together.speedup[index], run(profile).speedup, rtol=1e-9)
-            assert_allclose(together.memory.headroom[index], run(profile).memory.headroom, rtol=1e-9)
-
-    @EVERY
-    def test_draws_are_a_last_axis(self, drafter):
-        drawn, engine = H100.sample(30, seed=5), ENGINE.sample(30, seed=5)
-        gamma = np.arange(4.0)[:, None]
-        found = price_round(
-            drawn, LLAMA, engine, drafter, batch=64.0, context_len=32000.0, kv_budget=512.0, gamma=gamma
-        )
-        assert found.speedup.shape == (4, 30)
-        assert np.all(found.speedup[0] == 1.0)
 
 
 class TestByHand:

@@ -9,11 +9,13 @@ import time
 
 import pytest
 
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
+from perfmodel.planning.columns import swept as taken
 from perfmodel.planning.planner import default_drafters, plan
-from perfmodel.planning.price import Grid, sweep
+from perfmodel.planning.price import SearchSpace, count_configurations, sweep
 from perfmodel.workload import Workload
 
 H100 = HardwareProfile.load("h100-sxm-80gb")
@@ -26,9 +28,13 @@ on_one_core = pytest.mark.benchmark(timer=time.process_time)
 def swept(batches: int, contexts: int) -> int:
     """Sweep a grid through the public path, take every speedup, and tell how many there were."""
     workload = Workload(range(1, batches + 1), range(1024, 1024 * (contexts + 1), 1024))
-    grid = Grid([H100], LLAMA, ENGINE, workload, default_drafters(LLAMA), range(1, 17), BUDGETS)
-    assert sum(block.column("speedup").size for block in sweep(grid)) == grid.size
-    return grid.size
+    space, machines = (
+        SearchSpace(default_drafters(LLAMA), range(1, 17), BUDGETS),
+        [Deployment(H100, LLAMA, ENGINE)],
+    )
+    size = count_configurations(machines, workload, space)
+    assert sum(taken(priced, "speedup").size for priced in sweep(machines, workload, space)) == size
+    return size
 
 
 def planned(side: int) -> int:

@@ -25,25 +25,9 @@ from perfmodel.acceptance.tokens import (
 )
 
 __all__ = [
-    "Acceptance",
-    "Conditions",
-    "acceptance_rate",
-    "alpha_from_engine_rate",
-    "alpha_from_mean_accepted",
-    "alpha_from_mean_length",
-    "alpha_from_survival",
-    "beta_shape",
-    "budget_shape",
-    "confidence_stop",
-    "expected_tokens",
-    "first_rest_from_survival",
-    "missed",
-    "rounds_for_output",
-    "survival",
-    "tokens_from_beta",
-    "tokens_from_first_rest",
-    "tokens_from_requests",
-    "tokens_from_survival",
-    "tokens_from_tree",
-    "tokens_per_round",
-]
+    "Acceptance", "Conditions", "acceptance_rate", "alpha_from_engine_rate", "alpha_from_mean_accepted",
+    "alpha_from_mean_length", "alpha_from_survival", "beta_shape", "budget_shape", "confidence_stop",
+    "expected_tokens", "first_rest_from_survival", "missed", "rounds_for_output", "survival",
+    "tokens_from_beta", "tokens_from_first_rest", "tokens_from_requests", "tokens_from_survival",
+    "tokens_from_tree", "tokens_per_round",
+]  # fmt: skip

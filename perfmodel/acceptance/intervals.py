@@ -8,18 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "BETWEEN_REQUESTS",
-    "HALF_WIDTH",
-    "WITHIN_A_TASK",
-    "Rate",
-    "assumed_spread_rate",
-    "binomial_rate",
-    "clustered_rate",
-    "independent_se",
-    "logit_interval",
-    "requests_for",
-    "windowed_rate",
-]
+    "BETWEEN_REQUESTS", "HALF_WIDTH", "WITHIN_A_TASK", "Rate", "assumed_spread_rate", "binomial_rate",
+    "clustered_rate", "independent_se", "logit_interval", "requests_for", "windowed_rate",
+]  # fmt: skip
 
 FloatArray = NDArray[np.float64]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-
-import typer
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perfmodel.cli.ask.completion import model_names, strategy_names
-from perfmodel.cli.tell.output import Format, dumped, emit, remark, rendered, working
+from perfmodel.cli.ask.flag import NO_COLOR, argument, flag, group
+from perfmodel.cli.ask.format import Format
+from perfmodel.cli.tell.output import dumped, emit, remark, rendered, working
 
 if TYPE_CHECKING:
     from perfmodel.errors import Fault
@@ -20,11 +20,7 @@ __all__ = ["LogForm", "commands"]
 
 T = TypeVar("T")
 
-commands = typer.Typer(
-    name="acceptance",
-    no_args_is_help=True,
-    help="Measure acceptance from an engine's log, and show what was measured.",
-)
+commands = group("acceptance", 14, "Measure acceptance from an engine's log, and show what was measured.")
 
 
 class LogForm(str, Enum):
@@ -37,69 +33,33 @@ class LogForm(str, Enum):
     CSV = "csv"
 
 
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
-NoColor = Annotated[bool, typer.Option("--no-color", help="No colours; so does the variable NO_COLOR.")]
+JSON = flag("--json", default=False, help="As JSON.")
 _PLACE = "What drafted for what, and where (needed to plan with it)"
 
 
 @commands.command("fit")
 def fit(
-    log: Annotated[
-        str, typer.Argument(metavar="LOG", help="An engine's log, metrics text or responses; - reads stdin.")
-    ],
-    form: Annotated[
-        LogForm, typer.Option("--format", help="Who wrote it; found out where it is auto.")
-    ] = LogForm.AUTO,
-    gamma: Annotated[
-        int | None,
-        typer.Option(
-            "--gamma", "--num-speculative-tokens", "--spec-tokens", metavar="N", min=1, max=1000,
-            help="Tokens drafted per round, for logs that do not tell.",
-        ),
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            "--strategy", metavar="NAME", autocompletion=strategy_names, rich_help_panel=_PLACE,
-            help="The drafting strategy that ran.",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "--target", "--model-path", metavar="NAME|PATH", autocompletion=model_names,
-            rich_help_panel=_PLACE, help="The target model.",
-        ),
-    ] = None,
-    draft_model: Annotated[
-        str | None,
-        typer.Option(
-            "--draft-model", "--spec-model", metavar="NAME|PATH", autocompletion=model_names,
-            rich_help_panel=_PLACE, help="The model that drafted, if it was not the target itself.",
-        ),
-    ] = None,
-    draft_budget: Annotated[
-        str | None,
-        typer.Option(
-            "--draft-budget", metavar="TOKENS", rich_help_panel=_PLACE, help="The draft KV budget."
-        ),
-    ] = None,
-    context: Annotated[
-        str | None,
-        typer.Option(
-            "--context", "--isl", metavar="TOKENS", rich_help_panel=_PLACE,
-            help="The usual context length of the requests.",
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Write an acceptance file for plan, price and simulate."
-        ),
-    ] = None,
-    add: Annotated[bool, typer.Option("--add", help="Keep what is in the file of -o already.")] = False,
-    as_json: Json = False,
-    no_color: NoColor = False,
+    log: str = argument("LOG",
+        help="An engine's log, metrics text or responses; - reads stdin."),
+    form: LogForm = flag("--format", default=LogForm.AUTO, help="Who wrote it; found out where it is auto."),
+    gamma: int | None = flag("--gamma", "--num-speculative-tokens", "--spec-tokens", "N", min=1, max=1000,
+        help="Tokens drafted per round, for logs that do not tell."),
+    strategy: str | None = flag("--strategy", "NAME", complete=strategy_names, panel=_PLACE,
+        help="The drafting strategy that ran."),
+    model: str | None = flag("--model", "--target", "--model-path", "NAME|PATH", complete=model_names,
+        panel=_PLACE,
+        help="The target model."),
+    draft_model: str | None = flag("--draft-model", "--spec-model", "NAME|PATH", complete=model_names,
+        panel=_PLACE,
+        help="The model that drafted, if it was not the target itself."),
+    draft_budget: str | None = flag("--draft-budget", "TOKENS", panel=_PLACE, help="The draft KV budget."),
+    context: str | None = flag("--context", "--isl", "TOKENS", panel=_PLACE,
+        help="The usual context length of the requests."),
+    output: str | None = flag("--output", "-o", "FILE",
+        help="Write an acceptance file for plan, price and simulate."),
+    add: bool = flag("--add", default=False, help="Keep what is in the file of -o already."),
+    as_json: bool = JSON,
+    no_color: bool = NO_COLOR,
 ) -> None:  # fmt: skip
     """Estimate acceptance rates with 95 % intervals from what a serving engine wrote.
 
@@ -137,9 +97,9 @@ def fit(
 
 @commands.command("show")
 def show(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="What `draftplan acceptance fit -o` wrote.")],
-    as_json: Json = False,
-    no_color: NoColor = False,
+    file: str = argument("FILE", help="What `draftplan acceptance fit -o` wrote."),
+    as_json: bool = JSON,
+    no_color: bool = NO_COLOR,
 ) -> None:
     """Show what an acceptance file holds, and what a plan believes where each entry was measured.
 

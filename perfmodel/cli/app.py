@@ -5,31 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from perfmodel.cli import (
-    acceptance,
-    calibrate,
-    catalogue,
-    demo,
-    explain,
-    export,
-    measure,
-    plan,
-    plot,
-    price,
-    report,
-    simulate,
-    size,
-    sweep,
-    validate,
-)
+from perfmodel import cli
+from perfmodel.cli.ask.flag import commands_in, flag
 from perfmodel.cli.tell.output import remark
 
-__all__ = ["app"]
+__all__ = ["app", "build_app"]
 
 ANSWERED, UNEXPECTED, ASKED_WRONGLY, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -103,19 +88,6 @@ def _with_nearest(failure: Any) -> str:
     return message + (f". Did you mean {nearest}?" if nearest else "")
 
 
-app = typer.Typer(
-    name="draftplan",
-    cls=Commands,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Should a long-context deployment speculate, with which drafting strategy, draft KV budget and "
-    "speculation length, at every batch size and context length it meets?",
-    epilog="Exit codes: 0 answered, 1 unexpected, 2 asked wrongly or a bad file, "
-    "3 nothing feasible or a limit passed.",
-)
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         from perfmodel._version import __version__
@@ -124,29 +96,33 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _top_level(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
-    ] = False,
+    version: bool = flag("--version", default=False, callback=_print_version, is_eager=True,
+        help="Print the version and exit."),
 ) -> None:
     pass
 
 
-app.command("plan")(plan.plan)
-app.command("explain")(explain.explain)
-app.command("price")(price.price)
-app.command("export")(export.export)
-app.command("sweep")(sweep.sweep)
-app.command("simulate")(simulate.simulate)
-app.command("size")(size.size)
-app.command("validate")(validate.validate)
-app.command("calibrate")(calibrate.calibrate)
-app.command("measure")(measure.measure)
-app.command("demo")(demo.demo)
-app.command("report")(report.report)
-app.add_typer(plot.app, name="plot")
-app.add_typer(acceptance.commands)
-for _noun in catalogue.NOUNS:
-    app.add_typer(catalogue.commands(_noun), name=_noun)
+def build_app() -> typer.Typer:
+    """Build the command line of everything that the files of this package declare."""
+    app = typer.Typer(
+        name="draftplan",
+        cls=Commands,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Should a long-context deployment speculate, with which drafting strategy, draft KV budget and "
+        "speculation length, at every batch size and context length it meets?",
+        epilog="Exit codes: 0 answered, 1 unexpected, 2 asked wrongly or a bad file, "
+        "3 nothing feasible or a limit passed.",
+    )
+    app.callback()(_top_level)
+    for name, declared in commands_in(cli):
+        if isinstance(declared, typer.Typer):
+            app.add_typer(declared, name=name)
+        else:
+            app.command(name)(declared)
+    return app
+
+
+app = build_app()

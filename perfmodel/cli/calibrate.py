@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from perfmodel.cli.ask.calibrate_flags import CalibrateFlags
-from perfmodel.cli.ask.flags import takes
+from perfmodel.cli.ask.flag import command, takes
+from perfmodel.cli.ask.format import read_format
 from perfmodel.cli.calibrate_machine import calibrate_machine, is_of_machine
-from perfmodel.cli.tell.output import Format, dumped, emit, remark, rendered, working
+from perfmodel.cli.tell.output import emit, remark, tell, working
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _KERNELS = ("all_reduce", "attention_kernel")
 
 
+@command("calibrate", 9)
 @takes(CalibrateFlags)
 def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG001
     """Fit an engine's seconds per pass, layer, row and round to measured steps.
@@ -42,16 +44,13 @@ def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG00
 
     Example: draftplan calibrate log.csv --hardware h100 --model llama-3.1-8b --tp 8 -o ours.yaml
     """
-    from perfmodel.errors import SpecError
     from perfmodel.evidence.calibration.calibrate import calibrate
     from perfmodel.evidence.machine.profile_text import profile_text
 
     if is_of_machine(flags.points):
         calibrate_machine(flags)
         return
-    wanted = Format.TABLE if flags.format is None else flags.format
-    if wanted is Format.CSV:
-        raise SpecError.single("", "--format", "found 'csv'", "Use table, json or yaml")
+    wanted = read_format(flags.format, csv=False)
     name, profile_name = _name(flags.output, flags.engine), _name(flags.profile_output, "")
     rows = _points(flags)
     start = _start(flags)
@@ -73,11 +72,10 @@ def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG00
         emit(profile_text(origin, profile_name, found.achieved, flags.profiles_path), flags.profile_output)
     if flags.output is not None:
         emit(found.text, flags.output)
-    if wanted is Format.TABLE:
-        drawn = rendered(lambda console: _draw(console, found, flags), no_color=flags.no_color, output=None)
-        emit(drawn)
-    else:
-        emit(dumped(_body(found), wanted))
+    tell(
+        wanted, lambda: _body(found), table=lambda console: _draw(console, found, flags),
+        no_color=flags.no_color,
+    )  # fmt: skip
     for one in found.figures:
         if not one.determined:
             remark(f"note: {one.path} keeps its start: the points do not determine it")

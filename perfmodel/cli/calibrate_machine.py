@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfmodel.cli.ask.calibrate_flags import CalibrateFlags
-from perfmodel.cli.tell.output import Format, dumped, emit, remark, rendered, working
+from perfmodel.cli.ask.format import read_format
+from perfmodel.cli.tell.output import emit, remark, tell, working
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,14 +34,11 @@ def is_of_machine(points: str) -> bool:
 
 def calibrate_machine(flags: CalibrateFlags) -> None:
     """Fit a hardware profile, and the engine that ran, to the points; write the profile."""
-    from perfmodel.errors import SpecError
     from perfmodel.evidence.machine.points import read_points
     from perfmodel.evidence.machine.steps import fit_machine_and_engine
     from perfmodel.hardware import HardwareProfile
 
-    wanted = Format.TABLE if flags.format is None else flags.format
-    if wanted is Format.CSV:
-        raise SpecError.single("", "--format", "found 'csv'", "Use table, json or yaml")
+    wanted = read_format(flags.format, csv=False)
     file = flags.output or flags.profile_output
     name, engine_name = _name(file, "my-machine"), _name(flags.engine_output, "reference-decoder")
     like = None if flags.hardware is None else HardwareProfile.load(flags.hardware, flags.profiles_path)
@@ -51,13 +49,10 @@ def calibrate_machine(flags: CalibrateFlags) -> None:
         emit(machine.text, file)
     if flags.engine_output is not None:
         emit(engine.text, flags.engine_output)
-    if wanted is Format.TABLE:
-        drawn = rendered(
-            lambda console: _draw(console, machine, engine, file), no_color=flags.no_color, output=None
-        )
-        emit(drawn)
-    else:
-        emit(dumped(_body(machine, engine), wanted))
+    tell(
+        wanted, lambda: _body(machine, engine), table=lambda console: _draw(console, machine, engine, file),
+        no_color=flags.no_color,
+    )  # fmt: skip
     for path in machine.kept:
         remark(f"note: {path} stays at its generic default: the points do not determine it")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perfmodel.cli.tell.output import Format, dumped, emit, rendered
+from perfmodel.cli.ask.flag import NO_COLOR, PROFILES, argument, flag, group
+from perfmodel.cli.ask.format import Format
+from perfmodel.cli.tell.output import dumped, emit, rendered
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,26 +29,19 @@ _ONE = {
     "engines": "serving engine",
 }
 
-NoColor = Annotated[bool, typer.Option("--no-color", help="No colours; so does the variable NO_COLOR.")]
-Profiles = Annotated[
-    str | None,
-    typer.Option("--profiles-path", metavar="FOLDER", help="Further folders of hardware and engine files."),
-]
-As = Annotated[Format, typer.Option("--format", help="A table, json or yaml.")]
-Name = Annotated[str, typer.Argument(metavar="NAME|PATH")]
+SHAPE = flag("--format", default=Format.TABLE, help="A table, json or yaml.")
 
 
 def commands(noun: str) -> typer.Typer:
     """Return the commands list, show and check of one noun."""
     one = _ONE[noun]
     article = "an" if one[0] in "ae" else "a"
-    group = typer.Typer(
-        name=noun, no_args_is_help=True, help=f"List, show and check {one}s.".replace("ys.", "ies.")
-    )
+    place = 15 + NOUNS.index(noun)
+    nouns = group(noun, place, f"List, show and check {one}s.".replace("ys.", "ies."))
 
-    @group.command("list", help=f"One line for every {one} that is known by name.")
+    @nouns.command("list", help=f"One line for every {one} that is known by name.")
     def list_them(
-        shape: As = Format.TABLE, profiles_path: Profiles = None, no_color: NoColor = False
+        shape: Format = SHAPE, profiles_path: str | None = PROFILES, no_color: bool = NO_COLOR
     ) -> None:
         rows = [_summary(noun, name, profiles_path) for name in _names(noun, profiles_path)]
         if shape is Format.TABLE:
@@ -54,9 +49,10 @@ def commands(noun: str) -> typer.Typer:
         else:
             emit(dumped({noun: rows}, _no_csv(shape)))
 
-    @group.command("show", help=f"Everything known about {article} {one}: figures, units, ranges, sources.")
+    @nouns.command("show", help=f"Everything known about {article} {one}: figures, units, ranges, sources.")
     def show(
-        name: Name, shape: As = Format.TABLE, profiles_path: Profiles = None, no_color: NoColor = False
+        name: str = argument("NAME|PATH"), shape: Format = SHAPE, profiles_path: str | None = PROFILES,
+        no_color: bool = NO_COLOR,
     ) -> None:
         found = _described(noun, name, profiles_path)
         if shape is Format.TABLE:
@@ -64,11 +60,14 @@ def commands(noun: str) -> typer.Typer:
         else:
             emit(dumped(found, _no_csv(shape)))
 
-    @group.command("check", help=f"Check a file that describes {article} {one}, and name every fault in it.")
-    def check(files: Annotated[list[str], typer.Argument(metavar="FILE...")]) -> None:
+    @nouns.command("check", help=f"Check a file that describes {article} {one}, and name every fault in it.")
+    def check(files: list[str] = argument("FILE...")) -> None:
         _check(noun, files)
 
-    return group
+    return nouns
+
+
+GROUPS = tuple(map(commands, NOUNS))
 
 
 def _no_csv(shape: Format) -> Format:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from perfmodel.cli.ask.flag import NO_COLOR, OUTPUT, command, flag
+from perfmodel.cli.ask.format import Format, read_format
 from perfmodel.cli.ask.torch_door import device_asked, need_torch
-from perfmodel.cli.tell.output import Format, dumped, emit, format_for, remark, rendered
+from perfmodel.cli.tell.output import remark, tell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,30 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 
+@command("demo", 11)
 def demo(
-    device: Annotated[
-        str, typer.Option("--device", metavar="cpu|cuda[:N]", help="Where to run: one CPU thread, or a GPU.")
-    ] = "cpu",
-    acceptance_rate: Annotated[
-        float,
-        typer.Option(
-            "--acceptance-rate", metavar="ALPHA", min=0.0, max=0.95,
-            help="Acceptance to dial, and to plant: chance that a drafted token is accepted.",
-        ),
-    ] = 0.88,
-    seconds: Annotated[
-        float,
-        typer.Option("--seconds", metavar="S", min=20.0, max=3600.0, help="Seconds that it may take, about."),
-    ] = 75.0,
-    format: Annotated[
-        Format | None, typer.Option("--format", help="A table, json or yaml.")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")
-    ] = None,
-    no_color: Annotated[
-        bool, typer.Option("--no-color", help="No colours; so does the variable NO_COLOR.")
-    ] = False,
+    device: str = flag("--device", "cpu|cuda[:N]", default="cpu",
+        help="Where to run: one CPU thread, or a GPU."),
+    acceptance_rate: float = flag("--acceptance-rate", "ALPHA", default=0.88, min=0.0, max=0.95,
+        help="Acceptance to dial, and to plant: chance that a drafted token is accepted."),
+    seconds: float = flag("--seconds", "S", default=75.0, min=20.0, max=3600.0,
+        help="Seconds that it may take, about."),
+    format: Format | None = flag("--format", help="A table, json or yaml."),
+    output: str | None = OUTPUT,
+    no_color: bool = NO_COLOR,
 ) -> None:  # fmt: skip
     """Show on this machine that what is planned is what happens: predicted beside measured.
 
@@ -51,17 +38,14 @@ def demo(
     acceptance is planted. The outputs are compared token for token.
     """
     need_torch("demo")
-    from perfmodel.errors import SpecError
     from perfmodel.reference.demo.demo import run_demo
 
-    wanted = format_for(format, output)
-    if wanted is Format.CSV:
-        raise SpecError.single("", "--format", "found 'csv'", "Use table, json or yaml")
+    wanted = read_format(format, output, csv=False)
     found = run_demo(device_asked(device), alpha=acceptance_rate, seconds=seconds, say=remark)
-    if wanted is Format.TABLE:
-        emit(rendered(lambda console: _draw(console, found), no_color=no_color, output=output), output)
-    else:
-        emit(dumped(_body(found), wanted), output)
+    tell(
+        wanted, lambda: _body(found), table=lambda console: _draw(console, found), output=output,
+        no_color=no_color,
+    )  # fmt: skip
 
 
 def _body(found: Demo) -> dict[str, Any]:

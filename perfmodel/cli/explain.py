@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.ask.flags import ExplainFlags, takes
-from perfmodel.cli.tell.output import Format, dumped, emit, format_for, remark, rendered
+from perfmodel.cli.ask.flag import command, takes
+from perfmodel.cli.ask.flags import ExplainFlags
+from perfmodel.cli.ask.format import read_format
+from perfmodel.cli.tell.output import remark, tell
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from perfmodel.planning.breakdown import Breakdown, ForwardPass
+    from perfmodel.planning.breakdown import Breakdown, PassTime
 
 __all__ = ["explain"]
 
 
+@command("explain", 2)
 @takes(ExplainFlags)
 def explain(ctx: typer.Context, flags: ExplainFlags) -> None:
     """Explain one cell: time by cause, memory, every speculation length, every other strategy.
@@ -29,7 +32,6 @@ def explain(ctx: typer.Context, flags: ExplainFlags) -> None:
     from perfmodel.cli.ask.question import read_question
     from perfmodel.errors import SpecError
     from perfmodel.planning.breakdown import break_down
-    from perfmodel.planning.planner import Constraints
 
     question = read_question(ctx, flags)
     if question.cells > 1:
@@ -39,43 +41,31 @@ def explain(ctx: typer.Context, flags: ExplainFlags) -> None:
             f"ask for {question.cells} cells",
             "Name one of each, or use `draftplan plan`",
         )
-    wanted = format_for(flags.format, flags.output)
-    if wanted is Format.CSV:
-        raise SpecError.single(
-            "", "--format", "found 'csv'", "An explanation is no table: use table, json or yaml"
-        )
+    wanted = read_format(flags.format, flags.output, csv=False)
     found = break_down(
         question.hardware,
         question.target,
         question.engine,
         batch_size=question.workload.batch_sizes[0],
         context_len=question.workload.context_lens[0],
-        drafters=question.drafters,
-        kv_budgets=question.kv_budgets,
-        gammas=question.gammas,
-        tensor_parallel=question.tensor_parallel,
-        alpha=question.alpha,
-        constraints=Constraints(tpot=question.tpot),
+        **question.planned,
     )
     for line in question.remarks:
         remark(f"note: {line}")
-    if wanted is Format.TABLE:
-        text = rendered(lambda console: _draw(console, found), no_color=flags.no_color, output=flags.output)
-    else:
-        text = dumped(found.to_dict(), wanted)
-    emit(text, flags.output)
+    tell(
+        wanted, found.to_dict, table=lambda console: _draw(console, found), output=flags.output,
+        no_color=flags.no_color,
+    )  # fmt: skip
 
 
 def _draw(console: Console, found: Breakdown) -> None:
     from perfmodel.cli.tell import tables
+    from perfmodel.planning.choose import describe
+    from perfmodel.planning.plan import NO_DRAFT
 
     cell = found.cell
     tables.draw_header(console, found.plan)
-    name = (
-        "plain decoding"
-        if not cell.speculates
-        else tables.configuration(found.shown, cell.kv_budget, cell.gamma)
-    )
+    name = describe(found.shown if cell.speculates else NO_DRAFT, cell.kv_budget, cell.gamma)
     tables.line(
         console,
         f"Batch {cell.batch_size}, context {tables.tokens(cell.context_len)}: {name}, "
@@ -120,7 +110,7 @@ def _time(found: Breakdown) -> Table:
     return grid(columns, rows)
 
 
-def _work(passes: tuple[ForwardPass, ...]) -> Table:
+def _work(passes: tuple[PassTime, ...]) -> Table:
     from perfmodel.cli.tell.tables import grid, number
     from perfmodel.files.units import format_bytes
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from perfmodel.cli.ask.flag import OUTPUT, argument, command, flag
 from perfmodel.cli.tell.output import emit, remark
 
 if TYPE_CHECKING:
@@ -22,70 +21,32 @@ def engines() -> list[str]:
     return list(exporters())
 
 
+@command("export", 4)
 def export(
-    plan: Annotated[
-        str, typer.Argument(metavar="PLAN.json", help="What draftplan plan --format json wrote.")
-    ],
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine", metavar="NAME", autocompletion=engines, help="Serving engine, e.g. vllm, sglang."
-        ),
-    ],
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--form", metavar="NAME", help="Which of the engine's files; its usual one where absent."
-        ),
-    ] = None,
-    draft_path: Annotated[
-        str | None,
-        typer.Option(
-            "--draft-path", metavar="PATH|ID", help="Checkpoint of the drafter, as the engine names it."
-        ),
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option("--method", metavar="NAME", help="The engine's own method, in place of the strategy's."),
-    ] = None,
-    collapse: Annotated[
-        str,
-        typer.Option(
-            "--collapse", metavar="weight|regret", help="How contexts become one: least mean or worst loss."
-        ),
-    ] = "weight",
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            metavar="CONTEXT=SHARE,...",
-            help="Share of time per planned context; equal where absent.",
-        ),
-    ] = None,
-    context: Annotated[
-        str | None,
-        typer.Option("--context", metavar="LOW[:HIGH]", help="Only the planned contexts in this range."),
-    ] = None,
-    max_distinct: Annotated[
-        int, typer.Option("--max-distinct", min=1, help="Distinct speculation lengths at most.")
-    ] = 4,
-    merge_loss: Annotated[
-        float,
-        typer.Option(
-            "--merge-loss", min=0.0, max=0.5, help="Speed that a batch may lose to have fewer lengths."
-        ),
-    ] = 0.01,
-    max_batch: Annotated[
-        int | None,
-        typer.Option("--max-batch", min=1, help="Batch size that the table ends at (max_num_seqs)."),
-    ] = None,
-    data_parallel: Annotated[int, typer.Option("--dp", min=1, help="Data-parallel replicas.")] = 1,
-    semantics: Annotated[
-        str, typer.Option("--semantics", metavar="upper|lower", help="Keys of TensorRT-LLM's schedule.")
-    ] = "upper",
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")
-    ] = None,
+    plan: str = argument("PLAN.json", help="What draftplan plan --format json wrote."),
+    engine: str = flag("--engine", "NAME", required=True, complete=engines,
+        help="Serving engine, e.g. vllm, sglang."),
+    form: str | None = flag("--form", "NAME",
+        help="Which of the engine's files; its usual one where absent."),
+    draft_path: str | None = flag("--draft-path", "PATH|ID",
+        help="Checkpoint of the drafter, as the engine names it."),
+    method: str | None = flag("--method", "NAME",
+        help="The engine's own method, in place of the strategy's."),
+    collapse: str = flag("--collapse", "weight|regret", default="weight",
+        help="How contexts become one: least mean or worst loss."),
+    weights: str | None = flag("--weights", "CONTEXT=SHARE,...",
+        help="Share of time per planned context; equal where absent."),
+    context: str | None = flag("--context", "LOW[:HIGH]", help="Only the planned contexts in this range."),
+    max_distinct: int = flag("--max-distinct", default=4, min=1,
+        help="Distinct speculation lengths at most."),
+    merge_loss: float = flag("--merge-loss", default=0.01, min=0.0, max=0.5,
+        help="Speed that a batch may lose to have fewer lengths."),
+    max_batch: int | None = flag("--max-batch", min=1,
+        help="Batch size that the table ends at (max_num_seqs)."),
+    data_parallel: int = flag("--dp", default=1, min=1, help="Data-parallel replicas."),
+    semantics: str = flag("--semantics", "upper|lower", default="upper",
+        help="Keys of TensorRT-LLM's schedule."),
+    output: str | None = OUTPUT,
 ) -> None:
     """Write a plan in an engine's own words; what the engine cannot express is said on stderr.
 
@@ -94,7 +55,7 @@ def export(
     Example: draftplan export plan.json --engine vllm
     """
     from perfmodel.export import Wish, load
-    from perfmodel.planning.plan_file import read_plan
+    from perfmodel.planning.plan import read_plan
 
     exporter = load(engine)
     wish = Wish(

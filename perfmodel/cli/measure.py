@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from perfmodel.cli.ask.completion import model_names
+from perfmodel.cli.ask.flag import command, flag
 from perfmodel.cli.ask.torch_door import device_asked, need_torch, progress
 from perfmodel.cli.tell.output import remark
 
@@ -21,36 +20,18 @@ LONGEST = 3600.0
 """Most wall time that one run may ask for. [s]"""
 
 
+@command("measure", 10)
 def measure(
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output", "-o", metavar="POINTS.csv",
-            help="Where the times go. A file that is there is gone on with: what it has is not timed again.",
-        ),
-    ],
-    device: Annotated[
-        str, typer.Option("--device", metavar="cpu|cuda[:N]", help="Where to run: one CPU thread, or a GPU.")
-    ] = "cpu",
-    seconds: Annotated[
-        float, typer.Option("--seconds", metavar="S", min=1.0, max=LONGEST, help="Stop after that many.")
-    ] = 60.0,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", metavar="NAME|PATH", autocompletion=model_names,
-            help="Llama-style model whose shapes are timed, with random weights; a small decoder on a CPU "
-            "and llama-3.1-8b on a GPU where absent.",
-        ),
-    ] = None,
-    layers: Annotated[
-        int | None,
-        typer.Option("--layers", metavar="N", min=1, help="Layers of a named model to build, else 4."),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option("--dtype", metavar="fp32|bf16|fp16", help="fp32 on a CPU, bf16 on a GPU where absent."),
-    ] = None,
+    output: str = flag("--output", "-o", "POINTS.csv", required=True,
+        help="Where the times go. A file that is there is gone on with: what it has is not timed again."),
+    device: str = flag("--device", "cpu|cuda[:N]", default="cpu",
+        help="Where to run: one CPU thread, or a GPU."),
+    seconds: float = flag("--seconds", "S", default=60.0, min=1.0, max=LONGEST, help="Stop after that many."),
+    model: str | None = flag("--model", "NAME|PATH", complete=model_names,
+        help="Llama-style model whose shapes are timed, with random weights; a small decoder on a CPU and "
+        "llama-3.1-8b on a GPU where absent."),
+    layers: int | None = flag("--layers", "N", min=1, help="Layers of a named model to build, else 4."),
+    dtype: str | None = flag("--dtype", "fp32|bf16|fp16", help="fp32 on a CPU, bf16 on a GPU where absent."),
 ) -> None:  # fmt: skip
     """Time linear layers, attention, whole passes and whole rounds on this machine, and write one row each.
 

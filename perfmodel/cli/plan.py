@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perfmodel.cli.ask.flags import PlanFlags, takes
+from perfmodel.cli.ask.flag import command, takes
+from perfmodel.cli.ask.flags import PlanFlags
+from perfmodel.cli.ask.format import Format, read_format
 from perfmodel.cli.export import write_for
-from perfmodel.cli.tell.output import Format, dumped, emit, format_for, remark, rendered, working
+from perfmodel.cli.tell.output import remark, tell, working
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from perfmodel.cli.ask.question import Question
     from perfmodel.errors import InfeasibleError
     from perfmodel.model import ModelSpec
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
+@command("plan", 1)
 @takes(PlanFlags)
 def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     """Recommend a drafting strategy, draft KV budget and speculation length for every batch size and context.
@@ -62,7 +65,7 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
         remark(f"note: {line}")
     if answer is not None:
         if engine is None:
-            emit(_written(answer, alternatives, wanted, flags), flags.output)
+            _tell(answer, alternatives, wanted, flags)
         else:
             write_for(engine, answer, flags.output)
         _say_what_is_missing(question, answer)
@@ -80,7 +83,7 @@ def _format(flags: PlanFlags) -> tuple[Format, str | None]:
     from perfmodel.errors import SpecError, nearest_name
 
     if flags.format is None:
-        return format_for(None, flags.output), None
+        return read_format(None, flags.output), None
     name = flags.format.strip().lower()
     if name in [one.value for one in Format]:
         return Format(name), None
@@ -103,69 +106,30 @@ def _searched(
         target,
         question.engine,
         question.workload,
-        drafters=question.drafters,
-        kv_budgets=question.kv_budgets,
-        gammas=question.gammas,
-        tensor_parallel=question.tensor_parallel,
-        alpha=question.alpha,
         objective=objective,
         risk=risk,
         one_deployment=one_deployment,
-        constraints=planner.Constraints(tpot=question.tpot),
+        **question.planned,
     )
 
 
-def _written(
+def _tell(
     answer: Plan, alternatives: tuple[LossyAlternative, ...], wanted: Format, flags: PlanFlags
-) -> str:
-    if wanted is Format.TABLE:
+) -> None:
+    def body() -> dict[str, Any]:
+        lossy = {"lossy_alternatives": [asdict(change) for change in alternatives]} if flags.lossy else {}
+        return answer.to_dict() | lossy
+
+    def table(console: Console) -> None:
         from perfmodel.cli.tell.tables import draw_plan
 
-        return rendered(
-            lambda console: draw_plan(console, answer, alternatives),
-            no_color=flags.no_color,
-            output=flags.output,
-        )
-    if wanted is Format.CSV:
-        return _csv(answer, alternatives)
-    body = answer.to_dict()
-    if flags.lossy:
-        body["lossy_alternatives"] = [asdict(one) for one in alternatives]
-    return dumped(body, wanted)
+        draw_plan(console, answer, alternatives)
 
+    def rows() -> list[dict[str, Any]]:
+        unchanged = {"change": ""} if alternatives else {}
+        return [*(unchanged | row for row in answer.rows), *(change.row for change in alternatives)]
 
-def _csv(answer: Plan, alternatives: tuple[LossyAlternative, ...]) -> str:
-    """One row per cell, seconds and tokens; lossy alternatives follow as rows with what they change."""
-    one_number = {
-        key for key, value in asdict(answer.cells[0]).items() if not isinstance(value, (list, tuple))
-    }
-    rows: list[dict[str, object]] = [
-        {"change": "", **{key: value for key, value in asdict(cell).items() if key in one_number}}
-        for cell in answer.cells
-    ]
-    columns = list(rows[0])
-    for one in alternatives:
-        baseline = None if one.speedup is None else one.speedup * one.plain_tpot_s
-        rows.append(
-            {
-                "change": f"{one.change} (lossy)",
-                "batch_size": one.batch_size,
-                "context_len": one.context_len,
-                "strategy": one.strategy,
-                "kv_budget": one.kv_budget,
-                "gamma": one.gamma,
-                "tpot_s": one.speculating_tpot_s,
-                "baseline_s": baseline,
-                "speedup": one.speculating_speedup,
-            }
-        )
-    if not alternatives:
-        columns.remove("change")
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    tell(wanted, body, table=table, rows=rows, output=flags.output, no_color=flags.no_color)
 
 
 def _say_what_is_missing(question: Question, answer: Plan) -> None:

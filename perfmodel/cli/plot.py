@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from perfmodel.cli.ask.completion import model_names, strategy_names, table_names
-from perfmodel.cli.ask.flags import QuestionFlags, takes
+from perfmodel.cli.ask.flag import flag, group, takes
+from perfmodel.cli.ask.flags import QuestionFlags
 from perfmodel.cli.tell.output import remark, working
 
 if TYPE_CHECKING:
@@ -20,22 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 
-Output = Annotated[
-    str, typer.Option("--output", "-o", metavar="FILE", help="The figure: a .svg or .png file.")
-]
+FIGURE = flag("--output", "-o", "FILE", required=True, help="The figure: a .svg or .png file.")
 
-app = typer.Typer(
-    name="plot",
-    no_args_is_help=True,
-    help="Draw a figure of a question, 800 pixels wide, told apart without colour.",
-)
+app = group("plot", 13, "Draw a figure of a question, 800 pixels wide, told apart without colour.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlotFlags(QuestionFlags):
     """What every kind of figure of a deployment takes."""
 
-    output: Output
+    output: str = FIGURE
 
 
 @app.command("speedup-against-batch")
@@ -148,26 +143,15 @@ def pareto(ctx: typer.Context, flags: PlotFlags) -> None:
 
 @app.command("acceptance")
 def acceptance(
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME|PATH", autocompletion=model_names, help="Target model.")
-    ],
-    context: Annotated[str, typer.Option("--context", metavar="TOKENS", help="One context length.")],
-    output: Output,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            "--strategy", metavar="NAME,...|all", autocompletion=strategy_names, help="Whose acceptance."
-        ),
-    ] = None,
-    draft_model: Annotated[
-        str | None,
-        typer.Option(
-            "--draft-model", metavar="NAME|PATH,...", autocompletion=model_names, help="Who may draft."
-        ),
-    ] = None,
-    draft_budget: Annotated[
-        str, typer.Option("--draft-budget", metavar="TOKENS,...", help="Draft KV budgets to draw.")
-    ] = "64:8192:x2",
+    model: str = flag("--model", "NAME|PATH", required=True, complete=model_names, help="Target model."),
+    context: str = flag("--context", "TOKENS", required=True, help="One context length."),
+    output: str = FIGURE,
+    strategy: str | None = flag("--strategy", "NAME,...|all", complete=strategy_names,
+        help="Whose acceptance."),
+    draft_model: str | None = flag("--draft-model", "NAME|PATH,...", complete=model_names,
+        help="Who may draft."),
+    draft_budget: str = flag("--draft-budget", "TOKENS,...", default="64:8192:x2",
+        help="Draft KV budgets to draw."),
 ) -> None:
     """Acceptance rate against draft KV budget, with its 80 % interval: published, or else assumed.
 
@@ -181,16 +165,9 @@ def acceptance(
 
 @app.command("published")
 def published(
-    output: Output,
-    table: Annotated[
-        str | None,
-        typer.Option(
-            "--table",
-            metavar="NAME,...",
-            autocompletion=table_names,
-            help="Published tables; all where absent.",
-        ),
-    ] = None,
+    output: str = FIGURE,
+    table: str | None = flag("--table", "NAME,...", complete=table_names,
+        help="Published tables; all where absent."),
 ) -> None:
     """Computed against published speedup, one point a measured cell.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import typer
 
+from perfmodel.cli.ask.flag import argument, command, flag
 from perfmodel.cli.tell.output import emit, remark, working
 
 __all__ = ["price"]
@@ -14,29 +14,15 @@ __all__ = ["price"]
 _MOST_SAID = 100
 
 
+@command("price", 3)
 def price(
-    cases: Annotated[
-        str, typer.Argument(metavar="CASES.csv", help="One configuration a row; - reads stdin.")
-    ],
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="OUT.csv", help="Write to a file, not to stdout.")
-    ] = None,
-    acceptance: Annotated[
-        str | None,
-        typer.Option(
-            "--acceptance",
-            "--acceptance-file",
-            metavar="FILE",
-            help="Acceptance measured on your own traffic, for rows that give none; "
-            "from `draftplan acceptance fit -o FILE`.",
-        ),
-    ] = None,
-    profiles_path: Annotated[
-        str | None,
-        typer.Option(
-            "--profiles-path", metavar="FOLDER", help="Further folders of hardware and engine files."
-        ),
-    ] = None,
+    cases: str = argument("CASES.csv", help="One configuration a row; - reads stdin."),
+    output: str | None = flag("--output", "-o", "OUT.csv", help="Write to a file, not to stdout."),
+    acceptance: str | None = flag("--acceptance", "--acceptance-file", "FILE",
+        help="Acceptance measured on your own traffic, for rows that give none; from `draftplan acceptance "
+        "fit -o FILE`."),
+    profiles_path: str | None = flag("--profiles-path", "FOLDER",
+        help="Further folders of hardware and engine files."),
 ) -> None:
     """Price configurations, one row each, and write the same rows with times, speedup and whether they fit.
 

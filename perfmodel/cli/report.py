@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass
-from typing import Annotated
 
 import typer
 
-from perfmodel.cli.ask.flags import QuestionFlags, takes
+from perfmodel.cli.ask.flag import command, flag, takes
+from perfmodel.cli.ask.flags import QuestionFlags
 from perfmodel.cli.tell.output import remark, working
 
 __all__ = ["report"]
@@ -19,12 +19,11 @@ __all__ = ["report"]
 class ReportFlags(QuestionFlags):
     """What `report` takes."""
 
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="FILE.html", help="The page: one file that fetches nothing."),
-    ]
+    output: str = flag("--output", "-o", "FILE.html", required=True,
+        help="The page: one file that fetches nothing.")
 
 
+@command("report", 12)
 @takes(ReportFlags)
 def report(ctx: typer.Context, flags: ReportFlags) -> None:
     """Write the recommendation as one HTML file: a map to explore, time by cause, what was assumed.

@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.ask.flags import takes
+from perfmodel.cli.ask.flag import command, takes
+from perfmodel.cli.ask.format import Format, read_format
 from perfmodel.cli.ask.traffic_flags import SimulateFlags
-from perfmodel.cli.tell.output import Format, emit, format_for, remark, working
-from perfmodel.cli.tell.work import progress_bar
+from perfmodel.cli.ask.work import progress_bar
+from perfmodel.cli.tell.output import remark, tell, working
 
 if TYPE_CHECKING:
     from perfmodel.cli.ask.question import Question
     from perfmodel.traffic.runs import Case
     from perfmodel.traffic.trace import Trace
-    from perfmodel.traffic.workload import Deployed
+    from perfmodel.traffic.workload import PlannedTraffic
 
 __all__ = ["simulate"]
 
 _MOST_CURVES = 8
 
 
+@command("simulate", 6)
 @takes(SimulateFlags)
 def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
     """Serve a trace of requests and compare policies: plain batching, one speculation length, a schedule.
@@ -99,10 +101,10 @@ def _question(ctx: typer.Context, flags: SimulateFlags, trace: Trace) -> Questio
 
 def _deployed(
     flags: SimulateFlags, question: Question, trace: Trace, policies: list[tuple[str, int]]
-) -> Deployed | None:
+) -> PlannedTraffic | None:
     """Who drafts in all policies that draft, and the plan that a schedule follows."""
     from perfmodel.errors import SpecError
-    from perfmodel.planning.plan_file import read_plan
+    from perfmodel.planning.plan import read_plan
     from perfmodel.traffic.workload import deployed_by, plan_for_traffic
 
     if all(name == "none" for name, _ in policies):
@@ -134,29 +136,26 @@ def _deployed(
 def _case(
     flags: SimulateFlags,
     question: Question,
-    deployed: Deployed | None,
+    deployed: PlannedTraffic | None,
     name: str,
     gamma: int,
     trace: Trace,
     ttft: float | None,
 ) -> Case:
-    from perfmodel.traffic.policies import FixedLength, Scheduled
+    from perfmodel.traffic.policies import FixedGamma, FollowPlan
     from perfmodel.traffic.replica import Replica
     from perfmodel.traffic.runs import Case
     from perfmodel.traffic.workload import tuned
 
     scheduled = None
     if deployed is not None and name in ("schedule", "adaptive"):
-        scheduled = Scheduled(deployed.plan, name == "adaptive")
-    policy = scheduled or FixedLength(gamma)
+        scheduled = FollowPlan(deployed.plan, name == "adaptive")
+    policy = scheduled or FixedGamma(gamma)
     most = max(policy.gammas)
     replica = Replica(
-        question.hardware[0],
-        question.target,
-        question.engine,
+        question.deployments[0],
         drafter=deployed.drafter if deployed is not None and most else None,
         kv_budget=deployed.kv_budget if deployed is not None and most else float("inf"),
-        tensor_parallel=question.tensor_parallel[0],
         max_batch=flags.max_batch,
         max_step_tokens=flags.max_step_tokens,
         max_gamma=most,
@@ -172,7 +171,7 @@ def _case(
 def _answer(
     flags: SimulateFlags,
     question: Question,
-    deployed: Deployed | None,
+    deployed: PlannedTraffic | None,
     cases: list[Case],
     speeds: list[float],
     ttft: float | None,
@@ -187,8 +186,8 @@ def _answer(
     if parts is not None and (found := len(parts.done())):
         remark(f"note: goes on after {found} of {parts.count} simulations found in {parts.folder.name}")
     try:
-        with open_executor(flags.executor) as executor, progress_bar("requests") as tell:
-            outcomes = outcomes_of(cases, executor=executor, output=output, progress=tell)
+        with open_executor(flags.executor) as executor, progress_bar("requests") as progress:
+            outcomes = outcomes_of(cases, executor=executor, output=output, progress=progress)
     except BaseException:
         if parts is not None and (kept := len(parts.done())):
             remark(f"note: {kept} of {parts.count} simulations are kept; the same command goes on from there")
@@ -201,8 +200,11 @@ def _answer(
         names = comparison.names
         save(plot_simulation(outcomes, ttft=ttft, tpot=question.tpot, names=names), flags.plot)
         remark(f"wrote {flags.plot}")
-    wanted = format_for(flags.format, flags.output)
-    emit(comparison.written(wanted, no_color=flags.no_color, output=flags.output), flags.output)
+    wanted = read_format(flags.format, flags.output)
+    tell(
+        wanted, comparison.to_dict, table=comparison.draw, rows=lambda: comparison.rows, output=flags.output,
+        no_color=flags.no_color,
+    )  # fmt: skip
     if parts is not None:
         parts.remove()
     if wanted is not Format.TABLE or flags.output:

@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perfmodel.cli.ask.flags import takes
-from perfmodel.cli.ask.traffic_flags import SizeFlags
-from perfmodel.cli.tell.output import Format, dumped, emit, format_for, remark, rendered
-from perfmodel.cli.tell.work import progress_bar
+from perfmodel.cli.ask.flag import command, takes
+from perfmodel.cli.ask.format import read_format
+from perfmodel.cli.ask.traffic_flags import USUAL_TP, SizeFlags
+from perfmodel.cli.ask.work import progress_bar
+from perfmodel.cli.tell.output import remark, tell
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from perfmodel.cli.ask.question import Question
-    from perfmodel.traffic.sizing import Choices
-    from perfmodel.traffic.sizing_confirmed import Confirmed, Sizing
+    from perfmodel.planning.price import SearchSpace
+    from perfmodel.traffic.sizing import Confirmed, Sizing
 
 __all__ = ["size"]
 
 SCHEMA = "draftplan/size/1"
 
 
+@command("size", 7)
 @takes(SizeFlags)
 def size(ctx: typer.Context, flags: SizeFlags) -> None:
     """Find the cheapest accelerators, GPUs per replica, replicas and strategy for a load within targets.
@@ -39,9 +41,8 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
     from perfmodel.errors import SpecError
     from perfmodel.files.units import parse_count
     from perfmodel.planning.executors import open_executor
-    from perfmodel.traffic.sizing import Targets
-    from perfmodel.traffic.sizing_confirmed import size
-    from perfmodel.traffic.steady_state import Load
+    from perfmodel.traffic.sizing import size
+    from perfmodel.traffic.steady_state import Load, Targets
 
     ttft = read_one(ctx, "ttft", seconds, flags.ttft)
     output_tokens = read_one(ctx, "output_tokens", parse_count, flags.output_tokens)
@@ -55,22 +56,20 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
     targets = Targets(ttft, question.tpot, flags.percentile / 100.0)
     for line in question.remarks:
         remark(f"note: {line}")
-    with open_executor(flags.executor) as executor, progress_bar("offers") as tell:
+    with open_executor(flags.executor) as executor, progress_bar("offers") as progress:
         found = size(
-            _choices(flags, question), load, targets, seed=flags.seed, executor=executor, progress=tell
-        )
-    wanted = format_for(flags.format, flags.output)
-    if wanted is Format.TABLE:
-        text = rendered(
-            lambda console: _draw(console, found, flags.runners_up),
-            no_color=flags.no_color,
-            output=flags.output,
-        )
-    elif wanted is Format.CSV:
-        text = _csv(found, flags.runners_up)
-    else:
-        text = dumped(_body(found, flags.runners_up, question), wanted)
-    emit(text, flags.output)
+            question.deployments, _space(flags, question), load, targets, max_batch=flags.max_batch,
+            max_step_tokens=flags.max_step_tokens, seed=flags.seed, executor=executor, progress=progress,
+        )  # fmt: skip
+    most = flags.runners_up
+    tell(
+        read_format(flags.format, flags.output),
+        lambda: _body(found, most, question),
+        table=lambda console: _draw(console, found, most),
+        rows=lambda: [_row(confirmed, found) for confirmed in (found.best, *found.runners_up[:most])],
+        output=flags.output,
+        no_color=flags.no_color,
+    )
     for sentence in _prices(found):
         remark(f"note: {sentence}")
 
@@ -87,14 +86,14 @@ def _question(ctx: typer.Context, flags: SizeFlags) -> Question:
     changes: dict[str, Any] = {}
     if flags.hardware.strip().lower() == "all":
         changes["hardware"] = ",".join(HardwareProfile.available(flags.profiles_path))
-    if flags.tp == SizeFlags.tp:
+    if flags.tp == USUAL_TP:
         allowed = []
-        for width in (1, 2, 4, 8):
+        for gpus in USUAL_TP.split(","):
             try:
-                check_tensor_parallel(ModelSpec.load(flags.model), width)
+                check_tensor_parallel(ModelSpec.load(flags.model), int(gpus))
             except SpecError:
                 continue
-            allowed.append(str(width))
+            allowed.append(gpus)
         changes["tp"] = ",".join(allowed) or "1"
     question = read_question(ctx, replace(flags, **changes))
     prices = read_one(ctx, "price", _read_prices, flags.price) or {}
@@ -131,31 +130,22 @@ def _read_prices(text: str) -> dict[str, float]:
     return found
 
 
-def _choices(flags: SizeFlags, question: Question) -> Choices:
-    from perfmodel.traffic.sizing import DEFAULT_LENGTHS, Choices
+def _space(flags: SizeFlags, question: Question) -> SearchSpace:
+    from perfmodel.planning.price import SearchSpace
+    from perfmodel.traffic.steady_state import DEFAULT_GAMMAS
 
-    return Choices(
-        question.hardware,
-        question.target,
-        question.engine,
-        question.drafters,
-        question.kv_budgets,
-        question.gammas if flags.gamma is not None else DEFAULT_LENGTHS,
-        question.tensor_parallel,
-        question.alpha,
-        flags.max_batch,
-        flags.max_step_tokens,
-    )
+    gammas = question.gammas if flags.gamma is not None else DEFAULT_GAMMAS
+    return SearchSpace(question.drafters, gammas, question.kv_budgets, question.alpha)
 
 
 def _row(one: Confirmed, found: Sizing) -> dict[str, Any]:
     """One confirmed offer in plain numbers."""
-    offer, replica = one.offer, one.offer.replica
+    candidate, replica = one.candidate, one.candidate.replica
     drafts = replica.drafter is not None
     tokens_per_hour = found.load.qps * found.load.output_tokens * 3600.0
     return {
-        "hardware": str(replica.hardware.name),
-        "tensor_parallel": replica.tensor_parallel,
+        "hardware": str(replica.deployment.hardware.name),
+        "tensor_parallel": replica.gpus,
         "replicas": one.replicas,
         "gpus": one.gpus,
         "strategy": replica.drafter.strategy.name if replica.drafter else "none",
@@ -163,27 +153,15 @@ def _row(one: Confirmed, found: Sizing) -> dict[str, Any]:
         if replica.drafter and replica.drafter.draft_model
         else None,
         "kv_budget": replica.kv_budget if drafts and math.isfinite(replica.kv_budget) else None,
-        "gamma": offer.gamma,
-        "batch_size": offer.batch,
+        "gamma": candidate.gamma,
+        "batch_size": candidate.batch,
         "usd_per_hour": one.cost,
         "usd_per_million_tokens": one.cost / tokens_per_hour * 1e6,
         "ttft_s": one.ttft,
         "tpot_s": one.tpot,
         "share_meeting_targets": one.met,
-        "steady_state_replicas": offer.replicas(found.load.qps),
+        "steady_state_replicas": candidate.replicas(found.load.qps),
     }
-
-
-def _csv(found: Sizing, most: int) -> str:
-    import csv
-    import io
-
-    rows = [_row(one, found) for one in (found.best, *found.runners_up[:most])]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 def _body(found: Sizing, most: int, question: Question) -> dict[str, Any]:
@@ -196,8 +174,7 @@ def _body(found: Sizing, most: int, question: Question) -> dict[str, Any]:
         "best": _row(found.best, found) | {"margin": found.best.margin},
         "runners_up": [_row(one, found) for one in found.runners_up[:most]],
         "refuted_by_simulation": [
-            f"{offer.replica.tensor_parallel} x {offer.replica.hardware.name} {offer.label}"
-            for offer in found.refuted
+            f"{candidate.replica.machine} {candidate.label}" for candidate in found.refuted
         ],
         "assumed": _prices(found),
     }
@@ -207,7 +184,7 @@ def _prices(found: Sizing) -> list[str]:
     """Which of the rents nobody quoted."""
     said = {}
     for one in (found.best, *found.runners_up):
-        hardware = one.offer.replica.hardware
+        hardware = one.candidate.replica.deployment.hardware
         quoted = hardware.quantities.get("price")
         if quoted is None or (quoted.kind == "assumed" and quoted.source != "--price"):
             said[str(hardware.name)] = f"{float(hardware.price_per_hour):g} USD/h for {hardware.name}"
@@ -218,9 +195,10 @@ def _draw(console: Console, found: Sizing, most: int) -> None:
     from perfmodel.cli.tell.tables import draw, grid, heading, line, number, tokens
 
     load, targets = found.load, found.targets
+    model = found.best.candidate.replica.deployment.model
     heading(
         console,
-        f"{found.best.offer.replica.target.name}, {load.qps:g} requests/s of {tokens(load.prompt_tokens)} "
+        f"{model.name}, {load.qps:g} requests/s of {tokens(load.prompt_tokens)} "
         f"prompt and {tokens(load.output_tokens)} output tokens, {targets.share:.1%} of them within "
         f"{targets.ttft:g} s to the first token and {targets.tpot * 1e3:g} ms per token",
     )
@@ -242,8 +220,8 @@ def _draw(console: Console, found: Sizing, most: int) -> None:
                 str(row["tensor_parallel"]),
                 str(row["replicas"]),
                 str(row["gpus"]),
-                "do not speculate" if row["strategy"] == "none" else one.offer.label,
-                "-" if row["strategy"] == "none" else tokens(one.offer.replica.kv_budget),
+                "do not speculate" if row["strategy"] == "none" else one.candidate.label,
+                "-" if row["strategy"] == "none" else tokens(one.candidate.replica.kv_budget),
                 str(row["gamma"]),
                 str(row["batch_size"]),
                 f"{row['usd_per_hour']:.2f}",
@@ -257,17 +235,13 @@ def _draw(console: Console, found: Sizing, most: int) -> None:
     draw(console, grid(columns, rows))
     console.print()
     line(console, _margin(found))
-    for offer in found.refuted:
-        line(
-            console,
-            f"Refuted by simulation: {offer.replica.tensor_parallel} x {offer.replica.hardware.name}, "
-            f"{offer.label}",
-        )
+    for candidate in found.refuted:
+        line(console, f"Refuted by simulation: {candidate.replica.machine}, {candidate.label}")
 
 
 def _margin(found: Sizing) -> str:
     best = found.best
-    what = f"{best.replicas} x {best.offer.replica.tensor_parallel} x {best.offer.replica.hardware.name}"
+    what = f"{best.replicas} x {best.candidate.replica.machine}"
     if best.margin > 0.0:
         return f"Margin: {what} still meets the targets with {best.margin:.0%} more traffic."
     return f"Margin: {what} misses the targets with 5% more traffic; one replica less does not do."

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from perfmodel.cli.ask.completion import table_names
-from perfmodel.cli.tell.output import Format, dumped, emit, format_for, remark, rendered, working
+from perfmodel.cli.ask.flag import NO_COLOR, OUTPUT, command, flag
+from perfmodel.cli.ask.format import Format, read_format
+from perfmodel.cli.tell.output import emit, remark, rendered, tell, working
 from perfmodel.cli.tell.trends import draw_trends, trend_rows
 
 if TYPE_CHECKING:
@@ -32,41 +34,20 @@ class _Point:
     computed: float
 
 
+@command("validate", 8)
 def validate(
-    table: Annotated[
-        str | None,
-        typer.Option(
-            "--table",
-            metavar="NAME,...",
-            autocompletion=table_names,
-            help="Published tables to compare; all where absent.",
-        ),
-    ] = None,
-    cells: Annotated[
-        bool, typer.Option("--cells", help="Show every cell, published beside computed, not only the errors.")
-    ] = False,
-    plot: Annotated[
-        str | None,
-        typer.Option(
-            "--plot", metavar="FILE", help="Draw computed against published speedup: a .svg or .png file."
-        ),
-    ] = None,
-    limits: Annotated[
-        str | None,
-        typer.Option(
-            "--limits", metavar="LIMITS.csv", help="Limits on the errors, in place of the bundled ones."
-        ),
-    ] = None,
-    format: Annotated[
-        Format | None,
-        typer.Option("--format", help="A table, json, yaml, or csv with one published number a row."),
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")
-    ] = None,
-    no_color: Annotated[
-        bool, typer.Option("--no-color", help="No colours; so does the variable NO_COLOR.")
-    ] = False,
+    table: str | None = flag("--table", "NAME,...", complete=table_names,
+        help="Published tables to compare; all where absent."),
+    cells: bool = flag("--cells", default=False,
+        help="Show every cell, published beside computed, not only the errors."),
+    plot: str | None = flag("--plot", "FILE",
+        help="Draw computed against published speedup: a .svg or .png file."),
+    limits: str | None = flag("--limits", "LIMITS.csv",
+        help="Limits on the errors, in place of the bundled ones."),
+    format: Format | None = flag("--format",
+        help="A table, json, yaml, or csv with one published number a row."),
+    output: str | None = OUTPUT,
+    no_color: bool = NO_COLOR,
 ) -> None:
     """Compare published measurements with what is computed for them, and say how far to believe the rest.
 
@@ -78,17 +59,15 @@ def validate(
 
     with working("comparing published tables"):
         found = validate(None if table is None else [name.strip() for name in table.split(",")], limits)
-    wanted = format_for(format, output)
-    if wanted is Format.CSV:
-        text = _csv(found)
-    elif wanted is Format.TABLE:
-        text = rendered(lambda console: _draw(console, found, cells), no_color=no_color, output=output)
-    else:
-        body = _body(found, cells)
-        if table is None:
-            body["trends"] = trend_rows()
-        text = dumped(body, wanted)
-    emit(text, output)
+    wanted = read_format(format, output)
+    tell(
+        wanted,
+        lambda: _body(found, cells) | ({"trends": trend_rows()} if table is None else {}),
+        table=lambda console: _draw(console, found, cells),
+        rows=lambda: _rows(found),
+        output=output,
+        no_color=no_color,
+    )
     if plot is not None:
         _plot(found, plot)
     if table is None and wanted is Format.TABLE and output is None:
@@ -116,26 +95,28 @@ def _plot(found: Validation, path: str) -> None:
     remark(f"wrote {path}")
 
 
-def _csv(found: Validation) -> str:
+def _rows(found: Validation) -> list[dict[str, str]]:
+    """One published number a row."""
     from perfmodel.evidence.published.comparison import ZERO_SHOT
-    from perfmodel.files.csv_rows import write_cases
 
-    columns = (
-        "table", "cell", "accelerators", "measure", "unit", "published", "computed", "error",
-        *(f"zero_shot_{name}" for name in ZERO_SHOT), "unknown", "source",
-    )  # fmt: skip
     rows = []
-    for one in found.compared:
-        factor, unit = _unit(one.measure)
-        values = (
-            one.published * factor,
-            one.computed * factor,
-            one.error,
-            *(value * factor for value in one.zero_shot),
+    for row in found.compared:
+        factor, unit = _unit(row.measure)
+        numbers = {
+            "published": row.published * factor,
+            "computed": row.computed * factor,
+            "error": row.error,
+        }
+        for name, value in zip(ZERO_SHOT, row.zero_shot, strict=True):
+            numbers[f"zero_shot_{name}"] = value * factor
+        words = {"table": row.table, "cell": row.cell, "accelerators": row.scope, "measure": row.measure}
+        rows.append(
+            words
+            | {"unit": unit}
+            | {name: f"{value:.6g}" if math.isfinite(value) else "" for name, value in numbers.items()}
+            | {"unknown": row.unknown, "source": row.source}
         )
-        numbers = [f"{value:.6g}" if math.isfinite(value) else "" for value in values]
-        rows.append((one.table, one.cell, one.scope, one.measure, unit, *numbers, one.unknown, one.source))
-    return write_cases(columns, rows)
+    return rows
 
 
 def _unit(measure: str) -> tuple[float, str]:
@@ -234,7 +215,7 @@ def _lengths(found: Validation) -> Any:
              _share(one.worst_regret), one.worst_cell]
             for one in found.gammas
         ),
-    )  # fmt: skip
+    )
 
 
 def _cells(compared: Sequence[Compared]) -> Any:
@@ -252,7 +233,7 @@ def _cells(compared: Sequence[Compared]) -> Any:
              number(one.computed * _unit(one.measure)[0], 4), _share(one.error, sign=True)]
             for one in compared
         ),
-    )  # fmt: skip
+    )
 
 
 def _share(value: float, *, sign: bool = False) -> str:

@@ -13,18 +13,9 @@ from perfmodel.planning.plan import NO_DRAFT, Plan
 from perfmodel.planning.schedule import MERGE_LOSS, MOST_LENGTHS, Deployment, Ladder, collapse
 
 __all__ = [
-    "Exported",
-    "Exporter",
-    "Method",
-    "Wish",
-    "checked_form",
-    "common_notes",
-    "compact_json",
-    "drafter_key",
-    "ladder_of",
-    "method_of",
-    "sinks_of",
-]
+    "Exported", "Exporter", "Method", "Wish", "checked_form", "common_notes", "compact_json", "drafter_key",
+    "ladder_of", "method_of", "sinks_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,8 @@ from perfmodel.files.units import DIMENSIONS, SI_UNIT, format_quantity
 
 __all__ = [
     "Change", "Declared", "Figure", "Grid", "Numeric", "Section", "Table", "Text", "declared_in",
-    "default_quantities", "each_figure", "figure", "figures", "section", "sections", "table", "text", "texts",
+    "default_quantities", "each_figure", "figure", "figures", "section", "sections", "table", "text",
+    "texts",
 ]  # fmt: skip
 
 

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.document import Kind, Quantity
+from perfmodel.files.document import Quantity
 from perfmodel.files.figures import (
     Figure,
-    Grid,
     Numeric,
     Section,
     Table,
@@ -120,35 +119,6 @@ class Sourced:
         each_figure(self, note)
         return tuple(found)
 
-    @classmethod
-    def stack(cls: type[SelfT], nouns: Sequence[SelfT], trailing: int = 0) -> SelfT:
-        """Return one noun of array figures: a leading axis over `nouns`, then `trailing` axes of length 1.
-
-        Named sections that only some nouns have are filled with generic defaults in the others; grids are put
-        on the union of their sizes and GPU counts.
-        """
-        if not nouns:
-            raise SpecError.single("", "", f"no {cls.__name__} to stack", "Name at least one")
-        filled = _alike(nouns)
-        values = [_values(noun) for noun in filled]
-        quantities: dict[str, Quantity] = {}
-
-        def change(path: str, declared: Figure | Table, _: Any) -> Any:
-            column = [noun[path] for noun in values]
-            given = [noun.quantities[path] for noun in filled if path in noun.quantities]
-            if isinstance(declared, Table):
-                grid = _stack_grids(column)
-                quantities[path] = _stack_provenance(given, *[grid.seconds] * 3)
-                return grid
-            ends = [[getattr(one, end) for one in given] for end in ("value", "low", "high")]
-            quantities[path] = _stack_provenance(given, *(_stacked(end, trailing) for end in ends))
-            return _stacked(column, trailing)
-
-        changed = each_figure(filled[0], change)
-        assumed = tuple(f"{noun.name}: {sentence}" for noun in filled for sentence in noun.assumed)
-        name = ", ".join(noun.name for noun in filled)
-        return dataclasses.replace(filled[0], **changed, name=name, quantities=quantities, assumed=assumed)
-
     def sample(self: SelfT, n: int, seed: int = 0) -> SelfT:
         """Return the noun with `n` draws of every figure whose low is below its high, on a new last axis.
 
@@ -189,17 +159,6 @@ def _two_sided(quantity: Quantity, z: NDArray[np.float64]) -> NDArray[np.float64
     return np.asarray(value * np.exp(spread * z))
 
 
-def _values(noun: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-
-    def note(path: str, _: Figure | Table, value: Any) -> Any:
-        found[path] = value
-        return value
-
-    each_figure(noun, note)
-    return found
-
-
 def _finite(path: str, value: Numeric) -> Numeric:
     array = np.asarray(value, dtype=float)
     if not np.all(np.isfinite(array)) or np.any(array < 0.0):
@@ -207,41 +166,3 @@ def _finite(path: str, value: Numeric) -> Numeric:
             "", path, f"found {value}", "Give finite numbers of at least zero, in SI units"
         )
     return float(array) if array.ndim == 0 else array
-
-
-def _stacked(column: Sequence[Numeric], trailing: int) -> NDArray[np.float64]:
-    array = np.stack([np.asarray(value, dtype=float) for value in column])
-    return array.reshape(array.shape + (1,) * trailing)
-
-
-def _stack_provenance(given: Sequence[Quantity], value: Any, low: Any, high: Any) -> Quantity:
-    """Return the joint provenance of stacked figures: every source, and the weakest kind."""
-    kinds = [quantity.kind for quantity in given]
-    weakest: Kind = "assumed" if "assumed" in kinds else "published" if "published" in kinds else "measured"
-    sources = "; ".join(dict.fromkeys(quantity.source for quantity in given))
-    return Quantity(value, low, high, given[0].unit, sources, weakest)
-
-
-def _stack_grids(grids: Sequence[Grid]) -> Grid:
-    sizes = np.unique(np.concatenate([grid.sizes for grid in grids]))
-    gpus = np.unique(np.concatenate([grid.gpus for grid in grids]))
-    return Grid(sizes, gpus, np.stack([_regridded(grid, sizes, gpus) for grid in grids]))
-
-
-def _regridded(grid: Grid, sizes: NDArray[np.float64], gpus: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the seconds on other knots: straight in bytes, the last line going on; a power of the GPUs."""
-    slope = (grid.seconds[..., -1:] - grid.seconds[..., -2:-1]) / (grid.sizes[-1] - grid.sizes[-2])
-    rows = np.stack([np.interp(sizes, grid.sizes, row) for row in grid.seconds])
-    rows = rows + np.maximum(sizes - grid.sizes[-1], 0.0) * slope
-    columns = [np.interp(np.log(gpus), np.log(grid.gpus), np.log(column)) for column in rows.T]
-    return np.asarray(np.exp(np.stack(columns, axis=-1)))
-
-
-def _alike(nouns: Sequence[SelfT]) -> list[SelfT]:
-    """Return the nouns with what they lack of each other's named sections and keyed figures assumed."""
-    filled = list(nouns)
-    for name, declared in declared_in(type(nouns[0])):
-        if getattr(declared, "named", False) or getattr(declared, "keys", ()):
-            keys = dict.fromkeys(key for noun in nouns for key in getattr(noun, name))
-            filled = [noun.with_assumed(name, tuple(keys)) for noun in filled]
-    return filled

@@ -9,17 +9,9 @@ from collections.abc import Mapping
 from perfmodel.errors import SpecError, nearest_name
 
 __all__ = [
-    "DIMENSIONS",
-    "EXAMPLE",
-    "SI_UNIT",
-    "format_bytes",
-    "format_quantity",
-    "format_rate",
-    "format_seconds",
-    "parse_count",
-    "parse_list",
-    "parse_quantity",
-]
+    "DIMENSIONS", "EXAMPLE", "SI_UNIT", "format_bytes", "format_quantity", "format_rate", "format_seconds",
+    "parse_count", "parse_list", "parse_quantity",
+]  # fmt: skip
 
 _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 _BYTES = {f"{prefix}B": factor for prefix, factor in _DECIMAL.items()} | {

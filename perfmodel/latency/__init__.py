@@ -1,6 +1,19 @@
 """Seconds of kernels and of forward passes."""
 
-from perfmodel.latency.forward_pass import CAUSES, StepLatency, prefill_latency, step_latency
-from perfmodel.latency.kernels import all_reduce, attention, linear
+from perfmodel.latency.all_reduce import all_reduce
+from perfmodel.latency.attention import attention
+from perfmodel.latency.forward_pass import (
+    CAUSES,
+    ForwardPass,
+    StepLatency,
+    prefill_latency,
+    price_pass,
+    price_prefill,
+    step_latency,
+)
+from perfmodel.latency.linear import linear
 
-__all__ = ["CAUSES", "StepLatency", "all_reduce", "attention", "linear", "prefill_latency", "step_latency"]
+__all__ = [
+    "CAUSES", "ForwardPass", "StepLatency", "all_reduce", "attention", "linear", "prefill_latency",
+    "price_pass", "price_prefill", "step_latency",
+]  # fmt: skip

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from perfmodel.acceptance.inverse import alpha_from_mean_length
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.latency import CAUSES, StepLatency
-from perfmodel.memory import ResidentMemory, kv_bytes_per_gpu
+from perfmodel.latency import CAUSES
 from perfmodel.model import ModelSpec
+from perfmodel.planning.choose import Choice, Constraints
+from perfmodel.planning.operations import PassOfRound, count_operations, passes_of
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
-from perfmodel.planning.planner import DEFAULT_GAMMAS, Constraints, default_drafters
+from perfmodel.planning.planner import DEFAULT_GAMMAS, default_drafters, read_gammas
 from perfmodel.planning.planner import plan as recommend
-from perfmodel.planning.price import Block, Grid, sweep
-from perfmodel.speculation import Drafter, Round, copied_fraction, price_round
+from perfmodel.planning.price import Priced, SearchSpace, price_drafters
+from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
 
-__all__ = ["Breakdown", "ForwardPass", "GammaRow", "Option", "break_down"]
+__all__ = ["Breakdown", "GammaRow", "Option", "PassTime", "break_down"]
 
 FITS = Constraints()
+ANYTHING = Constraints(fit_memory=False)
 _RESIDENT = (
-    "weights",
-    "draft_weights",
-    "target_kv",
-    "draft_kv",
-    "lookahead_kv",
-    "activations",
-    "total",
-    "usable",
-)
+    "weights", "draft_weights", "target_kv", "draft_kv", "lookahead_kv", "activations", "total", "usable",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class ForwardPass:
+class PassTime:
     """One forward pass on each GPU: seconds by cause, bytes read from memory, arithmetic. [s], [B], [FLOP]"""
 
     name: str
@@ -67,7 +63,7 @@ class GammaRow:
 
 @dataclass(frozen=True)
 class Option:
-    """The best that one drafter can do here; `allowed` says whether it fits and keeps the TPOT limit."""
+    """The choice of one drafter here; `allowed` says whether it fits and keeps the TPOT limit."""
 
     drafter: str
     kv_budget: int | None
@@ -87,7 +83,7 @@ class Breakdown:
 
     plan: Plan
     shown: str
-    passes: tuple[ForwardPass, ...]
+    passes: tuple[PassTime, ...]
     round_overhead_s: float
     resident_bytes: dict[str, float]
     by_gamma: tuple[GammaRow, ...]
@@ -121,6 +117,10 @@ def break_down(
 ) -> Breakdown:
     """Plan one (batch, context) cell and lay out what stands behind it; arguments as `perfmodel.plan`.
 
+    Parameters
+    ----------
+    batch_size, context_len : the cell. [sequences], [tokens]
+
     Raises
     ------
     InfeasibleError
@@ -134,158 +134,94 @@ def break_down(
         hardware, target, engine, workload, drafters=searched, kv_budgets=kv_budgets, gammas=gammas,
         tensor_parallel=tensor_parallel, alpha=alpha, objective=objective, constraints=constraints,
     )  # fmt: skip
-    cell = answer.cells[0]
+    cell, lengths = answer.cells[0], read_gammas(gammas)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     profile = next(each for each in profiles if str(each.name) == cell.hardware)
-    lengths = sorted({int(gamma) for gamma in gammas if gamma > 0})
-    drafting = [None, *searched] if lengths else [None]
-    grid = Grid(
-        [profile], target, engine, workload, drafting, lengths, kv_budgets, (cell.tensor_parallel,), alpha
-    )
-    options = [(block.drafter, _best(block, constraints)) for block in sweep(grid)]
-    options.sort(key=lambda option: (not option[1].allowed, option[1].tpot_s))
-    shown, best = _shown(cell, options)
-    price = partial(
-        price_round, profile, target, engine, shown, batch=float(batch_size), context_len=float(context_len),
-        kv_budget=float(best.kv_budget or np.inf), tensor_parallel=float(cell.tensor_parallel), alpha=alpha,
-    )  # fmt: skip
-    chosen = price(gamma=float(best.gamma))
+    deployment = Deployment(profile, target, engine, cell.tensor_parallel)
+    space = SearchSpace([None, *searched] if len(lengths) > 1 else [None], lengths, kv_budgets, alpha)
+    choices = [_choose(priced, constraints) for priced in price_drafters(deployment, workload, space)]
+    choices.sort(key=lambda option: (not option[1].allowed, option[1].tpot_s))
+    choice, option = _shown(cell, choices)
+    chosen, by_gamma = choice.at(), choice.by_gamma()
     return Breakdown(
         plan=answer,
-        shown=best.drafter,
-        passes=_passes(chosen, shown, best, target, cell),
-        round_overhead_s=_number(chosen.overhead),
-        resident_bytes={name: _number(getattr(chosen.memory, name)) for name in _RESIDENT},
-        by_gamma=_by_gamma(price(gamma=np.asarray([0, *lengths], dtype=float)), [0, *lengths])
-        if shown
-        else (),
-        options=tuple(option for _, option in options),
+        shown=option.drafter,
+        passes=tuple(_lay_out(of_round, chosen) for of_round in passes_of(chosen)),
+        round_overhead_s=_number(chosen.round.overhead),
+        resident_bytes={name: _number(getattr(chosen.round.memory, name)) for name in _RESIDENT},
+        by_gamma=_by_gamma(by_gamma) if choice.drafter else (),
+        options=tuple(option for _, option in choices),
     )
 
 
-def _best(block: Block, constraints: Constraints) -> Option:
-    """The fastest allowed configuration of one drafter, or its fastest one where none is allowed."""
-    tpot, fits = block.column("tpot_s").ravel(), block.column("fits").ravel()
-    allowed = fits if constraints.fit_memory else np.ones_like(fits)
-    if constraints.tpot is not None:
-        allowed = allowed & (tpot <= constraints.tpot)
-    best = int(np.argmin(np.where(allowed, tpot, np.inf) if np.any(allowed) else tpot))
-    budget = float(block.kv_budgets[best // block.gammas.size])
-    return Option(
-        drafter=block.drafter.label if block.drafter else NO_DRAFT,
+def _choose(priced: Priced, constraints: Constraints) -> tuple[Choice, Option]:
+    """Choose as the planner does, and where nothing is allowed as if everything were."""
+    choice = Choice.among(priced, constraints, Counter())
+    allowed = bool(np.isfinite(choice.tpot[0]))
+    if not allowed:
+        choice = Choice.among(priced, ANYTHING, Counter())
+    chosen = choice.at()
+    budget = _number(chosen.kv_budget)
+    return choice, Option(
+        drafter=priced.drafter.label if priced.drafter else NO_DRAFT,
         kv_budget=int(budget) if np.isfinite(budget) else None,
-        gamma=int(block.gammas[best % block.gammas.size]),
-        tokens_per_round=float(block.column("tokens_per_round").ravel()[best]),
-        tpot_s=float(tpot[best]),
-        speedup=float(block.column("speedup").ravel()[best]),
-        allowed=bool(allowed[best]),
+        gamma=int(_number(chosen.gamma)),
+        tokens_per_round=_number(chosen.round.tokens_per_round),
+        tpot_s=_number(chosen.round.tpot),
+        speedup=_number(chosen.round.speedup),
+        allowed=allowed,
     )
 
 
-def _shown(cell: Cell, options: Sequence[tuple[Drafter | None, Option]]) -> tuple[Drafter | None, Option]:
-    """The recommended drafter; where plain decoding is recommended, the best of the others."""
-    for drafter, option in options:
-        name = None if drafter is None or drafter.draft_model is None else drafter.draft_model.name
-        recommended = drafter is not None and (drafter.strategy.name, name) == (
-            cell.strategy,
-            cell.draft_model,
-        )
-        if recommended or (drafter is not None and not cell.speculates):
-            return drafter, option
-    return options[0]
+def _shown(cell: Cell, choices: Sequence[tuple[Choice, Option]]) -> tuple[Choice, Option]:
+    """Return the recommended drafter; where plain decoding is recommended, the best of the others."""
+    for choice, option in choices:
+        drafter = choice.drafter
+        if drafter is not None and (not cell.speculates or drafter.plays(cell.strategy, cell.draft_model)):
+            return choice, option
+    return choices[0]
 
 
-def _passes(
-    chosen: Round, drafter: Drafter | None, best: Option, target: ModelSpec, cell: Cell
-) -> tuple[ForwardPass, ...]:
-    """The target's decode step, one draft pass and the verification."""
-    of_target = partial(_pass, target, cell, kv_tokens=float(cell.context_len))
-    found = [of_target("target decode step", chosen.baseline, query_tokens=1.0)]
-    if drafter is not None:
-        counts = drafter.strategy.draft_pass(
-            context_len=float(cell.context_len),
-            kv_budget=float(best.kv_budget or np.inf),
-            gamma=float(best.gamma),
-            drafter=drafter.kind,
-        )
-        weights = drafter.weights(target, counts)
-        if weights is not None:
-            found.append(
-                _pass(
-                    weights, cell, f"draft pass (1 of {_number(counts.passes):.0f})", chosen.draft,
-                    query_tokens=_number(counts.query_tokens),
-                    kv_tokens=_number(counts.kv_tokens) + _number(counts.selection_kv_tokens),
-                    weight_fraction=_number(copied_fraction(counts.weight_fraction, weights.weight_dtype)),
-                    kv_fraction=_number(copied_fraction(counts.kv_fraction, weights.kv_dtype)),
-                )
-            )  # fmt: skip
-        found.append(
-            of_target(
-                f"verification of {best.gamma + 1} tokens", chosen.verify, query_tokens=best.gamma + 1.0
+def _lay_out(of_round: PassOfRound, chosen: Priced) -> PassTime:
+    """Lay out one pass of the chosen round."""
+    name = {
+        "plain step": "target decode step",
+        "draft pass": f"draft pass (1 of {_number(of_round.times):.0f})",
+        "verification": f"verification of {_number(chosen.gamma) + 1:.0f} tokens",
+    }[of_round.phase]
+    flops, weights, work, cache = count_operations(of_round.deployment, of_round.forward)
+    return PassTime(
+        name=name,
+        **{f"{cause}_s": _number(getattr(of_round.seconds, cause)) for cause in CAUSES},
+        total_s=_number(of_round.seconds.total),
+        weight_bytes=_number(weights),
+        kv_bytes=_number(cache),
+        flops=_number(flops) + _number(work),
+    )
+
+
+def _by_gamma(priced: Priced) -> tuple[GammaRow, ...]:
+    """Lay out every speculation length of the chosen budget."""
+    rows = []
+    for index, gamma in enumerate(priced.gamma[0]):
+        row = priced.at((0, slice(index, index + 1))).round
+        needed = _number(row.break_even_tokens)
+        pays = gamma > 0 and needed <= gamma + 1.0
+        alpha = float(alpha_from_mean_length(max(needed, 1.0), float(gamma))) if pays else None
+        rows.append(
+            GammaRow(
+                gamma=int(gamma),
+                tokens_per_round=_number(row.tokens_per_round),
+                round_s=_number(row.round_s),
+                tpot_s=_number(row.tpot),
+                speedup=_number(row.speedup),
+                break_even_alpha=alpha,
+                fits=bool(row.memory.fits[0]),
             )
         )
-    return tuple(found)
-
-
-def _pass(
-    model: ModelSpec,
-    cell: Cell,
-    name: str,
-    seconds: StepLatency,
-    *,
-    query_tokens: float,
-    kv_tokens: float,
-    weight_fraction: float = 1.0,
-    kv_fraction: float = 1.0,
-) -> ForwardPass:
-    """What one pass reads and computes on each GPU, beside the seconds it was priced at.
-
-    FLOPs count a multiplication and an addition each: ``2 rows n k`` per matrix that a token visits, and
-    ``2 rows heads kv_tokens (score_dim + value_dim)`` per attention layer.
-    """
-    gpus, rows = float(cell.tensor_parallel), cell.batch_size * query_tokens
-    linear = sum(
-        layer.count
-        * (layer.experts_per_token or 1)
-        * _number(layer.n_per_gpu(gpus))
-        * _number(layer.k_per_gpu(gpus))
-        for layer in model.linears
-    )
-    attention = sum(
-        layers.count
-        * max(layers.heads / gpus, 1.0)
-        * (kv_tokens if layers.window is None else min(kv_tokens, layers.window))
-        * (layers.score_dim + layers.value_dim)
-        for layers in model.attentions
-    )
-    by_cause = {f"{cause}_s": _number(getattr(seconds, cause)) for cause in CAUSES}
-    return ForwardPass(
-        name=name,
-        **by_cause,
-        total_s=_number(seconds.total),
-        weight_bytes=_number(model.weight_bytes_read(rows)) * weight_fraction / gpus,
-        kv_bytes=cell.batch_size * _number(kv_bytes_per_gpu(model, kv_tokens, gpus)) * kv_fraction,
-        flops=2.0 * rows * (linear + attention),
-    )
-
-
-def _by_gamma(priced: Round, gammas: Sequence[int]) -> tuple[GammaRow, ...]:
-    def column(value: Numeric) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.broadcast_to(np.asarray(value, dtype=float), len(gammas))
-
-    memory: ResidentMemory = priced.memory
-    fits, needed = np.broadcast_to(memory.fits, len(gammas)), column(priced.break_even_tokens)
-    columns = [
-        column(value) for value in (priced.tokens_per_round, priced.round_s, priced.tpot, priced.speedup)
-    ]
-    rows = []
-    for index, gamma in enumerate(gammas):
-        tokens, seconds, tpot, speedup = (float(values[index]) for values in columns)
-        pays = gamma > 0 and needed[index] <= gamma + 1.0
-        least = float(alpha_from_mean_length(max(float(needed[index]), 1.0), float(gamma))) if pays else None
-        rows.append(GammaRow(gamma, tokens, seconds, tpot, speedup, least, bool(fits[index])))
     return tuple(rows)
 
 
 def _number(value: Numeric) -> float:
-    return float(np.asarray(value))
+    """Return the number of an array of one element."""
+    return float(np.asarray(value).item())

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from perfmodel.deployment import Deployment
 from perfmodel.errors import Fault, SpecError
 from perfmodel.files.csv_rows import CaseFile, CaseRow, read_cases, write_cases
+from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.case_rows import DEFAULT_ENGINE, Case, CaseGroup, CaseReader
+from perfmodel.planning.columns import Column
 from perfmodel.planning.drafters import passed_over
-from perfmodel.planning.intervals import DRAWS, MOST_DRAWN, draw, interval, price_draws
-from perfmodel.speculation import Configuration, Round, price_round
+from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, draw, interval, price_draws
+from perfmodel.speculation import Configuration, price
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -27,16 +29,8 @@ INPUTS = (
     "hardware", "engine", "tensor_parallel", "target_model", "draft_model", "strategy", "kv_budget",
     "context_len", "batch_size", "gamma", "acceptance_rate", "tokens_per_round",
 )  # fmt: skip
-OUTPUTS = (
-    "t_target_ms", "t_draft_ms", "t_verify_ms", "round_ms", "tokens_per_round", "tpot_ms", "baseline_ms",
-    "throughput_tokens_per_s", "speedup", "t_target_low_ms", "t_target_high_ms", "t_verify_low_ms",
-    "t_verify_high_ms", "t_draft_low_ms", "t_draft_high_ms", "tpot_low_ms", "tpot_high_ms", "speedup_low",
-    "speedup_high", "fits",
-)  # fmt: skip
 ERROR = "error"
 _DIGITS = 10
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -111,7 +105,7 @@ def price_cases(
     answers: dict[int, list[str]] = {}
     for group, cases in groups.values():
         try:
-            answers.update(_answers(group, cases))
+            answers.update(_answer_group(group, cases))
         except SpecError as fault:
             faults.update((case.row, fault.faults[0]) for case in cases)
     for number in set(answers) - {number for number, found in answers.items() if "nan" not in found}:
@@ -120,74 +114,61 @@ def price_cases(
     return _table(table, answers, faults, remarks)
 
 
-def _answers(group: CaseGroup, cases: Sequence[Case]) -> Iterator[tuple[int, list[str]]]:
+ANSWERS = (
+    Column("t_target_ms", "ms", lambda priced: np.multiply(priced.baseline.total, 1e3)),
+    Column("t_draft_ms", "ms", lambda priced: np.multiply(priced.draft.total, 1e3)),
+    Column("t_verify_ms", "ms", lambda priced: np.multiply(priced.verify.total, 1e3)),
+    Column("round_ms", "ms", lambda priced: np.multiply(priced.round_s, 1e3)),
+    Column("tokens_per_round", "tokens", lambda priced: priced.tokens_per_round),
+    Column("tpot_ms", "ms", lambda priced: np.multiply(priced.tpot, 1e3)),
+    Column("baseline_ms", "ms", lambda priced: np.multiply(priced.baseline.total, 1e3)),
+    Column("throughput_tokens_per_s", "tokens/s", lambda priced: priced.throughput),
+    Column("speedup", "1", lambda priced: priced.speedup),
+)
+"""What a row is answered with: columns of a `Round`."""
+RANGED = ("t_target_ms", "t_verify_ms", "t_draft_ms", "tpot_ms", "speedup")
+"""Those that also say between which ends 80 % of cases lie."""
+
+
+def _ends(name: str) -> tuple[str, str]:
+    """Return what the low and the high end of a column are called: the unit stays last."""
+    stem, unit = (name[:-3], "_ms") if name.endswith("_ms") else (name, "")
+    return f"{stem}_low{unit}", f"{stem}_high{unit}"
+
+
+OUTPUTS = (
+    *(column.name for column in ANSWERS), *(end for name in RANGED for end in _ends(name)), "fits",
+)  # fmt: skip
+
+
+def _answer_group(group: CaseGroup, cases: Sequence[Case]) -> Iterator[tuple[int, list[str]]]:
     """Price the cases of one group in one call and yield each row's answers in the order of `OUTPUTS`."""
 
-    def column(name: str) -> Floats:
+    def column(name: str) -> FloatArray:
         return np.asarray([getattr(case, name) for case in cases], dtype=float)
 
-    configuration: Configuration = {
-        "batch": column("batch"),
-        "context_len": column("context_len"),
-        "kv_budget": column("kv_budget"),
-        "gamma": column("gamma"),
-        "tensor_parallel": column("tensor_parallel"),
+    deployment = Deployment(group.hardware, group.target, group.engine, column("tensor_parallel"))
+    configuration = Configuration(
+        batch=column("batch"),
+        context_len=column("context_len"),
+        kv_budget=column("kv_budget"),
+        gamma=column("gamma"),
+    )
+    known: dict[str, Any] = {
+        "alpha": column("acceptance") if group.acceptance == "alpha" else None,
+        "tokens_per_round": column("acceptance") if group.acceptance == "tokens" else None,
     }
-    given = column("acceptance")
-    alpha = given if group.acceptance == "alpha" else None
-    tokens = given if group.acceptance == "tokens" else None
-    priced = price_round(
-        group.hardware,
-        group.target,
-        group.engine,
-        group.drafter,
-        alpha=alpha,
-        tokens_per_round=tokens,
-        **configuration,
-    )
-    ranges = _ranges(group, configuration, alpha, tokens)
-    numbers = np.stack(
-        [np.broadcast_to(np.asarray(term, dtype=float), len(cases)) for term in (*_terms(priced), *ranges)],
-        axis=1,
-    )
+    priced = price(deployment, group.drafter, **configuration, **known)
+    worlds = draw(deployment, count=int(np.clip(MOST_DRAWN // len(cases), 16, DRAWS)))
+    drawn = price_draws(worlds, group.drafter, configuration, **known)
+    values = [np.broadcast_to(column.value(priced), len(cases)) for column in ANSWERS]
+    by_name = {column.name: column.value for column in ANSWERS}
+    for name in RANGED:
+        values += interval(np.broadcast_to(by_name[name](drawn), (len(cases), worlds.size)))
     fits = np.broadcast_to(priced.memory.fits, len(cases))
-    for case, values, fit in zip(cases, numbers, fits, strict=True):
-        texts = [f"{value:.{_DIGITS}g}" if np.isfinite(value) else "nan" for value in values]
+    for case, row, fit in zip(cases, np.stack(values, axis=1), fits, strict=True):
+        texts = [f"{value:.{_DIGITS}g}" if np.isfinite(value) else "nan" for value in row]
         yield case.row, [*texts, "true" if fit else "false"]
-
-
-def _ranges(
-    group: CaseGroup, configuration: Configuration, alpha: Floats | None, tokens: Floats | None
-) -> list[Floats]:
-    """Low and high for 80 % of cases: target pass, verification, draft pass, TPOT [ms], speedup."""
-    count = np.size(configuration["batch"])
-    worlds = draw(group.hardware, group.engine, count=int(np.clip(MOST_DRAWN // count, 16, DRAWS)))
-    priced = price_draws(
-        worlds, group.target, group.drafter, configuration, alpha=alpha, tokens_per_round=tokens
-    )
-    terms = (
-        np.multiply(priced.baseline.total, 1e3),
-        np.multiply(priced.verify.total, 1e3),
-        np.multiply(priced.draft.total, 1e3),
-        np.multiply(priced.tpot, 1e3),
-        priced.speedup,
-    )
-    return [end for term in terms for end in interval(np.broadcast_to(term, (count, worlds.size)))]
-
-
-def _terms(priced: Round) -> list[object]:
-    baseline = np.multiply(priced.baseline.total, 1e3)
-    return [
-        baseline,
-        np.multiply(priced.draft.total, 1e3),
-        np.multiply(priced.verify.total, 1e3),
-        np.multiply(priced.round_s, 1e3),
-        priced.tokens_per_round,
-        np.multiply(priced.tpot, 1e3),
-        baseline,
-        priced.throughput,
-        priced.speedup,
-    ]
 
 
 def _table(

@@ -1,25 +1,39 @@
-"""The exhaustive search at one deployment: every drafter's best configuration per cell, and who wins."""
+"""The one rule that chooses: of the lengths that cost nearly least the shortest, there the best budget."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.planning.plan import NEAR_TIE
-from perfmodel.planning.price import Block, Grid, Task, price_task, tasks
-from perfmodel.speculation import Drafter, idle_share
+from perfmodel.deployment import Deployment, Drafter
+from perfmodel.files.numbers import FloatArray
+from perfmodel.planning.plan import NO_DRAFT
+from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
+from perfmodel.speculation import idle_share
+from perfmodel.workload import Workload
 
-FloatArray = NDArray[np.float64]
+__all__ = [
+    "NEAR_TIE", "Choice", "Constraints", "Place", "allowed_seconds", "choose", "choose_deployed", "describe",
+    "shortest_near_best",
+]  # fmt: skip
+
+NEAR_TIE = 0.008
+"""Speculation lengths whose cost is this close to the best count as equal, and the shortest is taken. [1]"""
+
+Place: TypeAlias = tuple[NDArray[np.intp], ...]
 
 
 @dataclass(frozen=True)
 class Constraints:
     """What a recommendation must respect.
 
-    tpot : most seconds per output token. [s]
+    Parameters
+    ----------
+    tpot : most seconds per output token; no limit where None. [s]
     fit_memory : refuse what does not fit in the GPUs' memory.
     near_tie : among a drafter's configurations this close to its best, the one that drafts least is taken.
         [1]
@@ -30,125 +44,146 @@ class Constraints:
     near_tie: float = NEAR_TIE
 
 
-@dataclass(frozen=True)
-class Best:
-    """The best allowed configuration of one drafter, one element per cell; infinite where none is allowed."""
+def shortest_near_best(seconds: FloatArray, near_tie: float = NEAR_TIE) -> NDArray[np.intp]:
+    """Return the first place on the last axis, lengths rising, that costs nearly what the best one does.
 
-    drafter: Drafter | None
-    kv_budget: FloatArray
-    gamma: FloatArray
+    Parameters
+    ----------
+    seconds : what each length costs; infinite where it is not allowed. [s]
+    near_tie : by how much dearer than the best a length may be. [1]
+    """
+    nearly = seconds.min(axis=-1, keepdims=True) * (1.0 + near_tie)
+    shortest: NDArray[np.intp] = np.argmax(seconds <= nearly, axis=-1)
+    return shortest
+
+
+def choose(seconds: FloatArray, near_tie: float = NEAR_TIE) -> Place:
+    """Choose in every cell: of the lengths that cost nearly least the shortest, and there the best budget.
+
+    Parameters
+    ----------
+    seconds : cost of every configuration, axes (..., kv_budget, gamma); infinite where it is not allowed. [s]
+    near_tie : as in `shortest_near_best`. [1]
+
+    Returns
+    -------
+    Where the choice stands in the arrays of the configurations: an index per axis, each of the cells' shape.
+    """
+    gamma = shortest_near_best(seconds.min(axis=-2), near_tie)
+    of_gamma = np.take_along_axis(seconds, gamma[..., None, None], axis=-1)[..., 0]
+    return (*np.indices(gamma.shape), np.argmin(of_gamma, axis=-1), gamma)
+
+
+def allowed_seconds(priced: Priced, constraints: Constraints, fallen: Counter[str]) -> FloatArray:
+    """Return the seconds per token of every configuration, infinite where a limit is not kept. [s]
+
+    A drafter drafts: its length 0 is infinite too, plain decoding being a drafter of None.
+
+    Parameters
+    ----------
+    fallen : counts the configurations that fell to each limit.
+    """
+    drafts = priced.gamma > 0 if priced.drafter else np.ones((), dtype=bool)
+    seconds: FloatArray = np.where(drafts, priced.expand(priced.round.tpot), np.inf)
+    if constraints.fit_memory:
+        seconds = _drop(seconds, drafts & ~priced.round.memory.fits, "does not fit in memory", fallen)
+    if constraints.tpot is not None:
+        seconds = _drop(seconds, drafts & (seconds > constraints.tpot), "misses the TPOT limit", fallen)
+    return seconds
+
+
+def _drop(seconds: FloatArray, forbidden: NDArray[np.bool_], reason: str, fallen: Counter[str]) -> FloatArray:
+    """Return the seconds with what is forbidden at infinity, counted under its reason. [s]"""
+    forbidden = np.broadcast_to(forbidden, seconds.shape)
+    if np.any(forbidden):
+        fallen[reason] += int(np.count_nonzero(forbidden))
+        seconds = np.where(forbidden, np.inf, seconds)
+    return seconds
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One drafter's best allowed configuration of every cell: a place in its priced arrays.
+
+    place : indices into `priced`, one element per cell in (batch, context) order.
+    tpot : seconds per token of the choice, one per cell; infinite where nothing is allowed. [s]
+    """
+
+    priced: Priced
+    place: Place
     tpot: FloatArray
 
     @classmethod
-    def nothing(cls, drafter: Drafter | None, shape: tuple[int, int]) -> Best:
-        """No answer yet for any cell."""
-        return cls(drafter, np.zeros(shape), np.zeros(shape), np.full(shape, np.inf))
+    def among(cls, priced: Priced, constraints: Constraints, fallen: Counter[str]) -> Choice:
+        """Choose for every cell."""
+        seconds = allowed_seconds(priced, constraints, fallen)
+        place = tuple(index.ravel() for index in choose(seconds, constraints.near_tie))
+        return cls(priced, place, seconds[place])
 
-    def put(self, task: Task, found: tuple[FloatArray, FloatArray, FloatArray]) -> None:
-        """Write the budget, gamma and seconds per token found for the cells of one task."""
-        for mine, values in zip((self.kv_budget, self.gamma, self.tpot), found, strict=True):
-            mine[task.rows, task.columns] = values
+    @property
+    def drafter(self) -> Drafter | None:
+        """Who drafts."""
+        return self.priced.drafter
 
-    def flat(self) -> Best:
-        """The same with one axis of cells, in (batch, context) order."""
-        return Best(self.drafter, self.kv_budget.ravel(), self.gamma.ravel(), self.tpot.ravel())
+    def at(self, cells: Any = slice(None)) -> Priced:
+        """The configurations chosen in some cells, one element each."""
+        return self.priced.at(tuple(index[cells] for index in self.place))
 
-    def described(self, cell: int) -> str:
-        """Its configuration in one cell, for people."""
-        if self.drafter is None:
-            return "plain decoding"
-        budget = f" budget {self.kv_budget[cell]:.0f}" if np.isfinite(self.kv_budget[cell]) else ""
-        return f"{self.drafter.label}{budget} gamma {self.gamma[cell]:.0f}"
+    def by_gamma(self, cells: Any = slice(None)) -> Priced:
+        """Every speculation length of the chosen budgets in some cells, axes (cell, gamma)."""
+        return self.priced.at((*(index[cells] for index in self.place[:-1]), slice(None)))
+
+    def describe(self, cell: int) -> str:
+        """Say in a few words what was chosen in one cell."""
+        chosen = self.at(slice(cell, cell + 1))
+        label = self.drafter.label if self.drafter else NO_DRAFT
+        return describe(label, float(chosen.kv_budget[0]), float(chosen.gamma[0]))
 
 
-class Search:
-    """One exhaustive search at one hardware and tensor parallelism.
+def describe(label: str, kv_budget: float | None, gamma: float) -> str:
+    """Say a configuration in a few words."""
+    if label == NO_DRAFT:
+        return "plain decoding"
+    budget = f" budget {kv_budget:.0f}" if kv_budget is not None and np.isfinite(kv_budget) else ""
+    return f"{label}{budget} gamma {gamma:.0f}"
 
-    `bests` has one `Best` per drafter of the grid, `order` the ranking of drafters per cell, shape
-    (drafters, cells), and `fallen` counts the configurations that fell to each constraint. `left_out` says
-    why no drafter is loaded where one deployment was asked for and none serves it best.
+
+def choose_deployed(
+    deployment: Deployment, workload: Workload, space: SearchSpace, constraints: Constraints
+) -> tuple[SearchSpace, str]:
+    """Choose the one drafter and draft KV budget that serve a workload best, beside plain decoding.
+
+    A cell's score is its best speedup over all lengths, at least that of a plain step with the drafter
+    loaded; the pair with the highest weighted mean logarithm wins, unless it loses.
+
+    Returns
+    -------
+    The space of what is deployed, and why no drafter is where none serves the workload.
     """
-
-    def __init__(self, grid: Grid, constraints: Constraints, *, one_deployment: bool = False) -> None:
-        self.grid, self.constraints = grid, constraints
-        self.fallen: Counter[str] = Counter()
-        self.left_out = ""
-        if one_deployment:
-            self.grid = grid = self._deployed(grid)
-        self.bests = self._best_of_each_drafter(grid)
-        if one_deployment:
-            self.bests = [self._with_drafter_loaded(best) for best in self.bests]
-        self.order = np.argsort(np.stack([best.tpot for best in self.bests]), axis=0, kind="stable")
-
-    def _best_of_each_drafter(self, grid: Grid) -> list[Best]:
-        """Every drafter's best allowed budget and gamma for every cell, over all blocks of the grid."""
-        shape = (len(grid.workload.batch_sizes), len(grid.workload.context_lens))
-        bests = [Best.nothing(drafter, shape) for drafter in grid.drafters]
-        for task in tasks(grid):
-            for best, block in zip(bests, price_task(task), strict=True):
-                best.put(task, self._best_in(block))
-        return [best.flat() for best in bests]
-
-    def _best_in(self, block: Block) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Best allowed budget, gamma and seconds per token of every cell of one block."""
-        score = block.column("tpot_s")
-        if self.constraints.fit_memory:
-            score = self._without(~block.round.memory.fits, "does not fit in memory", score)
-        if self.constraints.tpot is not None:
-            score = self._without(score > self.constraints.tpot, "misses the TPOT limit", score)
-        by_gamma = score.min(axis=2)  # (batch, context, gamma)
-        near = by_gamma <= by_gamma.min(axis=2, keepdims=True) * (1.0 + self.constraints.near_tie)
-        gamma = np.argmax(near, axis=2)  # the first, so the smallest
-        of_gamma = np.take_along_axis(score, gamma[..., None, None], axis=3)[..., 0]
-        budget = np.argmin(of_gamma, axis=2)
-        tpot = np.take_along_axis(of_gamma, budget[..., None], axis=2)[..., 0]
-        return block.kv_budgets[budget], block.gammas[gamma], tpot
-
-    def _without(self, forbidden: NDArray[np.bool_], reason: str, score: FloatArray) -> FloatArray:
-        """The score with forbidden configurations at infinity, counted under their reason."""
-        forbidden = np.broadcast_to(forbidden, score.shape)
-        if not np.any(forbidden):
-            return score
-        self.fallen[reason] += int(np.count_nonzero(forbidden))
-        return np.where(forbidden, np.inf, score)
-
-    def _deployed(self, grid: Grid) -> Grid:
-        """The grid of the one drafter and draft KV budget that serve the workload best, and plain decoding.
-
-        A cell's score is its best speedup over all gammas, at least that of a plain step with the drafter
-        loaded; the deployment with the highest weighted mean logarithm wins, unless none gains.
-        """
-        shares = grid.workload.shares.ravel()
-        best_plain = self._best_of_each_drafter(grid.only([None]))[0]
-        plain = best_plain.tpot
-        idle = plain * (1.0 + idle_share(grid.engine, grid.target.num_layers, plain))
-        scored: list[tuple[float, Drafter, int | None]] = []
-        for drafter in grid.drafters:
-            if drafter is None:
-                continue
-            for budget in grid.budgets_of(drafter):
-                budgets = (int(budget),) if np.isfinite(budget) else None
-                tpot = self._best_of_each_drafter(grid.only([drafter], budgets))[0].tpot
-                known = np.isfinite(plain)
-                gain = np.log(plain[known] / np.minimum(tpot[known], idle[known]))
-                scored.append((float(gain @ shares[known]), drafter, budgets[0] if budgets else None))
-        self.fallen.clear()
-        if not scored:
-            return grid
-        mean, drafter, budget = max(scored, key=lambda entry: entry[0])
-        if mean < 0.0:
-            self.left_out = (
-                f"loading {drafter.label} would make the whole workload {np.exp(mean):.3f} times as fast, "
-                "because plain steps take longer while it is loaded: leave it out"
-            )
-            return grid.only([None])
-        return grid.only([None, drafter], None if budget is None else (budget,))
-
-    def _with_drafter_loaded(self, best: Best) -> Best:
-        """Plain decoding as it is in a deployment that has a drafter loaded; others as they are."""
-        if best.drafter is not None or self.grid.drafters[-1] is None:
-            return best
-        longer = 1.0 + idle_share(self.grid.engine, self.grid.target.num_layers, best.tpot)
-        tpot: FloatArray = best.tpot * longer
-        limit = np.inf if self.constraints.tpot is None else self.constraints.tpot
-        return replace(best, tpot=np.where(tpot > limit, np.inf, tpot))
+    drafters = [drafter for drafter in space.drafters if drafter is not None]
+    if not drafters:
+        return space, ""
+    by_drafter: list[list[FloatArray]] = [[] for _ in range(len(drafters) + 1)]
+    for piece in split(workload, space):
+        every = price_drafters(deployment, workload.part(*piece), replace(space, drafters=[None, *drafters]))
+        for tpots, priced in zip(by_drafter, every, strict=True):
+            by_budget = allowed_seconds(priced, constraints, Counter())[..., None, :]
+            chosen = by_budget[choose(by_budget, constraints.near_tie)]
+            tpots.append(chosen.reshape(-1, chosen.shape[-1]))
+    plain, *drafted = (np.concatenate(tpots) for tpots in by_drafter)
+    known = np.isfinite(plain[:, 0])
+    idle = plain[known] * (1.0 + idle_share(deployment, plain[known]))
+    shares = workload.shares.ravel()[known]
+    best, winner, budgets = -np.inf, drafters[0], None
+    for drafter, tpot in zip(drafters, drafted, strict=True):
+        means = shares @ np.log(plain[known] / np.minimum(tpot[known], idle))
+        budget = int(np.argmax(means))
+        if means[budget] > best:
+            kept = float(space.budgets_of(drafter)[budget])
+            best, winner, budgets = float(means[budget]), drafter, (int(kept),) if np.isfinite(kept) else None
+    if best < 0.0:
+        return replace(space, drafters=[None]), (
+            f"loading {winner.label} would make the whole workload {np.exp(best):.3f} times as fast, "
+            "because plain steps take longer while it is loaded: leave it out"
+        )
+    return replace(space, drafters=[None, winner], kv_budgets=budgets or space.kv_budgets), ""

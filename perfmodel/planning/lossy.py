@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.model import BYTES, ModelSpec
@@ -32,6 +33,21 @@ class LossyAlternative:
     speculating_tpot_s: float
     speculating_speedup: float | None
     lossy: bool = True
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As a row beside those of a plan's cells, with what it changes."""
+        return {
+            "change": f"{self.change} (lossy)",
+            "batch_size": self.batch_size,
+            "context_len": self.context_len,
+            "strategy": self.strategy,
+            "kv_budget": self.kv_budget,
+            "gamma": self.gamma,
+            "tpot_s": self.speculating_tpot_s,
+            "baseline_s": None if self.speedup is None else self.speedup * self.plain_tpot_s,
+            "speedup": self.speculating_speedup,
+        }
 
 
 def pruned(model: ModelSpec, share: float) -> ModelSpec:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import Fault, SpecError
 
+__all__ = ["LARGEST_PLAN", "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Objective", "Plan", "read_plan"]
+
 SCHEMA = "draftplan/plan/1"
 NO_DRAFT = "none"
-NEAR_TIE = 0.008
-"""Speculation lengths whose cost is this close to the best count as equal, and the shortest is taken. [1]"""
+LARGEST_PLAN = 1 << 30
+"""A larger file is not a plan. [B]"""
+REMEDY = "make it anew with draftplan plan"
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,34 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Objective:
+    """What decides among machines: a column, and whether less of it is better."""
+
+    column: str
+    least: bool = False
+
+    def best(self, cells: Sequence[Cell | None]) -> Cell | None:
+        """Return the best of one cell's answers on several machines; None where there is none."""
+        answers = [cell for cell in cells if cell is not None]
+        sign = 1.0 if self.least else -1.0
+
+        def cost(cell: Cell) -> float:
+            value = getattr(cell, self.column)
+            return math.inf if value is None else sign * value
+
+        return min(answers, key=cost, default=None)
+
+
+OBJECTIVES = {
+    "speedup": Objective("speedup"),
+    "throughput": Objective("throughput_tokens_per_s"),
+    "tpot": Objective("tpot_s", least=True),
+    "cost": Objective("cost_per_million_tokens_usd", least=True),
+}
+"""What may decide among machines; at one hardware and tensor parallelism they agree."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """All cells of one question, and the header that says what they rest on."""
 
@@ -96,6 +129,14 @@ class Plan:
         cells = [{**asdict(cell), "round_by_gamma_s": list(cell.round_by_gamma_s)} for cell in self.cells]
         return {"schema": SCHEMA, **body, "cells": cells}
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per cell: every field of it that is one number or word."""
+        return [
+            {name: value for name, value in asdict(cell).items() if not isinstance(value, (list, tuple))}
+            for cell in self.cells
+        ]
+
     def to_json(self) -> str:
         """The plan as indented JSON with a trailing newline."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
@@ -120,13 +161,7 @@ class Plan:
             plan = TypeAdapter(cls).validate_python({key: body[key] for key in body if key != "schema"})
         except ValidationError as faults:
             raise SpecError(
-                Fault(
-                    file,
-                    None,
-                    ".".join(map(str, fault["loc"])),
-                    fault["msg"],
-                    "make it anew with draftplan plan",
-                )
+                Fault(file, None, ".".join(map(str, fault["loc"])), fault["msg"], REMEDY)
                 for fault in faults.errors()[:20]
             ) from None
         plan.check(file)
@@ -139,13 +174,8 @@ class Plan:
                 file, "cells, gammas", "has no cells, or gammas that do not rise from 0", REMEDY
             )
         for index, cell in enumerate(self.cells):
-            numbers = (
-                cell.tokens_per_round,
-                cell.tpot_s,
-                cell.baseline_s,
-                cell.speedup,
-                *cell.round_by_gamma_s,
-            )
+            seconds = (cell.tpot_s, cell.baseline_s, *cell.round_by_gamma_s)
+            numbers = (cell.tokens_per_round, cell.speedup, *seconds)
             alphas = [alpha for alpha in (cell.alpha, cell.alpha_first) if alpha is not None]
             budget = cell.kv_budget if cell.kv_budget is not None else 1
             if (
@@ -158,4 +188,27 @@ class Plan:
                 raise SpecError.single(file, f"cells.{index}", "holds a number that cannot be", REMEDY)
 
 
-REMEDY = "make it anew with draftplan plan"
+def read_plan(path: str | os.PathLike[str]) -> Plan:
+    """Return the plan in a file.
+
+    Raises
+    ------
+    SpecError
+        When the file cannot be read, is not JSON, is no plan or holds numbers that cannot be.
+    """
+    name, remedy = os.fspath(path), "make it with draftplan plan --format json"
+    try:
+        if Path(name).stat().st_size > LARGEST_PLAN:
+            raise SpecError.single(name, "file", f"is larger than {LARGEST_PLAN >> 20} MiB", remedy)
+        body = json.loads(Path(name).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as fault:
+        raise SpecError.single(name, "file", f"cannot be read ({fault.strerror})", "check the path") from None
+    except SpecError:
+        raise
+    except (ValueError, RecursionError) as fault:
+        raise SpecError.single(name, "file", f"is not JSON ({fault})", remedy) from None
+    return Plan.from_dict(body, name)
+
+
+def _refuse_constant(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")

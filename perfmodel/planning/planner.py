@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -12,24 +12,28 @@ import numpy as np
 import strategies
 from perfmodel._version import __version__
 from perfmodel.acceptance import Acceptance
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import InfeasibleError, SpecError
+from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.choose import Constraints, Search
-from perfmodel.planning.explain import Choice, assumptions, explained_cells, inflection_context, nearest_miss
-from perfmodel.planning.intervals import DRAWS, MOST_DRAWN, draw
-from perfmodel.planning.plan import Cell, Plan
-from perfmodel.planning.price import Grid
-from perfmodel.planning.uncertainty import judgements
-from perfmodel.speculation import Drafter, idles_slower
+from perfmodel.planning.choose import Choice, Constraints, choose_deployed
+from perfmodel.planning.columns import fill
+from perfmodel.planning.explain import assumptions, inflection_context, nearest_miss, reason
+from perfmodel.planning.plan import OBJECTIVES, Cell, Plan
+from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
+from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, Draws, draw, judge
+from perfmodel.speculation import Drafter, idle_share, price
 from perfmodel.workload import Workload
 
-OBJECTIVES = ("speedup", "throughput", "tpot", "cost")
 DEFAULT_GAMMAS = tuple(range(17))
+MOST_GAMMA = 64
 NO_CONSTRAINTS = Constraints()
 
-__all__ = ["DEFAULT_GAMMAS", "OBJECTIVES", "Constraints", "default_drafters", "plan"]
+__all__ = [
+    "DEFAULT_GAMMAS", "MOST_GAMMA", "OBJECTIVES", "Constraints", "default_drafters", "plan", "read_gammas",
+]  # fmt: skip
 
 
 def default_drafters(target: ModelSpec, draft_models: Iterable[ModelSpec] = ()) -> list[Drafter]:
@@ -37,17 +41,21 @@ def default_drafters(target: ModelSpec, draft_models: Iterable[ModelSpec] = ()) 
 
     Strategies that need something first (a trained head, kernels that select while drafting) are searched
     when they are named.
+
+    Parameters
+    ----------
+    target : the model that verifies.
+    draft_models : small models that may draft; the target itself is not one of them.
     """
     ready = [strategy for strategy in map(strategies.load, strategies.available()) if not strategy.needs]
     own = [Drafter(strategy) for strategy in ready if "self" in strategy.drafters]
-    models = [
+    return own + [
         Drafter(strategy, model)
         for model in draft_models
         if model.name != target.name
         for strategy in ready
         if "draft" in strategy.drafters
     ]
-    return own + models
 
 
 def plan(
@@ -72,13 +80,19 @@ def plan(
 
     Parameters
     ----------
-    hardware, tensor_parallel : one, or several to choose among per cell.
+    hardware, tensor_parallel : one, or several to choose among per cell. [GPUs]
+    target, engine : what runs, and under which software.
+    workload : the cells to answer for.
     drafters : who may draft; `default_drafters` when absent.
     kv_budgets : draft KV budgets to try; each strategy's own when absent. [tokens]
     gammas : speculation lengths to try; 0, plain decoding, is always among them. [tokens]
     alpha : measured acceptance, a rate or a whole `Acceptance`, replacing every strategy's law. [0..1]
-    objective : ``speedup``, ``throughput``, ``tpot`` or ``cost`` (per million tokens). At one hardware and
-        tensor parallelism they agree; they differ in what they prefer among several.
+    objective : one of `OBJECTIVES`. At one hardware and tensor parallelism they agree; they differ in what
+        they prefer among several.
+    risk : quantile of acceptance at which configurations are chosen; its expectation when absent. [0..1]
+    constraints : what a recommendation must respect.
+    one_deployment : one drafter and draft KV budget for all cells, as a running engine has.
+    draws, seed : possible worlds for the intervals, none for 0, and what they are drawn with.
 
     Raises
     ------
@@ -87,67 +101,52 @@ def plan(
     SpecError
         When the request itself is wrong.
     """
-    if objective not in OBJECTIVES:
-        raise SpecError.single(
-            "request", "objective", f"found {objective!r}", f"choose one of {', '.join(OBJECTIVES)}"
-        )
-    if isinstance(alpha, (int, float)) and not 0.0 <= alpha <= 1.0:
-        raise SpecError.single("request", "alpha", f"found {alpha!r}", "give an acceptance rate from 0 to 1")
-    if risk is not None and not 0.0 < risk < 1.0:
-        raise SpecError.single("request", "risk", f"found {risk!r}", "give a quantile between 0 and 1")
-    deviations = 0.0 if risk is None else NormalDist().inv_cdf(risk)
-    lengths = np.unique(np.concatenate([[0], np.asarray(list(gammas), dtype=int)]))
-    if lengths[0] < 0 or lengths[-1] > 64:
-        raise SpecError.single(
-            "request", "gamma", f"found {list(gammas)!r}", "give speculation lengths from 0 to 64"
-        )
+    lengths = read_gammas(gammas)
+    _check_request(objective, alpha, risk)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
-    widths = [int(width) for width in np.atleast_1d(tensor_parallel)]
+    gpus = [int(count) for count in np.atleast_1d(tensor_parallel)]
     searched = list(default_drafters(target) if drafters is None else drafters)
-
-    speculative = [int(gamma) for gamma in lengths if gamma > 0]
+    space = SearchSpace(
+        [None, *searched] if len(lengths) > 1 else [None],
+        lengths,
+        kv_budgets,
+        alpha,
+        0.0 if risk is None else NormalDist().inv_cdf(risk),
+    )
     fallen: Counter[str] = Counter()
-    options: list[list[Cell | None]] = []
-    for profile in profiles:
-        for width in widths:
-            drafting = [None, *searched] if speculative else [None]
-            grid = Grid(
-                [profile],
-                target,
-                engine,
-                workload,
-                drafting,
-                speculative,
-                kv_budgets,
-                (width,),
-                alpha,
-                deviations,
-            )
-            search = Search(grid, constraints, one_deployment=one_deployment)
-            options.append(_answers(search, draws=draws, seed=seed, one_deployment=one_deployment))
-            fallen.update(search.fallen)
-    cells = [_preferred(candidates, objective) for candidates in zip(*options, strict=True)]
-    kept = tuple(cell for cell in cells if cell is not None)
-    if not kept:
-        raise InfeasibleError(
-            dict(fallen), nearest_miss(profiles, target, engine, workload, widths, constraints.tpot)
+    deployments = [Deployment(profile, target, engine, count) for profile in profiles for count in gpus]
+    answers = [
+        _answer_cells(
+            deployment,
+            workload,
+            space,
+            constraints,
+            fallen,
+            one_deployment=one_deployment,
+            draws=draws,
+            seed=seed,
         )
-    inflection = inflection_context(profiles[0], target, engine, gamma=3, tensor_parallel=widths[0])
+        for deployment in deployments
+    ]
+    cells = [OBJECTIVES[objective].best(candidates) for candidates in zip(*answers, strict=True)]
+    if not any(cells):
+        raise InfeasibleError(dict(fallen), nearest_miss(deployments, workload, constraints.tpot))
+    inflection = inflection_context(deployments[0])
     return Plan(
         model=target.name,
         hardware=", ".join(str(profile.name) for profile in profiles),
         engine=engine.name,
-        tensor_parallel=widths[0],
+        tensor_parallel=gpus[0],
         objective=objective,
-        cells=kept,
-        gammas=(0, *speculative),
-        assumed=assumptions(profiles, target, engine, workload, searched, alpha),
+        cells=tuple(cell for cell in cells if cell is not None),
+        gammas=tuple(lengths),
+        assumed=assumptions(deployments, workload, searched, alpha),
         inflection_context_len=inflection if np.isfinite(inflection) else None,
         versions={"draftplan": __version__},
         request={
             "batch_sizes": list(workload.batch_sizes),
             "context_lens": list(workload.context_lens),
-            "tensor_parallel": widths,
+            "tensor_parallel": gpus,
             "kv_budgets": None if kv_budgets is None else list(kv_budgets),
             "alpha": alpha if isinstance(alpha, (int, float)) else None,
             "risk": risk,
@@ -160,59 +159,137 @@ def plan(
     )
 
 
-def _answers(search: Search, *, draws: int, seed: int, one_deployment: bool) -> list[Cell | None]:
-    """The winner of every cell in (batch, context) order, explained; None where nothing is allowed."""
-    grid, bests, order = search.grid, search.bests, search.order
-    batches = np.repeat(np.asarray(grid.workload.batch_sizes, dtype=float), len(grid.workload.context_lens))
-    contexts = np.tile(np.asarray(grid.workload.context_lens, dtype=float), len(grid.workload.batch_sizes))
-    deployed = grid.drafters[-1] if one_deployment else None
-    second = order[min(1, len(bests) - 1)]
-    found: list[Cell | None] = [None] * batches.size
-    worlds = draw(
-        grid.hardware[0], grid.engine, count=int(np.clip(MOST_DRAWN // batches.size, 16, draws)), seed=seed
-    )
-    for index, best in enumerate(bests):
-        mine = np.flatnonzero((order[0] == index) & np.isfinite(best.tpot))
-        if not mine.size:
-            continue
-        rivals_tpot = np.stack([rival.tpot for rival in bests])[second[mine], mine]
-        others = np.isfinite(rivals_tpot) & (second[mine] != index)
-        behind = np.where(others, rivals_tpot / best.tpot[mine] - 1.0, np.nan)
-        names = [
-            bests[rival].described(cell) if other else ""
-            for rival, cell, other in zip(second[mine], mine, others, strict=True)
-        ]
-        choice, *rivals = (
-            Choice(
-                chosen.drafter,
-                batches[mine],
-                contexts[mine],
-                chosen.kv_budget[mine],
-                chosen.gamma[mine],
-                names,
-                behind,
-            )
-            for chosen in (best, *bests)
+def read_gammas(gammas: Iterable[int]) -> list[int]:
+    """Return the speculation lengths, rising, with 0 among them; SpecError where one cannot be. [tokens]"""
+    lengths = sorted({0, *map(int, gammas)})
+    if lengths[0] < 0 or lengths[-1] > MOST_GAMMA:
+        raise SpecError.single(
+            "request", "gamma", f"found {list(gammas)!r}", f"give speculation lengths from 0 to {MOST_GAMMA}"
         )
-        running = choice
-        if best.drafter is None and deployed is not None and idles_slower(grid.engine):
-            budget = np.full(mine.size, grid.budgets_of(deployed)[0])
-            running = replace(choice, drafter=deployed, kv_budget=budget)
-        judged = judgements(grid, worlds, running, rivals, second[mine]) if draws else {}
-        for place, cell in zip(mine, explained_cells(grid, choice, deployed, judged), strict=True):
-            found[place] = replace(cell, why=f"{cell.why}; {search.left_out}") if search.left_out else cell
-    return found
+    return lengths
 
 
-def _preferred(candidates: Sequence[Cell | None], objective: str) -> Cell | None:
-    """The best of one cell's answers on several deployments."""
-    found = [cell for cell in candidates if cell is not None]
-    scores = {
-        "speedup": lambda cell: -cell.speedup,
-        "tpot": lambda cell: cell.tpot_s,
-        "throughput": lambda cell: -cell.throughput_tokens_per_s,
-        "cost": lambda cell: (
-            np.inf if cell.cost_per_million_tokens_usd is None else cell.cost_per_million_tokens_usd
-        ),
+def _check_request(objective: str, alpha: object, risk: float | None) -> None:
+    """Refuse an objective, a rate or a quantile that cannot be."""
+    if objective not in OBJECTIVES:
+        raise SpecError.single(
+            "request", "objective", f"found {objective!r}", f"choose one of {', '.join(OBJECTIVES)}"
+        )
+    if isinstance(alpha, (int, float)) and not 0.0 <= alpha <= 1.0:
+        raise SpecError.single("request", "alpha", f"found {alpha!r}", "give an acceptance rate from 0 to 1")
+    if risk is not None and not 0.0 < risk < 1.0:
+        raise SpecError.single("request", "risk", f"found {risk!r}", "give a quantile between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Answer(Priced):
+    """The cells that one drafter answers, as arrays of one element a cell: what `COLUMNS` read.
+
+    round_by_gamma_s : seconds of a round at every length of the plan, axes (cell, gamma). [s]
+    runner_up, runner_up_behind : what came second, and by what share of the winner's time per token; nan
+        where nothing did. [1]
+    alpha_kind : the weakest of what each cell's acceptance rests on; None where nothing drafts.
+    judged : how sure it is, by the names of `Cell`.
+    """
+
+    round_by_gamma_s: FloatArray
+    runner_up: Sequence[str]
+    runner_up_behind: FloatArray
+    alpha_kind: Sequence[str | None]
+    judged: Mapping[str, FloatArray]
+
+
+def _answer_cells(
+    deployment: Deployment,
+    workload: Workload,
+    space: SearchSpace,
+    constraints: Constraints,
+    fallen: Counter[str],
+    *,
+    one_deployment: bool,
+    draws: int,
+    seed: int,
+) -> list[Cell | None]:
+    """Answer every cell in (batch, context) order, None where nothing is allowed."""
+    left_out = ""
+    if one_deployment:
+        space, left_out = choose_deployed(deployment, workload, space, constraints)
+    count = len(workload.batch_sizes) * len(workload.context_lens)
+    drawn = int(np.clip(MOST_DRAWN // count, 16, draws))
+    worlds = draw(deployment, count=drawn, seed=seed) if draws else None
+    cells: list[Cell | None] = []
+    for piece in split(workload, space):
+        every = price_drafters(deployment, workload.part(*piece), space)
+        choices = [Choice.among(priced, constraints, fallen) for priced in every]
+        deployed = choices[-1] if one_deployment and choices[-1].drafter else None
+        if deployed is not None:
+            choices[0] = _with_drafter_loaded(choices[0], constraints)
+        cells += _answer_piece(choices, deployed, space, worlds, left_out)
+    return cells
+
+
+def _name_kinds(runs: Priced, space: SearchSpace) -> list[str | None]:
+    """Return the weakest of what the acceptance of each cell rests on; None where nothing drafts."""
+    drafter, believed = runs.drafter, runs.round.acceptance
+    if drafter is None or believed is None or space.alpha is not None:
+        return [None if believed is None else believed.kind] * runs.shape[0]
+    places = list(zip(runs.context_len.tolist(), runs.kv_budget.tolist(), strict=True))
+    kinds = {
+        (context, budget): drafter.acceptance(
+            runs.deployment.model, context_len=context, kv_budget=budget
+        ).kind
+        for context, budget in set(places)
     }
-    return min(found, key=scores[objective], default=None)
+    return [kinds[place] for place in places]
+
+
+def _with_drafter_loaded(plain: Choice, constraints: Constraints) -> Choice:
+    """Return plain decoding as it is in a deployment that has a drafter loaded."""
+    tpot: FloatArray = plain.tpot * (1.0 + idle_share(plain.priced.deployment, plain.tpot))
+    limit = np.inf if constraints.tpot is None else constraints.tpot
+    return replace(plain, tpot=np.where(tpot > limit, np.inf, tpot))
+
+
+def _answer_piece(
+    choices: Sequence[Choice],
+    deployed: Choice | None,
+    space: SearchSpace,
+    worlds: Draws | None,
+    left_out: str,
+) -> list[Cell | None]:
+    """Answer the cells of one piece by the fastest of the drafters' choices."""
+    tpots = np.stack([choice.tpot for choice in choices])
+    order = np.argsort(tpots, axis=0, kind="stable")
+    first, second = order[0], order[min(1, len(choices) - 1)]
+    behind = np.take_along_axis(tpots, second[None], axis=0)[0] / np.where(
+        np.isfinite(tpots.min(axis=0)), tpots.min(axis=0), 1.0
+    )
+    behind = np.where(np.isfinite(behind) & (second != first), behind - 1.0, np.nan)
+    answers: list[Cell | None] = [None] * first.size
+    for index, choice in enumerate(choices):
+        cells = np.flatnonzero((first == index) & np.isfinite(choice.tpot))
+        if not cells.size:
+            continue
+        runs, by_gamma = choice.at(cells), (deployed or choice).by_gamma(cells)
+        judged = runs
+        if deployed is not None and choice.drafter is None:  # plain decoding is the loaded drafter's length 0
+            runs = by_gamma.at((slice(None), 0))
+            judged = runs if np.any(idle_share(runs.deployment, runs.round.baseline.total)) else judged
+        if space.deviations:  # chosen at a quantile of acceptance, told at its expectation
+            runs = replace(
+                runs, round=price(runs.deployment, runs.drafter, **runs.configuration, alpha=space.alpha)
+            )
+        rivals = [rival.at(cells) for rival in choices]
+        answer = Answer(
+            runs.deployment, runs.drafter, *runs.axes, runs.round,
+            round_by_gamma_s=by_gamma.expand(by_gamma.round.round_s),
+            runner_up=[
+                choices[second[cell]].describe(cell) if np.isfinite(behind[cell]) else "" for cell in cells
+            ],
+            runner_up_behind=behind[cells],
+            alpha_kind=_name_kinds(runs, space),
+            judged=judge(worlds, judged, rivals, second[cells], behind[cells], space) if worlds else {},
+        )  # fmt: skip
+        for cell, row in zip(cells, fill(answer), strict=True):
+            answers[cell] = replace(row, why="; ".join(filter(None, (reason(row), left_out))))
+    return answers

@@ -13,15 +13,8 @@ from perfmodel.planning.gains import speedups
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
 
 __all__ = [
-    "COLLAPSES",
-    "Band",
-    "Deployment",
-    "Ladder",
-    "collapse",
-    "deployment_of",
-    "midpoints",
-    "nearest_cell",
-]
+    "COLLAPSES", "Band", "Deployment", "Ladder", "collapse", "deployment_of", "midpoints", "nearest_cell",
+]  # fmt: skip
 
 COLLAPSES = ("weight", "regret")
 MOST_LENGTHS = 4

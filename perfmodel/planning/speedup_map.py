@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
-from perfmodel.errors import InfeasibleError, SpecError
-from perfmodel.planning.choose import Constraints, Search
+from perfmodel.deployment import Deployment
+from perfmodel.errors import InfeasibleError
+from perfmodel.files.numbers import FloatArray
+from perfmodel.planning.choose import Choice, Constraints
 from perfmodel.planning.explain import inflection_context, nearest_miss
-from perfmodel.planning.intervals import DRAWS, draw, interval, price_draws
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.price import Grid
-from perfmodel.speculation import Configuration, price_round
+from perfmodel.planning.price import Priced, SearchSpace, price_drafters
+from perfmodel.planning.uncertainty import DRAWS, draw, interval, price_draws
+from perfmodel.speculation import Drafter
+from perfmodel.workload import Workload
 
-__all__ = ["Surface", "deployment", "price_surface", "surface_of"]
+__all__ = ["Surface", "price_surface", "surface_of"]
 
-FloatArray = NDArray[np.float64]
 ALLOWED = Constraints()
 
 
@@ -58,112 +60,89 @@ class Surface:
         return [int(gamma) for gamma in np.unique(self.gamma[np.isfinite(self.gamma)])]
 
 
-def deployment(model: str, tensor_parallel: int, hardware: str, engine: str) -> str:
-    """Return what runs on what, for a title."""
-    return f"{model} on {tensor_parallel} x {hardware}, engine {engine}"
-
-
 def price_surface(
-    grid: Grid, *, constraints: Constraints = ALLOWED, draws: int = DRAWS, seed: int = 0
+    deployment: Deployment,
+    workload: Workload,
+    drafter: Drafter | None,
+    space: SearchSpace,
+    *,
+    constraints: Constraints = ALLOWED,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Surface:
-    """Price one drafter's best allowed budget and speculation length in every cell of a grid.
+    """Price one drafter's best allowed budget and speculation length in every cell of a workload.
 
-    The choice is the planner's own, among the speculation lengths of the grid: without 0 among them the
-    drafter drafts even where it does not pay, and the speedup is below one.
+    The choice is the planner's own, but the drafter drafts even where it does not pay, and the speedup is
+    below one there.
 
     Parameters
     ----------
-    grid : one hardware profile, one tensor parallelism, one drafter.
-    draws : possible worlds for the intervals; 0 leaves these as wide as the value.
+    space : lengths and budgets to choose among; its drafters do not count.
+    draws, seed : possible worlds for the intervals, and their seed; 0 leaves these as wide as the value.
 
     Raises
     ------
-    SpecError
-        When the grid holds more than one deployment or drafter.
     InfeasibleError
         When nothing is allowed in any cell.
     """
-    if (len(grid.hardware), len(grid.tensor_parallel), len(grid.drafters)) != (1, 1, 1):
-        raise SpecError.single(
-            "request",
-            "hardware, tensor_parallel, drafters",
-            f"hold {len(grid.hardware)}, {len(grid.tensor_parallel)} and {len(grid.drafters)}",
-            "a curve is drawn for one of each",
-        )
-    hardware, drafter, width = grid.hardware[0], grid.drafters[0], grid.tensor_parallel[0]
-    search = Search(grid, constraints)
-    best = search.bests[0]
-    if not np.isfinite(best.tpot).any():
-        reach = nearest_miss(
-            grid.hardware, grid.target, grid.engine, grid.workload, [width], constraints.tpot
-        )
-        raise InfeasibleError(dict(search.fallen), reach)
-    batches = np.asarray(grid.workload.batch_sizes, dtype=float)
-    contexts = np.asarray(grid.workload.context_lens, dtype=float)
-    shape = (batches.size, contexts.size)
-    allowed = np.isfinite(best.tpot).reshape(shape)
-    configuration: Configuration = {
-        "batch": np.broadcast_to(batches[:, None], shape),
-        "context_len": np.broadcast_to(contexts, shape),
-        "kv_budget": best.kv_budget.reshape(shape),
-        "gamma": best.gamma.reshape(shape),
-        "tensor_parallel": float(width),
-    }
-    priced = price_round(hardware, grid.target, grid.engine, drafter, alpha=grid.alpha, **configuration)
-    low = high = np.asarray(priced.speedup)
-    if draws:
-        worlds = draw(hardware, grid.engine, count=draws, seed=seed)
-        drawn = price_draws(worlds, grid.target, drafter, configuration, alpha=grid.alpha)
-        low, high = interval(np.broadcast_to(drawn.speedup, (*shape, draws)))
+    fallen: Counter[str] = Counter()
+    alone = SearchSpace([drafter], space.gammas, space.kv_budgets, space.alpha, space.deviations)
+    (priced,) = price_drafters(deployment, workload, alone)
+    choice = Choice.among(priced, constraints, fallen)
+    if not np.isfinite(choice.tpot).any():
+        raise InfeasibleError(dict(fallen), nearest_miss([deployment], workload, constraints.tpot))
+    chosen = choice.at()
+    low, high = _speedup_range(chosen, space, draws, seed)
+    drafted = [gamma for gamma in space.gammas if gamma > 0]
     columns = {
-        "kv_budget": configuration["kv_budget"],
-        "gamma": configuration["gamma"],
-        "speedup": priced.speedup,
+        "kv_budget": chosen.kv_budget,
+        "gamma": chosen.gamma,
+        "speedup": chosen.round.speedup,
         "speedup_low": low,
         "speedup_high": high,
-        "tpot": priced.tpot,
-        "throughput": priced.throughput,
-        "draft_ratio": priced.draft_ratio,
-        "verify_ratio": priced.verify_ratio,
+        "tpot": chosen.round.tpot,
+        "throughput": chosen.round.throughput,
+        "draft_ratio": chosen.round.draft_ratio,
+        "verify_ratio": chosen.round.verify_ratio,
     }
-    lengths = [gamma for gamma in grid.gammas if gamma > 0]
+    shape, allowed = priced.shape[:2], np.isfinite(choice.tpot)
     return Surface(
         label=drafter.label if drafter else "plain decoding",
-        deployment=deployment(grid.target.name, width, str(hardware.name), grid.engine.name),
-        batch_sizes=batches,
-        context_lens=contexts,
-        inflection_context_len=inflection_context(
-            hardware,
-            grid.target,
-            grid.engine,
-            gamma=lengths[0] if len(lengths) == 1 else 3,
-            tensor_parallel=width,
-        ),
-        **{name: np.where(allowed, value, np.nan) for name, value in columns.items()},
+        deployment=deployment.label,
+        batch_sizes=np.asarray(workload.batch_sizes, dtype=float),
+        context_lens=np.asarray(workload.context_lens, dtype=float),
+        inflection_context_len=inflection_context(deployment, gamma=drafted[0] if len(drafted) == 1 else 3),
+        **{name: np.where(allowed, value, np.nan).reshape(shape) for name, value in columns.items()},
     )
+
+
+def _speedup_range(
+    chosen: Priced, space: SearchSpace, draws: int, seed: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return what 80 % of the drawn worlds lie between. [1]"""
+    if not draws:
+        return (np.asarray(chosen.round.speedup),) * 2
+    worlds = draw(chosen.deployment, count=draws, seed=seed)
+    drawn = price_draws(worlds, chosen.drafter, chosen.configuration, alpha=space.alpha)
+    return interval(np.broadcast_to(drawn.speedup, (*chosen.shape, draws)))
 
 
 def surface_of(plan: Plan) -> Surface:
     """Return a plan's recommendations as a surface; cells that the plan leaves out are NaN."""
     batches = np.array(sorted({cell.batch_size for cell in plan.cells}), dtype=float)
     contexts = np.array(sorted({cell.context_len for cell in plan.cells}), dtype=float)
-    names = {
-        "tpot": "tpot_s",
-        "throughput": "throughput_tokens_per_s",
-        **{name: name for name in _ARRAYS if name not in ("tpot", "throughput")},
-    }
-    arrays = {name: np.full((batches.size, contexts.size), np.nan) for name in names}
+    sources = {"tpot": "tpot_s", "throughput": "throughput_tokens_per_s"}
+    arrays = {name: np.full((batches.size, contexts.size), np.nan) for name in _ARRAYS}
     for cell in plan.cells:
         place = np.searchsorted(batches, cell.batch_size), np.searchsorted(contexts, cell.context_len)
-        for name, source in names.items():
-            value = getattr(cell, source)
-            if value is None:
-                value = np.inf if name == "kv_budget" else cell.speedup
-            arrays[name][place] = value
+        for name, array in arrays.items():
+            value = getattr(cell, sources.get(name, name))
+            missing = np.inf if name == "kv_budget" else cell.speedup
+            array[place] = missing if value is None else value
     inflection = plan.inflection_context_len
     return Surface(
         label="the best of every strategy",
-        deployment=deployment(plan.model, plan.tensor_parallel, plan.hardware, plan.engine),
+        deployment=f"{plan.model} on {plan.tensor_parallel} x {plan.hardware}, engine {plan.engine}",
         batch_sizes=batches,
         context_lens=contexts,
         inflection_context_len=np.inf if inflection is None else inflection,

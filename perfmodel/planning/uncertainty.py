@@ -3,133 +3,216 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import HALF_WIDTH, requests_for
-from perfmodel.planning.explain import Choice
-from perfmodel.planning.intervals import Draws, interval, price_draws
+from perfmodel.deployment import Deployment, Drafter
+from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.planning.plan import Cell
-from perfmodel.planning.price import Grid
-from perfmodel.speculation import price_round
+from perfmodel.planning.price import Priced, SearchSpace
+from perfmodel.speculation import Configuration, Round, price
 
-__all__ = ["judgements", "worth_of_measuring"]
+__all__ = ["DRAWS", "MOST_DRAWN", "Draws", "draw", "interval", "judge", "price_draws", "worth_of_measuring"]
 
-FloatArray = NDArray[np.float64]
-
+DRAWS = 200
+MOST_DRAWN = 200_000
+"""Cells times draws that intervals are computed for; with more cells there are fewer draws. [1]"""
+LEVEL = 0.8
+"""Share of cases that an interval is meant to cover. [1]"""
 MATERIAL = 0.005
 """Share of speed below which nobody is told what measuring acceptance would be worth. [1]"""
 
 
-def judgements(
-    grid: Grid, worlds: Draws, choice: Choice, rivals: Sequence[Choice], second: NDArray[np.intp]
-) -> dict[str, list[float | None]]:
-    """Intervals, probabilities, and what not knowing acceptance costs: fields of `Cell`, a value per cell.
+@dataclass(frozen=True)
+class Draws:
+    """Possible worlds on a last axis: hardware, engine, what the equations leave out, acceptance.
+
+    deployment : with drawn figures of hardware and engine.
+    target_residual, verify_residual, draft_residual : factors on the passes. [1]
+    deviations : of acceptance from its expectation. [standard deviations]
+    """
+
+    deployment: Deployment
+    target_residual: FloatArray
+    verify_residual: FloatArray
+    draft_residual: FloatArray
+    deviations: FloatArray
+
+    @property
+    def size(self) -> int:
+        """How many worlds there are."""
+        return self.deviations.size
+
+
+def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
+    """Draw `count` possible worlds; the same seed gives the same worlds.
+
+    Figures are drawn between their low and high. Where the engine was calibrated on this very hardware its
+    points already contain what hardware figures do to a step, so these keep their values and the residual of
+    the calibration stands for what is left; elsewhere both are drawn.
+    """
+    hardware, engine = deployment.hardware, deployment.engine
+    normal = np.random.default_rng([seed, 0x5EED]).standard_normal((4, count))
+    if engine.calibrated_on != hardware.name:
+        deployment = replace(
+            deployment, hardware=hardware.sample(count, seed), engine=engine.sample(count, seed)
+        )
+    return Draws(
+        deployment=deployment,
+        target_residual=np.exp(float(np.asarray(engine.step_residual)) * normal[0]),
+        verify_residual=np.exp(float(np.asarray(engine.step_residual)) * normal[1]),
+        draft_residual=np.exp(float(np.asarray(engine.draft_residual)) * normal[2]),
+        deviations=normal[3],
+    )
+
+
+def price_draws(
+    worlds: Draws,
+    drafter: Drafter | None,
+    configuration: Configuration,
+    *,
+    alpha: Numeric | Acceptance | None = None,
+    tokens_per_round: Numeric | None = None,
+) -> Round:
+    """Price a configuration in every possible world, on a new last axis of every term.
+
+    Acceptance is drawn from what is believed of it, unless `tokens_per_round` was measured.
 
     Parameters
     ----------
-    worlds : the possible worlds; every configuration is priced in the same ones, so differences are paired.
-    choice, rivals : the chosen configurations, and every drafter's best in the same cells.
-    second : which of the rivals came second, per cell.
+    configuration : what `price` takes, by name. [sequences], [tokens]
+    alpha, tokens_per_round : as in `price_round`. [0..1], [tokens]
     """
-    chosen = price_draws(worlds, grid.target, choice.drafter, choice.configuration(grid), alpha=grid.alpha)
-    shape = (choice.batch.size, worlds.size)
-    tpot = np.broadcast_to(chosen.tpot, shape)
-    speedup = np.broadcast_to(chosen.speedup, shape)
+
+    def widen(value: Numeric) -> Numeric:
+        """Return the value with one more axis, over the worlds."""
+        return np.asarray(value, dtype=float)[..., None]
+
+    deployment = worlds.deployment
+    priced = price(
+        replace(deployment, tensor_parallel=widen(deployment.tensor_parallel)),
+        drafter,
+        alpha=alpha if alpha is None or isinstance(alpha, Acceptance) else widen(alpha),
+        tokens_per_round=None if tokens_per_round is None else widen(tokens_per_round),
+        deviations=worlds.deviations,
+        batch=widen(configuration["batch"]),
+        context_len=widen(configuration["context_len"]),
+        kv_budget=widen(configuration["kv_budget"]),
+        gamma=widen(configuration["gamma"]),
+    )
+    drafting = np.asarray(priced.gamma) > 0
+    return replace(
+        priced,
+        baseline=priced.baseline.scale(worlds.target_residual),
+        verify=priced.verify.scale(np.where(drafting, worlds.verify_residual, worlds.target_residual)),
+        draft=priced.draft.scale(worlds.draft_residual),
+    )
+
+
+def interval(values: Numeric, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
+    """Return low and high between which `level` of the draws on the last axis lie."""
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(np.asarray(values), [tail, 1.0 - tail], axis=-1)
+    return low, high
+
+
+def judge(
+    worlds: Draws,
+    chosen: Priced,
+    rivals: Sequence[Priced],
+    second: NDArray[np.intp],
+    behind: FloatArray,
+    space: SearchSpace,
+) -> dict[str, FloatArray]:
+    """Judge choices: intervals, probabilities and what not knowing acceptance costs, a value per cell.
+
+    Parameters
+    ----------
+    worlds : every configuration is priced in the same ones, so differences are paired.
+    chosen, rivals : one drafter's configurations, and every drafter's best in the same cells.
+    second : which of the rivals came second, per cell.
+    behind : how far, as a share of the winner's time per token; nan where nothing came second. [1]
+    space : what was searched.
+
+    Returns
+    -------
+    Fields of `Cell` by their names; nan where there is none.
+    """
+    size = chosen.shape[0]
+    priced = price_draws(worlds, chosen.drafter, chosen.configuration, alpha=space.alpha)
+    tpot = np.broadcast_to(priced.tpot, (size, worlds.size))
+    speedup = np.broadcast_to(priced.speedup, (size, worlds.size))
     (tpot_low, tpot_high), (speedup_low, speedup_high) = interval(tpot), interval(speedup)
-    runner_up = _runner_up_tpot(grid, worlds, rivals, second, shape)
-    regret, worth = _what_acceptance_decides(grid, worlds, choice, rivals, second)
-    columns = {
+    runner_up = np.full((size, worlds.size), np.inf)
+    regret, worth = np.zeros(size), np.zeros(size)
+    for index in np.unique(second):
+        here, rival = second == index, rivals[index]
+        cells = np.flatnonzero(here & np.isfinite(behind))
+        if cells.size:
+            against = rival.at(cells)
+            runner_up[cells] = price_draws(
+                worlds, rival.drafter, against.configuration, alpha=space.alpha
+            ).tpot
+        if chosen.drafter is not None:
+            cells = np.flatnonzero(here)
+        if cells.size and (chosen.drafter or rival.drafter):
+            regret[cells], worth[cells] = _value_acceptance(
+                worlds, chosen.at(cells), rival.at(cells), np.isfinite(behind[cells]), space
+            )
+    return {
         "tpot_low_s": tpot_low,
         "tpot_high_s": tpot_high,
         "speedup_low": speedup_low,
         "speedup_high": speedup_high,
         "probability_beats_plain": np.mean(speedup > 1.0, axis=-1)
-        if choice.drafter
-        else np.full(shape[0], np.nan),
+        if chosen.drafter
+        else np.full(size, np.nan),
         "probability_runner_up_better": np.mean(runner_up < tpot, axis=-1),
         "regret_if_alpha_wrong": regret,
         "value_of_knowing_alpha": worth,
     }
-    return {name: _known(values) for name, values in columns.items()}
 
 
-def _known(values: FloatArray) -> list[float | None]:
-    """The numbers, None where there is none."""
-    return [None if value != value else value for value in values.tolist()]
-
-
-def _runner_up_tpot(
-    grid: Grid, worlds: Draws, rivals: Sequence[Choice], second: NDArray[np.intp], shape: tuple[int, int]
-) -> FloatArray:
-    """Seconds per token of the runner-up of every cell in every world; infinite where there is none. [s]"""
-    tpot = np.full(shape, np.inf)
-    for index in np.unique(second):
-        mine = np.flatnonzero((second == index) & np.isfinite(rivals[index].runner_up_behind))
-        if not mine.size:
-            continue
-        rival = rivals[index].only(mine)
-        priced = price_draws(worlds, grid.target, rival.drafter, rival.configuration(grid), alpha=grid.alpha)
-        tpot[mine] = np.broadcast_to(priced.tpot, (mine.size, shape[1]))
-    return tpot
-
-
-def _what_acceptance_decides(
-    grid: Grid, worlds: Draws, choice: Choice, rivals: Sequence[Choice], second: NDArray[np.intp]
+def _value_acceptance(
+    worlds: Draws, chosen: Priced, rival: Priced, rivalled: NDArray[np.bool_], space: SearchSpace
 ) -> tuple[FloatArray, FloatArray]:
-    """Regret of the choice, and worth of knowing one drafter's acceptance exactly, as shares of speed.
+    """Return the regret of a choice, and the worth of knowing acceptance exactly, as shares of speed.
 
     The drafter is the chosen one, or the runner-up where plain decoding is chosen. Knowing its acceptance
     ``a`` one could take any of its speculation lengths ``g``, 0 among them, or the runner-up as it is
     expected to be. With ``s(g, a)`` the speedup, ``g0`` the choice and means over ``a``: regret is
     ``mean(max_g s) / mean(s(g0)) - 1``, the worth is ``mean(max_g s) / max_g mean(s) - 1``.
     """
-    gammas = np.asarray([0, *grid.gammas], dtype=float)
-    regret, worth = np.zeros(choice.gamma.size), np.zeros(choice.gamma.size)
-    rivalled = np.isfinite(choice.runner_up_behind)
-    for index in np.unique(second):
-        here = second == index
-        cells = np.flatnonzero(here if choice.drafter is not None else here & rivalled)
-        unsure, rival = (choice, rivals[index]) if choice.drafter is not None else (rivals[index], choice)
-        if unsure.drafter is None or not cells.size:
-            continue
-        speedup = _speedup_by_gamma(grid, worlds, unsure.only(cells), gammas)
-        chosen = speedup[np.arange(cells.size), np.searchsorted(gammas, choice.gamma[cells])].mean(axis=-1)
-        known = np.ptp(speedup, axis=-1).max(axis=1) == 0.0
-        if rival.drafter is not None:
-            speedup = np.concatenate([speedup, _fallback(grid, worlds, rival.only(cells))], axis=1)
-        best = speedup.max(axis=1).mean(axis=-1)
-        regret[cells] = np.where(known, 0.0, best / chosen - 1.0)
-        worth[cells] = np.where(known, 0.0, best / speedup.mean(axis=-1).max(axis=1) - 1.0)
+    gammas = np.asarray(space.gammas, dtype=float)
+    unsure, other = (chosen, rival) if chosen.drafter is not None else (rival, chosen)
+    speedup = _speedup_by_gamma(worlds, unsure, gammas, space)
+    cells = np.arange(chosen.gamma.size)
+    taken = speedup[cells, np.searchsorted(gammas, chosen.gamma)].mean(axis=-1)
+    known = np.ptp(speedup, axis=-1).max(axis=1) == 0.0
+    if other.drafter is not None:
+        lengths = np.unique(other.gamma)
+        at_lengths = _speedup_by_gamma(worlds, other, lengths, space)
+        expected = at_lengths[cells, np.searchsorted(lengths, other.gamma)].mean(axis=-1)
+        fallback = np.where(rivalled, expected, 0.0)[:, None, None]
+        speedup = np.concatenate([speedup, np.broadcast_to(fallback, (cells.size, 1, worlds.size))], axis=1)
+    best = speedup.max(axis=1).mean(axis=-1)
+    regret = np.where(known, 0.0, best / taken - 1.0)
+    worth = np.where(known, 0.0, best / speedup.mean(axis=-1).max(axis=1) - 1.0)
     return regret, worth
 
 
-def _speedup_by_gamma(grid: Grid, worlds: Draws, choice: Choice, gammas: FloatArray) -> FloatArray:
-    """Speedup at every gamma in every world in which only acceptance is open, (cells, gammas, worlds). [1]"""
-    priced = price_round(
-        grid.hardware[0],
-        grid.target,
-        grid.engine,
-        choice.drafter,
-        batch=choice.batch[:, None, None],
-        context_len=choice.context_len[:, None, None],
-        kv_budget=choice.kv_budget[:, None, None],
-        gamma=gammas[:, None],
-        tensor_parallel=float(grid.tensor_parallel[0]),
-        alpha=grid.alpha,
-        deviations=worlds.deviations,
-    )
+def _speedup_by_gamma(worlds: Draws, choice: Priced, gammas: FloatArray, space: SearchSpace) -> FloatArray:
+    """Return the speedup at every gamma where only acceptance is open, axes (cell, gamma, world). [1]"""
+    batch, context_len, kv_budget, _ = (axis[:, None, None] for axis in choice.axes)
+    priced = price(
+        choice.deployment, choice.drafter, batch=batch, context_len=context_len, kv_budget=kv_budget,
+        gamma=gammas[:, None], alpha=space.alpha, deviations=worlds.deviations,
+    )  # fmt: skip
     return np.broadcast_to(priced.speedup, (choice.batch.size, gammas.size, worlds.size))
-
-
-def _fallback(grid: Grid, worlds: Draws, rival: Choice) -> FloatArray:
-    """Expected speedup of the runner-up, the same in every world; 0 where it is not allowed. [1]"""
-    shape = (rival.batch.size, 1, worlds.size)
-    at = np.searchsorted(np.unique(rival.gamma), rival.gamma)
-    speedup = _speedup_by_gamma(grid, worlds, rival, np.unique(rival.gamma))
-    expected = speedup[np.arange(at.size), at].mean(axis=-1)
-    return np.broadcast_to(np.where(np.isfinite(rival.runner_up_behind), expected, 0.0)[:, None, None], shape)
 
 
 def worth_of_measuring(cells: Sequence[Cell]) -> str | None:

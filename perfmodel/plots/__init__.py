@@ -17,17 +17,8 @@ from perfmodel.plots.style import panels, save
 from perfmodel.plots.traffic import plot_simulation
 
 __all__ = [
-    "panels",
-    "plot_acceptance_against_budget",
-    "plot_predicted_against_published",
-    "plot_published_speedup",
-    "plot_ratios_against_batch",
-    "plot_roofline",
-    "plot_simulation",
-    "plot_speedup_against_batch",
-    "plot_speedup_against_context",
-    "plot_strategy_map",
-    "plot_throughput_against_tpot",
-    "plot_time_by_cause",
-    "save",
-]
+    "panels", "plot_acceptance_against_budget", "plot_predicted_against_published", "plot_published_speedup",
+    "plot_ratios_against_batch", "plot_roofline", "plot_simulation", "plot_speedup_against_batch",
+    "plot_speedup_against_context", "plot_strategy_map", "plot_throughput_against_tpot",
+    "plot_time_by_cause", "save",
+]  # fmt: skip

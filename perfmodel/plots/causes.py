@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from perfmodel.planning.breakdown import Breakdown, ForwardPass
+from perfmodel.planning.breakdown import Breakdown, PassTime
 from perfmodel.plots.style import CAUSE_LOOKS, INK, axes, legend_below, short_tokens, titled
 
 __all__ = ["CauseBar", "cause_bars", "plot_time_by_cause"]
@@ -110,5 +110,5 @@ def _said(found: Breakdown) -> str:
     )
 
 
-def _bar(one: ForwardPass, passes: float, name: str) -> CauseBar:
+def _bar(one: PassTime, passes: float, name: str) -> CauseBar:
     return CauseBar(name, {cause: passes * getattr(one, f"{cause}_s") for cause in WORDS})

@@ -12,7 +12,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
 
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
-from perfmodel.planning.speedup_map import deployment
 from perfmodel.plots.style import GREY, INK, Look, axes, legend_below, looks, short_tokens, titled
 
 __all__ = ["plot_strategy_map"]
@@ -51,7 +50,7 @@ def plot_strategy_map(plan: Plan, ax: Axes | None = None) -> Axes:
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.set_xlabel("context length [tokens]", color=INK)
     ax.set_ylabel("batch size [sequences]", color=INK)
-    where = deployment(plan.model, plan.tensor_parallel, plan.hardware, plan.engine)
+    where = f"{plan.model} on {plan.tensor_parallel} x {plan.hardware}, engine {plan.engine}"
     titled(
         ax,
         "What to do at every batch size and context length",

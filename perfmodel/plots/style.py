@@ -21,26 +21,10 @@ from perfmodel.errors import SpecError
 from perfmodel.files.document import write_whole
 
 __all__ = [
-    "CAUSE_LOOKS",
-    "DPI",
-    "GREY",
-    "INK",
-    "MOST_SERIES",
-    "PALE",
-    "Look",
-    "axes",
-    "family",
-    "figure_bytes",
-    "file_kind",
-    "legend_below",
-    "legend_beside",
-    "log_axis",
-    "looks",
-    "panels",
-    "save",
-    "short_tokens",
+    "CAUSE_LOOKS", "DPI", "GREY", "INK", "MOST_SERIES", "PALE", "Look", "axes", "family", "figure_bytes",
+    "file_kind", "legend_below", "legend_beside", "log_axis", "looks", "panels", "save", "short_tokens",
     "titled",
-]
+]  # fmt: skip
 
 DPI = 100
 SIZE = (8.0, 4.8)

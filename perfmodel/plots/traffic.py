@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from perfmodel.plots.style import GREY, INK, axes, legend_below, looks, titled
-from perfmodel.traffic.metrics import Outcome
+from perfmodel.traffic.metrics import Metrics
 
 __all__ = ["plot_simulation"]
 
@@ -17,7 +17,7 @@ _MARKS = 8
 
 
 def plot_simulation(
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Metrics],
     ax: Axes | None = None,
     *,
     ttft: float | None = None,
@@ -57,14 +57,14 @@ def plot_simulation(
     ax.set_xlim(0.0, asked[-1] * 1e3)
     ax.set_ylim(bottom=0.0)
     first = outcomes[0]
-    said = f"{first.replica.target.name} on {first.replica.tensor_parallel} x {first.replica.hardware.name}"
+    said = f"{first.replica.deployment.model.name} on {first.replica.machine}"
     until = "" if ttft is None else f"; first token within {ttft:g} s"
     titled(ax, "Goodput against the target per token", f"{said}, {first.trace.name}{until}")
     legend_below(ax, ax.get_legend_handles_labels()[0])
     return ax
 
 
-def goodput_by_tpot(outcome: Outcome, asked: np.ndarray, ttft: float | None = None) -> np.ndarray:
+def goodput_by_tpot(outcome: Metrics, asked: np.ndarray, ttft: float | None = None) -> np.ndarray:
     """Output tokens per second of the requests within each time per token asked for. [s] -> [tokens/s]"""
     in_time = outcome.meets(ttft=ttft)
     tpot, tokens = outcome.tpot[in_time], outcome.trace.output_tokens[in_time]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance, expected_tokens, tokens_per_round
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
@@ -19,8 +20,8 @@ from perfmodel.model import ModelSpec
 from perfmodel.planning.plan import Cell, Plan
 from perfmodel.planning.planner import DEFAULT_GAMMAS, Constraints, default_drafters
 from perfmodel.planning.planner import plan as recommend
-from perfmodel.planning.price import Block, Grid, sweep
-from perfmodel.report.deployments import Deployment, ranked
+from perfmodel.planning.price import Priced, SearchSpace, count_configurations, price_drafters
+from perfmodel.report.deployments import RankedDrafter, rank_drafters
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
 
@@ -44,7 +45,7 @@ class Content:
     """
 
     plan: Plan
-    deployments: tuple[Deployment, ...]
+    deployments: tuple[RankedDrafter, ...]
     priced: Mapping[str, Any]
     command: str = ""
 
@@ -85,14 +86,13 @@ def report_content(
         "alpha": alpha,
         "constraints": constraints,
     }
-    drafting = [None, *searched]
     lengths = sorted({gamma for gamma in gammas if gamma > 0}) or [1]
-    grid = Grid(
-        [hardware], target, engine, workload, drafting, lengths, kv_budgets, (tensor_parallel,), alpha
-    )
-    if grid.size > MOST_CONFIGURATIONS:
+    space = SearchSpace([None, *searched], lengths, kv_budgets, alpha)
+    deployment = Deployment(hardware, target, engine, tensor_parallel)
+    size = count_configurations([deployment], workload, space)
+    if size > MOST_CONFIGURATIONS:
         raise SpecError.single(
-            "request", "workload", f"asks for {grid.size} configurations",
+            "request", "workload", f"asks for {size} configurations",
             f"A page holds at most {MOST_CONFIGURATIONS}: use wider steps, or name fewer strategies",
         )  # fmt: skip
     answer = recommend(hardware, target, engine, workload, **asked)
@@ -100,35 +100,34 @@ def report_content(
         recommend(hardware, target, engine, workload, one_deployment=True, **{**asked, "drafters": [drafter]})
         for drafter in searched
     ]
-    blocks = list(sweep(grid, chunk=grid.size + 1))
     return Content(
         plan=answer,
-        deployments=ranked(answer, deployed),
-        priced=_priced(answer, blocks, constraints.near_tie),
+        deployments=rank_drafters(answer, deployed),
+        priced=_priced(answer, price_drafters(deployment, workload, space), constraints.near_tie),
         command=command,
     )
 
 
-def _priced(plan: Plan, blocks: Sequence[Block], near_tie: float) -> dict[str, Any]:
+def _priced(plan: Plan, every: Sequence[Priced], near_tie: float) -> dict[str, Any]:
     """Every number of a page; arrays keep the axes (batch, context, kv_budget, gamma) that they depend on.
 
-    The first block is plain decoding, which has neither budget nor speculation length.
+    The first is plain decoding, which has neither budget nor speculation length.
     """
-    plain, *drafting = blocks
+    plain, *drafting = every
     gammas = np.asarray([gamma for gamma in plan.gammas if gamma > 0] or [1], dtype=float)
     return {
-        "batch_sizes": plain.batch_sizes.astype(int).tolist(),
-        "context_lens": plain.context_lens.astype(int).tolist(),
+        "batch_sizes": plain.batch.ravel().astype(int).tolist(),
+        "context_lens": plain.context_len.ravel().astype(int).tolist(),
         "gammas": gammas.astype(int).tolist(),
         "near_tie": near_tie,
         "tensor_parallel": plan.tensor_parallel,
         "plain_s": _array(plain.round.baseline.total),
         "plain": {cause: _array(getattr(plain.round.baseline, cause)) for cause in CAUSES},
-        "plain_fits": _bits(np.broadcast_to(plain.round.memory.fits, plain.shape)),
+        "plain_fits": _bits(plain.expand(plain.round.memory.fits)),
         "verify": {
-            cause: _array(getattr(block.round.verify, cause)) for block in drafting[:1] for cause in CAUSES
+            cause: _array(getattr(first.round.verify, cause)) for first in drafting[:1] for cause in CAUSES
         },
-        "drafters": [_drafter(block) for block in drafting],
+        "drafters": [_drafter(priced) for priced in drafting],
         "rates": list(RATES),
         "tokens_by_rate": [
             np.broadcast_to(tokens_per_round(rate, gammas), gammas.shape).round(6).tolist() for rate in RATES
@@ -137,38 +136,36 @@ def _priced(plan: Plan, blocks: Sequence[Block], near_tie: float) -> dict[str, A
     }
 
 
-def _drafter(block: Block) -> dict[str, Any]:
+def _drafter(priced: Priced) -> dict[str, Any]:
     """One drafter: seconds of its rounds and draft phases, tokens of its rounds, what fits."""
-    drafter, priced = block.drafter, block.round
+    drafter, terms = priced.drafter, priced.round
     assert drafter is not None
-    acceptance = priced.acceptance
+    acceptance = terms.acceptance
     return {
         "label": drafter.label,
-        "kv_budgets": [int(budget) if np.isfinite(budget) else None for budget in block.kv_budgets],
+        "kv_budgets": [int(budget) if np.isfinite(budget) else None for budget in priced.kv_budget.ravel()],
         "acceptance": acceptance.kind if acceptance else "measured",
         "source": acceptance.source if acceptance else "",
-        "round_s": _array(np.broadcast_to(priced.round_s, block.shape)),
-        "draft": {
-            cause: _array(np.multiply(priced.passes, getattr(priced.draft, cause))) for cause in CAUSES
-        },
-        "overhead_s": _array(priced.overhead),
-        "fits": _bits(np.broadcast_to(priced.memory.fits, block.shape)),
+        "round_s": _array(priced.expand(terms.round_s)),
+        "draft": {cause: _array(np.multiply(terms.passes, getattr(terms.draft, cause))) for cause in CAUSES},
+        "overhead_s": _array(terms.overhead),
+        "fits": _bits(priced.expand(terms.memory.fits)),
         "tokens": {
             name: _array(
-                priced.tokens_per_round
+                terms.tokens_per_round
                 if acceptance is None or tail is None
-                else expected_tokens(acceptance.quantile(tail), block.gammas)
+                else expected_tokens(acceptance.quantile(tail), priced.gamma)
             )
             for name, tail in TAILS.items()
         },
     }
 
 
-def _cell(cell: Cell, plain: Block, drafting: Sequence[Block]) -> dict[str, Any]:
+def _cell(cell: Cell, plain: Priced, drafting: Sequence[Priced]) -> dict[str, Any]:
     """One recommendation, pointing into the arrays."""
-    found: dict[str, Any] = {
-        "batch": plain.batch_sizes.tolist().index(cell.batch_size),
-        "context": plain.context_lens.tolist().index(cell.context_len),
+    shown: dict[str, Any] = {
+        "batch": plain.batch.ravel().tolist().index(cell.batch_size),
+        "context": plain.context_len.ravel().tolist().index(cell.context_len),
         "drafter": -1,
         "kv_budget": 0,
         "gamma": cell.gamma,
@@ -182,14 +179,12 @@ def _cell(cell: Cell, plain: Block, drafting: Sequence[Block]) -> dict[str, Any]
         "next": f"{cell.runner_up}, {cell.runner_up_behind:.1%} slower" if cell.runner_up else "",
     }
     if cell.speculates:
-        for place, block in enumerate(drafting):
-            drafter = block.drafter
-            model = drafter.draft_model.name if drafter and drafter.draft_model else None
-            if drafter and (drafter.strategy.name, model) == (cell.strategy, cell.draft_model):
+        for place, priced in enumerate(drafting):
+            if priced.drafter and priced.drafter.plays(cell.strategy, cell.draft_model):
                 wanted = np.inf if cell.kv_budget is None else float(cell.kv_budget)
-                found["drafter"] = place
-                found["kv_budget"] = block.kv_budgets.tolist().index(wanted)
-    return found
+                shown["drafter"] = place
+                shown["kv_budget"] = priced.kv_budget.ravel().tolist().index(wanted)
+    return shown
 
 
 def _array(values: Numeric) -> dict[str, Any]:

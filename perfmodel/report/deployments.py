@@ -10,7 +10,7 @@ from perfmodel import export
 from perfmodel.errors import SpecError
 from perfmodel.planning.plan import Cell, Plan
 
-__all__ = ["Configuration", "Deployment", "configurations", "ranked"]
+__all__ = ["Configuration", "RankedDrafter", "configurations", "rank_drafters"]
 
 NOTHING_TO_SAY = "plain decoding needs no configuration"
 NOT_SAID = "is not exported"
@@ -18,7 +18,7 @@ NOT_SAID = "is not exported"
 
 
 @dataclass(frozen=True)
-class Deployment:
+class RankedDrafter:
     """One drafter and budget for all cells; `slower`: its mean time per token over the best, less 1. [1]"""
 
     plan: Plan
@@ -38,11 +38,11 @@ class Configuration:
     checked_with: str
     text: str = ""
     notes: tuple[str, ...] = ()
-    deployment: Deployment | None = None
+    deployment: RankedDrafter | None = None
     refusal: str = ""
 
 
-def ranked(answer: Plan, plans: Sequence[Plan]) -> tuple[Deployment, ...]:
+def rank_drafters(answer: Plan, plans: Sequence[Plan]) -> tuple[RankedDrafter, ...]:
     """The deployments that draft anywhere, the fastest first.
 
     The mean is geometric, over the cells of `answer`, which holds the best of every cell.
@@ -51,16 +51,16 @@ def ranked(answer: Plan, plans: Sequence[Plan]) -> tuple[Deployment, ...]:
     found = []
     for plan in plans:
         logs = [math.log(cell.tpot_s / best[cell.batch_size, cell.context_len]) for cell in plan.cells]
-        found.append(Deployment(plan, math.expm1(sum(logs) / len(logs))))
+        found.append(RankedDrafter(plan, math.expm1(sum(logs) / len(logs))))
     return tuple(sorted((one for one in found if one.drafting), key=lambda one: one.slower))
 
 
-def configurations(deployments: Sequence[Deployment]) -> tuple[Configuration, ...]:
+def configurations(deployments: Sequence[RankedDrafter]) -> tuple[Configuration, ...]:
     """Every engine's configuration: the fastest deployment that it can be told whole, else in part."""
     return tuple(_configuration(name, deployments) for name in export.exporters())
 
 
-def _configuration(name: str, deployments: Sequence[Deployment]) -> Configuration:
+def _configuration(name: str, deployments: Sequence[RankedDrafter]) -> Configuration:
     exporter = export.load(name)
     in_part: Configuration | None = None
     refusal = NOTHING_TO_SAY

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perfmodel.planning.plan import Cell, Plan
-from perfmodel.report.deployments import Deployment
+from perfmodel.report.deployments import RankedDrafter
 
 __all__ = ["configuration", "drafter", "in_short", "percent", "recommendation"]
 
@@ -39,7 +39,7 @@ def in_short(plan: Plan) -> list[tuple[str, str]]:
     return found
 
 
-def recommendation(plan: Plan, deployments: Sequence[Deployment]) -> list[str]:
+def recommendation(plan: Plan, deployments: Sequence[RankedDrafter]) -> list[str]:
     """The recommendation as a few sentences, the most important first."""
     drafting = [cell for cell in plan.cells if cell.speculates]
     if not drafting:
@@ -119,7 +119,7 @@ def _close_calls(drafting: Sequence[Cell]) -> str:
     )
 
 
-def _one_for_all(deployments: Sequence[Deployment]) -> str:
+def _one_for_all(deployments: Sequence[RankedDrafter]) -> str:
     """What to start one engine with, and what that costs."""
     best = next(iter(deployments), None)
     if best is None or best.drafting is None:

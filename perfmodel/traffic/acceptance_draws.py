@@ -12,7 +12,7 @@ from perfmodel.errors import SpecError
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.trace import Trace
 
-__all__ = ["BETWEEN_REQUESTS", "Hits", "request_acceptance"]
+__all__ = ["BETWEEN_REQUESTS", "AcceptanceDraws", "request_acceptance"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -24,7 +24,7 @@ _AT_ONCE = 4_000_000
 """Positions that are drawn at once. [tokens]"""
 
 
-class Hits:
+class AcceptanceDraws:
     """The drafts of every request: at each position, how many tokens drafted from there would be accepted.
 
     The draws depend on the trace and the seed alone, so two policies meet the same luck, and what differs is
@@ -69,7 +69,8 @@ def request_acceptance(
         return nothing, nothing
     if alpha is None:
         contexts = trace.prompt_tokens + trace.output_tokens / 2.0
-        alpha = replica.drafter.acceptance(replica.target, context_len=contexts, kv_budget=replica.kv_budget)
+        target = replica.deployment.model
+        alpha = replica.drafter.acceptance(target, context_len=contexts, kv_budget=replica.kv_budget)
     law = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
     if law.tokens is not None:
         raise SpecError.single(

@@ -13,7 +13,7 @@ from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.step_times import CAUSES
 from perfmodel.traffic.trace import Trace
 
-__all__ = ["PERCENTILES", "TIMELINE", "Outcome", "Steps"]
+__all__ = ["PERCENTILES", "TIMELINE", "Metrics", "Steps"]
 
 FloatArray = NDArray[np.float64]
 
@@ -47,7 +47,7 @@ class Steps(NamedTuple):
 
 
 @dataclass(eq=False)
-class Outcome:
+class Metrics:
     """Times of every request, and what the steps added up to. [s], [tokens], [B]
 
     first_token, finish : when each request's first and last token came; NaN until then. seconds : by cause.
@@ -65,7 +65,7 @@ class Outcome:
     _weights: list[float] = field(default_factory=list, repr=False)
 
     @classmethod
-    def of(cls, trace: Trace, replica: Replica, name: str = "") -> Outcome:
+    def of(cls, trace: Trace, replica: Replica, name: str = "") -> Metrics:
         """Nothing served yet."""
         return cls(name, trace, replica, np.full(len(trace), np.nan), np.full(len(trace), np.nan))
 
@@ -165,7 +165,7 @@ class Outcome:
             if verified
             else 1.0,
             "mean_batch": float((lines["decoding"] * lines["lasted"]).sum()) / busy,
-            "gpu_seconds": makespan * self.replica.tensor_parallel,
+            "gpu_seconds": makespan * self.replica.gpus,
             "cost_per_million_tokens_usd": makespan * self.replica.price_per_second / output * 1e6,
             "energy_per_million_tokens_kwh": makespan * self.replica.power / 3.6e6 / output * 1e6,
             "kv_occupancy_mean": self.held_byte_seconds / makespan / self.replica.cache_bytes,
@@ -192,7 +192,7 @@ class Outcome:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], trace: Trace, replica: Replica) -> Outcome:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], trace: Trace, replica: Replica) -> Metrics:
         """The outcome that `to_arrays` took apart, of the same trace and replica."""
         pieces = (
             np.split(arrays["intervals"], np.cumsum(arrays["lengths"])[:-1]) if arrays["lengths"].size else []

@@ -9,7 +9,7 @@ from perfmodel.planning.gains import speedups, tokens_by_gamma
 from perfmodel.planning.plan import Cell, Plan
 from perfmodel.planning.schedule import midpoints, nearest_cell
 
-__all__ = ["FAVOURS", "Favour", "JoinedLengths", "StepCosts"]
+__all__ = ["FAVOURS", "Favour", "MixedSteps", "StepCosts"]
 
 Favour = Literal["tokens", "alone"]
 FAVOURS: tuple[Favour, ...] = ("tokens", "alone")
@@ -22,7 +22,7 @@ class StepCosts(Protocol):
     def added(self, batch: int, mean_context: float, gamma: int) -> float: ...
 
 
-class JoinedLengths:
+class MixedSteps:
     r"""The lengths of one plan for steps whose rows a prefill fills up.
 
     What counts there is what a token *adds*, :math:`\Delta(b, \gamma) / (b\,k(\gamma))`, and at which batch.

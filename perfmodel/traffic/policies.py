@@ -8,9 +8,9 @@ from typing import Protocol
 from perfmodel.errors import SpecError
 from perfmodel.planning.plan import Plan
 from perfmodel.policy import HYSTERESIS, SpeculationPolicy
-from perfmodel.traffic.mixed_steps import Favour, JoinedLengths, StepCosts
+from perfmodel.traffic.mixed_steps import Favour, MixedSteps, StepCosts
 
-__all__ = ["Chooser", "FixedLength", "Scheduled", "ServingPolicy"]
+__all__ = ["Chooser", "FixedGamma", "FollowPlan", "ServingPolicy"]
 
 REFRESH = 4096
 """Rounds of single sequences after which an adaptive policy renews its table. [rounds]"""
@@ -41,12 +41,12 @@ class ServingPolicy(Protocol):
     def gammas(self) -> tuple[int, ...]: ...
 
     def begin(self, costs: StepCosts) -> Chooser:
-        """Return the policy at work, having seen nothing yet; `costs` as in `JoinedLengths`."""
+        """Return the policy at work, having seen nothing yet; `costs` as in `MixedSteps`."""
         ...
 
 
 @dataclass(frozen=True)
-class FixedLength:
+class FixedGamma:
     """One speculation length for every step; 0 is plain continuous batching."""
 
     gamma: int
@@ -78,7 +78,7 @@ class FixedLength:
 
 
 @dataclass(frozen=True)
-class Scheduled:
+class FollowPlan:
     """A compiled plan of one deployment; an adaptive one learns acceptance as it goes.
 
     `favour` says what the lengths of steps that prefill joins are chosen for, one of `FAVOURS`: ``alone`` is
@@ -109,17 +109,17 @@ class Scheduled:
 class _AtWork:
     """A plan's table, and beside it the lengths of steps that prefill joins."""
 
-    def __init__(self, scheduled: Scheduled, costs: StepCosts) -> None:
+    def __init__(self, scheduled: FollowPlan, costs: StepCosts) -> None:
         self.scheduled, self.costs = scheduled, costs
         self.policy = SpeculationPolicy.from_plan(scheduled.plan, hysteresis=scheduled.hysteresis)
         self.joined = self._joined(0.0)
         self.rounds = 0
 
-    def _joined(self, shift: float) -> JoinedLengths | None:
+    def _joined(self, shift: float) -> MixedSteps | None:
         one = self.scheduled
         if one.favour == "alone":
             return None
-        return JoinedLengths(one.plan, one.gammas, self.costs, shift=shift)
+        return MixedSteps(one.plan, one.gammas, self.costs, shift=shift)
 
     def length(self, n_decode: int, sum_context: int, joined: bool) -> int:
         if joined and self.joined is not None:

@@ -8,16 +8,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.engine import EngineOverhead
+from perfmodel.deployment import Deployment, Drafter
 from perfmodel.errors import Fault, InfeasibleError, SpecError
-from perfmodel.hardware import HardwareProfile
+from perfmodel.files.numbers import FloatArray
 from perfmodel.memory import MAX_PASS_TOKENS
 from perfmodel.model import ModelSpec
-from perfmodel.speculation import Drafter, Round, price_round
+from perfmodel.speculation import Round, price
 
 __all__ = ["Replica"]
-
-FloatArray = NDArray[np.float64]
 
 _KNOTS, _DENSE_TO, _FARTHEST = 400, 4e6, 1e9
 """Contexts at which cache bytes are known; beyond every window and budget they are a line. [tokens]"""
@@ -30,6 +28,8 @@ class Replica:
 
     Parameters
     ----------
+    deployment : the target on its GPUs under its engine.
+    drafter : who drafts, or None.
     kv_budget : entries that the drafter may read; infinite where it has no budget. [tokens]
     max_batch : sequences in the running batch, those being prefilled included.
     max_step_tokens : tokens of one step: drafts to verify, bonus tokens and prefill chunks. [tokens]
@@ -41,12 +41,9 @@ class Replica:
         When a limit is out of range.
     """
 
-    hardware: HardwareProfile
-    target: ModelSpec
-    engine: EngineOverhead
+    deployment: Deployment
     drafter: Drafter | None = None
     kv_budget: float = np.inf
-    tensor_parallel: int = 1
     max_batch: int = 256
     max_step_tokens: int = MAX_PASS_TOKENS
     max_gamma: int = 16
@@ -56,7 +53,7 @@ class Replica:
             "max_step_tokens": (1, self.max_step_tokens, MAX_PASS_TOKENS),
             "max_batch": (1, self.max_batch, self.max_step_tokens),
             "max_gamma": (0, self.max_gamma, 64),
-            "tensor_parallel": (1, self.tensor_parallel, 1024),
+            "tensor_parallel": (1, self.gpus, 1024),
             "kv_budget": (1, self.kv_budget, np.inf),
         }
         faults = [
@@ -68,6 +65,16 @@ class Replica:
             raise SpecError(faults)
 
     @property
+    def gpus(self) -> int:
+        """GPUs that it runs on."""
+        return int(self.deployment.tensor_parallel)
+
+    @property
+    def machine(self) -> str:
+        """What it runs on, in words."""
+        return f"{self.gpus} x {self.deployment.hardware.name}"
+
+    @property
     def look_ahead(self) -> int:
         """Entries that the longest round may write beyond a context, bonus token included. [tokens]"""
         return (self.max_gamma if self.drafter else 0) + 1
@@ -75,12 +82,12 @@ class Replica:
     @property
     def price_per_second(self) -> float:
         """Rent of all its GPUs. [USD/s]"""
-        return self.tensor_parallel * float(np.asarray(self.hardware.price_per_hour)) / 3600.0
+        return self.gpus * float(np.asarray(self.deployment.hardware.price_per_hour)) / 3600.0
 
     @property
     def power(self) -> float:
         """Board power of all its GPUs. [W]"""
-        return self.tensor_parallel * float(np.asarray(self.hardware.tdp))
+        return self.gpus * float(np.asarray(self.deployment.hardware.tdp))
 
     @cached_property
     def cache_bytes(self) -> float:
@@ -91,14 +98,14 @@ class Replica:
         InfeasibleError
             When the weights leave no room for a single token.
         """
-        idle = self._priced(np.ones(1), float(self.max_batch)).memory
+        idle = self._price_longest(np.ones(1), float(self.max_batch)).memory
         held = idle.weights + idle.draft_weights + idle.activations
         room = float(np.asarray(idle.usable - held).ravel()[0])
         if room < float(self.kv_bytes(np.ones(1))[0]):
             raise InfeasibleError(
                 {"does not fit in memory": 1},
-                f"{self.tensor_parallel} x {self.hardware.name} lack {-room / 1e9:.1f} GB a GPU for "
-                f"{self.target.name} beside its caches",
+                f"{self.machine} lack {-room / 1e9:.1f} GB a GPU for "
+                f"{self.deployment.model.name} beside its caches",
             )
         return room
 
@@ -135,24 +142,18 @@ class Replica:
         kinks = windows | ({self.kv_budget} if np.isfinite(self.kv_budget) else set())
         between = np.unique(np.rint(np.geomspace(1.0, _DENSE_TO, _KNOTS)))
         knots = np.unique(np.concatenate([between, np.array(sorted(map(float, kinks))), [_FARTHEST]]))
-        memory = self._priced(knots, 1.0).memory
+        memory = self._price_longest(knots, 1.0).memory
         return knots, np.broadcast_to(np.asarray(memory.target_kv + memory.draft_kv), knots.shape)
 
     @property
     def _models(self) -> list[ModelSpec]:
-        extra = self.drafter.extra_model(self.target) if self.drafter else None
-        return [self.target, extra] if extra else [self.target]
+        target = self.deployment.model
+        extra = self.drafter.extra_model(target) if self.drafter else None
+        return [target, extra] if extra else [target]
 
-    def _priced(self, contexts: FloatArray, batch: float) -> Round:
-        return price_round(
-            self.hardware,
-            self.target,
-            self.engine,
-            self.drafter,
-            batch=batch,
-            context_len=contexts,
-            kv_budget=self.kv_budget,
-            gamma=float(self.look_ahead - 1),
-            tensor_parallel=float(self.tensor_parallel),
-            tokens_per_round=1.0,
-        )
+    def _price_longest(self, contexts: FloatArray, batch: float) -> Round:
+        """Price the longest round."""
+        return price(
+            self.deployment, self.drafter, batch=batch, context_len=contexts, kv_budget=self.kv_budget,
+            gamma=float(self.look_ahead - 1), tokens_per_round=1.0,
+        )  # fmt: skip

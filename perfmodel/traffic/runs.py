@@ -11,7 +11,7 @@ from perfmodel.files.checkpoint import Arrays, Parts
 from perfmodel.files.fingerprint import fingerprint
 from perfmodel.planning.executors import Mapper, in_order
 from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS
-from perfmodel.traffic.metrics import Outcome
+from perfmodel.traffic.metrics import Metrics
 from perfmodel.traffic.policies import ServingPolicy
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
@@ -51,7 +51,7 @@ def outcomes_of(
     executor: Mapper | None = None,
     output: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Outcome]:
+) -> list[Metrics]:
     """Simulate all cases; the outcomes are the same, bit for bit, whatever simulates them.
 
     Parameters
@@ -90,7 +90,7 @@ def outcomes_of(
         done[index] = arrays
         served += len(cases[index].trace)
         tell()
-    return [Outcome.from_arrays(done[index], case.trace, case.replica) for index, case in enumerate(cases)]
+    return [Metrics.from_arrays(done[index], case.trace, case.replica) for index, case in enumerate(cases)]
 
 
 def parts_of(cases: Sequence[Case], output: str | os.PathLike[str]) -> Parts:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.trace import Trace
 
-__all__ = ["Batch", "Chunk", "Prompt"]
+__all__ = ["Chunk", "Prompt", "Scheduler"]
 
 IntArray = NDArray[np.int64]
 
@@ -39,7 +39,7 @@ class Chunk(NamedTuple):
         return self.history + self.tokens == self.prompt.tokens
 
 
-class Batch:
+class Scheduler:
     """The requests of one replica; the decoding ones as parallel arrays. All in order of arrival.
 
     Every request in `waiting` arrived after every one in `prefilling`, and these after every decoding one, so

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.errors import InfeasibleError, SpecError
-from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS, Hits, request_acceptance
-from perfmodel.traffic.metrics import Outcome, Steps
-from perfmodel.traffic.policies import FixedLength, Scheduled, ServingPolicy
+from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS, AcceptanceDraws, request_acceptance
+from perfmodel.traffic.metrics import Metrics, Steps
+from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
-from perfmodel.traffic.scheduler import Batch, Chunk, Prompt
-from perfmodel.traffic.step_times import CAUSES, StepTable
+from perfmodel.traffic.scheduler import Chunk, Prompt, Scheduler
+from perfmodel.traffic.step_times import CAUSES, StepTimes
 from perfmodel.traffic.trace import Trace
 
-__all__ = ["FixedLength", "Scheduled", "simulate"]
+__all__ = ["FixedGamma", "FollowPlan", "simulate"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -35,8 +35,8 @@ def simulate(
     spread: float = BETWEEN_REQUESTS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-    table: StepTable | None = None,
-) -> Outcome:
+    table: StepTimes | None = None,
+) -> Metrics:
     """Serve a trace with continuous batching and say what every request saw.
 
     Requests are admitted in order of arrival while batch, cache and the tokens of a step have room. Prompts
@@ -77,9 +77,9 @@ def simulate(
     if not 0.0 <= spread < 0.5:
         raise SpecError.single("simulation", "spread", f"found {spread}", "Give 0 or more, below 0.5")
     first, rest = request_acceptance(replica, trace, alpha=alpha, spread=spread, seed=seed)
-    hits = Hits(first, rest, trace.output_tokens, seed=seed)
+    hits = AcceptanceDraws(first, rest, trace.output_tokens, seed=seed)
     if table is None:
-        table = StepTable(replica, sorted({0, *policy.gammas}), trace.longest)
+        table = StepTimes(replica, sorted({0, *policy.gammas}), trace.longest)
     return _Simulation(replica, trace, policy, hits, table).run(progress)
 
 
@@ -87,17 +87,17 @@ class _Simulation:
     """One replica while it serves one trace."""
 
     def __init__(
-        self, replica: Replica, trace: Trace, policy: ServingPolicy, hits: Hits, table: StepTable
+        self, replica: Replica, trace: Trace, policy: ServingPolicy, hits: AcceptanceDraws, table: StepTimes
     ) -> None:
         self.replica, self.trace, self.hits, self.table = replica, trace, hits, table
         self.gammas = tuple(sorted({0, *policy.gammas}))
         self.policy = policy.begin(self.table)
-        self.batch = Batch(replica, trace)
+        self.batch = Scheduler(replica, trace)
         self.now, self.arrived = 0.0, 0
-        self.outcome = Outcome.of(trace, replica, policy.name)
+        self.outcome = Metrics.of(trace, replica, policy.name)
         self.stopped_at: dict[int, float] = {}
 
-    def run(self, progress: Callable[[int, int], None] | None) -> Outcome:
+    def run(self, progress: Callable[[int, int], None] | None) -> Metrics:
         """Serve every request to its last token."""
         total, told = len(self.trace), 0
         done = 0

@@ -1,201 +1,271 @@
-"""Which replicas serve some traffic within its targets, by the steady state, and what they cost."""
+"""The cheapest accelerators, GPUs, replicas and strategy that serve some traffic, confirmed by simulation."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance
-from perfmodel.engine import EngineOverhead
+from perfmodel.deployment import Deployment
 from perfmodel.errors import InfeasibleError
-from perfmodel.hardware import HardwareProfile
-from perfmodel.model import ModelSpec
-from perfmodel.speculation import Drafter
-from perfmodel.traffic.replica import Replica
-from perfmodel.traffic.steady_state import Load, Points, Site, most_that_fit, points_of
+from perfmodel.planning.executors import Mapper, in_order
+from perfmodel.planning.planner import Constraints, plan
+from perfmodel.planning.price import SearchSpace
+from perfmodel.traffic.mixed_steps import FAVOURS
+from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
+from perfmodel.traffic.simulate import simulate
+from perfmodel.traffic.steady_state import Candidate, Load, Targets, rank_candidates
+from perfmodel.traffic.step_times import StepTimes
+from perfmodel.traffic.synthetic import synthetic_trace
+from perfmodel.traffic.trace import Trace
+from perfmodel.workload import Workload
 
-__all__ = ["Choices", "Load", "Offer", "Targets", "offers"]
+__all__ = ["Confirmed", "Question", "Sizing", "confirm", "size"]
 
-FloatArray = NDArray[np.float64]
-
-DEFAULT_LENGTHS = tuple(range(9))
+TOGETHER = 4
+"""Candidates that are simulated at a time. [1]"""
+MOST_SIMULATED = 16
+FEWEST_REQUESTS, MOST_REQUESTS = 256, 2000
+SURE = 0.9
+"""A candidate is simulated while this share of what it may cost is less than the cheapest confirmed. [1]"""
+STRIDE, MOST_TIMES = 1.2, 2.5
+"""Ratio of numbers of replicas that are tried, and how many times the steady state's number at most. [1]"""
+AT_LEAST = 4
+"""Candidates that are confirmed even where none of them can be the cheapest. [1]"""
+FASTER = (1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5, 1.75, 2.0, 2.5, 3.0)
+_WARM, _LAST = 0.2, 0.9
 
 
 @dataclass(frozen=True)
-class Targets:
-    """Time to first token and per output token, and the share of requests that must meet both. [s], [0..1]"""
+class Confirmed:
+    """A candidate with as many replicas as simulated traffic needs to meet its targets.
 
-    ttft: float
-    tpot: float
-    share: float = 0.9
-
-
-@dataclass(frozen=True)
-class Offer:
-    """One kind of replica, and what it sustains in the steady state. [1/s], [s], [tokens]
-
-    `gamma` and `batch` are those at which it serves most requests within the targets.
+    met : share of the simulated requests that met both targets. ttft, tpot : what the share of requests that
+    has to meet them saw at most. [s]. margin : how much more traffic the replicas stand, as far as `FASTER`
+    was tried; 0 where it was not tried. [1]
     """
 
-    replica: Replica
-    gamma: int
-    batch: int
-    qps: float
+    candidate: Candidate
+    replicas: int
+    met: float
     ttft: float
     tpot: float
+    policy: ServingPolicy
+    margin: float = 0.0
 
     @property
-    def label(self) -> str:
-        """Who drafts."""
-        return self.replica.drafter.label if self.replica.drafter else "none"
+    def cost(self) -> float:
+        """Rent of all replicas. [USD/h]"""
+        return self.candidate.cost(self.replicas)
 
-    def replicas(self, qps: float) -> int:
-        """How many of them that load needs."""
-        return max(1, math.ceil(qps / self.qps - 1e-9))
-
-    def cost(self, replicas: int) -> float:
-        """Rent of so many. [USD/h]"""
-        return replicas * self.replica.price_per_second * 3600.0
+    @property
+    def gpus(self) -> int:
+        """GPUs of all replicas."""
+        return self.replicas * self.candidate.replica.gpus
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What there is to choose from; as in `perfmodel.plan`, and the limits of a scheduler."""
+class Sizing:
+    """What serves the load at the least rent, and what comes after it.
 
-    hardware: Sequence[HardwareProfile]
-    target: ModelSpec
-    engine: EngineOverhead
-    drafters: Sequence[Drafter]
-    kv_budgets: Sequence[int] | None = None
-    gammas: Sequence[int] = DEFAULT_LENGTHS
-    tensor_parallel: Sequence[int] = (1, 2, 4, 8)
-    alpha: float | Acceptance | None = None
-    max_batch: int = 256
-    max_step_tokens: int = 8192
+    refuted : candidates of the steady state that no simulated number of replicas bore out.
+    """
+
+    load: Load
+    targets: Targets
+    best: Confirmed
+    runners_up: tuple[Confirmed, ...]
+    refuted: tuple[Candidate, ...]
 
 
-def offers(choices: Choices, load: Load, targets: Targets) -> list[Offer]:
-    r"""Price replicas of every accelerator and number of GPUs, plain and with their best drafter.
+@dataclass(frozen=True)
+class Question:
+    """One candidate to confirm, and how many times the steady state's replicas others have needed."""
 
-    Returns
-    -------
-    Those that meet the targets at some load, cheapest first, by the rent of as many as the load needs.
+    candidate: Candidate
+    load: Load
+    targets: Targets
+    alpha: float | Acceptance | None
+    seed: int
+    ratio: float = 1.0
+
+
+def size(
+    deployments: Sequence[Deployment],
+    space: SearchSpace,
+    load: Load,
+    targets: Targets,
+    *,
+    max_batch: int = 256,
+    max_step_tokens: int = 8192,
+    seed: int = 0,
+    executor: Mapper | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sizing:
+    """Find the cheapest deployment that serves a load within its targets.
+
+    The steady state ranks every accelerator, number of GPUs and drafter; the cheapest are simulated with
+    their share of the traffic, until all that are left are dearer than the cheapest confirmed.
+
+    Parameters
+    ----------
+    deployments, space, load, targets, max_batch, max_step_tokens : as in `rank_candidates`.
+    seed : of the simulated traffic.
+    executor : anything with ``Executor.map``; this process when absent.
+    progress : called with (candidates simulated, those that may be).
 
     Raises
     ------
     InfeasibleError
-        When none does; it counts why, and names the nearest miss.
-
-    Notes
-    -----
-    A request takes ``n`` chunks of prefill. A step that a chunk joins lasts ``T + A``, one that only decodes
-    ``R``; in both every sequence gains ``k`` tokens. With ``b`` sequences decoding (Little's law)
-
-    .. math::
-        \lambda = 1 / (R\,O / (b\,k) + n (T + A - R)), \qquad TPOT = b / (\lambda\,O)
-
-    Prompts wait as in a queue with one server that is busy for ``n (T + A)`` each.
+        When nothing meets the targets in the steady state, or none of it does when simulated.
     """
-    counts: Counter[str] = Counter()
-    misses: list[tuple[float, str]] = []
-    found: list[Offer] = []
-    for profile in choices.hardware:
-        for width in choices.tensor_parallel:
-            plain = Replica(
-                profile,
-                choices.target,
-                choices.engine,
-                tensor_parallel=width,
-                max_batch=choices.max_batch,
-                max_step_tokens=choices.max_step_tokens,
-            )
-            site = Site.of(plain, tuple(sorted({0, *choices.gammas})), load)
-            for drafters in ([None], choices.drafters):
-                several = [
-                    offer
-                    for drafter in drafters
-                    for offer in _offers_of(choices, site, drafter, load, targets, counts, misses)
-                ]
-                if several:
-                    found.append(max(several, key=lambda offer: offer.qps))
-    if not found:
-        raise InfeasibleError(dict(counts), min(misses)[1] if misses else "")
-    return sorted(found, key=lambda offer: (offer.cost(offer.replicas(load.qps)), -offer.qps))
-
-
-def _offers_of(
-    choices: Choices,
-    site: Site,
-    drafter: Drafter | None,
-    load: Load,
-    targets: Targets,
-    counts: Counter[str],
-    misses: list[tuple[float, str]],
-) -> list[Offer]:
-    """The best operating point within the targets of each draft KV budget; why there is none is counted."""
-    own = drafter.strategy.default_budgets if drafter else ()
-    budgets = (choices.kv_budgets if choices.kv_budgets and own else own) or (np.inf,)
-    gammas = [gamma for gamma in choices.gammas if gamma > 0] if drafter else [0]
-    found = []
-    for budget in budgets if gammas else ():
-        replica = Replica(
-            site.hardware,
-            choices.target,
-            choices.engine,
-            drafter,
-            float(budget),
-            site.width,
-            choices.max_batch,
-            choices.max_step_tokens,
-            max(gammas),
-        )
-        try:
-            most = most_that_fit(replica, load)
-        except InfeasibleError as refusal:
-            counts.update(refusal.counts)
-            misses.append((math.inf, refusal.nearest_miss))
-            continue
-        if most < 1:
-            counts["one request exceeds the KV cache"] += 1
-            continue
-        points = points_of(replica, site, load, targets.share, most, choices.alpha)
-        allowed = (points.ttft <= targets.ttft) & (points.tpot <= targets.tpot)
-        if not allowed.any():
-            counts.update(_missed(points, targets))
-            misses.append(_miss(replica, points, targets))
-            continue
-        row, column = np.unravel_index(int(np.argmax(np.where(allowed, points.qps, 0.0))), allowed.shape)
-        qps, ttft, tpot = (float(values[row, column]) for values in (points.qps, points.ttft, points.tpot))
-        found.append(Offer(replica, int(site.gammas[column]), int(site.batches[row]), qps, ttft, tpot))
-    return found
-
-
-def _missed(points: Points, targets: Targets) -> Counter[str]:
-    """Which target is missed by whatever meets the other one."""
-    slow = not np.any(points.tpot <= targets.tpot)
-    late = not np.any(points.ttft <= targets.ttft)
-    if slow or late:
-        reasons = [
-            name
-            for name, fails in (("misses the TPOT target", slow), ("misses the TTFT target", late))
-            if fails
+    ranked = rank_candidates(
+        deployments, space, load, targets, max_batch=max_batch, max_step_tokens=max_step_tokens
+    )[:MOST_SIMULATED]
+    confirmed: list[Confirmed] = []
+    refuted: list[Candidate] = []
+    for start in range(0, len(ranked), TOGETHER):
+        if progress is not None:
+            progress(start, len(ranked))
+        least = min((answer.cost for answer in confirmed), default=np.inf)
+        ratios = [answer.replicas / answer.candidate.replicas(load.qps) for answer in confirmed] or [1.0]
+        wave = [
+            Question(candidate, load, targets, space.alpha, seed, float(np.median(ratios)))
+            for candidate in ranked[start : start + TOGETHER]
+            if len(confirmed) < AT_LEAST
+            or SURE * min(ratios) * candidate.cost(candidate.replicas(load.qps)) < least
         ]
-        return Counter(reasons)
-    return Counter(["misses one of the targets at every load"])
+        for question, answer in zip(wave, in_order(executor, confirm, wave), strict=True):
+            if answer is None:
+                refuted.append(question.candidate)
+            else:
+                confirmed.append(answer)
+    if not confirmed:
+        nearest = ranked[0]
+        raise InfeasibleError(
+            {"misses the targets when simulated": len(refuted)},
+            f"{nearest.replicas(load.qps)} replicas of {nearest.replica.machine} meet them in the steady "
+            "state only",
+        )
+    confirmed.sort(key=lambda answer: (answer.cost, -answer.met))
+    cheapest = confirmed[0]
+    trial = _Trial(Question(cheapest.candidate, load, targets, space.alpha, seed), [cheapest.policy])
+    best = replace(cheapest, margin=trial.margin(cheapest.replicas))
+    return Sizing(load, targets, best, tuple(confirmed[1:]), tuple(refuted))
 
 
-def _miss(replica: Replica, points: Points, targets: Targets) -> tuple[float, str]:
-    """How far the nearest point is from the targets, and what it does instead."""
-    excess = np.maximum(points.ttft / targets.ttft, points.tpot / targets.tpot)
-    row, column = np.unravel_index(int(np.argmin(excess)), excess.shape)
-    drafting = f" with {replica.drafter.label}" if replica.drafter else ""
-    return float(excess[row, column]), (
-        f"{replica.tensor_parallel} x {replica.hardware.name}{drafting} reaches "
-        f"{points.ttft[row, column]:.3g} s to the first token and "
-        f"{points.tpot[row, column] * 1e3:.3g} ms per token"
+def confirm(question: Question) -> Confirmed | None:
+    """Simulate one replica with its share of the traffic; find the fewest replicas that meet the targets."""
+    first = question.candidate.replicas(question.load.qps)
+    trial = _Trial(question)
+    guess = max(1, round(first * question.ratio))
+    too_few, enough = (0, guess) if trial.meets(guess) else (guess, None)
+    while enough is None:
+        more = max(too_few + 1, math.ceil(too_few * STRIDE))
+        if more > MOST_TIMES * first + 1:
+            return None
+        too_few, enough = (too_few, more) if trial.meets(more) else (more, None)
+    while enough - too_few > 1:
+        fewer = (too_few + enough) // 2 if too_few else min(enough - 1, math.floor(enough / STRIDE))
+        too_few, enough = (too_few, fewer) if trial.meets(fewer) else (fewer, enough)
+    return trial.answers[enough]
+
+
+class _Trial:
+    """Simulations of one candidate with one number of replicas or another."""
+
+    def __init__(self, question: Question, policies: Sequence[ServingPolicy] = ()) -> None:
+        self.question = question
+        self.policies = policies or _policies(question.candidate, question.load, question.alpha)
+        self.answers: dict[float, Confirmed | None] = {}
+        gammas = sorted({gamma for policy in self.policies for gamma in (0, *policy.gammas)})
+        longest = self.trace(1.0).longest
+        replica = question.candidate.replica
+        needed = float(replica.kv_bytes(np.array([longest + replica.look_ahead]))[0])
+        self.fits = needed <= replica.cache_bytes
+        self.table = StepTimes(replica, gammas, longest)
+
+    def trace(self, replicas: float) -> Trace:
+        """What one of so many replicas sees: enough requests to fill it several times."""
+        candidate, load = self.question.candidate, self.question.load
+        return synthetic_trace(
+            requests=int(np.clip(8 * candidate.batch, FEWEST_REQUESTS, MOST_REQUESTS)),
+            qps=load.qps / replicas,
+            prompt_tokens=load.prompt_tokens,
+            output_tokens=load.output_tokens,
+            spread=load.spread,
+            burstiness=load.burstiness,
+            seed=self.question.seed,
+        )
+
+    def meets(self, replicas: float) -> bool:
+        """Whether the targets are met under some policy; what does it is remembered."""
+        if replicas not in self.answers:
+            self.answers[replicas] = self._serve(replicas) if self.fits else None
+        return self.answers[replicas] is not None
+
+    def _serve(self, replicas: float) -> Confirmed | None:
+        """What is seen under the policy; the first time all are tried, and the best is kept."""
+        tried = [self._serve_under(policy, replicas) for policy in self.policies]
+        best = max(tried, key=lambda answer: answer.met)
+        self.policies = [best.policy]
+        return best if best.met >= self.question.targets.share else None
+
+    def _serve_under(self, policy: ServingPolicy, replicas: float) -> Confirmed:
+        question, trace = self.question, self.trace(replicas)
+        targets = question.targets
+        window = slice(int(_WARM * len(trace)), int(_LAST * len(trace)) + 1)
+        metrics = simulate(
+            question.candidate.replica, trace, policy, alpha=question.alpha, seed=question.seed,
+            table=self.table,
+        )  # fmt: skip
+        met = float(metrics.meets(ttft=targets.ttft, tpot=targets.tpot)[window].mean())
+        ttft, tpot = (
+            float(np.quantile(values[window], targets.share)) for values in (metrics.ttft, metrics.tpot)
+        )
+        return Confirmed(question.candidate, math.ceil(replicas), met, ttft, tpot, policy)
+
+    def margin(self, replicas: int) -> float:
+        """How much more traffic so many replicas stand, of what `FASTER` tries. [1]"""
+        low, high = -1, len(FASTER)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.meets(replicas / FASTER[middle]):
+                low = middle
+            else:
+                high = middle
+        return FASTER[low] - 1.0 if low >= 0 else 0.0
+
+
+def _policies(candidate: Candidate, load: Load, alpha: float | Acceptance | None) -> list[ServingPolicy]:
+    """Plain batching, or the schedules of the candidate's drafter."""
+    replica = candidate.replica
+    if replica.drafter is None:
+        return [FixedGamma(0)]
+    batches = _around(candidate.batch, replica.max_batch)
+    contexts = _around(load.prompt_tokens + load.output_tokens // 2, None)
+    runs = replica.deployment
+    answer = plan(
+        runs.hardware,
+        runs.model,
+        runs.engine,
+        Workload(batches, contexts),
+        drafters=[replica.drafter],
+        kv_budgets=None if np.isinf(replica.kv_budget) else [int(replica.kv_budget)],
+        gammas=range(replica.max_gamma + 1),
+        tensor_parallel=replica.gpus,
+        alpha=alpha,
+        constraints=Constraints(near_tie=0.0, fit_memory=False),
+        one_deployment=True,
+        draws=0,
     )
+    return [FollowPlan(answer, favour=favour) for favour in FAVOURS]
+
+
+def _around(middle: int, most: int | None) -> list[int]:
+    """Whole numbers from an eighth to eight times the middle, each 1.4 times the one before."""
+    values = np.rint(middle * np.sqrt(2.0) ** np.arange(-6, 7))
+    return [int(value) for value in np.unique(np.clip(values, 1, most))]

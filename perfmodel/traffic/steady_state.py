@@ -1,29 +1,32 @@
-"""What one replica does in the steady state at every batch and speculation length: requests, latencies."""
+"""What one replica does in the steady state, and which replicas serve a load within its targets."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance, expected_tokens
-from perfmodel.engine import EngineOverhead
-from perfmodel.errors import Fault, SpecError
-from perfmodel.hardware import HardwareProfile
-from perfmodel.latency import prefill_latency
-from perfmodel.model import ModelSpec
-from perfmodel.speculation import TargetSteps, price_round, target_steps
+from perfmodel.deployment import Deployment, Drafter
+from perfmodel.errors import Fault, InfeasibleError, SpecError
+from perfmodel.files.numbers import FloatArray
+from perfmodel.latency import price_prefill
+from perfmodel.planning.price import SearchSpace
+from perfmodel.speculation import TargetSteps, price, price_steps
 from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS
 from perfmodel.traffic.replica import Replica
 
-__all__ = ["Load", "Points", "Site", "most_that_fit", "points_of"]
+__all__ = [
+    "DEFAULT_GAMMAS", "Candidate", "Load", "Machine", "Points", "Targets", "most_that_fit", "points_of",
+    "rank_candidates",
+]  # fmt: skip
 
-FloatArray = NDArray[np.float64]
-
+DEFAULT_GAMMAS = tuple(range(9))
+"""Speculation lengths that are tried where none are named. [tokens]"""
 _BATCHES = 40
 
 
@@ -58,14 +61,12 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Site:
-    """What all drafters of one accelerator and number of GPUs share: the target's own passes and its prefill.
+class Machine:
+    """What all drafters of one deployment share: the target's own passes and its prefill.
 
     chunk, row : seconds of a prefill chunk, mean over a prompt's, and of one more row in a full step. [s]
     """
 
-    hardware: HardwareProfile
-    width: int
     batches: FloatArray
     gammas: FloatArray
     steps: TargetSteps
@@ -74,46 +75,26 @@ class Site:
     row: float
 
     @classmethod
-    def of(cls, replica: Replica, gammas: tuple[int, ...], load: Load) -> Site:
+    def of(cls, replica: Replica, gammas: tuple[int, ...], load: Load) -> Machine:
         """Price what is shared by replicas that differ in their drafter; `gammas` rise from 0."""
-        hardware, target, engine, width = (
-            replica.hardware,
-            replica.target,
-            replica.engine,
-            replica.tensor_parallel,
-        )
+        deployment = replica.deployment
         batches = np.unique(np.rint(np.geomspace(1, replica.max_batch, _BATCHES)))
         lengths = np.asarray(gammas, dtype=float)
-        steps = target_steps(
-            hardware, target, engine, batch=batches[:, None],
-            context_len=load.prompt_tokens + load.output_tokens / 2.0, gamma=lengths,
-            tensor_parallel=float(width),
-        )  # fmt: skip
+        mean_context = load.prompt_tokens + load.output_tokens / 2.0
+        steps = price_steps(deployment, batch=batches[:, None], context_len=mean_context, gamma=lengths)
         chunks = math.ceil(load.prompt_tokens / replica.max_step_tokens)
-        prefill = partial(prefill_latency, hardware, target, engine, tensor_parallel=float(width))
         most = float(replica.max_step_tokens)
-        two = prefill(batch=1.0, prompt_tokens=np.array([most, max(most / 2.0, 1.0)]))
+        two = price_prefill(deployment, batch=1.0, prompt_tokens=np.array([most, max(most / 2.0, 1.0)]))
         rows = np.broadcast_to(np.asarray(two.linear + two.communication + two.overhead), (2,))
         row = max(float(rows[0] - rows[1]), 0.0) / max(most / 2.0, 1.0)
-        chunk = _chunk_seconds(target, engine, hardware, width, load, chunks)
-        return cls(hardware, width, batches, lengths, steps, chunks, chunk, row)
+        return cls(batches, lengths, steps, chunks, _price_chunk(deployment, load, chunks), row)
 
 
-def _chunk_seconds(
-    model: ModelSpec, engine: EngineOverhead, hardware: HardwareProfile, width: int, load: Load, chunks: int
-) -> float:
-    """Seconds of a prefill chunk of one model, mean over those of a prompt. [s]"""
+def _price_chunk(deployment: Deployment, load: Load, chunks: int) -> float:
+    """Price a prefill chunk, mean over those of a prompt. [s]"""
     size = load.prompt_tokens / chunks
     reached = size * np.arange(1.0, chunks + 1.0)
-    step = prefill_latency(
-        hardware,
-        model,
-        engine,
-        batch=1.0,
-        prompt_tokens=size,
-        kv_tokens=reached,
-        tensor_parallel=float(width),
-    )
+    step = price_prefill(deployment, batch=1.0, prompt_tokens=size, kv_tokens=reached)
     return float(np.broadcast_to(np.asarray(step.total), reached.shape).mean())
 
 
@@ -134,31 +115,22 @@ def most_that_fit(replica: Replica, load: Load) -> int:
 
 
 def points_of(
-    replica: Replica, site: Site, load: Load, share: float, most: int, alpha: float | Acceptance | None
+    replica: Replica, machine: Machine, load: Load, share: float, most: int, alpha: float | Acceptance | None
 ) -> Points:
     """Requests per second and latencies at every batch and gamma; infinite latencies where that cannot be."""
-    batch, gammas, drafter = site.batches[:, None], site.gammas, replica.drafter
-    priced = price_round(
-        replica.hardware,
-        replica.target,
-        replica.engine,
-        drafter,
-        batch=batch,
-        context_len=load.prompt_tokens + load.output_tokens / 2.0,
-        kv_budget=replica.kv_budget,
-        gamma=gammas,
-        tensor_parallel=float(site.width),
-        alpha=alpha,
-        steps=site.steps,
-    )
-    chunk = site.chunk
-    if drafter is not None and (extra := drafter.extra_model(replica.target)) is not None:
-        chunk += _chunk_seconds(extra, replica.engine, replica.hardware, site.width, load, site.chunks)
-    added = priced.draft_s + priced.verify.attention + priced.overhead + site.row * batch * (gammas + 1.0)
+    batch, gammas, drafter = machine.batches[:, None], machine.gammas, replica.drafter
+    priced = price(
+        replica.deployment, drafter, batch=batch, context_len=load.prompt_tokens + load.output_tokens / 2.0,
+        kv_budget=replica.kv_budget, gamma=gammas, alpha=alpha, steps=machine.steps,
+    )  # fmt: skip
+    chunk = machine.chunk
+    if drafter is not None and (extra := drafter.extra_model(replica.deployment.model)) is not None:
+        chunk += _price_chunk(replace(replica.deployment, model=extra), load, machine.chunks)
+    added = priced.draft_s + priced.verify.attention + priced.overhead + machine.row * batch * (gammas + 1.0)
     longer = np.maximum(chunk + added - priced.round_s, 0.0)
     tokens = np.asarray(priced.tokens_per_round)
-    qps = 1.0 / (priced.round_s * load.output_tokens / (batch * tokens) + site.chunks * longer)
-    busy = site.chunks * (chunk + added)
+    qps = 1.0 / (priced.round_s * load.output_tokens / (batch * tokens) + machine.chunks * longer)
+    busy = machine.chunks * (chunk + added)
     used = qps * busy
     normal = max(NormalDist().inv_cdf(share), 0.0)
     slowest = 1.0 + normal * np.sqrt(load.burstiness * math.exp(load.spread**2) / batch)
@@ -175,6 +147,164 @@ def points_of(
     ttft = np.maximum(own + used * wait, busy + late)
     drafts = gammas > 0 if drafter is not None else gammas == 0
     fits = (batch <= most) & (batch * (gammas + 1.0) < replica.max_step_tokens) & (used < 1.0) & drafts
-    shape = (site.batches.size, gammas.size)
+    shape = (machine.batches.size, gammas.size)
     qps, ttft, tpot = (np.broadcast_to(values, shape) for values in (qps, ttft, tpot))
     return Points(qps, np.where(fits, ttft, np.inf), np.where(fits, tpot, np.inf))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Time to first token and per output token, and the share of requests that must meet both. [s], [0..1]"""
+
+    ttft: float
+    tpot: float
+    share: float = 0.9
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One kind of replica, and what it sustains in the steady state. [1/s], [s], [tokens]
+
+    `gamma` and `batch` are those at which it serves most requests within the targets.
+    """
+
+    replica: Replica
+    gamma: int
+    batch: int
+    qps: float
+    ttft: float
+    tpot: float
+
+    @property
+    def label(self) -> str:
+        """Who drafts."""
+        return self.replica.drafter.label if self.replica.drafter else "none"
+
+    def replicas(self, qps: float) -> int:
+        """How many of them that load needs."""
+        return max(1, math.ceil(qps / self.qps - 1e-9))
+
+    def cost(self, replicas: int) -> float:
+        """Rent of so many. [USD/h]"""
+        return replicas * self.replica.price_per_second * 3600.0
+
+
+def rank_candidates(
+    deployments: Sequence[Deployment],
+    space: SearchSpace,
+    load: Load,
+    targets: Targets,
+    *,
+    max_batch: int = 256,
+    max_step_tokens: int = 8192,
+) -> list[Candidate]:
+    r"""Price replicas of every deployment, plain and with their best drafter.
+
+    Parameters
+    ----------
+    space : who may draft, at which budgets and lengths; plain decoding is always tried.
+    max_batch, max_step_tokens : limits of the scheduler. [sequences], [tokens]
+
+    Returns
+    -------
+    Those that meet the targets at some load, cheapest first, by the rent of as many as the load needs.
+
+    Raises
+    ------
+    InfeasibleError
+        When none does; it counts why, and names the nearest miss.
+
+    Notes
+    -----
+    A request takes ``n`` chunks of prefill. A step that a chunk joins lasts ``T + A``, one that only decodes
+    ``R``; in both every sequence gains ``k`` tokens. With ``b`` sequences decoding (Little's law)
+
+    .. math::
+        \lambda = 1 / (R\,O / (b\,k) + n (T + A - R)), \qquad TPOT = b / (\lambda\,O)
+
+    Prompts wait as in a queue with one server that is busy for ``n (T + A)`` each.
+    """
+    counts: Counter[str] = Counter()
+    misses: list[tuple[float, str]] = []
+    candidates: list[Candidate] = []
+    for deployment in deployments:
+        plain = Replica(deployment, max_batch=max_batch, max_step_tokens=max_step_tokens)
+        machine = Machine.of(plain, tuple(sorted({0, *space.gammas})), load)
+        for drafters in ([None], [drafter for drafter in space.drafters if drafter is not None]):
+            several = [
+                candidate
+                for drafter in drafters
+                for candidate in _candidates_of(plain, machine, space, drafter, load, targets, counts, misses)
+            ]
+            if several:
+                candidates.append(max(several, key=lambda candidate: candidate.qps))
+    if not candidates:
+        raise InfeasibleError(dict(counts), min(misses)[1] if misses else "")
+
+    def rent(candidate: Candidate) -> tuple[float, float]:
+        return candidate.cost(candidate.replicas(load.qps)), -candidate.qps
+
+    return sorted(candidates, key=rent)
+
+
+def _candidates_of(
+    plain: Replica,
+    machine: Machine,
+    space: SearchSpace,
+    drafter: Drafter | None,
+    load: Load,
+    targets: Targets,
+    counts: Counter[str],
+    misses: list[tuple[float, str]],
+) -> list[Candidate]:
+    """Return the best operating point within the targets of each draft KV budget; count why there is none."""
+    gammas = [gamma for gamma in space.gammas if gamma > 0] if drafter else [0]
+    candidates = []
+    for budget in space.budgets_of(drafter) if gammas else ():
+        replica = replace(plain, drafter=drafter, kv_budget=float(budget), max_gamma=max(gammas))
+        try:
+            most = most_that_fit(replica, load)
+        except InfeasibleError as refusal:
+            counts.update(refusal.counts)
+            misses.append((math.inf, refusal.nearest_miss))
+            continue
+        if most < 1:
+            counts["one request exceeds the KV cache"] += 1
+            continue
+        points = points_of(replica, machine, load, targets.share, most, space.alpha)
+        allowed = (points.ttft <= targets.ttft) & (points.tpot <= targets.tpot)
+        if not allowed.any():
+            counts.update(_missed(points, targets))
+            misses.append(_miss(replica, points, targets))
+            continue
+        row, column = np.unravel_index(int(np.argmax(np.where(allowed, points.qps, 0.0))), allowed.shape)
+        qps, ttft, tpot = (float(values[row, column]) for values in (points.qps, points.ttft, points.tpot))
+        gamma, batch = int(machine.gammas[column]), int(machine.batches[row])
+        candidates.append(Candidate(replica, gamma, batch, qps, ttft, tpot))
+    return candidates
+
+
+def _missed(points: Points, targets: Targets) -> Counter[str]:
+    """Which target is missed by whatever meets the other one."""
+    slow = not np.any(points.tpot <= targets.tpot)
+    late = not np.any(points.ttft <= targets.ttft)
+    if slow or late:
+        reasons = [
+            name
+            for name, fails in (("misses the TPOT target", slow), ("misses the TTFT target", late))
+            if fails
+        ]
+        return Counter(reasons)
+    return Counter(["misses one of the targets at every load"])
+
+
+def _miss(replica: Replica, points: Points, targets: Targets) -> tuple[float, str]:
+    """How far the nearest point is from the targets, and what it does instead."""
+    excess = np.maximum(points.ttft / targets.ttft, points.tpot / targets.tpot)
+    row, column = np.unravel_index(int(np.argmin(excess)), excess.shape)
+    drafting = f" with {replica.drafter.label}" if replica.drafter else ""
+    return float(excess[row, column]), (
+        f"{replica.machine}{drafting} reaches "
+        f"{points.ttft[row, column]:.3g} s to the first token and "
+        f"{points.tpot[row, column] * 1e3:.3g} ms per token"
+    )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from perfmodel.latency import StepLatency, prefill_latency, step_latency
-from perfmodel.model import ModelSpec
-from perfmodel.speculation import price_round, target_steps
+from perfmodel.deployment import Deployment
+from perfmodel.files.numbers import FloatArray
+from perfmodel.latency import ForwardPass, StepLatency, price_pass, price_prefill
+from perfmodel.speculation import draft_with, price
 from perfmodel.traffic.replica import Replica
 
-__all__ = ["CAUSES", "StepTable"]
-
-FloatArray = NDArray[np.float64]
+__all__ = ["CAUSES", "StepTimes"]
 
 CAUSES = ("draft", "linear", "attention", "communication", "overhead")
 """What the time of a step goes to; the first axis of every array of seconds."""
@@ -25,7 +24,7 @@ _CHUNKS = 64
 _SHORTEST = 16.0
 
 
-class StepTable:
+class StepTimes:
     """The seconds of steps that decode, prefill, or both.
 
     Rows of a step give linear layers, communication and overhead; number and mean context of its sequences
@@ -43,37 +42,32 @@ class StepTable:
         self._contexts = np.unique(np.rint(np.geomspace(_SHORTEST, max(longest, 64), _CONTEXTS)))
         self._batches = np.arange(1.0, replica.max_batch + 1.0)
         rows = np.arange(1.0, replica.max_step_tokens + 1.0)
-        by_rows = step_latency(
-            replica.hardware, replica.target, replica.engine, batch=rows, kv_tokens=1.0,
-            tensor_parallel=float(replica.tensor_parallel),
-        )  # fmt: skip
-        prefill = _Prefill(replica, replica.target, self._contexts)
+        by_rows = price_pass(replica.deployment, ForwardPass(batch=rows, kv_tokens=1.0))
+        prefill = _Prefill(replica, replica.deployment, self._contexts)
         self._prefill = prefill
         with_logits = _from_zero(by_rows.linear, rows.size)
         self._logits = with_logits - prefill.linear  # of as many rows as the index, beyond one
         self._communication = _from_zero(by_rows.communication, rows.size)
         self._overhead = _from_zero(by_rows.overhead, rows.size)
-        self._attention: dict[int, FloatArray] = {}
-        self._draft: dict[int, FloatArray] = {}
-        for gamma in gammas:
-            self._attention[gamma], self._draft[gamma] = self._round(gamma)
-        extra = replica.drafter.extra_model(replica.target) if replica.drafter and any(gammas) else None
-        self._draft_prefill = _Prefill(replica, extra, self._contexts) if extra else None
-        self._draft_begins = self._beginning() if any(gammas) else np.zeros(self._contexts.size)
-        self._round_s = float(np.asarray(replica.engine.round_s))
-        self._round_row_s = float(np.asarray(replica.engine.round_row_s))
+        self._rounds = {gamma: self._price_round(gamma) for gamma in gammas}
+        target = replica.deployment.model
+        extra = replica.drafter.extra_model(target) if replica.drafter and any(gammas) else None
+        self._draft_prefill = (
+            _Prefill(replica, dataclasses.replace(replica.deployment, model=extra), self._contexts)
+            if extra
+            else None
+        )
+        self._draft_begins = self._price_beginning() if any(gammas) else np.zeros(self._contexts.size)
 
     def decode(self, batch: int, mean_context: FloatArray, gamma: int) -> FloatArray:
         """Seconds by cause of rounds of `batch` sequences at each mean context: (causes, rounds). [s]"""
         rows = batch * (gamma + 1)
         seconds = np.zeros((len(CAUSES), mean_context.size))
         seconds[LINEAR] = self._prefill.linear[rows] + self._logits[rows]
-        seconds[ATTENTION] = np.interp(mean_context, self._contexts, self._attention[gamma][batch - 1])
         seconds[COMMUNICATION] = self._communication[rows]
-        seconds[OVERHEAD] = self._overhead[rows]
-        if gamma:
-            seconds[DRAFT] = np.interp(mean_context, self._contexts, self._draft[gamma][batch - 1])
-            seconds[OVERHEAD] += self._round_s + self._round_row_s * batch
+        for cause, by_context in self._rounds[gamma].items():
+            seconds[cause] = np.interp(mean_context, self._contexts, by_context[batch - 1])
+        seconds[OVERHEAD] += self._overhead[rows]
         return seconds
 
     def prefill(self, seconds: FloatArray, decode_rows: int, chunks: Sequence[tuple[int, int, bool]]) -> None:
@@ -108,70 +102,59 @@ class StepTable:
         rows = self._prefill.linear + self._communication + self._overhead
         a_row = float(rows[full] - rows[half]) / max(full - half, 1)
         most = min(batch, self._batches.size)
-        seconds = float(np.interp(mean_context, self._contexts, self._attention[gamma][most - 1]))
-        if gamma:
-            seconds += float(np.interp(mean_context, self._contexts, self._draft[gamma][most - 1]))
-            seconds += self._round_s + self._round_row_s * most
+        seconds = sum(
+            float(np.interp(mean_context, self._contexts, by_context[most - 1]))
+            for by_context in self._rounds[gamma].values()
+        )
         logits = self._logits[min(most * (gamma + 1), full)]
         added: float = (seconds + float(logits) + a_row * most * (gamma + 1)) * batch / most
         return added
 
-    def _round(self, gamma: int) -> tuple[FloatArray, FloatArray]:
-        """Attention of a round's target pass, and all its draft passes; shape (batch, context). [s]"""
-        replica = self.replica
-        width = float(replica.tensor_parallel)
-        batch, contexts = self._batches[:, None], self._contexts
-        steps = target_steps(
-            replica.hardware, replica.target, replica.engine, batch=batch, context_len=contexts,
-            gamma=float(gamma), tensor_parallel=width,
-        )  # fmt: skip
-        shape = (self._batches.size, self._contexts.size)
-        attention = np.broadcast_to(steps.verify.attention, shape)
-        if not gamma:
-            return attention, np.zeros(shape)
-        priced = price_round(
-            replica.hardware, replica.target, replica.engine, replica.drafter, batch=batch,
-            context_len=contexts, kv_budget=replica.kv_budget, gamma=float(gamma), tensor_parallel=width,
-            tokens_per_round=1.0, steps=steps,
-        )  # fmt: skip
-        return attention, np.broadcast_to(priced.draft_s, shape)
+    def _price_round(self, gamma: int) -> dict[int, FloatArray]:
+        """Price what varies with the context in a round, by cause, axes (batch, context). [s]
 
-    def _beginning(self) -> FloatArray:
-        """What a drafter does once when a prompt of each context ends: choose and copy its entries. [s]"""
-        replica, drafter = self.replica, self.replica.drafter
-        if drafter is None:
-            return np.zeros(self._contexts.size)
-        counts = drafter.strategy.draft_pass(
-            context_len=self._contexts, kv_budget=replica.kv_budget, gamma=1.0, drafter=drafter.kind
-        )
-        entries = np.broadcast_to(np.asarray(counts.prefill_kv_tokens, dtype=float), self._contexts.shape)
-        weights = drafter.weights(replica.target, counts)
-        if weights is None or not np.any(entries):
-            return np.zeros(self._contexts.size)
-        read = step_latency(
-            replica.hardware, weights, replica.engine, batch=1.0, kv_tokens=entries,
-            tensor_parallel=float(replica.tensor_parallel),
+        The target's attention, all draft passes, and the engine's own time of a round or of a plain step
+        with the drafter loaded.
+        """
+        replica = self.replica
+        priced = price(
+            replica.deployment, replica.drafter, batch=self._batches[:, None], context_len=self._contexts,
+            kv_budget=replica.kv_budget, gamma=float(gamma),
         )  # fmt: skip
-        return np.broadcast_to(np.asarray(read.attention), self._contexts.shape)
+        terms = {ATTENTION: priced.verify.attention, DRAFT: priced.draft_s, OVERHEAD: priced.overhead}
+        shape = (self._batches.size, self._contexts.size)
+        return {cause: np.broadcast_to(term, shape) for cause, term in terms.items() if np.any(term)}
+
+    def _price_beginning(self) -> FloatArray:
+        """Price what a drafter does when a prompt of each context ends: choose and copy its entries. [s]"""
+        replica, nothing = self.replica, np.zeros(self._contexts.size)
+        if replica.drafter is None:
+            return nothing
+        drafting = draft_with(
+            replica.deployment, replica.drafter, batch=1.0, context_len=self._contexts,
+            kv_budget=replica.kv_budget, gamma=1.0,
+        )  # fmt: skip
+        entries = np.broadcast_to(np.asarray(drafting.counts.prefill_kv_tokens, dtype=float), nothing.shape)
+        if drafting.deployment is None or not np.any(entries):
+            return nothing
+        reading = price_pass(drafting.deployment, ForwardPass(batch=1.0, kv_tokens=entries))
+        return np.broadcast_to(np.asarray(reading.attention), nothing.shape)
 
 
 class _Prefill:
     """What prefill chunks cost one model: linear layers and the rest by rows, attention by chunk."""
 
-    def __init__(self, replica: Replica, model: ModelSpec, contexts: FloatArray) -> None:
-        def priced(chunk: FloatArray, history: FloatArray | float = 0.0) -> StepLatency:
-            return prefill_latency(
-                replica.hardware, model, replica.engine, batch=1.0, prompt_tokens=chunk,
-                kv_tokens=history + chunk, tensor_parallel=float(replica.tensor_parallel),
-            )  # fmt: skip
+    def __init__(self, replica: Replica, deployment: Deployment, contexts: FloatArray) -> None:
+        def price_chunk(chunk: FloatArray, history: FloatArray | float = 0.0) -> StepLatency:
+            return price_prefill(deployment, batch=1.0, prompt_tokens=chunk, kv_tokens=history + chunk)
 
         rows = np.arange(1.0, replica.max_step_tokens + 1.0)
-        by_rows = priced(rows)
+        by_rows = price_chunk(rows)
         self.linear = _from_zero(by_rows.linear, rows.size)
         self.other = _from_zero(by_rows.communication + by_rows.overhead, rows.size)
         self._sizes = np.unique(np.rint(np.geomspace(1, replica.max_step_tokens, _CHUNKS)))
         self._histories = np.concatenate([[0.0], contexts])
-        table = np.asarray(priced(self._sizes[:, None], self._histories).attention)
+        table = np.asarray(price_chunk(self._sizes[:, None], self._histories).attention)
         self._launch = float(table[0, 0])
         self._per_token = (table - self._launch) / self._sizes[:, None]
 

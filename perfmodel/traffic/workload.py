@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile
@@ -18,15 +19,15 @@ from perfmodel.planning.plan import Plan
 from perfmodel.planning.planner import Constraints, plan
 from perfmodel.planning.schedule import deployment_of
 from perfmodel.speculation import Drafter
-from perfmodel.traffic.metrics import Outcome
+from perfmodel.traffic.metrics import Metrics
 from perfmodel.traffic.mixed_steps import FAVOURS, Favour
-from perfmodel.traffic.policies import FixedLength, Scheduled
+from perfmodel.traffic.policies import FixedGamma, FollowPlan
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.trace import Trace
 from perfmodel.workload import Workload
 
-__all__ = ["Deployed", "deployed_by", "plan_for_traffic", "traffic_workload", "tuned"]
+__all__ = ["PlannedTraffic", "deployed_by", "plan_for_traffic", "traffic_workload", "tuned"]
 
 FloatArray = NDArray[np.float64]
 
@@ -39,7 +40,7 @@ _EVERYWHERE = 1e-3
 
 
 @dataclass(frozen=True)
-class Deployed:
+class PlannedTraffic:
     """A plan of one deployment, and the drafter and draft KV budget that it deploys.
 
     Where the plan never drafts, these are what it would deploy first.
@@ -50,7 +51,7 @@ class Deployed:
     kv_budget: float
 
 
-def traffic_workload(outcome: Outcome, max_batch: int) -> Workload:
+def traffic_workload(outcome: Metrics, max_batch: int) -> Workload:
     """Return the batch sizes and contexts of a served trace, weighted by the time that was spent there."""
     batches = _ladder(1, max_batch)
     contexts = _ladder(min(_SHORTEST, outcome.trace.longest), outcome.trace.longest)
@@ -78,7 +79,7 @@ def plan_for_traffic(
     max_batch: int = 256,
     max_step_tokens: int = 8192,
     workload: Workload | None = None,
-) -> Deployed:
+) -> PlannedTraffic:
     """Choose the drafter and budget that serve a trace best, and a length for every batch and context.
 
     Parameters
@@ -92,15 +93,9 @@ def plan_for_traffic(
         When the model leaves no room for the trace's longest request, even without a drafter.
     """
     if workload is None:
-        plain = Replica(
-            hardware,
-            target,
-            engine,
-            tensor_parallel=tensor_parallel,
-            max_batch=max_batch,
-            max_step_tokens=max_step_tokens,
-        )
-        workload = traffic_workload(simulate(plain, trace, FixedLength(0)), max_batch)
+        runs = Deployment(hardware, target, engine, tensor_parallel)
+        plain = Replica(runs, max_batch=max_batch, max_step_tokens=max_step_tokens)
+        workload = traffic_workload(simulate(plain, trace, FixedGamma(0)), max_batch)
     answer = plan(
         hardware,
         target,
@@ -120,7 +115,7 @@ def plan_for_traffic(
 
 def deployed_by(
     answer: Plan, drafters: Sequence[Drafter], kv_budgets: Sequence[int] | None = None
-) -> Deployed:
+) -> PlannedTraffic:
     """Return what a plan of one deployment deploys, among the drafters that it was made for.
 
     Raises
@@ -133,12 +128,11 @@ def deployed_by(
         first = drafters[0]
         own = first.strategy.default_budgets
         budgets = kv_budgets if kv_budgets and own else own
-        return Deployed(answer, first, float(budgets[len(budgets) // 2]) if budgets else np.inf)
+        return PlannedTraffic(answer, first, float(budgets[len(budgets) // 2]) if budgets else np.inf)
     for drafter in drafters:
-        model = drafter.draft_model.name if drafter.draft_model else None
-        if (drafter.strategy.name, model) == (deployed.strategy, deployed.draft_model):
+        if drafter.plays(deployed.strategy, deployed.draft_model):
             budget = np.inf if deployed.kv_budget is None else float(deployed.kv_budget)
-            return Deployed(answer, drafter, budget)
+            return PlannedTraffic(answer, drafter, budget)
     raise SpecError.single(
         "plan", "strategy", f"deploys {deployed.strategy} {deployed.draft_model or ''}".rstrip(),
         "Name it with --strategy, and its model with --draft-model",
@@ -146,14 +140,14 @@ def deployed_by(
 
 
 def tuned(
-    scheduled: Scheduled,
+    scheduled: FollowPlan,
     replica: Replica,
     trace: Trace,
     *,
     ttft: float | None = None,
     tpot: float | None = None,
     **drawn: Any,
-) -> Scheduled:
+) -> FollowPlan:
     """Return a schedule that favours, in steps with prefill, what serves a trace best under its targets.
 
     Decided by simulating the first `TUNED_ON` requests each way: by goodput, then throughput; `drawn` as in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -17,15 +18,15 @@ import strategies
 from perfmodel.acceptance import Acceptance, tokens_per_round
 from perfmodel.acceptance.file import MeasuredAcceptance
 from perfmodel.acceptance.intervals import requests_for
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.choose import Search
-from perfmodel.planning.intervals import draw
-from perfmodel.planning.plan import NEAR_TIE, Cell
+from perfmodel.planning.choose import NEAR_TIE, Choice
+from perfmodel.planning.plan import Cell
 from perfmodel.planning.planner import Constraints, plan
-from perfmodel.planning.price import Grid
-from perfmodel.planning.uncertainty import worth_of_measuring
+from perfmodel.planning.price import SearchSpace, price_drafters
+from perfmodel.planning.uncertainty import draw, worth_of_measuring
 from perfmodel.speculation import Drafter, price_round
 from perfmodel.workload import Workload
 
@@ -34,6 +35,7 @@ LLAMA = ModelSpec.load("llama-3.1-8b")
 WINDOW, SNAPKV = (strategies.load(name) for name in ("streaming_llm", "snapkv"))
 SMALL = {"Llama-3.1-8B": "llama-3.2-1b", "Llama-2-7B-32K": "tinyllama-1.1b"}
 ANYWHERE = Constraints(fit_memory=False)
+EXACTLY = replace(ANYWHERE, near_tie=0.0)
 GAMMAS = tuple(range(1, 17))
 
 
@@ -67,6 +69,13 @@ def magicdec_deployments() -> dict[tuple[str, str, int, str], tuple[tuple[int, i
     return {deployment: tuple(sorted(each)) for deployment, each in cells.items()}
 
 
+def choices(deployment, workload, drafters, constraints, gammas=GAMMAS, kv_budgets=None) -> list[Choice]:
+    """What plain decoding and every drafter would do in every cell."""
+    space = SearchSpace([None, *drafters], gammas, kv_budgets)
+    every = price_drafters(deployment, workload, space)
+    return [Choice.among(priced, constraints, Counter()) for priced in every]
+
+
 def regrets(errors: tuple[float, float, float]) -> list[float]:
     """Speed lost in every cell when the acceptance of window, SnapKV and small model is wrong by `errors`."""
     lost = []
@@ -75,21 +84,23 @@ def regrets(errors: tuple[float, float, float]) -> list[float]:
         small = ModelSpec.load(SMALL[target])
         workload = Workload(*(sorted(set(axis)) for axis in zip(*cells, strict=True)))
         drafters = [Mistaken(WINDOW), Mistaken(SNAPKV), Mistaken(WINDOW, small)]
-        grid = Grid([nouns[0]], *nouns[1:], workload, [None, *drafters], GAMMAS, None, (gpus,))
-        best = np.min([one.tpot for one in Search(grid, replace(ANYWHERE, near_tie=0.0)).bests], axis=0)
+        deployment = Deployment(*nouns, gpus)
+        best = np.min([choice.tpot for choice in choices(deployment, workload, drafters, EXACTLY)], axis=0)
         wrong = [replace(one, error=error) for one, error in zip(drafters, errors, strict=True)]
-        search = Search(replace(grid, drafters=[None, *wrong]), ANYWHERE)
+        mistaken = choices(deployment, workload, wrong, ANYWHERE)
+        first = np.argmin([choice.tpot for choice in mistaken], axis=0)
         for place, cell in enumerate(product(workload.batch_sizes, workload.context_lens)):
             if cell not in cells:
                 continue
-            choice = search.bests[search.order[0][place]]
+            choice = mistaken[first[place]]
+            chosen = choice.at(slice(place, place + 1))
             truly = price_round(
                 *nouns,
                 choice.drafter and replace(choice.drafter, error=0.0),
                 batch=float(cell[0]),
                 context_len=float(cell[1]),
-                kv_budget=choice.kv_budget[place],
-                gamma=choice.gamma[place],
+                kv_budget=chosen.kv_budget[0],
+                gamma=chosen.gamma[0],
                 tensor_parallel=float(gpus),
             )
             lost.append(1.0 - best[place] / float(np.asarray(truly.tpot)))
@@ -153,14 +164,14 @@ def test_a_careful_choice_is_the_better_one_where_acceptance_is_bad_and_costs_wh
 @settings(max_examples=25)
 def test_among_near_ties_the_shortest_draft_is_taken_and_nothing_shorter_is_near(cell):
     workload = Workload([cell[0]], [cell[1]])
-    grid = Grid([H100], LLAMA, ENGINE, workload, [Drafter(WINDOW)], (0, *GAMMAS), [512], (8,))
-    (best,) = Search(grid, ANYWHERE).bests
-    (exact,) = Search(grid, replace(ANYWHERE, near_tie=0.0)).bests
-    assert best.gamma <= exact.gamma
+    asked = (Deployment(H100, LLAMA, ENGINE, 8), workload, [Drafter(WINDOW)])
+    _, best = choices(*asked, ANYWHERE, kv_budgets=[512])
+    _, exact = choices(*asked, EXACTLY, kv_budgets=[512])
+    drafted = best.at().gamma
+    assert drafted <= exact.at().gamma
     assert exact.tpot <= best.tpot <= exact.tpot * (1.0 + NEAR_TIE) <= exact.tpot * 1.01
-    shorter = [gamma for gamma in (0, *GAMMAS) if gamma < best.gamma]
-    for gamma in shorter:
-        (other,) = Search(replace(grid, gammas=(gamma,)), ANYWHERE).bests
+    for gamma in (gamma for gamma in GAMMAS if gamma < drafted):
+        _, other = choices(*asked, ANYWHERE, gammas=(gamma,), kv_budgets=[512])
         assert other.tpot > exact.tpot * (1.0 + NEAR_TIE)
 
 
@@ -197,7 +208,7 @@ def test_the_less_is_known_the_more_knowing_is_worth():
 def test_worth_and_regret_are_what_trying_every_world_gives():
     believed, draws = Acceptance.given(0.8, 0.1), 100
     found = judged(believed, draws=draws)
-    worlds = draw(H100, ENGINE, count=draws, seed=0)
+    worlds = draw(Deployment(H100, LLAMA, ENGINE), count=draws, seed=0)
     table = np.empty((draws, 1 + len(GAMMAS)))
     for world, deviation in enumerate(worlds.deviations):
         rate = float(np.asarray(believed.shifted(float(deviation)).first))

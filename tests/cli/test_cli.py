@@ -320,7 +320,7 @@ def test_a_config_that_is_no_plain_mapping_is_refused(tmp_path, content):
         (["plan", *CELL, "--context", "1:100000:1", "-b", "1:1000:1"], "draftplan sweep"),
         (["plan", *CELL, "-o", "/nonexistent/plan.json"], "/nonexistent/plan.json"),
         (["explain", *CELL, "-b", "1,2"], "Name one of each"),
-        (["explain", *CELL, "--format", "csv"], "no table"),
+        (["explain", *CELL, "--format", "csv"], "Use table, json or yaml"),
         (["sweep", *CELL, "-o", "all.xlsx"], ".parquet"),
         (["sweep", *CELL, "--tpot", "30"], "no meaning"),
         (["price", "/nonexistent.csv"], "/nonexistent.csv"),

@@ -9,11 +9,12 @@ from typer.testing import CliRunner
 
 from perfmodel.cli.app import app
 from perfmodel.cli.ask.traffic import read_policies, seconds
+from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
 from perfmodel.plots.traffic import goodput_by_tpot, plot_simulation
-from perfmodel.traffic.metrics import Outcome
+from perfmodel.traffic.metrics import Metrics
 from perfmodel.traffic.replica import Replica
-from perfmodel.traffic.simulate import FixedLength, simulate
+from perfmodel.traffic.simulate import FixedGamma, simulate
 from perfmodel.traffic.synthetic import synthetic_trace
 
 ON = ["--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--engine", "ideal"]
@@ -197,9 +198,9 @@ def test_policies_and_times_are_read_as_people_write_them():
 
 
 def test_the_curve_of_a_policy_ends_at_its_throughput_and_says_what_meets_a_target():
-    served = Replica(*(loaded for loaded in _loaded()), tensor_parallel=1)
+    served = Replica(Deployment(*_loaded()))
     trace = synthetic_trace(requests=40, qps=3, prompt_tokens=4000, output_tokens=80)
-    outcomes = [simulate(served, trace, FixedLength(0))]
+    outcomes = [simulate(served, trace, FixedGamma(0))]
     ax = plot_simulation(outcomes, ttft=5.0, tpot=0.02)
     [curve] = [one for one in ax.get_lines() if one.get_label() == "none"]
     assert curve.get_ydata()[-1] == pytest.approx(
@@ -210,7 +211,7 @@ def test_the_curve_of_a_policy_ends_at_its_throughput_and_says_what_meets_a_targ
     assert good == pytest.approx(outcomes[0].summary(tpot=asked)["goodput_tokens_per_s"])
     assert "[ms]" in ax.get_xlabel()
     assert "[tokens/s]" in ax.get_ylabel()
-    assert isinstance(outcomes[0], Outcome)
+    assert isinstance(outcomes[0], Metrics)
 
 
 def _loaded():

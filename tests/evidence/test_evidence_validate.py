@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from perfmodel.cli.app import app
 from perfmodel.errors import SpecError
 from perfmodel.evidence.published import measurements
-from perfmodel.evidence.published.choices import NEAR_TIE, gamma_choices
+from perfmodel.evidence.published.choices import gamma_choices
 from perfmodel.evidence.published.comparison import ZERO_SHOT, Compared, summarise
 from perfmodel.evidence.published.validate import Validation, available, limits_of, validate
-from perfmodel.planning.choose import Constraints
+from perfmodel.planning.choose import NEAR_TIE, Constraints
 from perfmodel.planning.planner import plan
 from perfmodel.workload import Workload
 

@@ -26,7 +26,7 @@ from perfmodel.evidence.machine.points import (
 )
 from perfmodel.evidence.machine.steps import fit_engine, fit_machine_and_engine
 from perfmodel.hardware import HardwareProfile
-from perfmodel.latency import kernels, step_latency
+from perfmodel.latency import attention, linear, step_latency
 
 CELLS = ((1, 1024), (1, 8192), (2, 4096), (4, 1024), (4, 8192), (8, 2048))
 SIZES = {
@@ -69,11 +69,11 @@ def points_on(
     ]
     shapes = ((768, 256), (1280, 256), (256, 640), (4096, 4096), (6144, 4096), (14336, 4096))
     for (n, k), rows in product(shapes, tokens):
-        seconds = kernels.linear(hardware, tokens=rows, n=n, k=k, dtype=dtype, cold=True)
+        seconds = linear(hardware, tokens=rows, n=n, k=k, dtype=dtype, cold=True)
         found.append(MachinePoint(kind="linear", tokens=rows, n=n, k=k, seconds=float(seconds), **said))
     for (batch, context_len), queries in product(cells, (1, 2, 5, 9)):
         shape = {name: sizes[name] for name in ("heads", "kv_heads", "head_dim")}
-        seconds = kernels.attention(
+        seconds = attention(
             hardware, batch=batch, query_tokens=queries, kv_tokens=context_len, kv_dtype=dtype, kernel=kernel,
             cold=True, **shape,
         )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from perfmodel.hardware import HardwareProfile
-from perfmodel.latency.kernels import all_reduce, attention, linear
+from perfmodel.latency import all_reduce, attention, linear
 
 KERNELS = {"linear": linear, "attention": attention, "all_reduce": all_reduce}
 SHAPES = {

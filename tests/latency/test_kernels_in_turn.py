@@ -11,7 +11,7 @@ from perfmodel.errors import SpecError
 from perfmodel.files.schema import noun_from
 from perfmodel.files.yaml_text import parse_yaml
 from perfmodel.hardware import HardwareProfile
-from perfmodel.latency.kernels import attention, linear
+from perfmodel.latency import attention, linear
 
 CORE = HardwareProfile.load("a100").with_values(
     {
@@ -71,15 +71,6 @@ def test_better_hardware_is_never_slower(path):
     tokens = np.array([1.0, 4.0, 64.0])
     assert np.all(linear(better, tokens=tokens, n=512, k=512) <= linear(CORE, tokens=tokens, n=512, k=512))
     assert np.all(read(query_tokens=tokens, hardware=better) <= read(query_tokens=tokens))
-
-
-def test_a_stack_prices_both_kinds_side_by_side():
-    gpu = HardwareProfile.load("a100")
-    both = HardwareProfile.stack([CORE, gpu], trailing=1)
-    tokens = np.array([1.0, 16.0])
-    found = linear(both, tokens=tokens, n=4096, k=4096)
-    assert np.array_equal(found[0], linear(CORE, tokens=tokens, n=4096, k=4096))
-    assert np.array_equal(found[1], linear(gpu, tokens=tokens, n=4096, k=4096))
 
 
 def test_overlap_is_the_usual_form_and_no_assumption_about_an_accelerator():

@@ -275,21 +275,12 @@ class TestWhatTheEngineAdds:
         assert step.communication == pytest.approx(64 * 10.8e-6, rel=1e-6)
 
 
-class TestManyAccelerators:
-    STACK = tuple(PROFILES[name] for name in ("a100-sxm-80gb", "h100-sxm-80gb", "h200-sxm-141gb"))
+class TestPossibleWorlds:
     GRID = {  # noqa: RUF012
         "tensor_parallel": np.array([1.0, 8.0])[:, None, None],
         "batch": np.array([1.0, 64.0])[:, None],
         "kv_tokens": np.array([512.0, 32768.0]),
     }
-
-    @pytest.mark.parametrize("model", [DENSE, MOE, LATENT], ids=lambda model: model.name)
-    def test_stacked_profiles_are_priced_as_one_by_one(self, model):
-        stacked = HardwareProfile.stack(self.STACK, trailing=3)
-        together = step_latency(stacked, model, IDEAL, **self.GRID).total
-        assert together.shape == (3, 2, 2, 2)
-        for found, profile in zip(together, self.STACK, strict=True):
-            assert_allclose(found, step_latency(profile, model, IDEAL, **self.GRID).total, rtol=1e-9)
 
     def test_draws_are_a_last_axis(self):
         wide = {name: values[..., None] for name, values in self.GRID.items()}

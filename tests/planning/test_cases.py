@@ -16,7 +16,8 @@ from perfmodel.errors import SpecError
 from perfmodel.files.csv_rows import read_cases, write_cases
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.cases import INPUTS, OUTPUTS, REQUIRED, PricedCases, price_cases, price_file
+from perfmodel.planning.cases import ANSWERS, INPUTS, OUTPUTS, REQUIRED, PricedCases, price_cases, price_file
+from perfmodel.planning.columns import Column
 from perfmodel.planning.drafters import find_drafter, is_self, read_spelling
 from perfmodel.speculation import Drafter, price_round
 
@@ -218,7 +219,8 @@ def test_formulas_are_written_as_text() -> None:
 
 
 def test_a_price_that_is_not_finite_is_a_row_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perfmodel.planning.cases._terms", lambda _: [math.nan] * 9)
+    nothing = tuple(Column(column.name, "ms", lambda _: math.nan) for column in ANSWERS)
+    monkeypatch.setattr("perfmodel.planning.cases.ANSWERS", nothing)
     priced = price_cases(cases({}))
     assert "not a finite number" in str(priced.faults[0])
 

@@ -18,30 +18,30 @@ from hypothesis import strategies as st
 
 import strategies
 from perfmodel import Drafter, EngineOverhead, HardwareProfile, ModelSpec, Workload
+from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
 from perfmodel.files.checkpoint import Parts
 from perfmodel.files.fingerprint import fingerprint
 from perfmodel.planning import sweep as sweeping
 from perfmodel.planning.executors import LocalPool, in_order, open_executor
-from perfmodel.planning.price import Grid, price_task
-from perfmodel.planning.sweep import sweep_parts, sweep_to_file
-from perfmodel.planning.sweep_files import write_sweep
+from perfmodel.planning.price import SearchSpace, price_task
+from perfmodel.planning.sweep import Sweep, rows_of, sweep_parts, sweep_to_file, write_sweep
 
 ROOT = Path(__file__).parents[2]
 
 
 def grid(**changes):
-    whole = Grid(
-        [HardwareProfile.load(name) for name in ("h100-sxm-80gb", "a100-sxm-80gb")],
-        ModelSpec.load("llama-3.1-8b"),
-        EngineOverhead.load("ideal"),
-        Workload([1, 8, 64], [1000, 32000]),
-        [None, Drafter(strategies.load("streaming_llm"))],
-        gammas=[1, 3],
-        kv_budgets=[512],
-        tensor_parallel=(1, 8),
-    )
-    return replace(whole, **changes)
+    """A sweep; changes are of its workload, its space, its chunk or what it runs on."""
+    names, gpus = ("h100-sxm-80gb", "a100-sxm-80gb"), changes.pop("tensor_parallel", (1, 8))
+    target = changes.pop("target", ModelSpec.load("llama-3.1-8b"))
+    engine = changes.pop("engine", EngineOverhead.load("ideal"))
+    workload = changes.pop("workload", Workload([1, 8, 64], [1000, 32000]))
+    chunk = changes.pop("chunk", 262_144)
+    space = SearchSpace([None, Drafter(strategies.load("streaming_llm"))], [1, 3], [512])
+    machines = [
+        Deployment(HardwareProfile.load(name), target, engine, count) for name in names for count in gpus
+    ]
+    return Sweep(machines, workload, replace(space, **changes), chunk)
 
 
 def written(path, **changes):
@@ -277,7 +277,7 @@ def test_a_sweep_through_parts_is_the_sweep_itself_bit_for_bit(tmp_path, ending)
         pytest.importorskip("pyarrow")
     whole = grid()
     write_sweep(
-        (block for task in sweeping.tasks(whole) for block in price_task(task)),
+        (rows_of(priced) for task in whole.tasks for priced in price_task(task)),
         tmp_path / f"a.{ending}",
         whole.size,
     )
@@ -319,10 +319,10 @@ def test_a_sweep_on_threads_is_the_same(tmp_path):
 
 
 def test_a_sweep_on_two_processes_is_the_same_though_one_is_killed(tmp_path, pool):
-    sweep_to_file(grid(), tmp_path / "two.npz", executor=pool, chunk=8)
+    sweep_to_file(grid(chunk=8), tmp_path / "two.npz", executor=pool)
     next(iter(pool._pool._processes.values())).kill()
-    sweep_to_file(grid(), tmp_path / "killed.npz", executor=pool, chunk=8)
-    sweep_to_file(grid(), tmp_path / "here.npz", chunk=8)
+    sweep_to_file(grid(chunk=8), tmp_path / "killed.npz", executor=pool)
+    sweep_to_file(grid(chunk=8), tmp_path / "here.npz")
     assert (tmp_path / "two.npz").read_bytes() == (tmp_path / "here.npz").read_bytes()
     assert (tmp_path / "killed.npz").read_bytes() == (tmp_path / "here.npz").read_bytes()
 

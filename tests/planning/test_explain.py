@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 import strategies
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import CAUSES, StepLatency
 from perfmodel.memory import resident_memory
 from perfmodel.model import ModelSpec
-from perfmodel.planning.explain import CAUSE_WORDS, assumptions, inflection_context, reason, round_bound_by
+from perfmodel.planning.explain import CAUSE_WORDS, assumptions, inflection_context, reason
 from perfmodel.planning.plan import Cell
 from perfmodel.planning.planner import plan
 from perfmodel.speculation import Drafter, Round, price_round
@@ -69,7 +70,7 @@ def test_long_contexts_pay_and_short_ones_do_not():
     """What MagicDec found: beyond the inflection context more sequences mean more speedup."""
     assert PLAN.cell(128, 32000).speedup > PLAN.cell(32, 32000).speedup > 1.2
     assert PLAN.cell(1, 4000).speedup == 1.0
-    context = inflection_context(H100, LLAMA, ENGINE, tensor_parallel=8)
+    context = inflection_context(Deployment(H100, LLAMA, ENGINE, 8))
     assert context == PLAN.inflection_context_len
     assert 1000 < context < 32000
 
@@ -81,7 +82,8 @@ def test_what_was_assumed_is_said():
 def test_a_given_acceptance_is_not_assumed():
     lookup = [Drafter(strategies.load("ngram"))]
     guessed, given = (
-        assumptions([H100], LLAMA, ENGINE, Workload((1,), (1000,)), lookup, alpha) for alpha in (None, 0.7)
+        assumptions([Deployment(H100, LLAMA, ENGINE)], Workload((1,), (1000,)), lookup, alpha)
+        for alpha in (None, 0.7)
     )
     assert any(sentence.startswith("ngram: acceptance is assumed") for sentence in guessed)
     assert not any("ngram" in sentence for sentence in given)
@@ -100,15 +102,17 @@ def test_what_bounds_a_round_is_its_largest_cause_over_drafts_verification_and_e
     draft, verify = StepLatency(1.0, 2.0, 0.0, 1.0), StepLatency(2.0, 1.0, 0.0, 1.0)
     memory = resident_memory(H100, LLAMA, ENGINE, batch=1, context_len=1)
     priced = Round(3.0, 3.0, 1.0, draft, verify, verify, 2.0, 2.0, memory)
-    assert round_bound_by(priced) == "attention"
-    assert round_bound_by(replace(priced, overhead=4.0)) == "overhead"
+    assert priced.bound_by == "attention"
+    assert replace(priced, overhead=4.0).bound_by == "overhead"
 
 
 def test_there_is_no_inflection_where_a_window_keeps_the_cache_small():
     """With 256 entries a layer the matrix products of many sequences always take longer than attention."""
     short = tuple(replace(layers, window=256) for layers in LLAMA.attentions)
-    assert inflection_context(H100, replace(LLAMA, attentions=short), ENGINE) == float("inf")
-    assert inflection_context(H100, LLAMA, ENGINE) < float("inf")
+    deployment = Deployment(H100, LLAMA, ENGINE)
+    windowed = replace(deployment, model=replace(LLAMA, attentions=short))
+    assert inflection_context(windowed) == float("inf")
+    assert inflection_context(deployment) < float("inf")
 
 
 def test_the_cell_of_a_batch_and_context_is_found_or_not():

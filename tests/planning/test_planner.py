@@ -18,10 +18,9 @@ from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.hardware import HardwareProfile
 from perfmodel.memory import largest_batch
 from perfmodel.model import ModelSpec
-from perfmodel.planning.choose import Search
 from perfmodel.planning.plan import Cell, Plan
 from perfmodel.planning.planner import Constraints, default_drafters, plan
-from perfmodel.planning.price import Grid, tasks
+from perfmodel.planning.price import split
 from perfmodel.speculation import Drafter, price_round
 from perfmodel.workload import Workload
 
@@ -255,15 +254,11 @@ class TestWhoDrafts:
         assert not poor.cells[0].speculates
 
 
-def test_a_search_in_pieces_is_a_search_at_once(monkeypatch):
-    grid = Grid(
-        [H100], LLAMA, ENGINE, Workload(range(1, 20), (1000, 9000, 70000)), [None, *DRAFTERS], (1, 3, 5)
-    )
-    whole = Search(grid, EXACT)
-    for pieces in (1, 1000):
-        monkeypatch.setattr("perfmodel.planning.choose.tasks", partial(tasks, chunk=pieces))
-        again = Search(grid, EXACT)
-        assert np.array_equal(whole.order, again.order)
-        assert whole.fallen == again.fallen
-        for one, other in zip(whole.bests, again.bests, strict=True):
-            assert np.array_equal(one.tpot, other.tpot) and np.array_equal(one.gamma, other.gamma)
+@pytest.mark.parametrize("one_deployment", [False, True])
+def test_a_plan_in_pieces_is_a_plan_at_once(monkeypatch, one_deployment):
+    workload, asked = Workload(range(1, 9), (1000, 9000, 70000)), {"drafters": DRAFTERS, "gammas": (1, 3, 5)}
+    whole = recommend(workload, draws=20, one_deployment=one_deployment, **asked)
+    for pieces in (1, 100):
+        for room in ("planner", "choose"):
+            monkeypatch.setattr(f"perfmodel.planning.{room}.split", partial(split, chunk=pieces))
+        assert recommend(workload, draws=20, one_deployment=one_deployment, **asked) == whole

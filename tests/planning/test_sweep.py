@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice, product
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import strategies
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.price import COLUMNS, Block, Grid, price_task, sweep, tasks
+from perfmodel.planning.columns import SWEPT, swept
+from perfmodel.planning.executors import in_order
+from perfmodel.planning.price import Priced, SearchSpace, price_task, split, sweep
+from perfmodel.planning.sweep import Sweep, rows_of
 from perfmodel.speculation import Drafter, price_round
 from perfmodel.workload import Workload
 
@@ -24,34 +31,36 @@ H100, A100 = HardwareProfile.load("h100-sxm-80gb"), HardwareProfile.load("a100-s
 ENGINE = EngineOverhead.load("magicdec-h100")
 LLAMA, SMALL = ModelSpec.load("llama-3.1-8b"), ModelSpec.load("llama-3.2-1b")
 SNAPKV, FULL = Drafter(strategies.load("snapkv")), Drafter(strategies.load("full_kv"), SMALL)
-GRID = Grid(
-    hardware=[H100, A100],
-    target=LLAMA,
-    engine=ENGINE,
-    workload=Workload((1, 3, 16, 50, 200), (1000, 8000, 32000, 100_000)),
-    drafters=[None, SNAPKV, FULL],
-    gammas=(1, 2, 5),
-    kv_budgets=(128, 2048),
-    tensor_parallel=(1, 8),
+GRID = Sweep(
+    [Deployment(profile, LLAMA, ENGINE, gpus) for profile in (H100, A100) for gpus in (1, 8)],
+    Workload((1, 3, 16, 50, 200), (1000, 8000, 32000, 100_000)),
+    SearchSpace([None, SNAPKV, FULL], (1, 2, 5), (128, 2048)),
 )
-NAMES = (*COLUMNS, "fits")
+NAMES = (*SWEPT, "fits")
+PROPERTIES = ("tokens_per_round", "round_s", "tpot", "speedup", "throughput")
 
 
-def priced(blocks: list[Block]) -> dict[tuple, tuple[float, ...]]:
+def everything(chunk: int = 262_144, **options) -> list[Priced]:
+    """What a sweep of the grid yields."""
+    return list(sweep(GRID.deployments, GRID.workload, GRID.space, chunk=chunk, **options))
+
+
+def by_configuration(every: list[Priced]) -> dict[tuple, tuple[float, ...]]:
     """Every configuration of some blocks and its columns."""
-    found: dict[tuple, tuple[float, ...]] = {}
-    for block in blocks:
-        label = block.drafter.label if block.drafter else ""
-        axes = product(block.batch_sizes, block.context_lens, block.kv_budgets, block.gammas)
-        columns = zip(*(block.column(name).ravel().tolist() for name in NAMES), strict=True)
-        for place, values in zip(axes, columns, strict=True):
-            key = (block.hardware, block.tensor_parallel, label, *place)
-            assert key not in found
-            found[key] = values
-    return found
+    values: dict[tuple, tuple[float, ...]] = {}
+    for priced in every:
+        label = priced.drafter.label if priced.drafter else ""
+        axes = product(*(axis.ravel() for axis in priced.axes))
+        columns = [swept(priced, name).ravel().tolist() for name in SWEPT]
+        columns.append(priced.expand(priced.round.memory.fits).ravel().tolist())
+        for place, row in zip(axes, zip(*columns, strict=True), strict=True):
+            key = (priced.deployment.hardware.name, priced.deployment.tensor_parallel, label, *place)
+            assert key not in values
+            values[key] = row
+    return values
 
 
-WHOLE = priced(list(sweep(GRID)))
+WHOLE = by_configuration(everything())
 
 
 def test_every_configuration_is_priced_once():
@@ -73,88 +82,86 @@ def test_a_configuration_costs_what_it_costs_alone(key):
         gamma=gamma,
         tensor_parallel=float(tensor_parallel),
     )
-    numbers = [float(getattr(alone, attribute)) for attribute in COLUMNS.values()]
+    numbers = [float(getattr(alone, attribute)) for attribute in PROPERTIES]
     assert WHOLE[key] == pytest.approx((*numbers, float(alone.memory.fits)), rel=1e-11)
 
 
 @settings(max_examples=15)
 @given(st.integers(1, 300))
 def test_the_size_of_the_pieces_changes_nothing(chunk):
-    blocks = list(sweep(GRID, chunk=chunk))
-    assert priced(blocks) == WHOLE
-    assert all(block.column("speedup").size <= max(chunk, max(GRID.per_cell())) for block in blocks)
+    every = everything(chunk)
+    assert by_configuration(every) == WHOLE
+    assert all(math.prod(priced.shape) <= max(chunk, max(GRID.space.sizes)) for priced in every)
 
 
-@pytest.mark.parametrize("in_flight", [1, 5, 1000])
-def test_many_threads_find_the_same_in_the_same_order(in_flight):
+def test_many_threads_find_the_same_in_the_same_order():
+    def places(every: list[Priced]) -> list[tuple]:
+        return [(priced.deployment, priced.batch.flat[0], priced.context_len.flat[0]) for priced in every]
+
     with ThreadPoolExecutor(3) as executor:
-        blocks = list(sweep(GRID, executor=executor, chunk=20, in_flight=in_flight))
-    alone = list(sweep(GRID, chunk=20))
-    assert priced(blocks) == WHOLE
-    assert [(block.hardware, block.batch_sizes[0], block.context_lens[0]) for block in blocks] == [
-        (block.hardware, block.batch_sizes[0], block.context_lens[0]) for block in alone
-    ]
+        every = everything(20, executor=executor)
+    assert by_configuration(every) == WHOLE
+    assert places(every) == places(everything(20))
 
 
 def test_many_processes_find_the_same():
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
-        assert priced(list(sweep(GRID, executor=executor, chunk=60))) == WHOLE
+        assert by_configuration(everything(60, executor=executor)) == WHOLE
 
 
 def test_an_executor_is_never_given_more_than_is_asked_for():
     """What it has priced and nobody has consumed is what is held in memory."""
-    given_out, consumed, most = 0, 0, 0
+    given_out, most = 0, 0
 
     class Eager:
         def map(self, fn, some):
             nonlocal given_out
-            done = [fn(one) for one in some]
+            done = [fn(task) for task in some]
             given_out += len(done)
             return iter(done)
 
-    for number, _ in enumerate(sweep(GRID, executor=Eager(), chunk=20, in_flight=6)):
-        consumed = number // len(GRID.drafters)
-        most = max(most, given_out - consumed)
+    everywhere = slice(None), slice(None)
+    spaces = [replace(GRID.space, kv_budgets=[kept]) for kept in range(1, 41)]
+    tasks = [(GRID.deployments[0], GRID.workload, space, everywhere) for space in spaces]
+    for number, _ in enumerate(in_order(Eager(), price_task, tasks, in_flight=6)):
+        most = max(most, given_out - number)
     assert most <= 6
-    assert given_out == len(tasks(GRID, chunk=20))
+    assert given_out == len(tasks)
 
 
 def test_plain_decoding_has_neither_budget_nor_drafts():
-    plain = next(iter(sweep(GRID)))
+    plain = everything()[0]
     assert plain.drafter is None
     assert plain.shape == (5, 4, 1, 1)
-    assert np.all(plain.column("speedup") == 1.0)
-    assert np.isinf(plain.kv_budgets[0])
+    assert np.all(swept(plain, "speedup") == 1.0)
+    assert np.isinf(plain.kv_budget[0])
 
 
 def test_a_strategy_without_a_budget_is_priced_once():
-    assert GRID.budgets_of(FULL).tolist() == [np.inf]
-    assert GRID.budgets_of(SNAPKV).tolist() == [128, 2048]
-    own = Grid([H100], LLAMA, ENGINE, GRID.workload, [SNAPKV], (1,))
+    assert GRID.space.budgets_of(FULL).tolist() == [np.inf]
+    assert GRID.space.budgets_of(SNAPKV).tolist() == [128, 2048]
+    own = SearchSpace([SNAPKV], (1,))
     assert own.budgets_of(SNAPKV).tolist() == list(SNAPKV.strategy.default_budgets)
 
 
-def test_a_frame_has_one_tidy_row_per_configuration():
-    block = list(sweep(GRID))[1]
-    frame = block.to_frame()
-    assert len(frame) == block.column("speedup").size
+def test_there_is_one_tidy_row_per_configuration():
+    priced = everything()[1]
+    frame = pd.DataFrame(rows_of(priced))
+    assert len(frame) == math.prod(priced.shape)
     assert list(frame.columns[:4]) == ["hardware", "tensor_parallel", "strategy", "draft_model"]
     row = frame[(frame.batch_size == 16) & (frame.context_len == 32000) & (frame.kv_budget == 2048)].iloc[1]
-    key = (block.hardware, block.tensor_parallel, SNAPKV.label, 16.0, 32000.0, 2048.0, 2.0)
+    deployment = priced.deployment
+    key = (deployment.hardware.name, deployment.tensor_parallel, SNAPKV.label, 16.0, 32000.0, 2048.0, 2.0)
     assert tuple(row[list(NAMES)]) == WHOLE[key]
 
 
 class TestABillionConfigurations:
     """1000 batch sizes x 1000 contexts x 2 drafters x 32 budgets x 16 gammas."""
 
-    GRID = Grid(
-        hardware=[H100],
-        target=LLAMA,
-        engine=ENGINE,
-        workload=Workload(range(1, 1001), range(1000, 101_000, 100)),
-        drafters=[SNAPKV, Drafter(strategies.load("streaming_llm"))],
-        gammas=range(1, 17),
-        kv_budgets=range(64, 2112, 64),
+    GRID = Sweep(
+        [Deployment(H100, LLAMA, ENGINE)],
+        Workload(range(1, 1001), range(1000, 101_000, 100)),
+        SearchSpace([SNAPKV, Drafter(strategies.load("streaming_llm"))], range(1, 17), range(64, 2112, 64)),
     )
 
     def test_memory_stays_bounded(self):
@@ -162,7 +169,8 @@ class TestABillionConfigurations:
         assert self.GRID.size == 1_024_000_000
         tracemalloc.start()
         try:
-            total = sum(float(block.column("speedup").sum()) for block in islice(sweep(self.GRID), 12))
+            every = sweep(self.GRID.deployments, self.GRID.workload, self.GRID.space)
+            total = sum(float(swept(priced, "speedup").sum()) for priced in islice(every, 12))
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -170,6 +178,6 @@ class TestABillionConfigurations:
         assert peak < 64e6
 
     def test_pieces_are_large_and_few(self):
-        pieces = tasks(self.GRID)
+        pieces = split(self.GRID.workload, self.GRID.space)
         assert len(pieces) < 3000
-        assert price_task(pieces[0])[0].column("speedup").size > 200_000
+        assert math.prod(price_task(self.GRID.tasks[0])[0].shape) > 200_000

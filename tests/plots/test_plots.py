@@ -19,6 +19,7 @@ import perfmodel
 import strategies
 from perfmodel import plots
 from perfmodel.cli.app import app
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.evidence.published import measurements
@@ -30,7 +31,7 @@ from perfmodel.planning.choose import Constraints
 from perfmodel.planning.explain import inflection_context
 from perfmodel.planning.operations import operations
 from perfmodel.planning.pareto import EVERYTHING, PLAIN, pareto, price_fronts
-from perfmodel.planning.price import Grid
+from perfmodel.planning.price import SearchSpace, price_drafters
 from perfmodel.planning.speedup_map import price_surface, surface_of
 from perfmodel.plots.causes import cause_bars
 from perfmodel.plots.style import CAUSE_LOOKS, family, figure_bytes, looks, short_tokens
@@ -42,10 +43,11 @@ TARGET = ModelSpec.load("llama-3.1-8b")
 ENGINE = EngineOverhead.load("vllm-h100")
 WINDOW = Drafter(strategies.load("streaming_llm"))
 BATCHES, CONTEXTS = (1, 16, 256), (1000, 8000, 128_000)
-GRID = Grid([HARDWARE], TARGET, ENGINE, Workload(BATCHES, CONTEXTS), [WINDOW], [1, 3, 5], [512, 2048], (8,))
-SURFACE = price_surface(GRID, draws=50)
+DEPLOYMENT = Deployment(HARDWARE, TARGET, ENGINE, 8)
+WORKLOAD, SPACE = Workload(BATCHES, CONTEXTS), SearchSpace([None, WINDOW], [1, 3, 5], [512, 2048])
+SURFACE = price_surface(DEPLOYMENT, WORKLOAD, WINDOW, SPACE, draws=50)
 PLAN = perfmodel.plan(
-    HARDWARE, TARGET, ENGINE, GRID.workload, drafters=[WINDOW], gammas=range(6), tensor_parallel=8, draws=50
+    HARDWARE, TARGET, ENGINE, WORKLOAD, drafters=[WINDOW], gammas=range(6), tensor_parallel=8, draws=50
 )
 BREAKDOWN = break_down(
     HARDWARE, TARGET, ENGINE, batch_size=64, context_len=32_000, drafters=[WINDOW], tensor_parallel=8
@@ -57,10 +59,9 @@ ROUND = {
     "gamma": 4.0,
     "tensor_parallel": 8.0,
 }
-OPERATIONS = operations(HARDWARE, TARGET, ENGINE, WINDOW, **ROUND)
-FRONTS = price_fronts(
-    dataclasses.replace(GRID, workload=Workload(BATCHES, [32_000]), drafters=[None, WINDOW])
-)
+PRICED = price_drafters(DEPLOYMENT, Workload([1, 64], [32_000]), SearchSpace([WINDOW], [4], [512]))[0]
+OPERATIONS = operations(PRICED.at((slice(None), 0, 0, 0)))
+FRONTS = price_fronts([DEPLOYMENT], Workload(BATCHES, [32_000]), SPACE)
 TINY_LLAMA = [
     row
     for row in measurements.load(["magicdec-plot"])
@@ -220,12 +221,7 @@ def test_a_surface_is_the_best_of_the_grid_priced_cell_by_cell():
 
 def test_a_surface_on_which_nothing_fits_is_refused_like_a_plan():
     with pytest.raises(InfeasibleError, match="does not fit in memory"):
-        price_surface(dataclasses.replace(GRID, workload=Workload([10_000], [100_000])))
-
-
-def test_a_surface_refuses_more_than_one_drafter():
-    with pytest.raises(SpecError, match="drafters"):
-        price_surface(dataclasses.replace(GRID, drafters=[None, WINDOW]))
+        price_surface(DEPLOYMENT, Workload([10_000], [100_000]), WINDOW, SPACE)
 
 
 def test_the_surface_of_a_plan_holds_its_cells():
@@ -250,14 +246,14 @@ def test_speedup_against_context_marks_the_inflection_length():
     contexts, speedups = line(ax, "16")
     assert contexts.tolist() == list(CONTEXTS)
     assert np.array_equal(speedups, SURFACE.speedup[1], equal_nan=True)
-    length = inflection_context(HARDWARE, TARGET, ENGINE, gamma=3, tensor_parallel=8)
+    length = inflection_context(DEPLOYMENT, gamma=3)
     assert any(np.allclose(one.get_xdata(), length) for one in ax.get_lines())
     assert f"inflection length\n{length:,.0f} tokens" in [text.get_text() for text in ax.texts]
 
 
 def test_ratios_are_those_of_the_round():
-    grid = dataclasses.replace(GRID, gammas=[3], kv_budgets=[512])
-    ax = plots.plot_ratios_against_batch(price_surface(grid, draws=0), [1000])
+    surface = price_surface(DEPLOYMENT, WORKLOAD, WINDOW, SearchSpace([], [3], [512]), draws=0)
+    ax = plots.plot_ratios_against_batch(surface, [1000])
     priced = price_round(
         HARDWARE, TARGET, ENGINE, WINDOW, batch=np.array(BATCHES, dtype=float), context_len=1000.0,
         kv_budget=512.0, gamma=3.0, tensor_parallel=8.0,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import strategies
 from perfmodel.acceptance import Acceptance
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.hardware import HardwareProfile
@@ -17,12 +18,12 @@ from perfmodel.latency import prefill_latency
 from perfmodel.model import ModelSpec
 from perfmodel.planning.planner import Constraints, plan
 from perfmodel.speculation import Drafter, price_round
-from perfmodel.traffic.acceptance_draws import Hits, request_acceptance
-from perfmodel.traffic.metrics import Outcome
-from perfmodel.traffic.mixed_steps import JoinedLengths
+from perfmodel.traffic.acceptance_draws import AcceptanceDraws, request_acceptance
+from perfmodel.traffic.metrics import Metrics
+from perfmodel.traffic.mixed_steps import MixedSteps
 from perfmodel.traffic.replica import Replica
-from perfmodel.traffic.scheduler import Batch, Chunk, Prompt
-from perfmodel.traffic.simulate import FixedLength, Scheduled, simulate
+from perfmodel.traffic.scheduler import Chunk, Prompt, Scheduler
+from perfmodel.traffic.simulate import FixedGamma, FollowPlan, simulate
 from perfmodel.traffic.step_times import CAUSES
 from perfmodel.traffic.synthetic import synthetic_trace
 from perfmodel.traffic.trace import Trace
@@ -43,7 +44,8 @@ INF = float("inf")
 def replica(drafter=None, *, kv_budget=None, target=LLAMA, hardware=H100, engine=ENGINE, **limits):
     own = 1024.0 if drafter is SNAP else np.inf
     settings = {"max_batch": 32, "max_gamma": 6} | limits
-    return Replica(hardware, target, engine, drafter, own if kv_budget is None else kv_budget, **settings)
+    deployment = Deployment(hardware, target, engine, settings.pop("tensor_parallel", 1))
+    return Replica(deployment, drafter, own if kv_budget is None else kv_budget, **settings)
 
 
 def tight(sequences, trace, drafter=None, **limits):
@@ -70,7 +72,7 @@ def scheduled(gammas=(0, 1, 2, 3, 4), alpha=None, adaptive=False, batches=(1, 4,
         one_deployment=True,
         draws=0,
     )
-    return Scheduled(answer, adaptive)
+    return FollowPlan(answer, adaptive)
 
 
 def drawn(requests=40, qps=8.0, prompt=3000, output=40, **more):
@@ -81,22 +83,22 @@ def drawn(requests=40, qps=8.0, prompt=3000, output=40, **more):
 def steps(monkeypatch):
     """Everything that is recorded while a test simulates."""
     seen = []
-    record = Outcome.record
+    record = Metrics.record
 
     def recorded(outcome, step):
         seen.append(step)
         return record(outcome, step)
 
-    monkeypatch.setattr(Outcome, "record", recorded)
+    monkeypatch.setattr(Metrics, "record", recorded)
     return seen
 
 
 # Conservation.
 
 CASES = {
-    "plain": (None, FixedLength(0)),
-    "fixed": (SNAP, FixedLength(3)),
-    "a draft model": (SMALL, FixedLength(4)),
+    "plain": (None, FixedGamma(0)),
+    "fixed": (SNAP, FixedGamma(3)),
+    "a draft model": (SMALL, FixedGamma(4)),
     "scheduled": (SNAP, "schedule"),
     "adaptive": (SNAP, "adaptive"),
 }
@@ -143,12 +145,12 @@ def test_the_laws_of_steps_hold_for_any_traffic(requests, qps, prompt, output, s
     trace = drawn(requests, qps, prompt, output, spread=spread, seed=seed)
     served = tight(room, trace, SNAP, max_batch=8, max_step_tokens=512)
     seen = []
-    record = Outcome.record
-    Outcome.record = lambda outcome, step: (seen.append(step), record(outcome, step))[1]
+    record = Metrics.record
+    Metrics.record = lambda outcome, step: (seen.append(step), record(outcome, step))[1]
     try:
-        outcome = simulate(served, trace, FixedLength(gamma), seed=seed)
+        outcome = simulate(served, trace, FixedGamma(gamma), seed=seed)
     finally:
-        Outcome.record = record
+        Metrics.record = record
     now = 0.0
     for step in seen:
         assert step.start >= now
@@ -165,7 +167,7 @@ def test_the_laws_of_steps_hold_for_any_traffic(requests, qps, prompt, output, s
 
 def test_a_full_cache_takes_from_the_last_and_nothing_is_lost(steps):
     trace = drawn(12, INF, 2000, 900, spread=0)
-    outcome = simulate(tight(4.4, trace, max_batch=12), trace, FixedLength(0))
+    outcome = simulate(tight(4.4, trace, max_batch=12), trace, FixedGamma(0))
     assert outcome.summary()["preemptions"] > 0
     assert outcome.timeline["prefilled"].sum() > trace.prompt_tokens.sum()
     assert np.all(np.diff(outcome.finish) >= 0)
@@ -175,14 +177,14 @@ def test_a_full_cache_takes_from_the_last_and_nothing_is_lost(steps):
 
 def test_a_request_of_one_token_is_done_with_its_prompt():
     trace = Trace("one", np.zeros(3), np.full(3, 5000), np.array([1, 1, 5]))
-    outcome = simulate(replica(), trace, FixedLength(0))
+    outcome = simulate(replica(), trace, FixedGamma(0))
     assert np.array_equal(outcome.finish[:2], outcome.first_token[:2])
     assert outcome.tpot[:2].tolist() == [0.0, 0.0]
 
 
 def test_nobody_waits_for_a_request_that_has_not_come():
     trace = Trace("two", np.array([0.0, 1000.0]), np.full(2, 500), np.full(2, 20))
-    outcome = simulate(replica(), trace, FixedLength(0))
+    outcome = simulate(replica(), trace, FixedGamma(0))
     assert outcome.finish[0] < 10
     assert outcome.ttft[0] == pytest.approx(outcome.ttft[1], rel=1e-9)
     assert outcome.summary()["idle_s"] > 900
@@ -190,7 +192,7 @@ def test_nobody_waits_for_a_request_that_has_not_come():
 
 def test_whoever_comes_while_others_decode_is_let_into_the_next_step():
     trace = Trace("two", np.array([0.0, 0.5]), np.full(2, 2000), np.array([2000, 5]))
-    outcome = simulate(replica(), trace, FixedLength(0))
+    outcome = simulate(replica(), trace, FixedGamma(0))
     assert outcome.finish[0] > 2.0
     assert outcome.ttft[1] < 1.2 * outcome.ttft[0] + 0.01
 
@@ -198,7 +200,7 @@ def test_whoever_comes_while_others_decode_is_let_into_the_next_step():
 def test_the_cache_is_as_full_as_its_sequences_are_long():
     trace = Trace("one", np.zeros(1), np.array([40_000]), np.array([2000]))
     served = replica()
-    summary = simulate(served, trace, FixedLength(0)).summary()
+    summary = simulate(served, trace, FixedGamma(0)).summary()
     whole = float(served.kv_bytes(np.array([41_000]))[0]) / served.cache_bytes
     assert summary["kv_occupancy_mean"] == pytest.approx(whole, rel=0.02)
     assert summary["kv_occupancy_peak"] == pytest.approx(whole * 42 / 41, rel=0.01)
@@ -206,7 +208,7 @@ def test_the_cache_is_as_full_as_its_sequences_are_long():
 
 def test_who_loses_its_cache_goes_back_to_where_it_was():
     trace = Trace("four", np.zeros(4), np.full(4, 100), np.full(4, 10))
-    batch = Batch(replica(max_batch=4, max_step_tokens=150), trace)
+    batch = Scheduler(replica(max_batch=4, max_step_tokens=150), trace)
     batch.waiting.extend(Prompt(index, 100) for index in range(4))
     assert [(chunk.prompt.index, chunk.tokens) for chunk in batch.chunks(0)] == [(0, 100), (1, 50)]
     batch.finish_chunks([Chunk(batch.prefilling[0], 100, 0), Chunk(batch.prefilling[1], 50, 0)])
@@ -220,7 +222,7 @@ def test_who_loses_its_cache_goes_back_to_where_it_was():
 
 def test_nobody_is_given_more_than_it_wants():
     trace = Trace("two", np.zeros(2), np.full(2, 10), np.array([3, 9]))
-    batch = Batch(replica(), trace)
+    batch = Scheduler(replica(), trace)
     batch.waiting.extend(Prompt(index, 10) for index in range(2))
     batch.finish_chunks(batch.chunks(0))
     assert batch.commit(np.array([6, 6])).tolist() == [0]
@@ -236,7 +238,7 @@ def test_nobody_is_given_more_than_it_wants():
 def test_equal_requests_take_what_a_round_is_priced_at(drafter, gamma, tp):
     trace = drawn(16, INF, 16000, 400, spread=0)
     served = replica(drafter, tensor_parallel=tp, engine=BUSY_ENGINE)
-    outcome = simulate(served, trace, FixedLength(gamma), alpha=0.8, spread=0.0)
+    outcome = simulate(served, trace, FixedGamma(gamma), alpha=0.8, spread=0.0)
     lines = outcome.timeline
     whole = (lines["decoding"] == 16) & (lines["prefilled"] == 0)
     seconds = lines["lasted"][whole].sum()
@@ -263,7 +265,7 @@ def test_equal_requests_take_what_a_round_is_priced_at(drafter, gamma, tp):
 def test_constant_arrivals_of_equal_requests_take_what_is_priced_within_one_percent():
     output = 2000
     trace = drawn(300, 4.0, 16, output, spread=0, burstiness=0)
-    outcome = simulate(replica(max_batch=256), trace, FixedLength(0))
+    outcome = simulate(replica(max_batch=256), trace, FixedGamma(0))
     middle = slice(150, 200)  # neither the first, who meet an empty engine, nor the last
     tpot = outcome.tpot[middle].mean()
     priced = price_round(H100, LLAMA, ENGINE, None, batch=4.0 * output * tpot, context_len=16 + output / 2)
@@ -272,14 +274,14 @@ def test_constant_arrivals_of_equal_requests_take_what_is_priced_within_one_perc
 
 def test_the_tokens_of_a_round_are_those_expected():
     trace = drawn(60, INF, 4000, 800, spread=0)
-    outcome = simulate(replica(SNAP, max_batch=64), trace, FixedLength(4), alpha=0.75, spread=0.0)
+    outcome = simulate(replica(SNAP, max_batch=64), trace, FixedGamma(4), alpha=0.75, spread=0.0)
     assert outcome.summary()["tokens_per_round"] == pytest.approx((1 - 0.75**5) / 0.25, rel=0.01)
 
 
 @pytest.mark.parametrize(("prompt", "tp"), [(7000, 1), (40_000, 8)])
 def test_a_lone_prompt_takes_what_its_chunks_are_priced_at(prompt, tp):
     trace = Trace("one", np.zeros(1), np.array([prompt]), np.ones(1, dtype=np.int64))
-    outcome = simulate(replica(tensor_parallel=tp, max_step_tokens=8192), trace, FixedLength(0))
+    outcome = simulate(replica(tensor_parallel=tp, max_step_tokens=8192), trace, FixedGamma(0))
     priced = 0.0
     for start in range(0, prompt, 8192):
         size = min(8192, prompt - start)
@@ -298,15 +300,15 @@ def test_a_lone_prompt_takes_what_its_chunks_are_priced_at(prompt, tp):
 
 def test_a_draft_model_prefills_too():
     trace = drawn(10, INF, 8000, 2)
-    own = simulate(replica(SNAP), trace, FixedLength(2)).summary()
-    with_model = simulate(replica(SMALL), trace, FixedLength(2)).summary()
-    never = simulate(replica(SMALL), trace, FixedLength(0)).summary()
+    own = simulate(replica(SNAP), trace, FixedGamma(2)).summary()
+    with_model = simulate(replica(SMALL), trace, FixedGamma(2)).summary()
+    never = simulate(replica(SMALL), trace, FixedGamma(0)).summary()
     assert never["draft_s"] == 0.0
     assert with_model["draft_s"] > 2 * own["draft_s"] > 0.0
 
 
 def test_time_by_cause_adds_up_to_the_time_that_was_busy():
-    outcome = simulate(replica(SNAP), drawn(qps=2.0), FixedLength(3))
+    outcome = simulate(replica(SNAP), drawn(qps=2.0), FixedGamma(3))
     summary = outcome.summary()
     causes = sum(summary[f"{cause}_s"] for cause in CAUSES)
     assert causes == pytest.approx(outcome.timeline["lasted"].sum(), rel=1e-9)
@@ -318,8 +320,8 @@ def test_time_by_cause_adds_up_to_the_time_that_was_busy():
 def test_more_bandwidth_is_never_slower_at_saturated_load(factor, gamma, seed):
     trace = drawn(20, INF, 4000, 50, seed=seed)
     faster = H100.with_values({"memory.bandwidth": factor * np.asarray(H100.memory_bandwidth)}, source="test")
-    slow = simulate(replica(SNAP), trace, FixedLength(gamma))
-    fast = simulate(replica(SNAP, hardware=faster), trace, FixedLength(gamma))
+    slow = simulate(replica(SNAP), trace, FixedGamma(gamma))
+    fast = simulate(replica(SNAP, hardware=faster), trace, FixedGamma(gamma))
     assert fast.makespan <= slow.makespan * (1 + 1e-9)
 
 
@@ -342,7 +344,7 @@ def test_a_plan_that_never_drafts_is_plain_batching(policy):
     assert {cell.gamma for cell in never.plan.cells} == {0}
     trace = drawn()
     planned = simulate(replica(SNAP), trace, never)
-    plain = simulate(replica(SNAP), trace, FixedLength(0))
+    plain = simulate(replica(SNAP), trace, FixedGamma(0))
     assert planned.timeline["gamma"].max() == 0
     if policy == "schedule":
         assert np.array_equal(planned.finish, plain.finish)
@@ -355,15 +357,15 @@ def test_a_plan_that_never_drafts_is_plain_batching(policy):
 
 def test_nobody_drafts_at_gamma_zero_whoever_could():
     trace = drawn(qps=INF)
-    alone = simulate(replica(), trace, FixedLength(0))
-    beside = simulate(replica(SNAP), trace, FixedLength(0))
+    alone = simulate(replica(), trace, FixedGamma(0))
+    beside = simulate(replica(SNAP), trace, FixedGamma(0))
     assert np.array_equal(alone.finish, beside.finish)
 
 
 def test_policies_meet_the_same_luck():
     served, trace = replica(SNAP), drawn(30)
     first, rest = request_acceptance(served, trace, alpha=0.7, spread=0.1, seed=5)
-    hits = Hits(first, rest, trace.output_tokens, seed=5)
+    hits = AcceptanceDraws(first, rest, trace.output_tokens, seed=5)
     index = np.arange(30)
     place = np.minimum(trace.output_tokens, 3) - 1
     long, short = hits.tokens(index, place, 8), hits.tokens(index, place, 2)
@@ -372,7 +374,7 @@ def test_policies_meet_the_same_luck():
 
 def test_acceptance_of_the_first_and_of_later_drafts_is_what_was_asked_for():
     output = np.full(400, 500)
-    hits = Hits(np.full(400, 0.9), np.full(400, 0.6), output, seed=1)
+    hits = AcceptanceDraws(np.full(400, 0.9), np.full(400, 0.6), output, seed=1)
     index = np.repeat(np.arange(400), 400)
     place = np.tile(np.arange(400), 400)
     tokens = hits.tokens(index, place, 3)
@@ -404,7 +406,7 @@ def test_an_adaptive_policy_learns_that_drafts_are_better_than_planned():
 
 def test_a_draft_that_a_step_cannot_verify_is_shortened(steps):
     trace = drawn(40, INF, 4, 200, spread=0)
-    simulate(replica(SNAP, max_batch=32, max_step_tokens=64), trace, FixedLength(6))
+    simulate(replica(SNAP, max_batch=32, max_step_tokens=64), trace, FixedGamma(6))
     assert any(step.gamma == 6 for step in steps)
     assert any(step.gamma == 0 and step.decoding > 9 for step in steps)
 
@@ -427,7 +429,7 @@ def test_lengths_beside_prefill_are_compared_at_the_same_tokens_per_step():
         batch = round(per_step / tokens[gamma])
         return Costs().added(batch, 64000, gamma) / (batch * tokens[gamma])
 
-    lengths = JoinedLengths(answer, gammas, Costs())
+    lengths = MixedSteps(answer, gammas, Costs())
     assert lengths.length(64, 64000) == min(gammas, key=cost) < same_batch
 
 
@@ -456,15 +458,15 @@ def test_a_schedule_is_never_worse_than_the_best_single_length_by_more_than_one_
     )
     served = replica(SNAP, kv_budget=2049.0, tensor_parallel=tp, max_batch=batch)
     trace = drawn(120, INF, prompt, output)
-    schedule = tuned(Scheduled(answer), served, trace)
+    schedule = tuned(FollowPlan(answer), served, trace)
     took = simulate(served, trace, schedule).makespan
-    assert took <= 1.01 * min(simulate(served, trace, FixedLength(gamma)).makespan for gamma in range(7))
+    assert took <= 1.01 * min(simulate(served, trace, FixedGamma(gamma)).makespan for gamma in range(7))
     busy = drawn(120, 0.7 * len(trace) / took, prompt, output)
     targets = {"ttft": 60 * prompt / 32_000 / tp, "tpot": 0.25 * batch / 100 / tp}
-    schedule = tuned(Scheduled(answer), served, busy, **targets)
+    schedule = tuned(FollowPlan(answer), served, busy, **targets)
     good, *fixed = (
         simulate(served, busy, policy).summary(**targets)["goodput_tokens_per_s"]
-        for policy in (schedule, *map(FixedLength, range(7)))
+        for policy in (schedule, *map(FixedGamma, range(7)))
     )
     assert good >= 0.99 * max(fixed)
 
@@ -474,17 +476,17 @@ def test_a_schedule_is_never_worse_than_the_best_single_length_by_more_than_one_
 
 def test_a_model_that_leaves_no_room_is_infeasible():
     with pytest.raises(InfeasibleError, match="lack"):
-        simulate(replica(target=ModelSpec.load("llama-3.1-70b")), drawn(), FixedLength(0))
+        simulate(replica(target=ModelSpec.load("llama-3.1-70b")), drawn(), FixedGamma(0))
 
 
 def test_a_request_that_exceeds_the_cache_is_infeasible():
     trace = Trace("one", np.zeros(1), np.array([9_000_000]), np.ones(1, dtype=np.int64))
     with pytest.raises(InfeasibleError, match="longest request has 9000001"):
-        simulate(replica(), trace, FixedLength(0))
+        simulate(replica(), trace, FixedGamma(0))
 
 
 @pytest.mark.parametrize(
-    ("served", "policy"), [(replica(), FixedLength(2)), (replica(SNAP, max_gamma=2), FixedLength(3))]
+    ("served", "policy"), [(replica(), FixedGamma(2)), (replica(SNAP, max_gamma=2), FixedGamma(3))]
 )
 def test_a_policy_that_drafts_more_than_the_replica_is_refused(served, policy):
     with pytest.raises(SpecError, match=r"the replica \d"):
@@ -496,7 +498,7 @@ def test_a_policy_that_drafts_more_than_the_replica_is_refused(served, policy):
 )
 def test_acceptance_that_cannot_be_is_refused(more):
     with pytest.raises(SpecError):
-        simulate(replica(SNAP), drawn(), FixedLength(2), **more)
+        simulate(replica(SNAP), drawn(), FixedGamma(2), **more)
 
 
 @pytest.mark.parametrize(
@@ -536,7 +538,7 @@ def test_what_a_sequence_holds_is_what_memory_says_for_every_strategy(target):
         served = replica(drafter, target=ModelSpec.load(target), kv_budget=budget, tensor_parallel=2)
         memory = price_round(
             H100,
-            served.target,
+            served.deployment.model,
             ENGINE,
             drafter,
             batch=1.0,
@@ -558,7 +560,7 @@ def test_what_a_sequence_holds_is_what_memory_says_for_every_strategy(target):
 def test_sliding_windows_let_more_sequences_in():
     trace = drawn(40, INF, 20_000, 30, spread=0)
     served = replica(target=ModelSpec.load("mistral-7b-v0.1"), max_batch=64)
-    outcome = simulate(served, trace, FixedLength(0))
+    outcome = simulate(served, trace, FixedGamma(0))
     assert outcome.summary()["preemptions"] == 0
     assert outcome.summary()["kv_occupancy_peak"] < 0.5
 
@@ -568,14 +570,14 @@ def test_sliding_windows_let_more_sequences_in():
 
 def test_an_outcome_survives_arrays_and_pickles():
     served, trace = replica(SNAP), drawn()
-    outcome = simulate(served, trace, FixedLength(2))
-    back = Outcome.from_arrays(outcome.to_arrays(), trace, served)
+    outcome = simulate(served, trace, FixedGamma(2))
+    back = Metrics.from_arrays(outcome.to_arrays(), trace, served)
     assert back.summary(ttft=1, tpot=0.01) == outcome.summary(ttft=1, tpot=0.01)
     assert pickle.loads(pickle.dumps(outcome)).summary() == outcome.summary()
 
 
 def test_goodput_counts_the_tokens_of_requests_that_met_both_targets():
-    outcome = simulate(replica(), drawn(qps=INF), FixedLength(0))
+    outcome = simulate(replica(), drawn(qps=INF), FixedGamma(0))
     some = float(np.median(outcome.ttft))
     summary = outcome.summary(ttft=some)
     met = outcome.ttft <= some
@@ -589,7 +591,7 @@ def test_goodput_counts_the_tokens_of_requests_that_met_both_targets():
 
 def test_progress_is_told_and_ends_at_the_last_request():
     told = []
-    simulate(replica(), drawn(50), FixedLength(0), progress=lambda done, of: told.append((done, of)))
+    simulate(replica(), drawn(50), FixedGamma(0), progress=lambda done, of: told.append((done, of)))
     assert told == sorted(told)
     assert told[-1] == (50, 50)
 
@@ -598,7 +600,7 @@ def test_progress_is_told_and_ends_at_the_last_request():
 @pytest.mark.parametrize("policy", ["none", "fixed", "schedule", "adaptive"])
 def test_a_million_steps_a_minute(policy, benchmark):
     trace = drawn(600, 2.0, 32_000, 500)
-    chosen = {"none": FixedLength(0), "fixed": FixedLength(3)}.get(policy) or scheduled(
+    chosen = {"none": FixedGamma(0), "fixed": FixedGamma(3)}.get(policy) or scheduled(
         adaptive=policy == "adaptive", tp=8
     )
     served = replica(SNAP, tensor_parallel=8, max_batch=128)

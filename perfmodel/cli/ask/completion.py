@@ -50,7 +50,7 @@ def _matching(names: Iterable[str], incomplete: str) -> list[str]:
 
 def plan_formats() -> list[str]:
     """How a plan can be written: for people, for programs, for an engine."""
-    from perfmodel.cli.tell.output import Format
+    from perfmodel.cli.ask.format import Format
     from perfmodel.export import exporters
 
     return [*(one.value for one in Format), *exporters()]

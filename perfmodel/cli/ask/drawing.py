@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,18 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from perfmodel.cli.ask.question import Question
-from perfmodel.errors import Fault, SpecError
+from perfmodel.errors import Fault, InfeasibleError, SpecError
 from perfmodel.evidence.published.validate import validate
 from perfmodel.files.units import parse_list
 from perfmodel.model import ModelSpec
 from perfmodel.planning import planner
 from perfmodel.planning.breakdown import break_down
+from perfmodel.planning.choose import Choice
 from perfmodel.planning.drafters import drafters_among, is_self
+from perfmodel.planning.explain import nearest_miss
 from perfmodel.planning.operations import operations
 from perfmodel.planning.pareto import price_fronts
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.price import Grid
-from perfmodel.planning.speedup_map import Surface, deployment, price_surface, surface_of
+from perfmodel.planning.price import SearchSpace, price_drafters
+from perfmodel.planning.speedup_map import Surface, price_surface, surface_of
 from perfmodel.plots.acceptance import plot_acceptance_against_budget
 from perfmodel.plots.causes import plot_time_by_cause
 from perfmodel.plots.curves import (
@@ -81,12 +84,7 @@ def causes(question: Question) -> Axes:
         question.engine,
         batch_size=question.workload.batch_sizes[0],
         context_len=question.workload.context_lens[0],
-        drafters=question.drafters,
-        kv_budgets=question.kv_budgets,
-        gammas=question.gammas,
-        tensor_parallel=question.tensor_parallel,
-        alpha=question.alpha,
-        constraints=planner.Constraints(tpot=question.tpot),
+        **question.planned,
     )
     return plot_time_by_cause(found)
 
@@ -95,26 +93,21 @@ def roofline(question: Question) -> Axes:
     """Draw the operations of the drafter that is best at the largest batch, at every batch."""
     _one(question.workload.context_lens, "--context")
     context, batches = question.workload.context_lens[0], question.workload.batch_sizes
-    surfaces = [price_surface(_grid(question, drafter), draws=0) for drafter in question.drafters]
-    best = min(range(len(surfaces)), key=lambda place: np.nan_to_num(surfaces[place].tpot[-1, 0], nan=np.inf))
-    surface, drafter = surfaces[best], question.drafters[best]
-    if np.isnan(surface.gamma[-1, 0]):
+    deployment, space = question.deployments[0], _space(question, question.drafters)
+    every = price_drafters(deployment, question.workload, space)
+    choices = [Choice.among(priced, planner.NO_CONSTRAINTS, Counter()) for priced in every]
+    if not any(np.isfinite(choice.tpot).any() for choice in choices):
+        raise InfeasibleError({}, nearest_miss([deployment], question.workload, None))
+    choice = min(choices, key=lambda choice: choice.tpot[-1])
+    if not np.isfinite(choice.tpot[-1]):
         raise SpecError.single(
             "", "--batch-size", f"batch {batches[-1]} does not fit in memory", "Name smaller ones"
         )
-    gamma, budget = float(surface.gamma[-1, 0]), float(surface.kv_budget[-1, 0])
-    found = operations(
-        question.hardware[0],
-        question.target,
-        question.engine,
-        drafter,
-        batch=np.asarray(batches, dtype=float),
-        context_len=float(context),
-        kv_budget=budget,
-        gamma=gamma,
-        tensor_parallel=float(question.tensor_parallel[0]),
-    )
-    said = f"{_deployed(question)}, context {short_tokens(context)}, batch {', '.join(map(str, batches))}"
+    drafter, chosen = choice.drafter, choice.at(slice(-1, None))
+    assert drafter is not None
+    gamma, budget = float(chosen.gamma[0]), float(chosen.kv_budget[0])
+    found = operations(choice.priced.at((slice(None), 0, *(index[-1] for index in choice.place[2:]))))
+    said = f"{deployment.label}, context {short_tokens(context)}, batch {', '.join(map(str, batches))}"
     kept = f", KV {short_tokens(budget)}" if np.isfinite(budget) else ""
     return plot_roofline(
         question.hardware[0],
@@ -127,21 +120,12 @@ def roofline(question: Question) -> Axes:
 def pareto(question: Question) -> Axes:
     """Draw the fronts of plain decoding and of every drafter, over all deployments of the question."""
     context = _one(question.workload.context_lens, "--context")
-    grid = Grid(
-        question.hardware,
-        question.target,
-        question.engine,
-        question.workload,
-        [None, *question.drafters],
-        _lengths(question),
-        question.kv_budgets,
-        question.tensor_parallel,
-        question.alpha,
-    )
+    space = _space(question, [None, *question.drafters])
     widths = " or ".join(map(str, question.tensor_parallel))
     hardware = " or ".join(str(profile.name) for profile in question.hardware)
     said = f"{question.target.name} on {widths} x {hardware}, engine {question.engine.name}"
-    return plot_throughput_against_tpot(price_fronts(grid), f"{said}, context {short_tokens(context)}")
+    fronts = price_fronts(question.deployments, question.workload, space)
+    return plot_throughput_against_tpot(fronts, f"{said}, context {short_tokens(context)}")
 
 
 def acceptance(
@@ -201,22 +185,24 @@ def published(table: str | None) -> Axes:
 def _surface(question: Question) -> Surface:
     """The recommendation in every cell; the one drafter's best where one is named, whether it pays or not."""
     if len(question.drafters) == 1:
-        return price_surface(_grid(question, question.drafters[0]), constraints=_limits(question))
+        if len(question.deployments) > 1:
+            raise SpecError.single(
+                "request", "hardware, tensor_parallel",
+                f"hold {len(question.hardware)} and {len(question.tensor_parallel)}",
+                "a curve is drawn for one of each",
+            )  # fmt: skip
+        return price_surface(
+            question.deployments[0], question.workload, question.drafters[0],
+            _space(question, question.drafters), constraints=planner.Constraints(tpot=question.tpot),
+        )  # fmt: skip
     return surface_of(_plan(question))
 
 
-def _grid(question: Question, drafter: Drafter) -> Grid:
-    return Grid(
-        question.hardware,
-        question.target,
-        question.engine,
-        question.workload,
-        [drafter],
-        _lengths(question),
-        question.kv_budgets,
-        question.tensor_parallel,
-        question.alpha,
-    )
+def _space(question: Question, drafters: Sequence[Drafter | None]) -> SearchSpace:
+    """Return what is searched where drafters draft, whether it pays or not."""
+    if not question.speculative_gammas:
+        raise SpecError.single("", "--gamma", "names no length above 0", "Name one: nothing would be drafted")
+    return SearchSpace(drafters, question.speculative_gammas, question.kv_budgets, question.alpha)
 
 
 def _plan(question: Question) -> Plan:
@@ -225,29 +211,8 @@ def _plan(question: Question) -> Plan:
         question.target,
         question.engine,
         question.workload,
-        drafters=question.drafters,
-        kv_budgets=question.kv_budgets,
-        gammas=question.gammas,
-        tensor_parallel=question.tensor_parallel,
-        alpha=question.alpha,
-        constraints=_limits(question),
+        **question.planned,
     )
-
-
-def _limits(question: Question) -> planner.Constraints:
-    return planner.Constraints(tpot=question.tpot)
-
-
-def _lengths(question: Question) -> list[int]:
-    lengths = [gamma for gamma in question.gammas if gamma > 0]
-    if not lengths:
-        raise SpecError.single("", "--gamma", "names no length above 0", "Name one: nothing would be drafted")
-    return lengths
-
-
-def _deployed(question: Question) -> str:
-    hardware, width = str(question.hardware[0].name), question.tensor_parallel[0]
-    return deployment(question.target.name, width, hardware, question.engine.name)
 
 
 def _one(values: Sequence[int], flag: str) -> int:

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 
 from perfmodel.cli.ask.belief import read_belief, read_share
 from perfmodel.cli.ask.config import place_of
 from perfmodel.cli.ask.flags import DeploymentFlags, QuestionFlags
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.files.units import parse_list, parse_quantity
@@ -20,7 +21,7 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.case_rows import DEFAULT_ENGINE
 from perfmodel.planning.drafters import check_tensor_parallel, drafters_among, is_self, passed_over
-from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, default_drafters
+from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, default_drafters
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
 
@@ -47,6 +48,32 @@ class Question:
     alpha: float | None
     tpot: float | None
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def deployments(self) -> list[Deployment]:
+        """Every hardware with every number of GPUs."""
+        return [
+            Deployment(profile, self.target, self.engine, gpus)
+            for profile in self.hardware
+            for gpus in self.tensor_parallel
+        ]
+
+    @property
+    def speculative_gammas(self) -> list[int]:
+        """The speculation lengths above 0. [tokens]"""
+        return [gamma for gamma in self.gammas if gamma > 0]
+
+    @property
+    def planned(self) -> dict[str, Any]:
+        """What `perfmodel.plan` takes beside hardware, target, engine and workload."""
+        return {
+            "drafters": self.drafters,
+            "kv_budgets": self.kv_budgets,
+            "gammas": self.gammas,
+            "tensor_parallel": self.tensor_parallel,
+            "alpha": self.alpha,
+            "constraints": Constraints(tpot=self.tpot),
+        }
 
     @property
     def cells(self) -> int:

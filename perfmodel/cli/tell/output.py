@@ -3,46 +3,66 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from perfmodel.cli.ask.format import Format
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Format", "broken_pipe", "dumped", "emit", "format_for", "plain", "remark", "rendered", "working"]
+__all__ = ["broken_pipe", "dumped", "emit", "plain", "remark", "rendered", "tell", "to_csv", "working"]
 
 BROKEN_PIPE = 141
 PATIENCE = 2.0
 """Seconds without an answer after which a person at a terminal is told that something is going on. [s]"""
 _WIDE = 10_000
 """Columns where no terminal bounds them: nothing is cut or broken in a file."""
-_SUFFIXES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv"}
+def tell(
+    wanted: Format,
+    answer: Callable[[], Mapping[str, Any]],
+    *,
+    table: Callable[[Console], None],
+    rows: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
+    output: str | None = None,
+    no_color: bool = False,
+) -> None:
+    """Write an answer to stdout or a file, as a table, JSON, YAML or CSV.
+
+    Parameters
+    ----------
+    answer : the whole answer, for JSON and YAML.
+    table : draws it for people.
+    rows : its rows, for CSV; all have the columns of the first.
+    output : a file in place of stdout.
+    """
+    if wanted is Format.TABLE:
+        text = rendered(table, no_color=no_color, output=output)
+    elif wanted is Format.CSV:
+        assert rows is not None, "read_format refuses csv where there are no rows"
+        text = to_csv(rows())
+    else:
+        text = dumped(answer(), wanted)
+    emit(text, output)
 
 
-class Format(str, Enum):
-    """How an answer is written."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
-    CSV = "csv"
-
-
-def format_for(asked: Format | None, output: str | None) -> Format:
-    """Return the format asked for, else the one that the file's ending says, else a table."""
-    if asked is not None:
-        return asked
-    return Format(_SUFFIXES.get(Path(output).suffix.lower(), "table")) if output else Format.TABLE
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV text; a column that a row lacks is empty, one that the first lacks is left out."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
 def remark(text: str) -> None:

@@ -12,6 +12,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from perfmodel.planning import columns
+from perfmodel.planning.choose import describe
+from perfmodel.planning.columns import number, tokens
 from perfmodel.planning.plan import NO_DRAFT
 
 if TYPE_CHECKING:
@@ -94,15 +97,15 @@ def draw_assumed(console: Console, assumed: Iterable[str], most: int = _MOST_ASS
         )
 
 
-def grid(columns: Mapping[str, str], rows: Iterable[Sequence[str | Text]], *, folds: bool = False) -> Table:
-    """Return a plain table; `columns` maps titles to ``left`` or ``right``; the last may fold."""
+def grid(titles: Mapping[str, str], rows: Iterable[Sequence[str | Text]], *, folds: bool = False) -> Table:
+    """Return a plain table; `titles` maps titles to ``left`` or ``right``; the last may fold."""
     cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
-    deep = any("\n" in title for title in columns)
-    for place, (title, side) in enumerate(columns.items()):
+    deep = any("\n" in title for title in titles)
+    for place, (title, side) in enumerate(titles.items()):
         lines = title.split("\n")
         needed = max([*(cell_len(line) for line in lines), *(row[place].cell_len for row in cells)])
-        foldable = folds and place == len(columns) - 1
+        foldable = folds and place == len(titles) - 1
         table.add_column(
             f"\n{title}" if deep and len(lines) == 1 else title,
             justify="right" if side == "right" else "left",
@@ -134,86 +137,35 @@ def line(console: Console, text: str) -> None:
     console.print(Text(text), soft_wrap=True)
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many significant digits, never in powers of ten; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    if value == 0:
-        return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:.{min(decimals, 6)}f}"
-
-
-def tokens(value: float | None) -> str:
-    """Return a number of tokens, thousands apart; "all" where it is infinite, a dash where there is none."""
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if math.isfinite(value) else "all"
-
-
 def gain(value: float | None) -> Text:
     """Return a speedup, coloured by whether it is one."""
-    if value is None:
-        return Text("-")
-    return Text(f"{value:.2f}x", style="green" if value > 1.005 else "red" if value < 0.995 else "")
+    shade = "" if value is None else "green" if value > 1.005 else "red" if value < 0.995 else ""
+    return Text(columns.gain(value), style=shade)
 
 
 def _any(choices: Iterable[object]) -> str:
     return " or ".join(map(str, choices))
 
 
-def _choices(plan: Plan) -> int:
-    """How many deployments each cell was chosen among."""
-    return len(plan.hardware.split(", ")) * len(plan.request.get("tensor_parallel") or [1])
-
-
 def _cells(plan: Plan) -> Table:
-    cells, several = plan.cells, _choices(plan) > 1
-    drafted = any(cell.draft_model for cell in cells)
-    intervals = any(cell.speedup_low is not None for cell in cells)
-    columns = {"batch": "right", "context": "right"}
-    columns |= {"hardware": "left", "tp": "right"} if several else {}
-    columns |= {"strategy": "left"} | ({"draft\nmodel": "left"} if drafted else {})
-    columns |= {
-        "KV\nbudget": "right", "gamma": "right", "tokens/\nround": "right", "TPOT\nms": "right",
-        "baseline\nms": "right", "speedup": "right",
-    }  # fmt: skip
-    columns |= {"80 %\nrange": "left"} if intervals else {}
-    columns |= {"bound by": "left"}
-    rows: list[list[str | Text]] = []
-    for cell in cells:
-        row: list[str | Text] = [str(cell.batch_size), tokens(cell.context_len)]
-        row += [cell.hardware, str(cell.tensor_parallel)] if several else []
-        row += ["do not speculate" if cell.strategy == NO_DRAFT else cell.strategy]
-        row += [cell.draft_model or ("self" if cell.speculates else "-")] if drafted else []
-        row += [
-            tokens(cell.kv_budget) if cell.kv_budget is not None or not cell.speculates else "all",
-            str(cell.gamma),
-            f"{cell.tokens_per_round:.2f}",
-            number(cell.tpot_s * 1e3),
-            number(cell.baseline_s * 1e3),
-            gain(cell.speedup),
-            *([_between(cell)] if intervals else []),
-            cell.bound_by,
-        ]
-        rows.append(row)
-    return grid(columns, rows)
-
-
-def _between(cell: Cell) -> str:
-    """The range that the speedup has 80 % of its chance in."""
-    if cell.speedup_low is None or cell.speedup_high is None or not cell.speculates:
-        return "-"
-    return f"{cell.speedup_low:.2f}-{cell.speedup_high:.2f}"
+    """Return a plan's table: its titled columns, a row a cell, the speedup coloured."""
+    printed = columns.titled(plan)
+    return grid(
+        {column.title: "left" if column.left else "right" for column in printed},
+        (
+            [gain(cell.speedup) if column.name == "speedup" else column.show(cell) for column in printed]
+            for cell in plan.cells
+        ),
+    )
 
 
 def _lossy(alternatives: Sequence[LossyAlternative]) -> Table:
-    columns = {
+    titles = {
         "batch": "right", "context": "right", "change": "left", "plain TPOT ms": "right", "speedup": "right",
         "best speculation on top": "left", "its TPOT ms": "right", "its speedup": "right",
     }  # fmt: skip
     return grid(
-        columns,
+        titles,
         (
             [
                 str(one.batch_size),
@@ -221,19 +173,13 @@ def _lossy(alternatives: Sequence[LossyAlternative]) -> Table:
                 f"{one.change} (lossy)",
                 number(one.plain_tpot_s * 1e3),
                 gain(one.speedup),
-                "none" if one.strategy == NO_DRAFT else configuration(one.strategy, one.kv_budget, one.gamma),
+                "none" if one.strategy == NO_DRAFT else describe(one.strategy, one.kv_budget, one.gamma),
                 number(one.speculating_tpot_s * 1e3),
                 gain(one.speculating_speedup),
             ]
             for one in sorted(alternatives, key=lambda one: (one.batch_size, one.context_len))
         ),
     )
-
-
-def configuration(label: str, kv_budget: float | None, gamma: float) -> str:
-    """Return a drafting configuration in a few words."""
-    budget = f" budget {kv_budget:.0f}" if kv_budget is not None and math.isfinite(kv_budget) else ""
-    return f"{label}{budget} gamma {gamma:.0f}"
 
 
 def _place(cell: Cell, plan: Plan) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from perfmodel.cli.tell.output import Format, dumped, rendered
 from perfmodel.cli.tell.tables import draw, grid, heading, line, number, tokens
 from perfmodel.traffic.runs import ahead_of_fixed
 from perfmodel.traffic.step_times import CAUSES
@@ -20,8 +17,8 @@ from perfmodel.traffic.step_times import CAUSES
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perfmodel.traffic.metrics import Outcome
-    from perfmodel.traffic.workload import Deployed
+    from perfmodel.traffic.metrics import Metrics
+    from perfmodel.traffic.workload import PlannedTraffic
 
 __all__ = ["Comparison"]
 
@@ -33,11 +30,11 @@ _COMPARED = {"throughput_tokens_per_s": "throughput", "goodput_tokens_per_s": "g
 class Comparison:
     """The outcomes of several policies, each at a speed of arrivals, under the same targets. [s]"""
 
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[Metrics]
     speeds: Sequence[float]
     ttft: float | None
     tpot: float | None
-    deployed: Deployed | None
+    deployed: PlannedTraffic | None
 
     @property
     def names(self) -> list[str]:
@@ -68,27 +65,23 @@ class Comparison:
                         found.append(place | {"best_single_length": against[0], "ahead": against[1]})
         return found
 
-    def written(self, wanted: Format, *, no_color: bool, output: str | None) -> str:
-        """The comparison as text."""
-        if wanted is Format.TABLE:
-            return rendered(self._draw, no_color=no_color, output=output)
-        rows = [
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a policy and speed."""
+        return [
             {"policy": outcome.name, "speed": speed, **summary}
             for outcome, speed, summary in zip(self.outcomes, self.speeds, self.summaries, strict=True)
         ]
-        if wanted is Format.CSV:
-            stream = io.StringIO()
-            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            return stream.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as plain numbers, strings, lists and dicts."""
         trace, replica = self.outcomes[0].trace, self.outcomes[0].replica
-        body = {
+        return {
             "schema": SCHEMA,
-            "model": replica.target.name,
-            "hardware": str(replica.hardware.name),
-            "tensor_parallel": replica.tensor_parallel,
-            "engine": replica.engine.name,
+            "model": replica.deployment.model.name,
+            "hardware": str(replica.deployment.hardware.name),
+            "tensor_parallel": replica.gpus,
+            "engine": replica.deployment.engine.name,
             "max_batch": replica.max_batch,
             "max_step_tokens": replica.max_step_tokens,
             "drafter": self.deployed.drafter.label if self.deployed else None,
@@ -99,22 +92,20 @@ class Comparison:
             },
             "ttft_target_s": self.ttft,
             "tpot_target_s": self.tpot,
-            "policies": rows,
+            "policies": self.rows,
             "ahead_of_best_single_length": self.ahead(),
         }  # fmt: skip
-        return dumped(body, wanted)
 
     def _budget(self) -> float | None:
         budget = self.deployed.kv_budget if self.deployed else math.inf
         return budget if math.isfinite(budget) else None
 
-    def _draw(self, console: Console) -> None:
+    def draw(self, console: Console) -> None:
         first = self.outcomes[0]
         replica, trace = first.replica, first.trace
         heading(
             console,
-            f"{replica.target.name} on {replica.tensor_parallel} x {replica.hardware.name}, engine "
-            f"{replica.engine.name}: {trace.name}, {len(trace)} requests, on average "
+            f"{replica.deployment.label}: {trace.name}, {len(trace)} requests, on average "
             f"{tokens(float(trace.prompt_tokens.mean()))} prompt and "
             f"{tokens(float(trace.output_tokens.mean()))} output tokens",
         )

@@ -16,7 +16,7 @@ from perfmodel.evidence.machine.rates import peak_rates, shares_of
 from perfmodel.evidence.machine.text import profile_from_text, profile_text_of, with_figures
 from perfmodel.files.document import Quantity
 from perfmodel.hardware import HardwareProfile
-from perfmodel.latency import kernels
+from perfmodel.latency import attention, linear
 
 __all__ = ["KERNEL", "FittedMachine", "fit_hardware", "fit_machine"]
 
@@ -220,10 +220,10 @@ def _priced(profile: HardwareProfile, kind: str, points: Sequence[MachinePoint])
 
         if kind == "linear":
             sizes = {name: column(name) for name in ("tokens", "n", "k")}
-            seconds[chosen] = kernels.linear(profile, **sizes, dtype=dtype, cold=True)
+            seconds[chosen] = linear(profile, **sizes, dtype=dtype, cold=True)
         else:
             sizes = {name: column(name) for name in _READ}
-            seconds[chosen] = kernels.attention(profile, **sizes, kv_dtype=dtype, kernel=KERNEL, cold=True)
+            seconds[chosen] = attention(profile, **sizes, kv_dtype=dtype, kernel=KERNEL, cold=True)
     return seconds
 
 

