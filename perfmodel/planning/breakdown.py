@@ -21,6 +21,7 @@ from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
 from perfmodel.planning.planner import DEFAULT_GAMMAS, default_drafters, read_gammas
 from perfmodel.planning.planner import plan as recommend
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters
+from perfmodel.planning.uncertainty import DRAWS
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
 
@@ -114,6 +115,7 @@ def break_down(
     alpha: float | None = None,
     objective: str = "speedup",
     constraints: Constraints = FITS,
+    draws: int = DRAWS,
 ) -> Breakdown:
     """Plan one (batch, context) cell and lay out what stands behind it; arguments as `perfmodel.plan`.
 
@@ -133,6 +135,7 @@ def break_down(
     answer = recommend(
         hardware, target, engine, workload, drafters=searched, kv_budgets=kv_budgets, gammas=gammas,
         tensor_parallel=tensor_parallel, alpha=alpha, objective=objective, constraints=constraints,
+        draws=draws,
     )  # fmt: skip
     cell, lengths = answer.cells[0], read_gammas(gammas)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)

@@ -1,21 +1,25 @@
-"""Every number of an answer, described once: its field, JSON key and CSV column, and how people read it."""
+"""Every number of an answer, described once: the field of a cell, its key, and how people read it."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import MISSING, dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from perfmodel.acceptance import alpha_from_mean_length
-from perfmodel.files.numbers import FloatArray, Numeric
-from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
+if TYPE_CHECKING:
+    from perfmodel.files.numbers import FloatArray, Numeric
+    from perfmodel.planning.plan import Plan
 
 __all__ = [
-    "COLUMNS", "SWEPT", "Column", "fill", "gain", "milliseconds", "number", "swept", "titled", "tokens",
+    "NO_DRAFT", "SWEPT", "Cell", "Column", "columns_of", "fill", "gain", "milliseconds", "number", "swept",
+    "titled", "tokens",
 ]  # fmt: skip
+
+NO_DRAFT = "none"
+SWEPT = ("tokens_per_round", "round_s", "tpot_s", "speedup", "throughput_tokens_per_s")
+"""Columns of a sweep, beside its axes and whether a configuration fits."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Column:
     unit : SI, or ``1``; empty for words.
     value : its values for the cells of an `Answer`; those that need only a `Priced` serve sweeps too.
     title : what stands above it in a printed table; not printed where empty.
+    place : where it stands among the printed ones.
     show : the text of a cell in a printed table.
     left : whether it is aligned to the left, as words are.
     printed : whether a plan's table needs it.
@@ -37,9 +42,23 @@ class Column:
     unit: str
     value: Callable[[Any], Any]
     title: str = ""
-    show: Callable[[Cell], str] = str
+    place: float = 0.0
+    show: Callable[[Any], str] = str
     left: bool = False
     printed: Callable[[Plan], bool] = lambda _: True
+
+
+def column(unit: str, value: Callable[[Any], Any], *, default: Any = MISSING, **printed: Any) -> Any:
+    """Declare a field of `Cell` and with it a column; arguments as of `Column`."""
+    declared = Column("", unit, value, **printed)
+    return dataclasses.field(default=default, metadata={"column": declared})
+
+
+def columns_of(cell: type[Cell]) -> tuple[Column, ...]:
+    """Return the columns that the fields of a cell are."""
+    return tuple(
+        dataclasses.replace(field.metadata["column"], name=field.name) for field in dataclasses.fields(cell)
+    )
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -71,6 +90,8 @@ def gain(value: float | None) -> str:
 
 def _drafting(answer: Any, values: Any) -> list[Any]:
     """Return one value per cell, None where nothing is drafted."""
+    import numpy as np
+
     spread = np.broadcast_to(values, answer.shape).tolist()
     return [value if gamma > 0 else None for value, gamma in zip(spread, answer.gamma, strict=True)]
 
@@ -98,21 +119,25 @@ def _accepted(answer: Any, name: str) -> Any:
 
 def _break_even_alpha(answer: Any) -> Any:
     """Acceptance rate at which each round costs what plain decoding does; None where none drafts."""
-    gamma = answer.gamma
-    if not np.any(gamma > 0):
+    import numpy as np
+
+    from perfmodel.acceptance import alpha_from_mean_length
+
+    if not np.any(answer.gamma > 0):
         return None
-    needed = np.clip(answer.expand(answer.round.break_even_tokens), 1.0, gamma + 1.0)
-    return np.atleast_1d(alpha_from_mean_length(needed, gamma))
+    needed = np.clip(answer.expand(answer.round.break_even_tokens), 1.0, answer.gamma + 1.0)
+    return np.atleast_1d(alpha_from_mean_length(needed, answer.gamma))
 
 
 def _cost_per_million_tokens(answer: Any) -> Numeric:
     """Rent of the GPUs over what they put out. [USD per million tokens]"""
     deployment = answer.deployment
     rent = deployment.hardware.price_per_hour * deployment.tensor_parallel / 3600.0
-    return np.asarray(rent / answer.round.throughput * 1e6)
+    cost: Numeric = rent / answer.round.throughput * 1e6
+    return cost
 
 
-def _chosen_among(plan: Plan) -> int:
+def _machines(plan: Plan) -> int:
     """How many machines each cell was chosen among."""
     return len(plan.hardware.split(", ")) * len(plan.request.get("tensor_parallel") or [1])
 
@@ -124,104 +149,128 @@ def _between(cell: Cell) -> str:
     return f"{cell.speedup_low:.2f}-{cell.speedup_high:.2f}"
 
 
-def _judged(name: str) -> Callable[[Any], Any]:
-    return lambda answer: answer.judged.get(name)
+def _judged(name: str, unit: str, **printed: Any) -> Any:
+    """Declare a column of how sure the answer is."""
+    return column(unit, lambda answer: answer.judged.get(name), default=None, **printed)
 
 
-COLUMNS = (
-    Column("batch_size", "1", lambda a: a.batch.astype(int), "batch", lambda cell: str(cell.batch_size)),
-    Column(
-        "context_len", "tokens", lambda a: a.context_len.astype(int), "context",
-        lambda cell: tokens(cell.context_len),
-    ),
-    Column(
-        "hardware", "", lambda a: str(a.deployment.hardware.name), "hardware", lambda cell: cell.hardware,
-        left=True, printed=lambda plan: _chosen_among(plan) > 1,
-    ),
-    Column(
-        "tensor_parallel", "GPUs", lambda a: int(a.deployment.tensor_parallel), "tp",
-        lambda cell: str(cell.tensor_parallel), printed=lambda plan: _chosen_among(plan) > 1,
-    ),
-    Column(
-        "strategy", "", _strategies, "strategy",
-        lambda cell: cell.strategy if cell.speculates else "do not speculate", left=True,
-    ),
-    Column(
-        "draft_model", "", _draft_models, "draft\nmodel",
-        lambda cell: cell.draft_model or ("self" if cell.speculates else "-"), left=True,
+@dataclass(frozen=True)
+class Cell:
+    """The recommendation for one batch size and context length; seconds and tokens, never milliseconds."""
+
+    batch_size: int = column(
+        "1", lambda answer: answer.batch.astype(int), title="batch", place=1,
+        show=lambda cell: str(cell.batch_size),
+    )
+    context_len: int = column(
+        "tokens", lambda answer: answer.context_len.astype(int), title="context", place=2,
+        show=lambda cell: tokens(cell.context_len),
+    )
+    strategy: str = column(
+        "", _strategies, title="strategy", place=5, left=True,
+        show=lambda cell: cell.strategy if cell.speculates else "do not speculate",
+    )
+    draft_model: str | None = column(
+        "", _draft_models, title="draft\nmodel", place=6, left=True,
+        show=lambda cell: cell.draft_model or ("self" if cell.speculates else "-"),
         printed=lambda plan: any(cell.draft_model for cell in plan.cells),
-    ),
-    Column(
-        "kv_budget", "tokens", _kv_budgets, "KV\nbudget",
-        lambda cell: "all" if cell.kv_budget is None and cell.speculates else tokens(cell.kv_budget),
-    ),
-    Column("gamma", "tokens", lambda a: a.gamma.astype(int), "gamma", lambda cell: str(cell.gamma)),
-    Column(
-        "tokens_per_round", "tokens", lambda a: a.round.tokens_per_round, "tokens/\nround",
-        lambda cell: f"{cell.tokens_per_round:.2f}",
-    ),
-    Column("tpot_s", "s", lambda a: a.round.tpot, "TPOT\nms", lambda cell: milliseconds(cell.tpot_s)),
-    Column(
-        "baseline_s", "s", lambda a: a.round.baseline.total, "baseline\nms",
-        lambda cell: milliseconds(cell.baseline_s),
-    ),
-    Column("speedup", "1", lambda a: a.round.speedup, "speedup", lambda cell: gain(cell.speedup)),
-    Column("draft_s", "s", lambda a: a.round.draft_s),
-    Column("verify_s", "s", lambda a: a.round.verify.total),
-    Column("round_s", "s", lambda a: a.round.round_s),
-    Column("draft_ratio", "1", lambda a: a.round.draft_ratio),
-    Column("verify_ratio", "1", lambda a: a.round.verify_ratio),
-    Column("alpha", "1", lambda a: _accepted(a, "rest")),
-    Column("alpha_first", "1", lambda a: _accepted(a, "first")),
-    Column("alpha_sd", "1", lambda a: _accepted(a, "sd")),
-    Column("alpha_kind", "", lambda a: a.alpha_kind),
-    Column("break_even_alpha", "1", _break_even_alpha),
-    Column("throughput_tokens_per_s", "tokens/s", lambda a: a.round.throughput),
-    Column("cost_per_million_tokens_usd", "USD", _cost_per_million_tokens),
-    Column("memory_bytes_per_gpu", "B", lambda a: a.round.memory.total),
-    Column("tpot_low_s", "s", _judged("tpot_low_s")),
-    Column("tpot_high_s", "s", _judged("tpot_high_s")),
-    Column(
-        "speedup_low", "1", _judged("speedup_low"), "80 %\nrange", _between, left=True,
+    )
+    kv_budget: int | None = column(
+        "tokens", _kv_budgets, title="KV\nbudget", place=7,
+        show=lambda cell: "all" if cell.kv_budget is None and cell.speculates else tokens(cell.kv_budget),
+    )
+    gamma: int = column(
+        "tokens", lambda answer: answer.gamma.astype(int), title="gamma", place=8,
+        show=lambda cell: str(cell.gamma),
+    )
+    tokens_per_round: float = column(
+        "tokens", lambda answer: answer.round.tokens_per_round, title="tokens/\nround", place=9,
+        show=lambda cell: f"{cell.tokens_per_round:.2f}",
+    )
+    tpot_s: float = column(
+        "s", lambda answer: answer.round.tpot, title="TPOT\nms", place=10,
+        show=lambda cell: milliseconds(cell.tpot_s),
+    )
+    baseline_s: float = column(
+        "s", lambda answer: answer.round.baseline.total, title="baseline\nms", place=11,
+        show=lambda cell: milliseconds(cell.baseline_s),
+    )
+    speedup: float = column(
+        "1", lambda answer: answer.round.speedup, title="speedup", place=12,
+        show=lambda cell: gain(cell.speedup),
+    )
+    bound_by: str = column(
+        "", lambda answer: answer.round.bound_by, title="bound by", place=14, left=True,
+        show=lambda cell: cell.bound_by,
+    )
+    hardware: str = column(
+        "", lambda answer: str(answer.deployment.hardware.name), default="", title="hardware", place=3,
+        left=True, show=lambda cell: cell.hardware, printed=lambda plan: _machines(plan) > 1,
+    )
+    tensor_parallel: int = column(
+        "GPUs", lambda answer: int(answer.deployment.tensor_parallel), default=1, title="tp", place=4,
+        show=lambda cell: str(cell.tensor_parallel), printed=lambda plan: _machines(plan) > 1,
+    )
+    draft_s: float = column("s", lambda answer: answer.round.draft_s, default=0.0)
+    verify_s: float = column("s", lambda answer: answer.round.verify.total, default=0.0)
+    round_s: float = column("s", lambda answer: answer.round.round_s, default=0.0)
+    draft_ratio: float = column("1", lambda answer: answer.round.draft_ratio, default=0.0)
+    verify_ratio: float = column("1", lambda answer: answer.round.verify_ratio, default=1.0)
+    alpha: float | None = column("1", lambda answer: _accepted(answer, "rest"), default=None)
+    alpha_first: float | None = column("1", lambda answer: _accepted(answer, "first"), default=None)
+    alpha_sd: float | None = column("1", lambda answer: _accepted(answer, "sd"), default=None)
+    alpha_kind: str | None = column("", lambda answer: answer.alpha_kind, default=None)
+    break_even_alpha: float | None = column("1", _break_even_alpha, default=None)
+    throughput_tokens_per_s: float = column("tokens/s", lambda answer: answer.round.throughput, default=0.0)
+    cost_per_million_tokens_usd: float | None = column("USD", _cost_per_million_tokens, default=None)
+    memory_bytes_per_gpu: float = column("B", lambda answer: answer.round.memory.total, default=0.0)
+    tpot_low_s: float | None = _judged("tpot_low_s", "s")
+    tpot_high_s: float | None = _judged("tpot_high_s", "s")
+    speedup_low: float | None = _judged(
+        "speedup_low", "1", title="80 %\nrange", place=13, left=True, show=_between,
         printed=lambda plan: any(cell.speedup_low is not None for cell in plan.cells),
-    ),
-    Column("speedup_high", "1", _judged("speedup_high")),
-    Column("probability_beats_plain", "1", _judged("probability_beats_plain")),
-    Column("runner_up", "", lambda a: a.runner_up),
-    Column("runner_up_behind", "1", lambda a: np.nan_to_num(a.runner_up_behind)),
-    Column("probability_runner_up_better", "1", _judged("probability_runner_up_better")),
-    Column("regret_if_alpha_wrong", "1", _judged("regret_if_alpha_wrong")),
-    Column("value_of_knowing_alpha", "1", _judged("value_of_knowing_alpha")),
-    Column("round_by_gamma_s", "s", lambda a: [tuple(rounds) for rounds in a.round_by_gamma_s.tolist()]),
-    Column("bound_by", "", lambda a: a.round.bound_by, "bound by", lambda cell: cell.bound_by, left=True),
-    Column("why", "", lambda _: ""),  # `explain.reason` of the cell, once its numbers stand
-)  # fmt: skip
-"""The answer, column by column, in the order in which it is printed."""
+    )
+    speedup_high: float | None = _judged("speedup_high", "1")
+    probability_beats_plain: float | None = _judged("probability_beats_plain", "1")
+    runner_up: str = column("", lambda answer: answer.runner_up, default="")
+    runner_up_behind: float = column("1", lambda answer: answer.runner_up_behind, default=0.0)
+    probability_runner_up_better: float | None = _judged("probability_runner_up_better", "1")
+    regret_if_alpha_wrong: float | None = _judged("regret_if_alpha_wrong", "1")
+    value_of_knowing_alpha: float | None = _judged("value_of_knowing_alpha", "1")
+    round_by_gamma_s: tuple[float, ...] = column(
+        "s", lambda answer: [tuple(rounds) for rounds in answer.round_by_gamma_s.tolist()], default=()
+    )
+    why: str = column("", lambda _: "", default="")  # `explain.reason` of the cell, once its numbers stand
 
-SWEPT = ("tokens_per_round", "round_s", "tpot_s", "speedup", "throughput_tokens_per_s")
-"""Columns of a sweep, beside its axes and whether a configuration fits."""
-
-_BY_NAME = {column.name: column for column in COLUMNS}
+    @property
+    def speculates(self) -> bool:
+        """Whether the recommendation drafts at all."""
+        return self.gamma > 0
 
 
 def fill(answer: Any) -> list[Cell]:
     """Return the cells of an answer, one element of its arrays each."""
-    values = {}
-    for column in COLUMNS:
-        value = column.value(answer)
+    import numpy as np
+
+    columns = columns_of(Cell)
+    values = []
+    for declared in columns:
+        value = declared.value(answer)
         if isinstance(value, np.ndarray) or np.isscalar(value):
-            spread = np.broadcast_to(value, answer.shape).tolist()
-            value = [None if item != item else item for item in spread]
-        values[column.name] = [value] * answer.shape[0] if value is None else value
-    return [Cell(**dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
+            value = [None if item != item else item for item in np.broadcast_to(value, answer.shape).tolist()]
+        values.append([None] * answer.shape[0] if value is None else value)
+    names = [declared.name for declared in columns]
+    return [Cell(**dict(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
 
 
 def swept(priced: Any, name: str) -> FloatArray:
     """Return one of `SWEPT` for every configuration."""
-    column: FloatArray = priced.expand(_BY_NAME[name].value(priced))
-    return column
+    declared = next(column for column in columns_of(Cell) if column.name == name)
+    values: FloatArray = priced.expand(declared.value(priced))
+    return values
 
 
 def titled(plan: Plan) -> list[Column]:
-    """Return the columns that a plan's printed table has."""
-    return [column for column in COLUMNS if column.title and column.printed(plan)]
+    """Return the columns that a plan's printed table has, in their places."""
+    columns = [column for column in columns_of(type(plan.cells[0])) if column.title and column.printed(plan)]
+    return sorted(columns, key=lambda column: column.place)

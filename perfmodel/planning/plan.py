@@ -11,63 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import Fault, SpecError
+from perfmodel.planning.columns import NO_DRAFT, Cell
 
 __all__ = ["LARGEST_PLAN", "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Objective", "Plan", "read_plan"]
 
 SCHEMA = "draftplan/plan/1"
-NO_DRAFT = "none"
 LARGEST_PLAN = 1 << 30
 """A larger file is not a plan. [B]"""
 REMEDY = "make it anew with draftplan plan"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The recommendation for one batch size and context length; seconds and tokens, never milliseconds."""
-
-    batch_size: int
-    context_len: int
-    strategy: str
-    draft_model: str | None
-    kv_budget: int | None
-    gamma: int
-    tokens_per_round: float
-    tpot_s: float
-    baseline_s: float
-    speedup: float
-    bound_by: str
-    hardware: str = ""
-    tensor_parallel: int = 1
-    draft_s: float = 0.0
-    verify_s: float = 0.0
-    round_s: float = 0.0
-    draft_ratio: float = 0.0
-    verify_ratio: float = 1.0
-    alpha: float | None = None
-    alpha_first: float | None = None
-    alpha_sd: float | None = None
-    alpha_kind: str | None = None
-    break_even_alpha: float | None = None
-    throughput_tokens_per_s: float = 0.0
-    cost_per_million_tokens_usd: float | None = None
-    memory_bytes_per_gpu: float = 0.0
-    tpot_low_s: float | None = None
-    tpot_high_s: float | None = None
-    speedup_low: float | None = None
-    speedup_high: float | None = None
-    probability_beats_plain: float | None = None
-    runner_up: str = ""
-    runner_up_behind: float = 0.0
-    probability_runner_up_better: float | None = None
-    regret_if_alpha_wrong: float | None = None
-    value_of_knowing_alpha: float | None = None
-    round_by_gamma_s: tuple[float, ...] = ()
-    why: str = ""
-
-    @property
-    def speculates(self) -> bool:
-        """Whether the recommendation drafts at all."""
-        return self.gamma > 0
 
 
 @dataclass(frozen=True)

@@ -286,7 +286,7 @@ def _answer_piece(
             runner_up=[
                 choices[second[cell]].describe(cell) if np.isfinite(behind[cell]) else "" for cell in cells
             ],
-            runner_up_behind=behind[cells],
+            runner_up_behind=np.nan_to_num(behind[cells]),
             alpha_kind=_name_kinds(runs, space),
             judged=judge(worlds, judged, rivals, second[cells], behind[cells], space) if worlds else {},
         )  # fmt: skip

@@ -35,15 +35,19 @@ class StepTimes:
     ----------
     gammas : speculation lengths that will be asked for. [tokens]
     longest : longest context that will be asked for. [tokens]
+
+    Attributes
+    ----------
+    contexts : those that are priced; between two of them everything is a line. [tokens]
     """
 
     def __init__(self, replica: Replica, gammas: Sequence[int], longest: int) -> None:
         self.replica = replica
-        self._contexts = np.unique(np.rint(np.geomspace(_SHORTEST, max(longest, 64), _CONTEXTS)))
+        self.contexts = np.unique(np.rint(np.geomspace(_SHORTEST, max(longest, 64), _CONTEXTS)))
         self._batches = np.arange(1.0, replica.max_batch + 1.0)
         rows = np.arange(1.0, replica.max_step_tokens + 1.0)
         by_rows = price_pass(replica.deployment, ForwardPass(batch=rows, kv_tokens=1.0))
-        prefill = _Prefill(replica, replica.deployment, self._contexts)
+        prefill = _Prefill(replica, replica.deployment, self.contexts)
         self._prefill = prefill
         with_logits = _from_zero(by_rows.linear, rows.size)
         self._logits = with_logits - prefill.linear  # of as many rows as the index, beyond one
@@ -53,11 +57,11 @@ class StepTimes:
         target = replica.deployment.model
         extra = replica.drafter.extra_model(target) if replica.drafter and any(gammas) else None
         self._draft_prefill = (
-            _Prefill(replica, dataclasses.replace(replica.deployment, model=extra), self._contexts)
+            _Prefill(replica, dataclasses.replace(replica.deployment, model=extra), self.contexts)
             if extra
             else None
         )
-        self._draft_begins = self._price_beginning() if any(gammas) else np.zeros(self._contexts.size)
+        self._draft_begins = self._price_beginning() if any(gammas) else np.zeros(self.contexts.size)
 
     def decode(self, batch: int, mean_context: FloatArray, gamma: int) -> FloatArray:
         """Seconds by cause of rounds of `batch` sequences at each mean context: (causes, rounds). [s]"""
@@ -66,7 +70,7 @@ class StepTimes:
         seconds[LINEAR] = self._prefill.linear[rows] + self._logits[rows]
         seconds[COMMUNICATION] = self._communication[rows]
         for cause, by_context in self._rounds[gamma].items():
-            seconds[cause] = np.interp(mean_context, self._contexts, by_context[batch - 1])
+            seconds[cause] = np.interp(mean_context, self.contexts, by_context[batch - 1])
         seconds[OVERHEAD] += self._overhead[rows]
         return seconds
 
@@ -89,7 +93,7 @@ class StepTimes:
             seconds[DRAFT] += draft.linear[tokens] + draft.other[tokens] + draft.attention(chunks)
         for size, history, last in chunks:
             if last:
-                seconds[DRAFT] += np.interp(size + history, self._contexts, self._draft_begins)
+                seconds[DRAFT] += np.interp(size + history, self.contexts, self._draft_begins)
 
     def added(self, batch: int, mean_context: float, gamma: int) -> float:
         """Seconds that rounds add to a step which prefill chunks fill: attention, drafts, their rows. [s]
@@ -103,7 +107,7 @@ class StepTimes:
         a_row = float(rows[full] - rows[half]) / max(full - half, 1)
         most = min(batch, self._batches.size)
         seconds = sum(
-            float(np.interp(mean_context, self._contexts, by_context[most - 1]))
+            float(np.interp(mean_context, self.contexts, by_context[most - 1]))
             for by_context in self._rounds[gamma].values()
         )
         logits = self._logits[min(most * (gamma + 1), full)]
@@ -118,20 +122,20 @@ class StepTimes:
         """
         replica = self.replica
         priced = price(
-            replica.deployment, replica.drafter, batch=self._batches[:, None], context_len=self._contexts,
+            replica.deployment, replica.drafter, batch=self._batches[:, None], context_len=self.contexts,
             kv_budget=replica.kv_budget, gamma=float(gamma),
         )  # fmt: skip
         terms = {ATTENTION: priced.verify.attention, DRAFT: priced.draft_s, OVERHEAD: priced.overhead}
-        shape = (self._batches.size, self._contexts.size)
+        shape = (self._batches.size, self.contexts.size)
         return {cause: np.broadcast_to(term, shape) for cause, term in terms.items() if np.any(term)}
 
     def _price_beginning(self) -> FloatArray:
         """Price what a drafter does when a prompt of each context ends: choose and copy its entries. [s]"""
-        replica, nothing = self.replica, np.zeros(self._contexts.size)
+        replica, nothing = self.replica, np.zeros(self.contexts.size)
         if replica.drafter is None:
             return nothing
         drafting = draft_with(
-            replica.deployment, replica.drafter, batch=1.0, context_len=self._contexts,
+            replica.deployment, replica.drafter, batch=1.0, context_len=self.contexts,
             kv_budget=replica.kv_budget, gamma=1.0,
         )  # fmt: skip
         entries = np.broadcast_to(np.asarray(drafting.counts.prefill_kv_tokens, dtype=float), nothing.shape)
