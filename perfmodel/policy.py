@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from perfmodel.acceptance.online import Learner
 from perfmodel.errors import SpecError
-from perfmodel.planning.gains import speedups
-from perfmodel.planning.learning import Learner
 from perfmodel.planning.plan import Cell, Plan, read_plan
-from perfmodel.planning.schedule import deployment_of, midpoints, nearest_cell
+from perfmodel.planning.schedule import midpoints, nearest_cell, planned_drafter, speedups
 
 __all__ = ["Clamped", "Decision", "SpeculationPolicy"]
 
@@ -103,7 +101,7 @@ class SpeculationPolicy:
                 "request", "hysteresis", f"found {hysteresis!r}", "give a share from 0 to 1"
             )
         plan.check()
-        deployment_of(plan)
+        planned_drafter(plan)
         batches = tuple(sorted({cell.batch_size for cell in plan.cells}))
         contexts = tuple(sorted({cell.context_len for cell in plan.cells}))
         places = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
@@ -129,7 +127,7 @@ class SpeculationPolicy:
     @property
     def kv_budget(self) -> int | None:
         """The draft KV budget of the deployment; None where it has none. [tokens]"""
-        return deployment_of(self.plan).kv_budget
+        return planned_drafter(self.plan).kv_budget
 
     def decide(
         self,
@@ -167,26 +165,6 @@ class SpeculationPolicy:
                 return kept
         self.last_gamma_index = best = entry.best
         return entry.decisions[best] or IDLE
-
-    def decide_each(self, contexts: Sequence[int]) -> list[Decision]:
-        """One decision per sequence of a batch, each for its own context length; for engines with ragged
-        lengths.
-
-        It has no hysteresis, because sequences come and go. Never raises.
-        """
-        table, batch, found = self._table, len(contexts), []
-        row = table.rows[bisect_right(table.batch_bounds, batch)]
-        self.clamped.batch += batch > table.most_batch
-        for context in contexts:
-            try:
-                entry = row[bisect_right(table.context_bounds, context)]
-                self.clamped.context += context > table.most_context
-            except TypeError:
-                self.clamped.nonsense += 1
-                found.append(IDLE)
-                continue
-            found.append(entry.decisions[entry.best] or IDLE)
-        return found
 
     def observe(
         self, drafted: int, accepted: int, rounds: int = 1, n_decode: int = 1, sum_context: int = 0
@@ -227,11 +205,17 @@ class SpeculationPolicy:
         """Rebuild the table from everything observed and swap it in; returns the shift of acceptance. [logit]
 
         One shift on the logit scale is sought that makes the expected number of accepted tokens what was
-        counted. The plan's own acceptance counts for `PRIOR_ROUNDS` of `planning.learning`, so a few
+        counted. The plan's own acceptance counts for `PRIOR_ROUNDS` of `acceptance.online`, so a few
         observations do not overthrow it. Step times count once plain and speculated steps were both seen:
         only their ratio changes a decision.
         """
-        self.shift = self.learned.shift(self.cells)
+        believed = {
+            (row, column): (cell.alpha if cell.alpha_first is None else cell.alpha_first, cell.alpha)
+            for row, cells in enumerate(self.cells)
+            for column, cell in enumerate(cells)
+            if cell.alpha is not None
+        }
+        self.shift = self.learned.shift(believed)
         self._table = self._compiled()
         return self.shift
 

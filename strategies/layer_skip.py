@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from strategies.base import (
     WHOLE_CACHE,
@@ -37,21 +37,6 @@ class LayerSkip(Strategy):
             kv_tokens=context_len + drafted_so_far(gamma),
             layer_fraction=self.layer_fraction,
         )
-
-    def with_layers(self, layer_fraction: float) -> LayerSkip:
-        """Return the strategy that runs another share of the layers, with its acceptance.
-
-        The rejected share grows from nothing, with all layers, in proportion to the layers that are skipped:
-        ``1 - alpha = .13 (1 - layer_fraction) / .75``.
-
-        Raises
-        ------
-        ValueError : the share is not above 0 and at most 1.
-        """
-        if not 0.0 < layer_fraction <= 1.0:
-            raise ValueError(f"layer_fraction is {layer_fraction}; it must be above 0 and at most 1")
-        return replace(self, layer_fraction=layer_fraction, acceptance=_law(layer_fraction))
-
 
 def _law(layer_fraction: float) -> AcceptanceLaw:
     skipped = (1.0 - layer_fraction) / 0.75

@@ -4,19 +4,19 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from perfmodel.planning.gains import speedups, tokens_by_gamma
 from perfmodel.planning.plan import Cell, Plan
+from perfmodel.planning.schedule import speedups, tokens_by_gamma
 
 
 def cell_of(batch, context, gammas, *, alpha, baseline, draft, verify, drafter=("mtp", None, None)):
     """One cell of a consistent plan: a round takes ``gamma draft + baseline (1 + gamma verify)``. [s]"""
-    ladder = tuple(
+    schedule = tuple(
         baseline if gamma == 0 else gamma * draft * baseline + baseline * (1.0 + verify * gamma)
         for gamma in gammas
     )
     strategy, draft_model, kv_budget = drafter
     blank = Cell(batch, context, strategy, draft_model, kv_budget, 0, 1.0, 1.0, 1.0, 1.0, "attention")
-    priced = replace(blank, alpha=alpha, alpha_first=alpha, baseline_s=baseline, round_by_gamma_s=ladder)
+    priced = replace(blank, alpha=alpha, alpha_first=alpha, baseline_s=baseline, round_by_gamma_s=schedule)
     gains = speedups(priced, gammas)
     best = max(range(len(gammas)), key=lambda index: (round(gains[index], 9), -index))
     gamma = gammas[best]
@@ -32,8 +32,8 @@ def cell_of(batch, context, gammas, *, alpha, baseline, draft, verify, drafter=(
         speedup=gains[best],
         tpot_s=baseline / gains[best],
         draft_s=gamma * draft * baseline,
-        verify_s=ladder[best] - gamma * draft * baseline,
-        round_s=ladder[best],
+        verify_s=schedule[best] - gamma * draft * baseline,
+        round_s=schedule[best],
     )
 
 

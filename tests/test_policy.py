@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from random_plans import cell_of, plan_of, plans
 
 from perfmodel.errors import SpecError
-from perfmodel.planning.gains import expected_tokens, speedups
+from perfmodel.planning.schedule import speedups, tokens_by_gamma
 from perfmodel.policy import SpeculationPolicy
 
 GAMMAS = tuple(range(9))
@@ -61,7 +61,6 @@ def test_no_input_makes_it_raise(n_decode, sum_context, max_context):
     assert policy.decide(n_decode, sum_context, max_context).gamma in GAMMAS
     policy.observe(n_decode, sum_context, max_context)
     policy.observe_step_time(n_decode, sum_context, 2, max_context)
-    policy.decide_each([max_context, sum_context])
     policy.refresh()
 
 
@@ -169,12 +168,6 @@ def test_refresh_without_observations_changes_nothing(policy):
     assert [policy.decide(b, b * c) for b in (4, 64) for c in (1000, 32000)] == before
 
 
-def test_each_sequence_gets_the_length_of_its_own_context(policy):
-    short, long = policy.decide_each([1000, 32000])
-    assert (short.gamma, long.gamma) == (policy.plan.cell(4, 1000).gamma, policy.plan.cell(4, 32000).gamma)
-    assert policy.decide_each([]) == []
-
-
 def test_a_refresh_in_another_thread_swaps_whole_tables(policy):
     failures = []
 
@@ -271,8 +264,8 @@ def test_the_plan_of_each_cell_alone_loads_too(tmp_path):
 
 def test_tokens_per_round_are_those_of_the_law():
     cell = two_by_two().cell(4, 32000)
-    assert expected_tokens(cell, 3) == pytest.approx(1 + 0.8 + 0.64 + 0.512)
-    assert expected_tokens(replace(cell, alpha_first=0.5), 2) == pytest.approx(1 + 0.5 + 0.4)
+    assert tokens_by_gamma(cell, (3,))[0] == pytest.approx(1 + 0.8 + 0.64 + 0.512)
+    assert tokens_by_gamma(replace(cell, alpha_first=0.5), (2,))[0] == pytest.approx(1 + 0.5 + 0.4)
 
 
 @pytest.mark.bench

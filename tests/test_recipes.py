@@ -22,8 +22,8 @@ from perfmodel.planning import columns
 from perfmodel.planning.plan import OBJECTIVES, Objective
 
 QUESTION = [
-    "plan", "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb,l40s-48gb", "--tp", "1,2", "--context", "8k",
-    "-b", "16", "--strategy", "streaming_llm", "--gamma", "0,2", "--draft-budget", "512",
+    "plan", "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb,l40s-48gb", "--tp", "1,2",
+    "--context", "8k", "-b", "16", "--strategy", "streaming_llm", "--gamma", "0,2", "--draft-budget", "512",
 ]  # fmt: skip
 
 

@@ -298,15 +298,6 @@ def test_a_page_bound_is_never_below_a_score_in_its_page(seed: int, context: int
     assert np.all(page_bounds(query, keys) >= np.einsum("hd,hnd->hn", query, keys) - 1e-9)
 
 
-def test_fewer_skipped_layers_are_accepted_more_often_and_none_is_exact() -> None:
-    skip = strategies.load("layer_skip")
-    quarter, half, whole = (skip.with_layers(share) for share in (0.25, 0.5, 1.0))  # type: ignore[attr-defined]
-    assert quarter == skip
-    assert quarter.acceptance.first.value < half.acceptance.first.value < whole.acceptance.first.value == 1.0
-    with pytest.raises(ValueError, match="layer_fraction is 0"):
-        skip.with_layers(0.0)  # type: ignore[attr-defined]
-
-
 def test_a_new_idea_is_one_file(extra_folder: Path) -> None:
     (extra_folder / "every_second.py").write_text(NEW_IDEA)
     assert set(strategies.available()) == {*NAMES, "every_second"}

@@ -11,23 +11,10 @@ from perfmodel.acceptance.inverse import (
 )
 from perfmodel.acceptance.laws import Conditions, acceptance_rate, budget_shape, missed
 from perfmodel.acceptance.rates import Acceptance, expected_tokens
-from perfmodel.acceptance.tokens import (
-    beta_shape,
-    confidence_stop,
-    rounds_for_output,
-    survival,
-    tokens_from_beta,
-    tokens_from_first_rest,
-    tokens_from_requests,
-    tokens_from_survival,
-    tokens_from_tree,
-    tokens_per_round,
-)
+from perfmodel.acceptance.tokens import survival, tokens_from_first_rest, tokens_per_round
 
 __all__ = [
     "Acceptance", "Conditions", "acceptance_rate", "alpha_from_engine_rate", "alpha_from_mean_accepted",
-    "alpha_from_mean_length", "alpha_from_survival", "beta_shape", "budget_shape", "confidence_stop",
-    "expected_tokens", "first_rest_from_survival", "missed", "rounds_for_output", "survival",
-    "tokens_from_beta", "tokens_from_first_rest", "tokens_from_requests", "tokens_from_survival",
-    "tokens_from_tree", "tokens_per_round",
+    "alpha_from_mean_length", "alpha_from_survival", "budget_shape", "expected_tokens",
+    "first_rest_from_survival", "missed", "survival", "tokens_from_first_rest", "tokens_per_round",
 ]  # fmt: skip

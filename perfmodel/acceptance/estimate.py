@@ -22,6 +22,7 @@ from perfmodel.acceptance.intervals import (
     requests_for,
     windowed_rate,
 )
+from perfmodel.acceptance.inverse import solve_rising
 from perfmodel.acceptance.tokens import tokens_per_round
 from perfmodel.errors import SpecError
 
@@ -195,12 +196,10 @@ def fit_acceptance(counts: AcceptanceCounts) -> AcceptanceFit:
 
 def _from_totals(counts: AcceptanceCounts) -> tuple[Rate, str]:
     """Return the rate that explains the tokens per round, its error carried over from them."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        short = float(counts.rounds @ _accepted(middle, counts.gamma)) < counts.accepted.sum()
-        low, high = (middle, high) if short else (low, middle)
-    value = 0.5 * (low + high)
+    total = counts.accepted.sum()
+    value = float(
+        solve_rising(lambda alpha: counts.rounds @ _accepted(alpha, counts.gamma) - total, 0.0, 1.0)
+    )
     slope = float(counts.rounds @ _slope(value, counts.gamma))
     tried = float(counts.rounds @ np.asarray(tokens_per_round(value, counts.gamma - 1.0)))
     if counts.units > 1:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "BETWEEN_REQUESTS", "HALF_WIDTH", "WITHIN_A_TASK", "Rate", "assumed_spread_rate", "binomial_rate",
+    "BETWEEN_REQUESTS", "HALF_WIDTH", "WITHIN_A_TASK", "Rate", "assumed_spread_rate",
     "clustered_rate", "independent_se", "logit_interval", "requests_for", "windowed_rate",
 ]  # fmt: skip
 
@@ -52,12 +52,6 @@ def logit_interval(value: float, se: float, freedom: float) -> Rate:
     logit = np.log(value / (1.0 - value))
     low, high = (float(1.0 / (1.0 + np.exp(-(logit + side * reach / bell)))) for side in (-1.0, 1.0))
     return Rate(value, se, low, high)
-
-
-def binomial_rate(accepted: float, tried: float) -> Rate:
-    """Return the rate with the interval of independent trials: far too narrow where requests differ."""
-    value = accepted / tried
-    return logit_interval(value, float(np.sqrt(value * (1.0 - value) / tried)), np.inf)
 
 
 def clustered_rate(accepted: FloatArray, tried: FloatArray) -> Rate:

@@ -7,6 +7,9 @@ drafted).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,14 +47,22 @@ def alpha_from_mean_length(mean_length_with_bonus: Numeric, gamma: Numeric) -> N
             f"{value:g} is not between 1 and gamma + 1",
             "the bonus token counts: add 1 if it is left out",
         )
-    low = np.zeros(wrong.shape)
-    high = np.ones(wrong.shape)
+    alpha = solve_rising(
+        lambda alpha: tokens_per_round(alpha, gamma) - length, np.zeros(wrong.shape), np.ones(wrong.shape)
+    )
+    return np.where(length >= np.add(gamma, 1.0), 1.0, alpha)[()]
+
+
+def solve_rising(excess: Callable[[Any], Numeric], low: Numeric, high: Numeric) -> Numeric:
+    """Return where a rising function crosses zero, or the nearer end; 60 halvings, the same on every rank.
+
+    All elements at once, where the ends are arrays.
+    """
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        short = tokens_per_round(middle, gamma) < length
-        low = np.where(short, middle, low)
-        high = np.where(short, high, middle)
-    return np.where(length >= np.add(gamma, 1.0), 1.0, 0.5 * (low + high))[()]
+        short = np.less_equal(excess(middle), 0.0)
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return np.asarray(0.5 * (low + high))[()]
 
 
 def alpha_from_mean_accepted(mean_accepted_without_bonus: Numeric, gamma: Numeric) -> Numeric:

@@ -42,11 +42,6 @@ class Acceptance:
         """Return the acceptance stated as one rate ``alpha`` [0..1] for every drafted token."""
         return cls(first=alpha, rest=alpha, sd=sd, source=source)
 
-    @classmethod
-    def given_tokens(cls, tokens: Numeric, source: str = "given as tokens per round") -> Acceptance:
-        """Return the acceptance stated as ``tokens`` per round, bonus token included; it has no spread."""
-        return cls(first=np.nan, rest=np.nan, source=source, tokens=tokens)
-
     def shifted(self, deviations: Numeric) -> Acceptance:
         """Return the acceptance ``deviations`` standard deviations up, on the logit scale."""
         if self.tokens is not None:
@@ -57,19 +52,6 @@ class Acceptance:
     def quantile(self, probability: float) -> Acceptance:
         """Return the acceptance that the true one undercuts with ``probability`` (0..1, both excluded)."""
         return self.shifted(NormalDist().inv_cdf(probability))
-
-    def draws(self, count: int, seed: int) -> Acceptance:
-        """Return ``count`` draws on a new last axis; all cells share each draw, so differences are paired."""
-        deviations = np.random.default_rng(seed).standard_normal(count)
-        wide = replace(
-            self,
-            first=np.asarray(self.first)[..., None],
-            rest=np.asarray(self.rest)[..., None],
-            sd=np.asarray(self.sd)[..., None],
-            tokens=None if self.tokens is None else np.asarray(self.tokens)[..., None],
-        )
-        return wide.shifted(deviations)
-
 
 def _shift(alpha: Numeric, sd: Numeric, deviations: Numeric) -> Numeric:
     inside = np.clip(alpha, 1e-9, 1.0 - 1e-9)

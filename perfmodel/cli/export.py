@@ -54,11 +54,11 @@ def export(
 
     Example: draftplan export plan.json --engine vllm
     """
-    from perfmodel.export import Wish, load
+    from perfmodel.export import ExportOptions, load
     from perfmodel.planning.plan import read_plan
 
     exporter = load(engine)
-    wish = Wish(
+    options = ExportOptions(
         form=form,
         draft_path=draft_path,
         method=method,
@@ -71,17 +71,17 @@ def export(
         data_parallel=data_parallel,
         semantics=semantics,
     )
-    exported = exporter.export(read_plan(plan), wish)
+    exported = exporter.export(read_plan(plan), options)
     emit(exported.text, output)
     _say(exporter, exported)
 
 
 def write_for(engine: str, plan: Plan, output: str | None) -> None:
     """Write a plan for an engine with its usual options, and say what it cannot express."""
-    from perfmodel.export import Wish, load
+    from perfmodel.export import ExportOptions, load
 
     exporter = load(engine)
-    exported = exporter.export(plan, Wish())
+    exported = exporter.export(plan, ExportOptions())
     emit(exported.text, output)
     _say(exporter, exported)
 

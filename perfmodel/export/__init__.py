@@ -6,10 +6,10 @@ import importlib
 import pkgutil
 
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.export.base import Exported, Exporter, Wish
+from perfmodel.export.base import Exported, Exporter, ExportOptions
 from perfmodel.planning.plan import Plan
 
-__all__ = ["Exported", "Exporter", "Wish", "export", "exporters", "load"]
+__all__ = ["ExportOptions", "Exported", "Exporter", "export", "exporters", "load"]
 
 _NO_ENGINES = ("base", "costs")
 
@@ -33,6 +33,6 @@ def load(engine: str) -> Exporter:
     return found
 
 
-def export(plan: Plan, engine: str, wish: Wish | None = None) -> Exported:
+def export(plan: Plan, engine: str, options: ExportOptions | None = None) -> Exported:
     """A plan in the words of one engine; SpecError says what that engine cannot do and why."""
-    return load(engine).export(plan, wish or Wish())
+    return load(engine).export(plan, options or ExportOptions())

@@ -1,4 +1,4 @@
-"""What every exporter is given and gives back: a wish, an engine's own words, and what they cannot say."""
+"""What every exporter is given and gives back: a options, an engine's own words, and what they cannot say."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ from typing import Any, Protocol
 import strategies
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.planning.plan import NO_DRAFT, Plan
-from perfmodel.planning.schedule import MERGE_LOSS, MOST_LENGTHS, Deployment, Ladder, collapse
+from perfmodel.planning.schedule import MERGE_LOSS, MOST_LENGTHS, PlannedDrafter, Schedule, collapse
 
 __all__ = [
-    "Exported", "Exporter", "Method", "Wish", "checked_form", "common_notes", "compact_json", "drafter_key",
-    "ladder_of", "method_of", "sinks_of",
+    "ExportOptions",
+    "Exported",
+    "Exporter",
+    "Method",
+    "checked_form",
+    "common_notes",
+    "compact_json",
+    "drafter_key",
+    "method_of",
+    "schedule_of",
+    "sinks_of",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class ExportOptions:
     """What a user may choose about an export.
 
     form : which of the engine's files; its first where absent.
@@ -47,12 +56,12 @@ class Wish:
 class Exported:
     """Text for the engine, and everything that a user must know beside it.
 
-    ladder : the speculation length per batch that the text means, where it means one.
+    schedule : the speculation length per batch that the text means, where it means one.
     """
 
     text: str
     notes: tuple[str, ...] = field(default=())
-    ladder: Ladder | None = None
+    schedule: Schedule | None = None
 
 
 class Exporter(Protocol):
@@ -67,7 +76,7 @@ class Exporter(Protocol):
     @property
     def forms(self) -> tuple[str, ...]: ...
 
-    def export(self, plan: Plan, wish: Wish) -> Exported: ...
+    def export(self, plan: Plan, options: ExportOptions) -> Exported: ...
 
 
 @dataclass(frozen=True)
@@ -84,13 +93,17 @@ class Method:
     reason: str = ""
 
 
-def drafter_key(deployment: Deployment) -> str:
+def drafter_key(deployment: PlannedDrafter) -> str:
     """The strategy's name, with ``+draft`` where a model of its own drafts."""
     return deployment.strategy + ("+draft" if deployment.draft_model else "")
 
 
 def method_of(
-    engine: str, methods: Mapping[str, Method], refusal: str, deployment: Deployment, wish: Wish
+    engine: str,
+    methods: Mapping[str, Method],
+    refusal: str,
+    deployment: PlannedDrafter,
+    options: ExportOptions,
 ) -> tuple[Method, str | None]:
     """The engine's method for a plan's drafter and the checkpoint that it loads.
 
@@ -107,7 +120,7 @@ def method_of(
             f"start {engine} without speculation; there is nothing to export",
         )
     key = drafter_key(deployment)
-    if wish.method is None and key not in methods:
+    if options.method is None and key not in methods:
         known = sorted({name.removesuffix("+draft") for name in methods} - {deployment.strategy})
         draft = "a --draft-model, with " if f"{key}+draft" in methods else ""
         raise SpecError.single(
@@ -116,8 +129,8 @@ def method_of(
             f"{engine} cannot run {key.replace('+draft', ' with a draft model')}: {refusal}",
             f"plan with {draft}--strategy {','.join(known)}, or name the engine's own --method",
         )
-    method = methods.get(key, Method("")) if wish.method is None else Method(wish.method)
-    path = wish.draft_path or deployment.draft_model
+    method = methods.get(key, Method("")) if options.method is None else Method(options.method)
+    path = options.draft_path or deployment.draft_model
     if method.needs_path and not path:
         raise SpecError.single(
             "request",
@@ -128,35 +141,35 @@ def method_of(
     return method, path
 
 
-def ladder_of(plan: Plan, wish: Wish) -> Ladder:
+def schedule_of(plan: Plan, options: ExportOptions) -> Schedule:
     """The plan's speculation length per batch, collapsed as wished."""
     return collapse(
         plan,
-        by=wish.collapse,
-        weights=wish.weights,
-        contexts=wish.contexts,
-        most_lengths=wish.max_distinct,
-        merge_loss=wish.merge_loss,
-        max_batch=wish.max_batch,
+        by=options.collapse,
+        weights=options.weights,
+        contexts=options.contexts,
+        most_lengths=options.max_distinct,
+        merge_loss=options.merge_loss,
+        max_batch=options.max_batch,
     )
 
 
-def common_notes(ladder: Ladder, wish: Wish) -> list[str]:
+def common_notes(schedule: Schedule, options: ExportOptions) -> list[str]:
     """What the collapse lost and what the plan does not cover."""
-    notes = list(ladder.notes)
-    if len(ladder.context_lens) > 1:
+    notes = list(schedule.notes)
+    if len(schedule.context_lens) > 1:
         notes.append(
-            f"{len(ladder.context_lens)} contexts from {ladder.context_lens[0]} to "
-            f"{ladder.context_lens[-1]} are one "
-            f"length per batch (by {wish.collapse}): {ladder.collapse_loss:.2%} of speed lost on average, "
-            f"{ladder.collapse_worst:.2%} in the worst cell"
+            f"{len(schedule.context_lens)} contexts from {schedule.context_lens[0]} to "
+            f"{schedule.context_lens[-1]} are one length per batch (by {options.collapse}): "
+            f"{schedule.collapse_loss:.2%} of speed lost on average, {schedule.collapse_worst:.2%} in the "
+            "worst cell"
         )
-    if ladder.merge_loss > 0.0:
-        notes.append(f"merging lengths loses at most {ladder.merge_loss:.2%} of a batch's speed on top")
+    if schedule.merge_loss > 0.0:
+        notes.append(f"merging lengths loses at most {schedule.merge_loss:.2%} of a batch's speed on top")
     return notes
 
 
-def sinks_of(deployment: Deployment) -> int:
+def sinks_of(deployment: PlannedDrafter) -> int:
     """Entries that a windowed drafter keeps at the start of the context, part of its budget. [tokens]"""
     return int(getattr(strategies.load(deployment.strategy).selector, "sinks", 0))
 
@@ -166,13 +179,13 @@ def compact_json(body: Any) -> str:
     return json.dumps(body, allow_nan=False) + "\n"
 
 
-def checked_form(engine: str, forms: tuple[str, ...], wish: Wish) -> str:
+def checked_form(engine: str, forms: tuple[str, ...], options: ExportOptions) -> str:
     """The form wished for, or the engine's first; SpecError where it has no such form."""
-    if wish.form is None:
+    if options.form is None:
         return forms[0]
-    if wish.form not in forms:
+    if options.form not in forms:
         raise SpecError.single(
-            "request", "--form", f"{engine} has no form {wish.form!r}", f"choose {', '.join(forms)}",
-            nearest_name(wish.form, forms),
+            "request", "--form", f"{engine} has no form {options.form!r}", f"choose {', '.join(forms)}",
+            nearest_name(options.form, forms),
         )  # fmt: skip
-    return wish.form
+    return options.form

@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perfmodel.errors import SpecError
-from perfmodel.export.base import Exported, Method, Wish, checked_form, common_notes, ladder_of, method_of
+from perfmodel.export.base import (
+    Exported,
+    ExportOptions,
+    Method,
+    checked_form,
+    common_notes,
+    method_of,
+    schedule_of,
+)
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import deployment_of
+from perfmodel.planning.schedule import planned_drafter
 
 METHODS = {
     "eagle": Method("draft-eagle3", needs_path=True),
@@ -28,17 +36,17 @@ class LlamaCpp:
     checked_with: str = "flags of November 2026, read on 2026-11-20"
     forms: tuple[str, ...] = FORMS
 
-    def export(self, plan: Plan, wish: Wish) -> Exported:
+    def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """Flags of llama-server, or GGML_BATCH_COSTS (pull request 17034)."""
-        if checked_form(self.name, FORMS, wish) == "costs":
+        if checked_form(self.name, FORMS, options) == "costs":
             return _costs(plan)
-        deployment = deployment_of(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
-        ladder = ladder_of(plan, wish)
-        notes = common_notes(ladder, wish)
-        gamma = ladder.gamma(1)
-        if len(ladder.bands) > 1:
-            lengths = ", ".join(f"{band.gamma} from batch {band.first}" for band in ladder.bands)
+        deployment = planned_drafter(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
+        schedule = schedule_of(plan, options)
+        notes = common_notes(schedule, options)
+        gamma = schedule.gamma(1)
+        if len(schedule.bands) > 1:
+            lengths = ", ".join(f"{band.gamma} from batch {band.first}" for band in schedule.bands)
             notes.append(
                 f"llama.cpp keeps one length for every batch; the plan has {lengths}; that of batch 1 holds"
             )
@@ -53,7 +61,7 @@ class LlamaCpp:
         budget = deployment.kv_budget
         if budget is not None:
             notes.append(f"the draft KV budget of {budget} tokens is not exported: only its types can be")
-        return Exported(" ".join(flags) + "\n", tuple(notes), ladder)
+        return Exported(" ".join(flags) + "\n", tuple(notes), schedule)
 
 
 def _costs(plan: Plan) -> Exported:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from perfmodel.export.base import Exported, Wish, checked_form, common_notes, ladder_of
+from perfmodel.export.base import Exported, ExportOptions, checked_form, common_notes, schedule_of
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import nearest_cell
 
@@ -22,22 +22,22 @@ class Neutral:
     checked_with: str = f"{SCHEMA} on 2026-11-21"
     forms: tuple[str, ...] = FORMS
 
-    def export(self, plan: Plan, wish: Wish) -> Exported:
+    def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """Lengths by batch and context, the same collapsed to batch bands, and the plan's provenance."""
-        checked_form(self.name, FORMS, wish)
-        ladder = ladder_of(plan, wish)
+        checked_form(self.name, FORMS, options)
+        schedule = schedule_of(plan, options)
         batches = sorted({cell.batch_size for cell in plan.cells})
         contexts = sorted({cell.context_len for cell in plan.cells})
         places = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
         table = [
             [nearest_cell(places, batch, context, contexts) for context in contexts] for batch in batches
         ]
-        notes = tuple(common_notes(ladder, wish))
+        notes = tuple(common_notes(schedule, options))
         body: dict[str, Any] = {
             "schema": SCHEMA,
             "model": plan.model,
             "engine": plan.engine,
-            "deployment": asdict(ladder.deployment),
+            "deployment": asdict(schedule.deployment),
             "batch_sizes": batches,
             "context_lens": contexts,
             "num_speculative_tokens": [[cell.gamma for cell in row] for row in table],
@@ -45,12 +45,12 @@ class Neutral:
             "alpha": [[cell.alpha for cell in row] for row in table],
             "alpha_first": [[cell.alpha_first for cell in row] for row in table],
             "answers_for": "the nearest batch size and context on a logarithmic scale",
-            "bands": [asdict(band) for band in ladder.bands],
+            "bands": [asdict(band) for band in schedule.bands],
             "collapse": {
-                "by": wish.collapse,
-                "loss": ladder.collapse_loss,
-                "worst_loss": ladder.collapse_worst,
-                "merge_loss": ladder.merge_loss,
+                "by": options.collapse,
+                "loss": schedule.collapse_loss,
+                "worst_loss": schedule.collapse_worst,
+                "merge_loss": schedule.merge_loss,
             },
             "notes": list(notes),
             "provenance": {
@@ -61,7 +61,7 @@ class Neutral:
                 "assumed": list(plan.assumed),
             },
         }
-        return Exported(json.dumps(body, indent=1, allow_nan=False) + "\n", notes, ladder)
+        return Exported(json.dumps(body, indent=1, allow_nan=False) + "\n", notes, schedule)
 
 
 exporter = Neutral()

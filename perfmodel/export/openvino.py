@@ -7,16 +7,16 @@ from typing import Any
 
 from perfmodel.export.base import (
     Exported,
+    ExportOptions,
     Method,
-    Wish,
     checked_form,
     common_notes,
     compact_json,
-    ladder_of,
     method_of,
+    schedule_of,
 )
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import deployment_of
+from perfmodel.planning.schedule import planned_drafter
 
 BLOCK = 32
 """Tokens per cache block: eviction sizes are multiples of it. [tokens]"""
@@ -40,16 +40,16 @@ class OpenVINO:
     checked_with: str = "2026.4.1 (ran on its CPU device) on 2026-11-21"
     forms: tuple[str, ...] = FORMS
 
-    def export(self, plan: Plan, wish: Wish) -> Exported:
+    def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """What `perfmodel.integrations.openvino` reads: lengths by batch, and the draft's cache eviction."""
-        checked_form(self.name, FORMS, wish)
-        deployment = deployment_of(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
-        ladder = ladder_of(plan, wish)
-        notes = common_notes(ladder, wish)
+        checked_form(self.name, FORMS, options)
+        deployment = planned_drafter(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
+        schedule = schedule_of(plan, options)
+        notes = common_notes(schedule, options)
         body: dict[str, Any] = {
-            "generation_config": {"num_assistant_tokens": ladder.gamma(1)},
-            "num_assistant_tokens_by_batch": [[band.first, band.last, band.gamma] for band in ladder.bands],
+            "generation_config": {"num_assistant_tokens": schedule.gamma(1)},
+            "num_assistant_tokens_by_batch": [[band.first, band.last, band.gamma] for band in schedule.bands],
         }
         if method.name == "draft_model":
             body["draft_model"] = path
@@ -72,7 +72,7 @@ class OpenVINO:
                 "a draft with its own evicting cache needs eviction on the target too: its limit is above "
                 "every planned context"
             )
-            if ladder.most > SAFE_WITH_BUDGET:
+            if schedule.most > SAFE_WITH_BUDGET:
                 notes.append(
                     f"with a draft KV budget the engine aborts a request of more than {SAFE_WITH_BUDGET} "
                     "tokens when a round accepts too few ('new_size_in_tokens >= old_size_in_tokens'): plan "
@@ -82,16 +82,16 @@ class OpenVINO:
                 notes.append(
                     f"the budget of {budget} tokens became {size}: whole blocks of {BLOCK}, at least three"
                 )
-        if ladder.most > 1 and max(cell.batch_size for cell in plan.cells) > 1:
+        if schedule.most > 1 and max(cell.batch_size for cell in plan.cells) > 1:
             notes.append(
                 "several requests of more than 1 token change their output unless their prompts are "
                 "prefilled whole: raise max_num_batched_tokens (256 by default) above all prompts together"
             )
-        if any(band.gamma == 0 for band in ladder.bands):
+        if any(band.gamma == 0 for band in schedule.bands):
             notes.append(
                 "num_assistant_tokens 0 means the engine's default: send such requests to a plain pipeline"
             )
-        return Exported(compact_json(body), tuple(notes), ladder)
+        return Exported(compact_json(body), tuple(notes), schedule)
 
 
 def _above(plan: Plan) -> int:

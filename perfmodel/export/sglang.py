@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
+    ExportOptions,
     Method,
-    Wish,
     checked_form,
     common_notes,
     compact_json,
-    ladder_of,
     method_of,
+    schedule_of,
     sinks_of,
 )
 from perfmodel.export.costs import additive_costs, flat_costs, verification_points
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import Deployment, Ladder, deployment_of
+from perfmodel.planning.schedule import PlannedDrafter, Schedule, planned_drafter
 
 METHODS = {
     "eagle": Method("EAGLE3", needs_path=True, window=True),
@@ -42,21 +42,21 @@ class SGLang:
     checked_with: str = "0.5.23 on 2026-11-21"
     forms: tuple[str, ...] = FORMS
 
-    def export(self, plan: Plan, wish: Wish) -> Exported:
+    def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The plan as SGLang reads it: flags, a table of steps per batch, or a table of step costs."""
-        form = checked_form(self.name, FORMS, wish)
+        form = checked_form(self.name, FORMS, options)
         if form.startswith("sps"):
-            return _costs(plan, wish, additive=form == "sps-additive")
-        deployment = deployment_of(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
-        ladder = ladder_of(plan, wish)
-        if ladder.most == 0:
+            return _costs(plan, options, additive=form == "sps-additive")
+        deployment = planned_drafter(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
+        schedule = schedule_of(plan, options)
+        if schedule.most == 0:
             raise SpecError.single(
                 "plan", "cells", "collapse to no speculation at any batch size",
                 "start sglang without --speculative-algorithm",
             )  # fmt: skip
-        notes = common_notes(ladder, wish)
-        unfit = adaptive_refusal(method.name, wish)
+        notes = common_notes(schedule, options)
+        unfit = adaptive_refusal(method.name, options)
         if form != "flags":
             if unfit:
                 raise SpecError.single(
@@ -70,42 +70,42 @@ class SGLang:
             if form == "guided":
                 notes.append("guided: neighbours of the planned length are candidates and acceptance chooses")
             table = (
-                _guided(ladder, plan)
+                _guided(schedule, plan)
                 if form == "guided"
-                else {band.first: [band.gamma] for band in ladder.bands}
+                else {band.first: [band.gamma] for band in schedule.bands}
             )
             body = {str(first): {"candidate_steps": steps} for first, steps in table.items()}
-            return Exported(compact_json(body), tuple(notes), None if form == "guided" else ladder)
-        flags, more = _flags(deployment, method, path, ladder)
+            return Exported(compact_json(body), tuple(notes), None if form == "guided" else schedule)
+        flags, more = _flags(deployment, method, path, schedule)
         notes += more
-        if len(ladder.bands) > 1 and not unfit:
+        if len(schedule.bands) > 1 and not unfit:
             flags += ["--speculative-adaptive", "--speculative-adaptive-config", CONFIG_FILE]
             notes.append(f"write {CONFIG_FILE} with --form adaptive (pinned) or --form guided")
-        elif len(ladder.bands) > 1:
+        elif len(schedule.bands) > 1:
             notes.append(
-                f"the length changes with the batch, sglang keeps {ladder.most} steps for all: {unfit}; "
+                f"the length changes with the batch, sglang keeps {schedule.most} steps for all: {unfit}; "
                 "plan fewer batch sizes to see what that loses"
             )
-        return Exported(" ".join(flags) + "\n", tuple(notes), ladder)
+        return Exported(" ".join(flags) + "\n", tuple(notes), schedule)
 
 
-def adaptive_refusal(algorithm: str, wish: Wish) -> str:
+def adaptive_refusal(algorithm: str, options: ExportOptions) -> str:
     """Why steps cannot change at run time, in SGLang's words; empty where they can."""
     if algorithm not in ADAPTIVE:
         return f"speculative_algorithm={algorithm} (only EAGLE/EAGLE3 are supported)"
-    if wish.data_parallel > 1:
+    if options.data_parallel > 1:
         return "attention DP is not supported (adaptive tier decisions are not synchronized across DP ranks)"
     return ""
 
 
 def _flags(
-    deployment: Deployment, method: Method, path: str | None, ladder: Ladder
+    deployment: PlannedDrafter, method: Method, path: str | None, schedule: Schedule
 ) -> tuple[list[str], list[str]]:
     """Arguments of the server, and what they cannot say."""
     flags = ["--speculative-algorithm", method.name]
     if path and method.name != "NGRAM":
         flags += ["--speculative-draft-model-path", path]
-    steps = ladder.most
+    steps = schedule.most
     if method.name == "NGRAM":
         flags += ["--speculative-num-draft-tokens", str(steps + 1)]
     else:
@@ -134,12 +134,12 @@ def _flags(
     return flags, notes
 
 
-def _guided(ladder: Ladder, plan: Plan) -> dict[int, list[int]]:
-    """The planned length of every band and its neighbours among the ladder's own and the plan's lengths."""
-    tiers = sorted({0, *(band.gamma for band in ladder.bands)})
+def _guided(schedule: Schedule, plan: Plan) -> dict[int, list[int]]:
+    """The planned length of every band and its neighbours among the schedule's own and the plan's lengths."""
+    tiers = sorted({0, *(band.gamma for band in schedule.bands)})
     positive = [gamma for gamma in plan.gammas if gamma > 0]
     table = {}
-    for band in ladder.bands:
+    for band in schedule.bands:
         at = tiers.index(band.gamma)
         near = {band.gamma, tiers[max(at - 1, 0)], tiers[min(at + 1, len(tiers) - 1)]}
         if len(near) == 1 and positive:
@@ -148,10 +148,10 @@ def _guided(ladder: Ladder, plan: Plan) -> dict[int, list[int]]:
     return table
 
 
-def _costs(plan: Plan, wish: Wish, *, additive: bool) -> Exported:
+def _costs(plan: Plan, options: ExportOptions, *, additive: bool) -> Exported:
     """Step costs at one planned context: what DSPARK's scheduler loads instead of assuming constant cost."""
     contexts = sorted({cell.context_len for cell in plan.cells})
-    low, high = wish.contexts or (contexts[(len(contexts) - 1) // 2],) * 2
+    low, high = options.contexts or (contexts[(len(contexts) - 1) // 2],) * 2
     inside = [context for context in contexts if low <= context <= high]
     points = verification_points(plan, inside[-1] if inside else low)
     notes = ["for --speculative-dspark-sps-table-path; SGLang's tables have no context"]

@@ -9,17 +9,17 @@ from typing import Any
 from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
+    ExportOptions,
     Method,
-    Wish,
     checked_form,
     common_notes,
     compact_json,
-    ladder_of,
     method_of,
+    schedule_of,
 )
 from perfmodel.export.costs import additive_costs, verification_points
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import Band, Ladder, deployment_of
+from perfmodel.planning.schedule import Band, Schedule, planned_drafter
 
 NO_WINDOW = "it has no window for the drafter"
 METHODS = {
@@ -42,52 +42,53 @@ class TensorRTLLM:
     checked_with: str = "1.4rc (rules read in its source) on 2026-11-20"
     forms: tuple[str, ...] = FORMS
 
-    def export(self, plan: Plan, wish: Wish) -> Exported:
+    def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The plan as the `--config` file of trtllm-serve, or its step costs."""
-        if checked_form(self.name, FORMS, wish) == "sps":
-            return _costs(plan, wish)
-        if wish.semantics not in SEMANTICS:
+        if checked_form(self.name, FORMS, options) == "sps":
+            return _costs(plan, options)
+        if options.semantics not in SEMANTICS:
             raise SpecError.single(
-                "request", "--semantics", f"found {wish.semantics!r}", "choose upper or lower"
+                "request", "--semantics", f"found {options.semantics!r}", "choose upper or lower"
             )
-        deployment = deployment_of(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
-        ladder = ladder_of(plan, wish)
-        if ladder.most == 0:
+        deployment = planned_drafter(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
+        schedule = schedule_of(plan, options)
+        if schedule.most == 0:
             raise SpecError.single(
                 "plan", "cells", "collapse to no speculation at any batch size",
                 "start trtllm-serve without speculative_config",
             )  # fmt: skip
-        notes = common_notes(ladder, wish)
+        notes = common_notes(schedule, options)
         if deployment.kv_budget is not None:
             notes.append(f"the draft KV budget of {deployment.kv_budget} tokens is not exported: {NO_WINDOW}")
-        ladder, raised = _starting_at_the_most(ladder)
+        schedule, raised = _starting_at_the_most(schedule)
         if raised:
             notes.append(raised)
         lines = ["speculative_config:", f"  decoding_type: {method.name}"]
         if path and method.name != "NGram":
             lines.append(f"  speculative_model: {json.dumps(path)}")
-        lines.append(f"  max_draft_len: {ladder.most}")
-        if len(ladder.bands) > 1:
+        lines.append(f"  max_draft_len: {schedule.most}")
+        if len(schedule.bands) > 1:
             keys = {
-                band.last if wish.semantics == "upper" else band.first: band.gamma for band in ladder.bands
+                band.last if options.semantics == "upper" else band.first: band.gamma
+                for band in schedule.bands
             }
-            if wish.semantics == "upper" and ladder.bands[-1].gamma == 0:
-                keys.pop(ladder.bands[-1].last)
+            if options.semantics == "upper" and schedule.bands[-1].gamma == 0:
+                keys.pop(schedule.bands[-1].last)
             body = ", ".join(f"{key}: {gamma}" for key, gamma in keys.items())
             lines.append(f"  draft_len_schedule: {{{body}}}")
-            notes += _schedule_notes(ladder, wish)
-        return Exported("\n".join(lines) + "\n", tuple(notes), ladder)
+            notes += _schedule_notes(schedule, options)
+        return Exported("\n".join(lines) + "\n", tuple(notes), schedule)
 
 
-def _starting_at_the_most(ladder: Ladder) -> tuple[Ladder, str]:
+def _starting_at_the_most(schedule: Schedule) -> tuple[Schedule, str]:
     """The smallest key must map to max_draft_len: where it does not, batch 1 alone drafts the most."""
-    first, most = ladder.bands[0], ladder.most
+    first, most = schedule.bands[0], schedule.most
     if first.gamma == most:
-        return ladder, ""
+        return schedule, ""
     head = [Band(1, 1, most)]
     rest = [Band(2, first.last, first.gamma)] if first.last > 1 else []
-    raised = replace(ladder, bands=(*head, *rest, *ladder.bands[1:]))
+    raised = replace(schedule, bands=(*head, *rest, *schedule.bands[1:]))
     if len(raised.bands) > 1 and raised.bands[1].gamma == most:
         raised = replace(raised, bands=(Band(1, raised.bands[1].last, most), *raised.bands[2:]))
     return raised, (
@@ -96,17 +97,17 @@ def _starting_at_the_most(ladder: Ladder) -> tuple[Ladder, str]:
     )
 
 
-def _schedule_notes(ladder: Ladder, wish: Wish) -> list[str]:
-    notes = [f"keys of draft_len_schedule are inclusive {wish.semantics} bounds of the batch"]
-    if wish.semantics == "lower":
+def _schedule_notes(schedule: Schedule, options: ExportOptions) -> list[str]:
+    notes = [f"keys of draft_len_schedule are inclusive {options.semantics} bounds of the batch"]
+    if options.semantics == "lower":
         notes.append(
             "lower bounds are what the first version (PR 8194, October 2025) read; later ones read upper"
         )
-    elif ladder.bands[-1].gamma > 0:
+    elif schedule.bands[-1].gamma > 0:
         notes.append(
-            f"above batch {ladder.last_batch} nothing is drafted: raise --max-batch to max_batch_size"
+            f"above batch {schedule.last_batch} nothing is drafted: raise --max-batch to max_batch_size"
         )
-    if any(band.gamma == 0 for band in ladder.bands):
+    if any(band.gamma == 0 for band in schedule.bands):
         notes.append(
             "at length 0 the drafter's state is not refreshed and acceptance falls when the batch shrinks "
             "again "
@@ -115,10 +116,10 @@ def _schedule_notes(ladder: Ladder, wish: Wish) -> list[str]:
     return notes
 
 
-def _costs(plan: Plan, wish: Wish) -> Exported:
+def _costs(plan: Plan, options: ExportOptions) -> Exported:
     """The table of confidence scheduling: time by verified tokens, and by batch on top. [ms in the file]"""
     contexts = sorted({cell.context_len for cell in plan.cells})
-    low, high = wish.contexts or (contexts[(len(contexts) - 1) // 2],) * 2
+    low, high = options.contexts or (contexts[(len(contexts) - 1) // 2],) * 2
     inside = [context for context in contexts if low <= context <= high]
     costs = additive_costs(verification_points(plan, inside[-1] if inside else low))
     body: dict[str, Any] = {

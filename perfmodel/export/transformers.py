@@ -7,16 +7,16 @@ from typing import Any
 
 from perfmodel.export.base import (
     Exported,
+    ExportOptions,
     Method,
-    Wish,
     checked_form,
     common_notes,
     compact_json,
-    ladder_of,
     method_of,
+    schedule_of,
 )
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import deployment_of
+from perfmodel.planning.schedule import planned_drafter
 
 SELF = "the target's own weights over a cut cache"
 METHODS = {
@@ -37,15 +37,15 @@ class Transformers:
     checked_with: str = "5.23.0 on 2026-11-21"
     forms: tuple[str, ...] = FORMS
 
-    def export(self, plan: Plan, wish: Wish) -> Exported:
+    def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The length at the smallest planned batch, as keys of a `GenerationConfig`."""
-        checked_form(self.name, FORMS, wish)
-        deployment = deployment_of(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
-        ladder = ladder_of(plan, wish)
-        gamma = ladder.gamma(1)
-        notes = common_notes(ladder, wish)
-        if ladder.last_batch > 1:
+        checked_form(self.name, FORMS, options)
+        deployment = planned_drafter(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
+        schedule = schedule_of(plan, options)
+        gamma = schedule.gamma(1)
+        notes = common_notes(schedule, options)
+        if schedule.last_batch > 1:
             notes.append("generate() assists one sequence at a time: only the length at batch 1 is exported")
         if min(cell.batch_size for cell in plan.cells) > 1:
             notes.append("batch 1 was not planned: the smallest planned batch answers")
@@ -63,7 +63,7 @@ class Transformers:
                 f"the draft KV budget of {deployment.kv_budget} tokens has no key: "
                 "perfmodel.integrations.transformers applies it, and follows the context too"
             )
-        return Exported(compact_json(body), tuple(notes), ladder)
+        return Exported(compact_json(body), tuple(notes), schedule)
 
 
 exporter = Transformers()

@@ -8,16 +8,16 @@ from typing import Any
 from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
+    ExportOptions,
     Method,
-    Wish,
     checked_form,
     common_notes,
     compact_json,
-    ladder_of,
     method_of,
+    schedule_of,
 )
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import deployment_of
+from perfmodel.planning.schedule import planned_drafter
 
 METHODS = {"streaming_llm": Method("sparse_attn", window=True)}
 REFUSAL = "its method sparse_attn drafts with the target over sinks and a window, or its own selection"
@@ -32,17 +32,17 @@ class Vegas:
     checked_with: str = "fork of vLLM 0.16, arXiv 2602.07223, on 2026-11-20"
     forms: tuple[str, ...] = FORMS
 
-    def export(self, plan: Plan, wish: Wish) -> Exported:
+    def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """A static configuration, or one per context for deployments that split their traffic by context."""
-        form = checked_form(self.name, FORMS, wish)
-        deployment = deployment_of(plan)
-        method, _ = method_of(self.name, METHODS, REFUSAL, deployment, wish)
+        form = checked_form(self.name, FORMS, options)
+        deployment = planned_drafter(plan)
+        method, _ = method_of(self.name, METHODS, REFUSAL, deployment, options)
         budget = deployment.kv_budget
         if budget is None:
             raise SpecError.single("plan", "kv_budget", "is not set", "plan with --draft-budget")
-        ladder = ladder_of(plan, wish)
-        notes = common_notes(ladder, wish)
-        contexts = ladder.context_lens
+        schedule = schedule_of(plan, options)
+        notes = common_notes(schedule, options)
+        contexts = schedule.context_lens
 
         def configuration(gamma: int, ratio: float) -> dict[str, Any]:
             return {
@@ -54,21 +54,23 @@ class Vegas:
             }
 
         if form == "speculative-config":
-            if ladder.most == 0:
+            if schedule.most == 0:
                 raise SpecError.single(
                     "plan", "cells", "never speculate", "start it without --speculative-config"
                 )
-            if len(ladder.bands) > 1:
-                notes.append(f"the fork has no length per batch: {ladder.most} holds for every batch")
+            if len(schedule.bands) > 1:
+                notes.append(f"the fork has no length per batch: {schedule.most} holds for every batch")
             smallest = min(budget / contexts[-1], 1.0)
             notes.append(
                 f"ratio {smallest:.4f} keeps the budget of {budget} tokens up to context {contexts[-1]}; "
                 "beyond it the budget grows with the context"
             )
-            return Exported(compact_json(configuration(ladder.most, smallest)), tuple(notes))
+            return Exported(compact_json(configuration(schedule.most, smallest)), tuple(notes))
         bands = []
         for context in contexts:
-            length = ladder_of(plan, Wish(contexts=(context, context), max_distinct=1, merge_loss=0.0)).most
+            length = schedule_of(
+                plan, ExportOptions(contexts=(context, context), max_distinct=1, merge_loss=0.0)
+            ).most
             bands.append({"context_len": context, **configuration(length, min(budget / context, 1.0))})
         notes.append(
             "one configuration per planned context: run one replica per band, the fork has no such table"

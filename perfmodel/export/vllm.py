@@ -9,16 +9,16 @@ from typing import Any
 from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
+    ExportOptions,
     Method,
-    Wish,
     checked_form,
     common_notes,
     compact_json,
-    ladder_of,
     method_of,
+    schedule_of,
 )
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import Ladder, deployment_of, midpoints, nearest_cell
+from perfmodel.planning.schedule import Schedule, midpoints, nearest_cell, planned_drafter
 
 NO_WINDOW = "a window of the drafter is PR 53827, open, and for eagle3 only"
 METHODS = {
@@ -43,20 +43,20 @@ class VLLM:
     checked_with: str = "0.33.0 on 2026-11-21"
     forms: tuple[str, ...] = FORMS
 
-    def export(self, plan: Plan, wish: Wish) -> Exported:
+    def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The plan as vLLM reads it; ranges are inclusive, gaps and the tail carry the last length on."""
-        form = checked_form(self.name, FORMS, wish)
-        deployment = deployment_of(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, wish)
-        ladder = ladder_of(plan, wish)
+        form = checked_form(self.name, FORMS, options)
+        deployment = planned_drafter(plan)
+        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
+        schedule = schedule_of(plan, options)
         by_batch = form in ("speculative-config", "env")
-        most = ladder.most if by_batch else max(cell.gamma for cell in plan.cells)
+        most = schedule.most if by_batch else max(cell.gamma for cell in plan.cells)
         if most == 0:
             raise SpecError.single(
                 "plan", "cells", "collapse to no speculation at any batch size",
                 "start vllm without --speculative-config, or use --form scheduler",
             )  # fmt: skip
-        notes = common_notes(ladder, wish) if form == "speculative-config" else []
+        notes = common_notes(schedule, options) if form == "speculative-config" else []
         if deployment.kv_budget is not None:
             why = method.reason or "its method reads the whole cache"
             notes.append(
@@ -70,18 +70,18 @@ class VLLM:
             config["prompt_lookup_max"] = PROMPT_LOOKUP_MAX
         config["num_speculative_tokens"] = most
         if form == "env":
-            return _environment(ladder, notes)
+            return _environment(schedule, notes)
         if form == "per-seq-len":
-            return _per_seq_len(plan, wish, config, notes)
-        if wish.data_parallel > 1:
+            return _per_seq_len(plan, options, config, notes)
+        if options.data_parallel > 1:
             notes.append(
-                f"data parallel {wish.data_parallel}: vLLM disables the schedule because ranks could "
+                f"data parallel {options.data_parallel}: vLLM disables the schedule because ranks could "
                 "diverge; "
                 f"{most} speculative tokens are exported for every batch"
             )
             return Exported(compact_json(config), tuple(notes))
         if form == "context":
-            config["num_speculative_tokens_per_batch_size"] = _with_contexts(plan, ladder)
+            config["num_speculative_tokens_per_batch_size"] = _with_contexts(plan, schedule)
             notes.append("entries of five numbers are PR 48944, open: releases refuse them")
             return Exported(compact_json(config), tuple(notes))
         if form == "scheduler":
@@ -92,13 +92,13 @@ class VLLM:
                 "set DRAFTPLAN_PLAN to the plan file; vLLM declares the scheduler interface non-public"
             )
             return Exported(arguments + "\n", tuple(notes))
-        lengths = sorted({band.gamma for band in ladder.bands})
-        if len(ladder.bands) > 1:
+        lengths = sorted({band.gamma for band in schedule.bands})
+        if len(schedule.bands) > 1:
             config["num_speculative_tokens_per_batch_size"] = [
-                [band.first, band.last, band.gamma] for band in ladder.bands
+                [band.first, band.last, band.gamma] for band in schedule.bands
             ]
             notes += _graph_notes(lengths)
-        return Exported(compact_json(config), tuple(notes), ladder)
+        return Exported(compact_json(config), tuple(notes), schedule)
 
 
 def _graph_notes(lengths: list[int]) -> list[str]:
@@ -117,24 +117,24 @@ def _graph_notes(lengths: list[int]) -> list[str]:
     return notes
 
 
-def _environment(ladder: Ladder, notes: list[str]) -> Exported:
+def _environment(schedule: Schedule, notes: list[str]) -> Exported:
     """The one context that adaptive verification profiles its step costs at: the planned median."""
-    contexts = ladder.context_lens
+    contexts = schedule.context_lens
     median = contexts[(len(contexts) - 1) // 2]
     notes.append(
         f"with enable_adaptive_verification vLLM trims verification itself; give it num_speculative_tokens "
-        f"{ladder.most} and no schedule"
+        f"{schedule.most} and no schedule"
     )
     return Exported(f"VLLM_ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN={median}\n", tuple(notes))
 
 
-def _with_contexts(plan: Plan, ladder: Ladder) -> list[list[int]]:
+def _with_contexts(plan: Plan, schedule: Schedule) -> list[list[int]]:
     """Entries [first batch, last batch, first context, last context, length] of every planned cell."""
     batches = sorted({cell.batch_size for cell in plan.cells})
     contexts = sorted({cell.context_len for cell in plan.cells})
     by_place = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
     entries: list[list[int]] = []
-    for batch, (first, last) in zip(batches, _ranges(batches, 1, ladder.last_batch), strict=True):
+    for batch, (first, last) in zip(batches, _ranges(batches, 1, schedule.last_batch), strict=True):
         for context, (low, high) in zip(contexts, _ranges(contexts, 0, contexts[-1]), strict=True):
             gamma = nearest_cell(by_place, batch, context, contexts).gamma
             if first > last or low > high:
@@ -154,20 +154,23 @@ def _ranges(values: list[int], start: int, last: int) -> list[tuple[int, int]]:
     return list(zip(firsts, [min(stop, last) if last < values[-1] else stop for stop in stops], strict=True))
 
 
-def _per_seq_len(plan: Plan, wish: Wish, config: dict[str, Any], notes: list[str]) -> Exported:
+def _per_seq_len(plan: Plan, options: ExportOptions, config: dict[str, Any], notes: list[str]) -> Exported:
     """Entries [first context, last context, length]: here the batch axis is the one that collapses."""
     turned = _transposed(plan)
-    ladder = ladder_of(
-        turned, Wish(collapse=wish.collapse, max_distinct=wish.max_distinct, merge_loss=wish.merge_loss)
+    schedule = schedule_of(
+        turned,
+        ExportOptions(
+            collapse=options.collapse, max_distinct=options.max_distinct, merge_loss=options.merge_loss
+        ),
     )
-    bands = [[band.first if band.first > 1 else 0, band.last, band.gamma] for band in ladder.bands]
-    config["num_speculative_tokens"] = max(ladder.most, 1)
+    bands = [[band.first if band.first > 1 else 0, band.last, band.gamma] for band in schedule.bands]
+    config["num_speculative_tokens"] = max(schedule.most, 1)
     config["num_speculative_tokens_per_seq_len"] = bands
     notes.append("num_speculative_tokens_per_seq_len is PR 54801, open: releases refuse it")
     notes.append(
-        f"all batch sizes are one length per context (by {wish.collapse}): {ladder.collapse_loss:.2%} of "
-        "speed lost "
-        f"on average, {ladder.collapse_worst:.2%} in the worst cell"
+        f"all batch sizes are one length per context (by {options.collapse}): "
+        f"{schedule.collapse_loss:.2%} of speed lost on average, {schedule.collapse_worst:.2%} in the worst"
+        " cell"
     )
     return Exported(compact_json(config), tuple(notes))
 

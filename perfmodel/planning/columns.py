@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perfmodel.files.numbers import FloatArray, Numeric
-    from perfmodel.planning.plan import Plan
 
 __all__ = [
     "NO_DRAFT", "SWEPT", "Cell", "Column", "columns_of", "fill", "gain", "milliseconds", "number", "swept",
@@ -45,7 +44,7 @@ class Column:
     place: float = 0.0
     show: Callable[[Any], str] = str
     left: bool = False
-    printed: Callable[[Plan], bool] = lambda _: True
+    printed: Callable[[Any], bool] = lambda _: True
 
 
 def column(unit: str, value: Callable[[Any], Any], *, default: Any = MISSING, **printed: Any) -> Any:
@@ -137,7 +136,7 @@ def _cost_per_million_tokens(answer: Any) -> Numeric:
     return cost
 
 
-def _machines(plan: Plan) -> int:
+def _machines(plan: Any) -> int:
     """How many machines each cell was chosen among."""
     return len(plan.hardware.split(", ")) * len(plan.request.get("tensor_parallel") or [1])
 
@@ -270,7 +269,7 @@ def swept(priced: Any, name: str) -> FloatArray:
     return values
 
 
-def titled(plan: Plan) -> list[Column]:
+def titled(plan: Any) -> list[Column]:
     """Return the columns that a plan's printed table has, in their places."""
     columns = [column for column in columns_of(type(plan.cells[0])) if column.title and column.printed(plan)]
     return sorted(columns, key=lambda column: column.place)

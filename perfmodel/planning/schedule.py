@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import numpy as np
+
+from perfmodel.acceptance.online import moved_tokens
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.planning.gains import speedups
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
 
 __all__ = [
-    "COLLAPSES", "Band", "Deployment", "Ladder", "collapse", "deployment_of", "midpoints", "nearest_cell",
+    "COLLAPSES", "Band", "PlannedDrafter", "Schedule", "collapse", "midpoints", "nearest_cell",
+    "planned_drafter", "speedups", "tokens_by_gamma",
 ]  # fmt: skip
 
 COLLAPSES = ("weight", "regret")
@@ -24,7 +27,7 @@ MERGE_LOSS = 0.01
 
 
 @dataclass(frozen=True)
-class Deployment:
+class PlannedDrafter:
     """What a running engine has one of: a drafter, a draft KV budget, GPUs."""
 
     strategy: str
@@ -44,16 +47,15 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class Schedule:
     """The answer of a plan as a function of the batch size alone.
 
     collapse_loss, collapse_worst : share of speed that ignoring the context loses, mean over the workload
-    and in
-        the worst cell. [1]
+        and in the worst cell. [1]
     merge_loss : share of speed that merging lengths loses on top, in the worst batch size. [1]
     """
 
-    deployment: Deployment
+    deployment: PlannedDrafter
     bands: tuple[Band, ...]
     context_lens: tuple[int, ...]
     collapse_loss: float
@@ -77,7 +79,32 @@ class Ladder:
         return self.bands[-1].last
 
 
-def deployment_of(plan: Plan) -> Deployment:
+def tokens_by_gamma(cell: Cell, gammas: Sequence[int], shift: float = 0.0) -> list[float]:
+    """Tokens per round of a cell's drafter at each length, acceptance moved by `shift` logits. [tokens]"""
+    if cell.alpha is None:
+        return [1.0] * len(gammas)
+    first = cell.alpha if cell.alpha_first is None else cell.alpha_first
+    tokens: list[float] = moved_tokens(first, cell.alpha, np.asarray(gammas, dtype=float), shift).tolist()
+    return tokens
+
+
+def speedups(cell: Cell, gammas: Sequence[int], shift: float = 0.0, slower: float = 1.0) -> list[float]:
+    """Speedup over decoding without a drafter at each of `gammas`; 0 where it was not priced. [1]
+
+    `slower` is how many times longer than planned a round takes, relative to plain decoding. At gamma 0 it is
+    1, or less in an engine whose plain steps take longer while the drafter is loaded.
+    """
+    rounds = cell.round_by_gamma_s
+    tokens = tokens_by_gamma(cell, gammas, shift)
+    return [
+        cell.baseline_s * (tokens[index] if gamma else 1.0) / (rounds[index] * (slower if gamma else 1.0))
+        if index < len(rounds)
+        else 0.0
+        for index, gamma in enumerate(gammas)
+    ]
+
+
+def planned_drafter(plan: Plan) -> PlannedDrafter:
     """The one drafter, draft KV budget and GPUs of a plan; SpecError where cells do not agree."""
     drafters = {(cell.strategy, cell.draft_model, cell.kv_budget) for cell in plan.cells if cell.speculates}
     machines = {(cell.hardware or plan.hardware, cell.tensor_parallel) for cell in plan.cells}
@@ -92,7 +119,7 @@ def deployment_of(plan: Plan) -> Deployment:
         )
     strategy, draft_model, kv_budget = next(iter(drafters), (NO_DRAFT, None, None))
     hardware, tensor_parallel = next(iter(machines))
-    return Deployment(strategy, draft_model, kv_budget, hardware, tensor_parallel)
+    return PlannedDrafter(strategy, draft_model, kv_budget, hardware, tensor_parallel)
 
 
 def midpoints(values: Sequence[int]) -> tuple[float, ...]:
@@ -119,14 +146,13 @@ def collapse(
     most_lengths: int | None = MOST_LENGTHS,
     merge_loss: float = MERGE_LOSS,
     max_batch: int | None = None,
-) -> Ladder:
+) -> Schedule:
     """Collapse a plan's contexts into one speculation length per batch band.
 
     Parameters
     ----------
     by : ``weight`` loses least in the weighted mean of log speed, ``regret`` least in the worst context. A
-    collapsed
-        length lies between those of the contexts that it stands for.
+        collapsed length lies between those of the contexts that it stands for.
     weights : share of time per planned context; equal when absent. [1]
     contexts : collapse only the planned contexts from the first to the second, both included. [tokens]
     most_lengths : most distinct speculation lengths; None for no limit. [1]
@@ -138,7 +164,7 @@ def collapse(
     SpecError
         When the plan is not one deployment, or an option cannot be.
     """
-    deployment = deployment_of(plan)
+    deployment = planned_drafter(plan)
     _check(plan, by, weights, contexts, most_lengths, merge_loss, max_batch)
     low, high = contexts or (0, math.inf)
     cells = [cell for cell in plan.cells if low <= cell.context_len <= high]
@@ -152,7 +178,7 @@ def collapse(
     losses = [loss for row in rows for loss in row.losses(row.gamma)]
     total = sum(weight for row in rows for weight in row.weights)
     mean = sum(weight * loss for row in rows for weight, loss in row.weighed(row.gamma)) / total
-    return Ladder(
+    return Schedule(
         deployment=deployment,
         bands=_bands(batches, gammas, max_batch),
         context_lens=tuple(sorted({cell.context_len for cell in cells})),

@@ -66,7 +66,7 @@ def _configuration(name: str, deployments: Sequence[RankedDrafter]) -> Configura
     refusal = NOTHING_TO_SAY
     for place, deployment in enumerate(deployments):
         try:
-            found = exporter.export(deployment.plan, export.Wish())
+            found = exporter.export(deployment.plan, export.ExportOptions())
         except SpecError as refused:
             if place == 0:
                 refusal = "; ".join(_said(fault.problem, fault.remedy) for fault in refused.faults)

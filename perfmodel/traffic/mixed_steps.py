@@ -5,9 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Literal, Protocol
 
-from perfmodel.planning.gains import speedups, tokens_by_gamma
 from perfmodel.planning.plan import Cell, Plan
-from perfmodel.planning.schedule import midpoints, nearest_cell
+from perfmodel.planning.schedule import midpoints, nearest_cell, speedups, tokens_by_gamma
 
 __all__ = ["FAVOURS", "Favour", "MixedSteps", "StepCosts"]
 

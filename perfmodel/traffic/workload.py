@@ -17,7 +17,7 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.planner import Constraints, plan
-from perfmodel.planning.schedule import deployment_of
+from perfmodel.planning.schedule import planned_drafter
 from perfmodel.speculation import Drafter
 from perfmodel.traffic.metrics import Metrics
 from perfmodel.traffic.mixed_steps import FAVOURS, Favour
@@ -123,7 +123,7 @@ def deployed_by(
     SpecError
         When its cells do not agree on one deployment, or its drafter is not among them.
     """
-    deployed = deployment_of(answer)
+    deployed = planned_drafter(answer)
     if not any(cell.speculates for cell in answer.cells):
         first = drafters[0]
         own = first.strategy.default_budgets

@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.acceptance import beta_shape
 from perfmodel.acceptance.counts import AcceptanceCounts, counts_of_rounds
+
+
+def beta_shape(mean: float, sd: float) -> tuple[float, float]:
+    """The two parameters of the Beta distribution with this mean and standard deviation."""
+    strength = mean * (1.0 - mean) / sd**2 - 1.0
+    return mean * strength, (1.0 - mean) * strength
 
 
 def accepted_per_round(

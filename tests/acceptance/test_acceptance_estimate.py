@@ -6,13 +6,19 @@ import json
 
 import numpy as np
 import pytest
-from simulated_logs import accepted_per_round, counted
+from simulated_logs import accepted_per_round, beta_shape, counted
 
-from perfmodel.acceptance import alpha_from_mean_length, beta_shape
+from perfmodel.acceptance import alpha_from_mean_length
 from perfmodel.acceptance.counts import AcceptanceCounts
 from perfmodel.acceptance.estimate import AcceptanceFit, fit_acceptance
-from perfmodel.acceptance.intervals import binomial_rate, clustered_rate
+from perfmodel.acceptance.intervals import Rate, clustered_rate, independent_se, logit_interval
 from perfmodel.errors import SpecError
+
+
+def binomial_rate(accepted: float, tried: float) -> Rate:
+    """The rate with the interval of independent trials: far too narrow where requests differ."""
+    value = accepted / tried
+    return logit_interval(value, independent_se(value, tried), np.inf)
 
 
 def pooled_truth(mean: float, sd: float, gamma: int) -> float:

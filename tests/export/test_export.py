@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from random_plans import cell_of, plan_of, plans
 
 from perfmodel.errors import SpecError
-from perfmodel.export import Wish, export, exporters, load
+from perfmodel.export import ExportOptions, export, exporters, load
 from perfmodel.planning.schedule import collapse
 from perfmodel.policy import SpeculationPolicy
 
-EXACT = Wish(max_distinct=None, merge_loss=0.0)
+EXACT = ExportOptions(max_distinct=None, merge_loss=0.0)
 GAMMAS = (0, 1, 2, 3, 5)
 HIGH, LOW = {"alpha": 0.9, "draft": 0.05, "verify": 0.0}, {"alpha": 0.1, "draft": 0.5, "verify": 0.2}
 
@@ -45,8 +45,8 @@ def unless_off(make):
         return None
 
 
-def config_of(plan, wish=EXACT):
-    return json.loads(export(plan, "vllm", wish).text)
+def config_of(plan, options=EXACT):
+    return json.loads(export(plan, "vllm", options).text)
 
 
 @settings(max_examples=200)
@@ -63,20 +63,22 @@ def test_vllm_reads_back_the_planned_length_of_every_planned_cell(plan):
 @settings(max_examples=200)
 @given(plans(), st.sampled_from(["weight", "regret"]), st.integers(1, 5), st.integers(1, 400))
 def test_vllm_reads_back_the_ladder_at_every_batch(plan, by, most, max_batch):
-    wish = Wish(collapse=by, max_distinct=most, max_batch=max_batch)
-    exported = unless_off(lambda: export(plan, "vllm", wish))
+    options = ExportOptions(collapse=by, max_distinct=most, max_batch=max_batch)
+    exported = unless_off(lambda: export(plan, "vllm", options))
     if exported is None:
         return
-    ladder = exported.ladder
+    schedule = exported.schedule
     table = vllm_lengths(json.loads(exported.text), 500)
-    assert [ladder.gamma(batch) for batch in range(1, 501)] == table[1:]
+    assert [schedule.gamma(batch) for batch in range(1, 501)] == table[1:]
     assert len(set(table[1:])) <= most
 
 
 @settings(max_examples=200)
 @given(plans())
 def test_vllm_with_contexts_reads_back_every_planned_cell(plan):
-    config = config_of(plan, Wish(form="context")) if any(cell.gamma for cell in plan.cells) else None
+    config = (
+        config_of(plan, ExportOptions(form="context")) if any(cell.gamma for cell in plan.cells) else None
+    )
     for cell in plan.cells:
         assert vllm_lengths_with_context(config, cell.batch_size, cell.context_len) == cell.gamma
 
@@ -94,26 +96,26 @@ def test_sglang_reads_back_the_planned_length_of_every_planned_cell(plan):
 @settings(max_examples=200)
 @given(plans(), st.sets(st.integers(1, 400), min_size=1, max_size=20))
 def test_sglang_reads_back_the_ladder_at_the_padded_batch(plan, graph_sizes):
-    exported = unless_off(lambda: export(plan, "sglang", Wish(form="adaptive")))
+    exported = unless_off(lambda: export(plan, "sglang", ExportOptions(form="adaptive")))
     if exported is None:
         return
     for batch in range(1, 401):
         padded = min((size for size in graph_sizes if size >= batch), default=batch)
-        assert sglang_steps(exported.text, batch, graph_sizes) == exported.ladder.gamma(padded)
+        assert sglang_steps(exported.text, batch, graph_sizes) == exported.schedule.gamma(padded)
 
 
 @settings(max_examples=200)
 @given(plans(), st.sampled_from(["upper", "lower"]))
 def test_tensorrt_llm_reads_back_the_ladder_at_every_batch(plan, semantics):
-    wish = Wish(semantics=semantics)
-    exported = unless_off(lambda: export(plan, "tensorrt_llm", wish))
+    options = ExportOptions(semantics=semantics)
+    exported = unless_off(lambda: export(plan, "tensorrt_llm", options))
     if exported is None:
         return
     config = yaml.safe_load(exported.text)["speculative_config"]
     planned = collapse(plan)
-    for batch in range(1, exported.ladder.last_batch + 1):
+    for batch in range(1, exported.schedule.last_batch + 1):
         length = tensorrt_llm_length(config, batch, semantics)
-        assert length == exported.ladder.gamma(batch)
+        assert length == exported.schedule.gamma(batch)
         raised = batch == 1 and any("smallest key" in note for note in exported.notes)
         assert raised or length == planned.gamma(batch)
 
@@ -130,21 +132,21 @@ def test_the_neutral_table_holds_every_planned_cell(plan):
 @settings(max_examples=200)
 @given(plans(drafter=("streaming_llm", "small", 512)))
 def test_the_other_engines_read_back_what_they_can_hold(plan):
-    ladder = collapse(plan)
+    schedule = collapse(plan)
     openvino = json.loads(export(plan, "openvino").text)
     for first, last, gamma in openvino["num_assistant_tokens_by_batch"]:
-        assert {ladder.gamma(first), ladder.gamma(last)} == {gamma}
-    assert json.loads(export(plan, "transformers").text)["num_assistant_tokens"] == ladder.gamma(1)
-    assert json.loads(export(plan, "dynamo").text)["nextn"] == ladder.most
-    if ladder.gamma(1):
+        assert {schedule.gamma(first), schedule.gamma(last)} == {gamma}
+    assert json.loads(export(plan, "transformers").text)["num_assistant_tokens"] == schedule.gamma(1)
+    assert json.loads(export(plan, "dynamo").text)["nextn"] == schedule.most
+    if schedule.gamma(1):
         words = export(plan, "llamacpp").text.split()
-        assert int(words[words.index("--spec-draft-n-max") + 1]) == ladder.gamma(1)
+        assert int(words[words.index("--spec-draft-n-max") + 1]) == schedule.gamma(1)
 
 
 @settings(max_examples=50)
 @given(plans(drafter=("streaming_llm", None, 512)))
 def test_vegas_keeps_the_budget_in_every_band(plan):
-    for band in json.loads(export(plan, "vegas", Wish(form="bands")).text)["bands"]:
+    for band in json.loads(export(plan, "vegas", ExportOptions(form="bands")).text)["bands"]:
         kept = max(band["sparse_attn_min_tokens"], band["sparse_attn_ratio"] * band["context_len"])
         assert kept == pytest.approx(512, abs=0.2)
 
@@ -160,7 +162,7 @@ def test_the_policy_and_the_neutral_table_answer_alike(plan):
 @pytest.mark.parametrize("form", ["sps", "sps-additive"])
 def test_sglang_step_costs_are_the_plans_times(form):
     plan = stepped()
-    table = json.loads(export(plan, "sglang", Wish(form=form)).text)
+    table = json.loads(export(plan, "sglang", ExportOptions(form=form)).text)
     for cell in plan.cells:
         assert sglang_step_time(table, cell.batch_size, cell.batch_size) == pytest.approx(
             cell.baseline_s, rel=0.02
@@ -168,13 +170,13 @@ def test_sglang_step_costs_are_the_plans_times(form):
 
 
 def test_tensorrt_llm_step_costs_are_milliseconds():
-    table = json.loads(export(stepped(), "tensorrt-llm", Wish(form="sps")).text)
+    table = json.loads(export(stepped(), "tensorrt-llm", ExportOptions(form="sps")).text)
     assert table["step_time_ms"][0] == pytest.approx(10.0, rel=0.02)
     assert len(table["batch_sizes"]) == len(table["batch_overhead_ms"]) >= 2
 
 
 def test_llamacpp_costs_fall_per_token_and_start_at_one():
-    text = export(stepped(), "llamacpp", Wish(form="costs")).text
+    text = export(stepped(), "llamacpp", ExportOptions(form="costs")).text
     costs = [float(number) for number in text.strip().removeprefix("GGML_BATCH_COSTS=").split(",")]
     assert costs[0] == 1.0
     assert costs == sorted(costs, reverse=True)
@@ -186,19 +188,19 @@ def test_the_loss_of_one_length_for_two_contexts_is_said_and_right():
         cell_of(4, context, GAMMAS, baseline=0.01, **kind) for context, kind in ((1000, LOW), (64000, HIGH))
     ]
     plan = plan_of(cells, GAMMAS)
-    ladder = collapse(plan, by="regret")
-    index = GAMMAS.index(ladder.bands[0].gamma)
+    schedule = collapse(plan, by="regret")
+    index = GAMMAS.index(schedule.bands[0].gamma)
     worst = 0.0
     for cell in cells:
-        from perfmodel.planning.gains import speedups
+        from perfmodel.planning.schedule import speedups
 
         gains = speedups(cell, GAMMAS)
         worst = max(worst, 1.0 - gains[index] / max(gains))
-    assert ladder.collapse_worst == pytest.approx(worst)
+    assert schedule.collapse_worst == pytest.approx(worst)
     assert worst > 0.01
     assert any(
         f"{worst:.2%} in the worst cell" in note
-        for note in export(plan, "neutral", Wish(collapse="regret")).notes
+        for note in export(plan, "neutral", ExportOptions(collapse="regret")).notes
     )
 
 
@@ -224,17 +226,18 @@ def test_regret_never_has_a_worse_worst_cell_than_weight(plan):
 @settings(max_examples=100)
 @given(plans(most_contexts=1), st.floats(0.001, 0.2))
 def test_merging_loses_no_more_than_is_allowed(plan, allowed):
-    ladder = collapse(plan, most_lengths=None, merge_loss=allowed)
-    assert ladder.merge_loss < allowed
-    assert len({band.gamma for band in ladder.bands}) <= len({cell.gamma for cell in plan.cells})
+    schedule = collapse(plan, most_lengths=None, merge_loss=allowed)
+    assert schedule.merge_loss < allowed
+    assert len({band.gamma for band in schedule.bands}) <= len({cell.gamma for cell in plan.cells})
 
 
 def test_bands_cover_every_batch_once():
-    ladder = collapse(stepped(), max_batch=512)
-    assert ladder.bands[0].first == 1
-    assert ladder.bands[-1].last == 512
+    schedule = collapse(stepped(), max_batch=512)
+    assert schedule.bands[0].first == 1
+    assert schedule.bands[-1].last == 512
     assert all(
-        before.last + 1 == after.first for before, after in zip(ladder.bands, ladder.bands[1:], strict=False)
+        before.last + 1 == after.first
+        for before, after in zip(schedule.bands, schedule.bands[1:], strict=False)
     )
 
 
@@ -286,17 +289,17 @@ def test_sglang_splits_the_budget_into_sinks_and_window():
 
 
 def test_data_parallel_ranks_get_one_length_and_the_reason():
-    exported = export(stepped(), "vllm", Wish(data_parallel=2))
+    exported = export(stepped(), "vllm", ExportOptions(data_parallel=2))
     assert "num_speculative_tokens_per_batch_size" not in json.loads(exported.text)
     assert any("ranks could diverge" in note for note in exported.notes)
     with pytest.raises(SpecError, match="not synchronized across DP ranks"):
-        export(stepped(), "sglang", Wish(form="adaptive", data_parallel=2))
+        export(stepped(), "sglang", ExportOptions(form="adaptive", data_parallel=2))
 
 
 def test_an_algorithm_that_cannot_change_its_steps_is_refused_with_sglangs_reason():
     plan = stepped(("full_kv", "small", None))
     with pytest.raises(SpecError, match="only EAGLE/EAGLE3 are supported"):
-        export(plan, "sglang", Wish(form="adaptive"))
+        export(plan, "sglang", ExportOptions(form="adaptive"))
     assert any("keeps 5 steps for all" in note for note in export(plan, "sglang").notes)
 
 
@@ -304,7 +307,7 @@ def test_a_head_without_a_checkpoint_is_refused_until_one_is_named():
     plan = stepped(("eagle", None, None))
     with pytest.raises(SpecError, match="loads a checkpoint"):
         export(plan, "vllm")
-    assert config_of(plan, Wish(draft_path="org/head"))["model"] == "org/head"
+    assert config_of(plan, ExportOptions(draft_path="org/head"))["model"] == "org/head"
 
 
 def test_tensorrt_llm_raises_batch_one_where_its_rule_wants_it():
@@ -314,24 +317,24 @@ def test_tensorrt_llm_raises_batch_one_where_its_rule_wants_it():
     ]
     exported = export(plan_of(cells, GAMMAS), "tensorrt_llm")
     assert any("batch 1 drafts 5 instead of the planned 0" in note for note in exported.notes)
-    assert [exported.ladder.gamma(batch) for batch in (1, 2, 4, 16)] == [5, 0, 0, 5]
+    assert [exported.schedule.gamma(batch) for batch in (1, 2, 4, 16)] == [5, 0, 0, 5]
 
 
 @pytest.mark.parametrize(
-    ("engine", "wish", "says"),
+    ("engine", "options", "says"),
     [
-        ("vllmm", Wish(), "vllm"),
-        ("vllm", Wish(form="contexts"), "context"),
-        ("vllm", Wish(collapse="mean"), "weight or regret"),
-        ("vllm", Wish(weights={7: 1.0}), "give a share"),
-        ("vllm", Wish(contexts=(1, 2)), "no planned context"),
-        ("vllm", Wish(max_distinct=0), "at least one length"),
-        ("tensorrt_llm", Wish(semantics="middle"), "upper or lower"),
+        ("vllmm", ExportOptions(), "vllm"),
+        ("vllm", ExportOptions(form="contexts"), "context"),
+        ("vllm", ExportOptions(collapse="mean"), "weight or regret"),
+        ("vllm", ExportOptions(weights={7: 1.0}), "give a share"),
+        ("vllm", ExportOptions(contexts=(1, 2)), "no planned context"),
+        ("vllm", ExportOptions(max_distinct=0), "at least one length"),
+        ("tensorrt_llm", ExportOptions(semantics="middle"), "upper or lower"),
     ],
 )
-def test_a_wrong_wish_is_refused_with_what_to_write(engine, wish, says):
+def test_a_wrong_wish_is_refused_with_what_to_write(engine, options, says):
     with pytest.raises(SpecError, match=says):
-        export(stepped(), engine, wish)
+        export(stepped(), engine, options)
 
 
 @pytest.mark.parametrize("engine", exporters())

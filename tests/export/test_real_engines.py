@@ -17,7 +17,7 @@ from random_plans import plans
 from test_export import stepped, unless_off
 
 from perfmodel.errors import SpecError
-from perfmodel.export import Wish, export
+from perfmodel.export import ExportOptions, export
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 MANY = settings(max_examples=200, suppress_health_check=list(HealthCheck))
@@ -81,22 +81,22 @@ def sglang_policy(tmp_path_factory):
 @MANY
 @given(plan=plans())
 def test_vllms_own_builder_reads_back_the_ladder(vllm_table, plan):
-    exported = unless_off(lambda: export(plan, "vllm", Wish(max_batch=300)))
+    exported = unless_off(lambda: export(plan, "vllm", ExportOptions(max_batch=300)))
     if exported is None:
         return
     config = json.loads(exported.text)
     if "num_speculative_tokens_per_batch_size" not in config:
         return
     table = vllm_table(config["num_speculative_tokens_per_batch_size"], 512, config["num_speculative_tokens"])
-    assert table[1:] == [exported.ladder.gamma(batch) for batch in range(1, 513)]
+    assert table[1:] == [exported.schedule.gamma(batch) for batch in range(1, 513)]
     assert table == vllm_lengths(config, 512)
 
 
 @MANY
 @given(plan=plans(most_contexts=1))
 def test_vllms_own_builder_reads_back_every_planned_cell(vllm_table, plan):
-    exported = unless_off(lambda: export(plan, "vllm", Wish(max_distinct=None, merge_loss=0.0)))
-    if exported is None or len(exported.ladder.bands) == 1:
+    exported = unless_off(lambda: export(plan, "vllm", ExportOptions(max_distinct=None, merge_loss=0.0)))
+    if exported is None or len(exported.schedule.bands) == 1:
         return
     config = json.loads(exported.text)
     table = vllm_table(config["num_speculative_tokens_per_batch_size"], 300, config["num_speculative_tokens"])
@@ -118,7 +118,7 @@ def test_vllms_own_config_class_accepts_every_method(checkpoints, drafter, targe
         from vllm.config import ModelConfig, ParallelConfig
         from vllm.config.speculative import SpeculativeConfig
     path = str(checkpoints[draft]) if draft else None
-    body = json.loads(export(stepped(drafter), "vllm", Wish(draft_path=path)).text)
+    body = json.loads(export(stepped(drafter), "vllm", ExportOptions(draft_path=path)).text)
     model = ModelConfig(model=str(checkpoints[target]), skip_tokenizer_init=True, dtype="float32")
     config = SpeculativeConfig(target_model_config=model, target_parallel_config=ParallelConfig(), **body)
     expected = [tuple(entry) for entry in body["num_speculative_tokens_per_batch_size"]]
@@ -130,7 +130,7 @@ def test_vllms_own_config_class_refuses_the_form_of_the_open_pull_request():
     needs("vllm")
     with quietly():
         from vllm.config.speculative import SpeculativeConfig
-    body = json.loads(export(stepped(("ngram", None, None)), "vllm", Wish(form="context")).text)
+    body = json.loads(export(stepped(("ngram", None, None)), "vllm", ExportOptions(form="context")).text)
     with pytest.raises(ValueError, match="num_speculative_tokens_per_batch_size"):
         SpeculativeConfig(**body)
 
@@ -138,15 +138,15 @@ def test_vllms_own_config_class_refuses_the_form_of_the_open_pull_request():
 @MANY
 @given(plan=plans())
 def test_sglangs_own_policy_reads_back_the_ladder(sglang_policy, plan):
-    exported = unless_off(lambda: export(plan, "sglang", Wish(form="adaptive")))
+    exported = unless_off(lambda: export(plan, "sglang", ExportOptions(form="adaptive")))
     if exported is None:
         return
-    policy = sglang_policy(exported.text, exported.ladder.most)
+    policy = sglang_policy(exported.text, exported.schedule.most)
     for batch in range(1, 320, 3):
-        assert policy.get_steps_for_batch(batch) == exported.ladder.gamma(batch)
+        assert policy.get_steps_for_batch(batch) == exported.schedule.gamma(batch)
     for _ in range(50):
         policy.on_verify_complete([0, 0], 7)
-    assert policy.get_steps_for_batch(7) == exported.ladder.gamma(7), "a pinned length does not move"
+    assert policy.get_steps_for_batch(7) == exported.schedule.gamma(7), "a pinned length does not move"
     sizes = [1, 2, 4, 8, 16, 32, 64, 128, 256]
     policy.set_cuda_graph_bs(sizes)
     for batch in range(1, 256, 5):
@@ -156,11 +156,11 @@ def test_sglangs_own_policy_reads_back_the_ladder(sglang_policy, plan):
 @MANY
 @given(plan=plans(most_contexts=1))
 def test_sglangs_own_policy_reads_back_every_planned_cell(sglang_policy, plan):
-    wish = Wish(form="adaptive", max_distinct=None, merge_loss=0.0)
-    exported = unless_off(lambda: export(plan, "sglang", wish))
+    options = ExportOptions(form="adaptive", max_distinct=None, merge_loss=0.0)
+    exported = unless_off(lambda: export(plan, "sglang", options))
     if exported is None:
         return
-    policy = sglang_policy(exported.text, exported.ladder.most)
+    policy = sglang_policy(exported.text, exported.schedule.most)
     for cell in plan.cells:
         assert policy.get_steps_for_batch(cell.batch_size) == cell.gamma
 
@@ -182,9 +182,9 @@ def test_sglangs_own_parser_accepts_every_algorithm(
         from sglang.srt.server_args import prepare_server_args
     monkeypatch.chdir(tmp_path)
     plan, path = stepped(drafter), str(checkpoints[draft]) if draft else None
-    flags = export(plan, "sglang", Wish(draft_path=path)).text.split()
+    flags = export(plan, "sglang", ExportOptions(draft_path=path)).text.split()
     if "--speculative-adaptive" in flags:
-        text = export(plan, "sglang", Wish(draft_path=path, form="guided")).text
+        text = export(plan, "sglang", ExportOptions(draft_path=path, form="guided")).text
         (tmp_path / "adaptive.json").write_text(text)
     parsed = prepare_server_args(["--model-path", str(checkpoints["llama"]), "--device", "cpu", *flags])
     assert parsed.speculative_algorithm in (algorithm, "EAGLE" if algorithm == "NEXTN" else algorithm)
@@ -197,7 +197,7 @@ def test_sglangs_own_loader_reads_both_cost_tables(tmp_path, form):
     needs("sglang")
     with quietly():
         from sglang.srt.speculative.dspark_components.dspark_sps import load_sps_table_from_path
-    text = export(stepped(), "sglang", Wish(form=form)).text
+    text = export(stepped(), "sglang", ExportOptions(form=form)).text
     path = tmp_path / "sps.json"
     path.write_text(text)
     table = load_sps_table_from_path(str(path))
@@ -212,7 +212,7 @@ def test_sglangs_own_loader_reads_both_cost_tables(tmp_path, form):
 def test_our_refusal_is_sglangs_own():
     needs("sglang")
     with pytest.raises(SpecError) as refusal:
-        export(stepped(("full_kv", "small", None)), "sglang", Wish(form="adaptive"))
+        export(stepped(("full_kv", "small", None)), "sglang", ExportOptions(form="adaptive"))
     with quietly():
         from sglang.srt.server_args import prepare_server_args
         from sglang.srt.speculative.adaptive_spec_params import adaptive_unsupported_reason
@@ -229,7 +229,7 @@ def test_sglangs_own_hook_registry_lets_the_plan_choose_the_steps(sglang_policy,
     from perfmodel.integrations import sglang as shim
 
     plan = stepped()
-    text = export(plan, "sglang", Wish(form="guided")).text
+    text = export(plan, "sglang", ExportOptions(form="guided")).text
     assert sglang_policy(text, 5).get_steps_for_batch(100) in (0, 5)
     (tmp_path / "plan.json").write_text(plan.to_json())
     monkeypatch.setenv("DRAFTPLAN_PLAN", str(tmp_path / "plan.json"))

@@ -494,7 +494,13 @@ def test_a_policy_that_drafts_more_than_the_replica_is_refused(served, policy):
 
 
 @pytest.mark.parametrize(
-    "more", [{"spread": 0.5}, {"spread": -0.1}, {"alpha": 1.2}, {"alpha": Acceptance.given_tokens(3.0)}]
+    "more",
+    [
+        {"spread": 0.5},
+        {"spread": -0.1},
+        {"alpha": 1.2},
+        {"alpha": Acceptance(first=0.5, rest=0.5, tokens=3.0)},
+    ],
 )
 def test_acceptance_that_cannot_be_is_refused(more):
     with pytest.raises(SpecError):

@@ -1,17 +1,23 @@
-"""What a running engine teaches a plan: how far acceptance is from it, and how much longer a round takes."""
+"""What a running engine teaches: how far acceptance is from what was believed, how long rounds take."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from perfmodel.planning.gains import tokens_by_gamma
-from perfmodel.planning.plan import Cell
+import numpy as np
 
-__all__ = ["Learner"]
+from perfmodel.acceptance.inverse import solve_rising
+from perfmodel.acceptance.tokens import tokens_from_first_rest
+from perfmodel.files.numbers import FloatArray, Numeric
+
+__all__ = ["Learner", "logit", "move_rate", "moved_tokens"]
+
+NEARLY = 1e-3
+"""How far from certain a rate is taken to be once anything was observed. [1]"""
 
 PRIOR_ROUNDS = 200.0
 """Rounds that the plan's own acceptance counts for. [rounds]"""
@@ -67,11 +73,15 @@ class Learner:
             return None
         return math.exp(self.step_bias[1] - self.step_bias[0])
 
-    def shift(self, cells: tuple[tuple[Cell, ...], ...]) -> float:
-        """The one shift at which the plan expects as many accepted drafts as were counted. [logit]
+    def shift(self, believed: Mapping[tuple[int, int], tuple[float, float]]) -> float:
+        """Return the one shift at which as many accepted drafts are expected as were counted. [logit]
 
-        The plan's own expectation joins as `PRIOR_ROUNDS` rounds, spread as the counted ones are. Sums are
-        matched, not single trials, so rounds that were counted together estimate without bias.
+        What is believed joins as `PRIOR_ROUNDS` rounds, spread as the counted ones are. Sums are matched, not
+        single trials, so rounds that were counted together estimate without bias.
+
+        Parameters
+        ----------
+        believed : (row, column) of the plan -> acceptance of the first draft, and of every later one. [0..1]
         """
         with self._lock:
             total = sum(counts[0] for counts in self.rounds.values())
@@ -80,38 +90,39 @@ class Learner:
                     counts[:] = [count * MOST_ROUNDS / total for count in counts]
                 total = MOST_ROUNDS
             terms = [
-                (cells[row][column], gamma, counts[0], counts[1])
+                (*believed[row, column], gamma, *counts)
                 for (row, column, gamma), counts in sorted(self.rounds.items())
-                if cells[row][column].alpha is not None
+                if (row, column) in believed
             ]
         if not terms:
             return 0.0
-        prior = [
-            (cell, gamma, own, own * _accepted(cell, gamma, 0.0))
-            for cell, gamma, rounds, _ in terms
-            if (own := PRIOR_ROUNDS * rounds / total) > 0.0
-        ]
+        first, rest, gammas, rounds, accepted = np.array(terms, dtype=float).T
+        weight = PRIOR_ROUNDS / total
+        expected = rounds * (moved_tokens(first, rest, gammas, 0.0) - 1.0)
+        wanted = float((accepted + weight * expected).sum())
 
         def excess(shift: float) -> float:
-            return sum(
-                rounds * _accepted(cell, gamma, shift) - accepted
-                for cell, gamma, rounds, accepted in terms + prior
-            )
+            drafts = moved_tokens(first, rest, gammas, shift) - 1.0
+            return float(((1.0 + weight) * rounds * drafts).sum()) - wanted
 
-        return _root(excess, -FARTHEST, FARTHEST)
+        return float(solve_rising(excess, -FARTHEST, FARTHEST))
 
 
-def _accepted(cell: Cell, gamma: int, shift: float) -> float:
-    """Accepted drafts per round that the plan expects, without the bonus token. [tokens]"""
-    return tokens_by_gamma(cell, (gamma,), shift)[0] - 1.0
+def logit(alpha: float) -> float:
+    """Return the log odds of a rate, which is kept inside 1e-9 .. 1 - 1e-9."""
+    inside = min(max(alpha, 1e-9), 1.0 - 1e-9)
+    return math.log(inside / (1.0 - inside))
 
 
-def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a rising function crosses zero, or the nearer end; 60 halvings, the same on every rank."""
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        if rising(middle) > 0.0:
-            high = middle
-        else:
-            low = middle
-    return 0.5 * (low + high)
+def move_rate(alpha: Numeric, shift: float) -> Numeric:
+    """Return a rate moved by `shift` logits; one of exactly 0 or 1 becomes 0.001 or 0.999 first. [0..1]"""
+    if shift == 0.0:
+        return alpha
+    inside = np.clip(alpha, NEARLY, 1.0 - NEARLY)
+    moved: Numeric = 1.0 / (1.0 + np.exp(-(np.log(inside / (1.0 - inside)) + shift)))
+    return moved
+
+
+def moved_tokens(first: Numeric, rest: Numeric, gammas: Numeric, shift: float) -> FloatArray:
+    """Return the tokens per round where both rates are moved by `shift` logits, bonus token included."""
+    return np.asarray(tokens_from_first_rest(move_rate(first, shift), move_rate(rest, shift), gammas))
