@@ -149,7 +149,7 @@ def _in(column: str, read: Callable[[str], NounT], text: str) -> NounT:
     try:
         return read(text)
     except SpecError as fault:
-        raise SpecError(replace(one, field=column) for one in fault.faults) from None
+        raise SpecError(replace(inner, field=column) for inner in fault.faults) from None
 
 
 def _once(read: Callable[[str], NounT]) -> Callable[[str], NounT]:
@@ -162,9 +162,9 @@ def _once(read: Callable[[str], NounT]) -> Callable[[str], NounT]:
                 known[text] = read(text)
             except SpecError as fault:
                 known[text] = fault
-        found = known[text]
-        if isinstance(found, SpecError):
-            raise SpecError(found.faults)
-        return found
+        answer = known[text]
+        if isinstance(answer, SpecError):
+            raise SpecError(answer.faults)
+        return answer
 
     return remembered

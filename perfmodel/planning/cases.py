@@ -108,7 +108,7 @@ def price_cases(
             answers.update(_answer_group(group, cases))
         except SpecError as fault:
             faults.update((case.row, fault.faults[0]) for case in cases)
-    for number in set(answers) - {number for number, found in answers.items() if "nan" not in found}:
+    for number in set(answers) - {number for number, texts in answers.items() if "nan" not in texts}:
         del answers[number]
         faults[number] = Fault("", None, "", "its price is not a finite number", "Check the row's figures")
     return _table(table, answers, faults, remarks)
@@ -182,10 +182,10 @@ def _table(
     rows = []
     for row in table.rows:
         cells = dict(zip(table.columns, row.cells, strict=True))
-        found = answers.get(row.number)
+        texts = answers.get(row.number)
         given = cells.get("tokens_per_round", "")
-        cells.update(zip(OUTPUTS, found or [""] * len(OUTPUTS), strict=True))
-        if found is None:
+        cells.update(zip(OUTPUTS, texts or [""] * len(OUTPUTS), strict=True))
+        if texts is None:
             cells["tokens_per_round"] = given
         cells[ERROR] = str(replace(faults[row.number], line=None)) if row.number in faults else ""
         rows.append(tuple(cells[name] for name in [*columns, *([ERROR] if faults else [])]))

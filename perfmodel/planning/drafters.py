@@ -68,8 +68,8 @@ def read_spelling(text: str) -> Spelling:
             f"{text!r} does not say which cache entries it reads; taken as {usual}",
         )
     known = {_plain(name): name for name in strategies.available()}
-    found = known.get(named[0]) or known.get(named[0].rstrip("0123456789")) if len(named) == 1 else None
-    if found is None:
+    name = known.get(named[0]) or known.get(named[0].rstrip("0123456789")) if len(named) == 1 else None
+    if name is None:
         nearest = nearest_name(named[0], known) if named else None
         raise SpecError.single(
             "",
@@ -78,7 +78,7 @@ def read_spelling(text: str) -> Spelling:
             f"Known: none, {', '.join(known.values())}",
             known[nearest] if nearest else None,
         )
-    return Spelling(load_strategy(found), drafter)
+    return Spelling(load_strategy(name), drafter)
 
 
 def is_self(draft_model: str, target: str) -> bool:
@@ -126,7 +126,7 @@ def drafters_among(
     SpecError
         When a name is unknown, or a strategy is left without anyone to draft.
     """
-    found: dict[str, Drafter] = {}
+    by_label: dict[str, Drafter] = {}
     remarks = []
     for name in names:
         everything = _plain(name) == "all"
@@ -136,15 +136,15 @@ def drafters_among(
             else [read_spelling(name)]
         )
         for spelling in spellings:
-            mine = _drafters_of(spelling, draft_models, itself)
-            if not mine and spelling.strategy is not None and not everything:
+            drafters = _drafters_of(spelling, draft_models, itself)
+            if not drafters and spelling.strategy is not None and not everything:
                 raise SpecError.single(
                     "", "strategy", f"{name!r} needs a draft model, none is named",
                     "Name one, for example --draft-model llama-3.2-1b",
                 )  # fmt: skip
-            found.update((drafter.label, drafter) for drafter in mine)
+            by_label.update((drafter.label, drafter) for drafter in drafters)
             remarks += [spelling.remark] if spelling.remark else []
-    return list(found.values()), remarks
+    return list(by_label.values()), remarks
 
 
 def _drafters_of(spelling: Spelling, draft_models: Sequence[ModelSpec], itself: bool) -> list[Drafter]:

@@ -67,8 +67,8 @@ class LocalPool:
                         ) from None  # fmt: skip
                     self._give_up(pool)
                     begun[index:] = [
-                        one if _answered(one[0]) else self._submit(fn, work[later])
-                        for later, one in enumerate(begun[index:], start=index)
+                        started if _answered(started[0]) else self._submit(fn, work[later])
+                        for later, started in enumerate(begun[index:], start=index)
                     ]
 
     def _submit(self, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> _Begun:

@@ -102,7 +102,7 @@ def lossy_alternatives(
     shares : of the weights that pruning takes away. [0..1]
     """
     baselines = {} if unchanged is None else {_place(cell): cell.baseline_s for cell in unchanged.cells}
-    found = []
+    alternatives = []
     for change, variant in lossy_variants(target, shares):
         try:
             plan = search(variant)
@@ -110,7 +110,7 @@ def lossy_alternatives(
             continue
         for cell in plan.cells:
             baseline = baselines.get(_place(cell))
-            found.append(
+            alternatives.append(
                 LossyAlternative(
                     change=change,
                     batch_size=cell.batch_size,
@@ -124,7 +124,7 @@ def lossy_alternatives(
                     speculating_speedup=None if baseline is None else baseline / cell.tpot_s,
                 )
             )
-    return tuple(found)
+    return tuple(alternatives)
 
 
 def _place(cell: object) -> tuple[int, int]:

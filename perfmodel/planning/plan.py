@@ -102,9 +102,9 @@ class Plan:
             When it is not a plan, or of a schema this version does not know.
         """
         if not isinstance(body, Mapping) or body.get("schema") != SCHEMA:
-            found = body.get("schema") if isinstance(body, Mapping) else type(body).__name__
+            schema = body.get("schema") if isinstance(body, Mapping) else type(body).__name__
             raise SpecError.single(
-                file, "schema", f"found {found!r}, expected {SCHEMA!r}", "make it with draftplan plan"
+                file, "schema", f"found {schema!r}, expected {SCHEMA!r}", "make it with draftplan plan"
             )
         from pydantic import TypeAdapter, ValidationError
 

@@ -245,10 +245,10 @@ def _merged(rows: list[_Row], most: int | None, allowed: float) -> tuple[list[in
     while len(kept) > 1:
         fewer = [[other for other in kept if other != gamma] for gamma in kept]
         candidate = min(fewer, key=lambda lengths: (round(assigned(lengths)[0], 12), lengths))
-        cost, found = assigned(candidate)
+        cost, lengths = assigned(candidate)
         if cost >= allowed and (most is None or len(kept) <= most):
             break
-        kept, worst, choice = candidate, cost, found
+        kept, worst, choice = candidate, cost, lengths
     return choice, worst
 
 

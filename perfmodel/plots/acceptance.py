@@ -34,7 +34,7 @@ def plot_acceptance_against_budget(
     for look, drafter in zip(looks(len(drafters)), drafters, strict=True):
         read = budgets if drafter.strategy.default_budgets else np.inf
         law = drafter.acceptance(target, context_len=context_len, kv_budget=read)
-        middle, low, high = (np.broadcast_to(one.rest, budgets.shape) for one in _with_band(law))
+        middle, low, high = (np.broadcast_to(quantile.rest, budgets.shape) for quantile in _with_band(law))
         ax.fill_between(budgets, low, high, color=look.colour, alpha=0.14, linewidth=0)
         ax.plot(
             budgets,

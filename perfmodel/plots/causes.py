@@ -33,18 +33,18 @@ class CauseBar:
         return sum(self.seconds.values())
 
 
-def cause_bars(found: Breakdown) -> list[CauseBar]:
+def cause_bars(explained: Breakdown) -> list[CauseBar]:
     """The bars of a breakdown: target, draft phase, verification, round, round over its tokens. [s]"""
-    plain = _bar(found.passes[0], 1.0, "plain step, 1 token")
-    if len(found.passes) == 1:
+    plain = _bar(explained.passes[0], 1.0, "plain step, 1 token")
+    if len(explained.passes) == 1:
         return [plain]
-    option = next(one for one in found.options if one.drafter == found.shown)
+    option = next(best for best in explained.options if best.drafter == explained.shown)
     phases = []
-    if len(found.passes) > 2:
-        phases.append(_bar(found.passes[1], float(option.gamma), f"{option.gamma} draft passes"))
-    phases.append(_bar(found.passes[-1], 1.0, f"verification of {option.gamma + 1}"))
+    if len(explained.passes) > 2:
+        phases.append(_bar(explained.passes[1], float(option.gamma), f"{option.gamma} draft passes"))
+    phases.append(_bar(explained.passes[-1], 1.0, f"verification of {option.gamma + 1}"))
     whole = {cause: sum(phase.seconds[cause] for phase in phases) for cause in WORDS}
-    whole["overhead"] += found.round_overhead_s
+    whole["overhead"] += explained.round_overhead_s
     tokens = option.tokens_per_round
     each = {cause: seconds / tokens for cause, seconds in whole.items()}
     return [
@@ -55,13 +55,13 @@ def cause_bars(found: Breakdown) -> list[CauseBar]:
     ]
 
 
-def plot_time_by_cause(found: Breakdown, ax: Axes | None = None) -> Axes:
+def plot_time_by_cause(explained: Breakdown, ax: Axes | None = None) -> Axes:
     """Draw the time of a plain step, the draft phase, the verification and the round [ms], by cause.
 
     The last bar is what a token costs with speculation; it pays where that bar is shorter than the first. The
     whole round holds the engine's time once a round, which belongs to neither phase.
     """
-    bars = cause_bars(found)
+    bars = cause_bars(explained)
     ax = axes(ax, height=1.7 + 0.55 * len(bars))
     ax.grid(visible=False, axis="y")
     places = np.arange(len(bars))[::-1]
@@ -95,20 +95,23 @@ def plot_time_by_cause(found: Breakdown, ax: Axes | None = None) -> Axes:
     ax.set_yticks(places, [bar.name for bar in bars])
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("time [ms]", color=INK)
-    titled(ax, "Time by cause", _said(found))
+    titled(ax, "Time by cause", _said(explained))
     legend_below(ax, ax.get_legend_handles_labels()[0])
     return ax
 
 
-def _said(found: Breakdown) -> str:
-    cell, option = found.plan.cells[0], next(one for one in found.options if one.drafter == found.shown)
+def _said(explained: Breakdown) -> str:
+    cell, option = (
+        explained.plan.cells[0],
+        next(option for option in explained.options if option.drafter == explained.shown),
+    )
     budget = f", KV {short_tokens(option.kv_budget)}" if option.kv_budget is not None else ""
     return (
-        f"{found.plan.model} on {cell.tensor_parallel} x {cell.hardware}, engine {found.plan.engine}, "
-        f"batch {cell.batch_size}, context {short_tokens(cell.context_len)}\n"
-        f"{found.shown}{budget}, speculation length {option.gamma}"
+        f"{explained.plan.model} on {cell.tensor_parallel} x {cell.hardware}, "
+        f"engine {explained.plan.engine}, batch {cell.batch_size}, context {short_tokens(cell.context_len)}\n"
+        f"{explained.shown}{budget}, speculation length {option.gamma}"
     )
 
 
-def _bar(one: PassTime, passes: float, name: str) -> CauseBar:
-    return CauseBar(name, {cause: passes * getattr(one, f"{cause}_s") for cause in WORDS})
+def _bar(part: PassTime, passes: float, name: str) -> CauseBar:
+    return CauseBar(name, {cause: passes * getattr(part, f"{cause}_s") for cause in WORDS})

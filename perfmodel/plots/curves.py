@@ -140,9 +140,9 @@ def _mark_inflection(ax: Axes, surface: Surface) -> None:
     low, high = surface.context_lens[0], surface.context_lens[-1]
     if not low <= length <= high:
         side = "left" if length < low else "right"
-        said = f"inflection length {length:,.0f} tokens, {side} of this figure"
-        said = said if np.isfinite(length) else "no inflection length"
-        ax.annotate(said, (0.01, 0.98), xycoords="axes fraction", va="top", fontsize=9, color=GREY)
+        label = f"inflection length {length:,.0f} tokens, {side} of this figure"
+        label = label if np.isfinite(length) else "no inflection length"
+        ax.annotate(label, (0.01, 0.98), xycoords="axes fraction", va="top", fontsize=9, color=GREY)
         return
     ax.axvline(length, color=GREY, linewidth=1.4, linestyle=(0, (2, 2)))
     ax.annotate(
@@ -160,4 +160,4 @@ def _mark_inflection(ax: Axes, surface: Surface) -> None:
 def _places(axis: FloatArray, wanted: Sequence[float] | None) -> list[int]:
     """Where the wanted values lie on an axis; ValueError names one that is not there."""
     values = axis.tolist()
-    return [values.index(float(one)) for one in (values if wanted is None else wanted)]
+    return [values.index(float(value)) for value in (values if wanted is None else wanted)]

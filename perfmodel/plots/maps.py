@@ -33,13 +33,13 @@ def plot_strategy_map(plan: Plan, ax: Axes | None = None) -> Axes:
     ax = axes(ax, height=max(4.0, 1.7 + 0.5 * len(batches)))
     ax.grid(visible=False)
     names = drafters(plan)
-    found = dict(zip(names, looks(len(names)), strict=True))
+    faces = dict(zip(names, looks(len(names)), strict=True))
     most = max((cell.speedup for cell in plan.cells), default=1.0)
     answered = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
     for row, batch in enumerate(batches):
         for column, context in enumerate(contexts):
             cell = answered.get((batch, context))
-            _square(ax, column, row, _face(cell, found, most))
+            _square(ax, column, row, _face(cell, faces, most))
             if cell is not None:
                 _words(ax, column, row, cell, small=len(contexts) > 9 or len(batches) > 12)
     ax.set_xlim(-0.5, len(contexts) - 0.5)
@@ -56,7 +56,7 @@ def plot_strategy_map(plan: Plan, ax: Axes | None = None) -> Axes:
         "What to do at every batch size and context length",
         f"{where}\nspeedup, g: speculation length, KV: draft KV budget",
     )
-    _legend(ax, plan, found, missing=len(answered) < len(batches) * len(contexts))
+    _legend(ax, plan, faces, missing=len(answered) < len(batches) * len(contexts))
     return ax
 
 
@@ -71,13 +71,13 @@ def drafters(plan: Plan) -> Sequence[str]:
     return sorted(set(names), key=lambda name: (-names.count(name), name))
 
 
-def _face(cell: Cell | None, found: Mapping[str, Look], most: float) -> dict[str, Any]:
+def _face(cell: Cell | None, faces: Mapping[str, Look], most: float) -> dict[str, Any]:
     """How a cell is filled: the more speedup, the more colour."""
     if cell is None:
         return CROSSED
     if not cell.speculates:
         return {"facecolor": PLAIN}
-    look = found[drafter_of(cell)]
+    look = faces[drafter_of(cell)]
     share = float(np.clip((cell.speedup - 1.0) / max(most - 1.0, 1e-9), 0.0, 1.0))
     return {"facecolor": _tinted(look.colour, 0.25 + 0.45 * share), "edgecolor": HATCHED, "hatch": look.hatch}
 
@@ -126,10 +126,10 @@ def _words(ax: Axes, column: int, row: int, cell: Cell, *, small: bool) -> None:
     )
 
 
-def _legend(ax: Axes, plan: Plan, found: Mapping[str, Look], *, missing: bool) -> None:
+def _legend(ax: Axes, plan: Plan, faces: Mapping[str, Look], *, missing: bool) -> None:
     handles: list[Artist] = [
         Patch(facecolor=_tinted(look.colour, 0.6), edgecolor=HATCHED, hatch=look.hatch, label=name)
-        for name, look in found.items()
+        for name, look in faces.items()
     ]
     if any(not cell.speculates for cell in plan.cells):
         handles.append(Patch(facecolor=PLAIN, label="do not speculate"))

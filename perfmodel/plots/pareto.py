@@ -12,7 +12,7 @@ from perfmodel.plots.style import GREY, INK, axes, legend_below, looks, titled
 __all__ = ["plot_throughput_against_tpot"]
 
 
-def plot_throughput_against_tpot(fronts: Sequence[Front], said: str = "", ax: Axes | None = None) -> Axes:
+def plot_throughput_against_tpot(fronts: Sequence[Front], subtitle: str = "", ax: Axes | None = None) -> Axes:
     """Draw throughput per GPU [tokens/s] against time per output token [ms]: up and to the left is better.
 
     Thin lines are what each drafter reaches at its best, the thick one what none beats; numbers beside it are
@@ -56,7 +56,9 @@ def plot_throughput_against_tpot(fronts: Sequence[Front], said: str = "", ax: Ax
     ax.set_ylabel("throughput of one GPU [tokens/s]", color=INK)
     ax.set_xlim(0.0, 1.05 * max(float(front.tpot.max()) for front in fronts) * 1e3)
     ax.set_ylim(0.0, 1.1 * max(float(front.throughput.max()) for front in fronts))
-    titled(ax, "Throughput against latency", f"{said}; numbers on the front: batch size" if said else "")
+    titled(
+        ax, "Throughput against latency", f"{subtitle}; numbers on the front: batch size" if subtitle else ""
+    )
     legend_below(ax, ax.get_legend_handles_labels()[0])
     return ax
 

@@ -71,18 +71,18 @@ def plot_predicted_against_published(
     ax.plot(reach, reach, color=INK, linewidth=1.2)
     series = list(dict.fromkeys(point.series for point in points))
     for look, name in zip(looks(len(series)), series, strict=True):
-        mine = np.array([point.series == name for point in points])
-        error = np.mean(np.abs(computed[mine] / published[mine] - 1.0))
+        of_series = np.array([point.series == name for point in points])
+        error = np.mean(np.abs(computed[of_series] / published[of_series] - 1.0))
         ax.plot(
-            published[mine],
-            computed[mine],
+            published[of_series],
+            computed[of_series],
             color=look.colour,
             marker=look.marker,
             linestyle="",
             markersize=6.5,
             markeredgecolor="white",
             markeredgewidth=0.6,
-            label=f"{name}: {mine.sum()}, mean error {error:.1%}",
+            label=f"{name}: {of_series.sum()}, mean error {error:.1%}",
         )
     if wide:
         ax.set_xscale("log")

@@ -24,10 +24,10 @@ KINDS = {"linear layers": (COLOURS[0], "-"), "attention": (COLOURS[5], (0, (3, 2
 
 def plot_roofline(
     hardware: HardwareProfile,
-    found: Sequence[Operation],
+    kernels: Sequence[Operation],
     *,
     dtype: str = "bf16",
-    said: str = "",
+    subtitle: str = "",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the rate of each operation [TFLOP/s] against its arithmetic intensity [FLOP/B], under the roofs.
@@ -42,19 +42,19 @@ def plot_roofline(
     """
     ax = axes(ax)
     bandwidth, peak = float(np.asarray(hardware.memory_bandwidth)), float(np.asarray(hardware.peak(dtype)))
-    intensities = np.concatenate([np.ravel(one.intensity) for one in found])
+    intensities = np.concatenate([np.ravel(kernel.intensity) for kernel in kernels])
     ridge = peak / bandwidth
     reach = np.geomspace(
         min(float(intensities.min()), ridge) / 2.0, max(float(intensities.max()), ridge) * 2.5, 200
     )
     roof = np.minimum(reach * bandwidth, peak)
     ax.plot(reach, roof / 1e12, color=INK, linewidth=1.8)
-    rates = np.concatenate([np.ravel(one.rate) for one in found]) / 1e12
+    rates = np.concatenate([np.ravel(kernel.rate) for kernel in kernels]) / 1e12
     bottom, top = float(rates.min()) / 2.5, peak / 1e12 * 2.6
     ax.fill_between(reach, roof / 1e12, top, color="#F1F3F5", linewidth=0)
     ax.plot([ridge, ridge], [bottom, peak / 1e12], color=GREY, linewidth=1.0, linestyle=(0, (1, 2)))
-    for one in found:
-        _path(ax, one)
+    for kernel in kernels:
+        _path(ax, kernel)
     for axis in ("x", "y"):
         getattr(ax, f"set_{axis}scale")("log")
         getattr(ax, f"{axis}axis").set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
@@ -81,17 +81,17 @@ def plot_roofline(
         fontsize=9,
         color=GREY,
     )
-    titled(ax, f"Roofline of {hardware.name}", said)
-    legend_below(ax, _handles(found))
+    titled(ax, f"Roofline of {hardware.name}", subtitle)
+    legend_below(ax, _handles(kernels))
     return ax
 
 
-def _path(ax: Axes, one: Operation) -> None:
+def _path(ax: Axes, kernel: Operation) -> None:
     """One operation: a marker for each batch size, growing with it, on a thin line."""
-    colour, line = KINDS[one.name]
-    marker, size = PHASES[one.phase]
-    x, y = np.atleast_1d(one.intensity), np.atleast_1d(one.rate) / 1e12
-    ax.plot(x, y, color=colour, linestyle=line, linewidth=1.2, gid=f"{one.name}, {one.phase}")
+    colour, line = KINDS[kernel.name]
+    marker, size = PHASES[kernel.phase]
+    x, y = np.atleast_1d(kernel.intensity), np.atleast_1d(kernel.rate) / 1e12
+    ax.plot(x, y, color=colour, linestyle=line, linewidth=1.2, gid=f"{kernel.name}, {kernel.phase}")
     sizes = size * (np.linspace(4.0, 8.0, x.size) if x.size > 1 else np.array([8.0]))
     for place in range(x.size):
         ax.plot(x[place], y[place], markersize=sizes[place], **_marker(colour, marker))
@@ -131,9 +131,9 @@ def _along_the_slope(ax: Axes, left: float, bandwidth: float) -> None:
     )
 
 
-def _handles(found: Sequence[Operation]) -> list[Line2D]:
-    phases = [phase for phase in PHASES if any(one.phase == phase for one in found)]
-    kinds = [kind for kind in KINDS if any(one.name == kind for one in found)]
+def _handles(kernels: Sequence[Operation]) -> list[Line2D]:
+    phases = [phase for phase in PHASES if any(kernel.phase == phase for kernel in kernels)]
+    kinds = [kind for kind in KINDS if any(kernel.name == kind for kernel in kernels)]
     return [
         Line2D([], [], markersize=7, label=f"{kind}, {phase}", **_marker(KINDS[kind][0], PHASES[phase][0]))
         for phase in phases

@@ -57,9 +57,9 @@ def plot_simulation(
     ax.set_xlim(0.0, asked[-1] * 1e3)
     ax.set_ylim(bottom=0.0)
     first = outcomes[0]
-    said = f"{first.replica.deployment.model.name} on {first.replica.machine}"
+    subtitle = f"{first.replica.deployment.model.name} on {first.replica.machine}"
     until = "" if ttft is None else f"; first token within {ttft:g} s"
-    titled(ax, "Goodput against the target per token", f"{said}, {first.trace.name}{until}")
+    titled(ax, "Goodput against the target per token", f"{subtitle}, {first.trace.name}{until}")
     legend_below(ax, ax.get_legend_handles_labels()[0])
     return ax
 

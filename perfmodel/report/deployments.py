@@ -48,11 +48,13 @@ def rank_drafters(answer: Plan, plans: Sequence[Plan]) -> tuple[RankedDrafter, .
     The mean is geometric, over the cells of `answer`, which holds the best of every cell.
     """
     best = {(cell.batch_size, cell.context_len): cell.tpot_s for cell in answer.cells}
-    found = []
+    drafters = []
     for plan in plans:
         logs = [math.log(cell.tpot_s / best[cell.batch_size, cell.context_len]) for cell in plan.cells]
-        found.append(RankedDrafter(plan, math.expm1(sum(logs) / len(logs))))
-    return tuple(sorted((one for one in found if one.drafting), key=lambda one: one.slower))
+        drafters.append(RankedDrafter(plan, math.expm1(sum(logs) / len(logs))))
+    return tuple(
+        sorted((drafter for drafter in drafters if drafter.drafting), key=lambda drafter: drafter.slower)
+    )
 
 
 def configurations(deployments: Sequence[RankedDrafter]) -> tuple[Configuration, ...]:
@@ -66,15 +68,17 @@ def _configuration(name: str, deployments: Sequence[RankedDrafter]) -> Configura
     refusal = NOTHING_TO_SAY
     for place, deployment in enumerate(deployments):
         try:
-            found = exporter.export(deployment.plan, export.ExportOptions())
+            exported = exporter.export(deployment.plan, export.ExportOptions())
         except SpecError as refused:
             if place == 0:
                 refusal = "; ".join(_said(fault.problem, fault.remedy) for fault in refused.faults)
             continue
-        told = Configuration(name, exporter.checked_with, found.text, tuple(found.notes), deployment)
-        if not any(NOT_SAID in note for note in found.notes):
-            return told
-        in_part = in_part or told
+        configuration = Configuration(
+            name, exporter.checked_with, exported.text, tuple(exported.notes), deployment
+        )
+        if not any(NOT_SAID in note for note in exported.notes):
+            return configuration
+        in_part = in_part or configuration
     return in_part or Configuration(name, exporter.checked_with, refusal=refusal)
 
 

@@ -77,7 +77,9 @@ def _deployment(plan: Plan) -> str:
 
 def _paragraphs(sentences: Iterable[str]) -> str:
     first, *rest = sentences
-    return f'<p class="first">{escape(first)}</p>' + "".join(f"<p>{escape(one)}</p>" for one in rest)
+    return f'<p class="first">{escape(first)}</p>' + "".join(
+        f"<p>{escape(sentence)}</p>" for sentence in rest
+    )
 
 
 def _drafters(content: Content) -> str:
@@ -134,27 +136,29 @@ def _row(cell: Cell) -> str:
     return "".join(f"<td>{escape(value)}</td>" for value in values)
 
 
-def _configurations(found: Iterable[Configuration], planned_for: str) -> str:
+def _configurations(configurations: Iterable[Configuration], planned_for: str) -> str:
     """One block an engine: the planned one first and open, last those that can be told nothing."""
-    ordered = sorted(found, key=lambda one: (bool(one.refusal), not planned_for.startswith(one.engine)))
+    ordered = sorted(
+        configurations, key=lambda shown: (bool(shown.refusal), not planned_for.startswith(shown.engine))
+    )
     blocks = []
-    for place, one in enumerate(ordered):
-        name = escape(one.engine.replace("_", "-"))
-        if one.deployment is None or one.deployment.drafting is None:
-            body = f"<p>{escape(one.refusal)}.</p>"
-            state = "nothing to configure" if one.refusal == NOTHING_TO_SAY else "cannot run it"
+    for place, shown in enumerate(ordered):
+        name = escape(shown.engine.replace("_", "-"))
+        if shown.deployment is None or shown.deployment.drafting is None:
+            body = f"<p>{escape(shown.refusal)}.</p>"
+            state = "nothing to configure" if shown.refusal == NOTHING_TO_SAY else "cannot run it"
         else:
-            who = escape(drafter(one.deployment.drafting))
-            loss = percent(one.deployment.slower, 1)
-            notes = "".join(f"<li>{escape(note)}</li>" for note in one.notes)
+            who = escape(drafter(shown.deployment.drafting))
+            loss = percent(shown.deployment.slower, 1)
+            notes = "".join(f"<li>{escape(note)}</li>" for note in shown.notes)
             body = (
                 f"<p>{who}: a token takes {loss} longer on average than with the best of every cell.</p>"
                 f'<div class="copy"><button type="button" data-copies="engine-{place}">Copy</button>'
-                f'<pre id="engine-{place}" tabindex="0">{escape(one.text.strip())}</pre></div>'
+                f'<pre id="engine-{place}" tabindex="0">{escape(shown.text.strip())}</pre></div>'
                 + (f"<ul>{notes}</ul>" if notes else "")
             )
-            state = f"{who}; checked with {escape(one.checked_with)}"
-        opened = " open" if place == 0 and not one.refusal else ""
+            state = f"{who}; checked with {escape(shown.checked_with)}"
+        opened = " open" if place == 0 and not shown.refusal else ""
         blocks.append(f"<details{opened}><summary>{name} <small>{state}</small></summary>{body}</details>")
     return "".join(blocks)
 
@@ -163,16 +167,16 @@ def _assumed(content: Content) -> str:
     """What nobody measured, and where each drafter's acceptance comes from."""
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in content.plan.assumed)
     rows = "".join(
-        f'<tr><th scope="row">{escape(one["label"])}</th><td>{escape(one["acceptance"])}</td>'
-        f"<td>{escape(one['source'])}</td></tr>"
-        for one in content.priced["drafters"]
+        f'<tr><th scope="row">{escape(drafter["label"])}</th><td>{escape(drafter["acceptance"])}</td>'
+        f"<td>{escape(drafter['source'])}</td></tr>"
+        for drafter in content.priced["drafters"]
     )
     table = (
         "<table><caption>Acceptance</caption><thead><tr><th scope='col'>drafter</th><th scope='col'>kind</th>"
         f"<th scope='col'>source</th></tr></thead><tbody>{rows}</tbody></table>"
     )
-    said = f"<ul>{items}</ul>" if items else "<p>Nothing: every figure is measured or published.</p>"
-    return said + (f'<div class="scroll" tabindex="0">{table}</div>' if rows else "")
+    listed = f"<ul>{items}</ul>" if items else "<p>Nothing: every figure is measured or published.</p>"
+    return listed + (f'<div class="scroll" tabindex="0">{table}</div>' if rows else "")
 
 
 def _made(content: Content) -> str:

@@ -26,17 +26,17 @@ def in_short(plan: Plan) -> list[tuple[str, str]]:
     drafting = [cell for cell in plan.cells if cell.speculates]
     best = max(plan.cells, key=lambda cell: cell.speedup)
     length = plan.inflection_context_len
-    found = [(f"{len(drafting)} of {len(plan.cells)}", "cells in which speculation pays")]
+    facts = [(f"{len(drafting)} of {len(plan.cells)}", "cells in which speculation pays")]
     if drafting:
-        said = f"at best: batch {best.batch_size}, context {best.context_len:,}"
-        found.append((f"{best.speedup:.2f}{TIMES}", said))
+        words = f"at best: batch {best.batch_size}, context {best.context_len:,}"
+        facts.append((f"{best.speedup:.2f}{TIMES}", words))
     if drafting and best.speedup_low is not None and best.speedup_high is not None:
-        found.append(
+        facts.append(
             (f"{best.speedup_low:.2f}{TO}{best.speedup_high:.2f}{TIMES}", "there, in 80\u00a0% of the cases")
         )
-    said = "context from which larger batches make it pay more"
-    found.append((f"{length:,.0f}", said) if length is not None else ("none", said))
-    return found
+    words = "context from which larger batches make it pay more"
+    facts.append((f"{length:,.0f}", words) if length is not None else ("none", words))
+    return facts
 
 
 def recommendation(plan: Plan, deployments: Sequence[RankedDrafter]) -> list[str]:
@@ -49,7 +49,7 @@ def recommendation(plan: Plan, deployments: Sequence[RankedDrafter]) -> list[str
         ]
     best = max(drafting, key=lambda cell: cell.speedup)
     everywhere = len(drafting) == len(plan.cells)
-    said = [
+    sentences = [
         "Speculate everywhere."
         if everywhere
         else f"Speculate in {len(drafting)} of {len(plan.cells)} cells, and decode plainly in the others.",
@@ -59,9 +59,9 @@ def recommendation(plan: Plan, deployments: Sequence[RankedDrafter]) -> list[str
         f"{_interval(best)}.",
     ]
     if not everywhere and (where := _from_batches(plan)):
-        said.append(f"It begins to pay {where}.")
-    said += [_inflection(plan), _close_calls(drafting), _one_for_all(deployments)]
-    return [sentence for sentence in said if sentence]
+        sentences.append(f"It begins to pay {where}.")
+    sentences += [_inflection(plan), _close_calls(drafting), _one_for_all(deployments)]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _interval(cell: Cell) -> str:
@@ -80,8 +80,8 @@ def _from_batches(plan: Plan) -> str:
         first = next((place for place, cell in enumerate(column) if cell.speculates), None)
         if first is not None and all(cell.speculates for cell in column[first:]):
             places.setdefault(column[first].batch_size, []).append(context)
-    said = [f"from batch {batch} at {_listed(contexts)}" for batch, contexts in places.items()]
-    return "; ".join(said) + " tokens of context" if said else ""
+    parts = [f"from batch {batch} at {_listed(contexts)}" for batch, contexts in places.items()]
+    return "; ".join(parts) + " tokens of context" if parts else ""
 
 
 def _listed(values: Sequence[int]) -> str:

@@ -116,10 +116,10 @@ class _AtWork:
         self.rounds = 0
 
     def _joined(self, shift: float) -> MixedSteps | None:
-        one = self.scheduled
-        if one.favour == "alone":
+        scheduled = self.scheduled
+        if scheduled.favour == "alone":
             return None
-        return MixedSteps(one.plan, one.gammas, self.costs, shift=shift)
+        return MixedSteps(scheduled.plan, scheduled.gammas, self.costs, shift=shift)
 
     def length(self, n_decode: int, sum_context: int, joined: bool) -> int:
         if joined and self.joined is not None:

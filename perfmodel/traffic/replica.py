@@ -57,9 +57,9 @@ class Replica:
             "kv_budget": (1, self.kv_budget, np.inf),
         }
         faults = [
-            Fault("replica", None, name, f"found {found}", f"Give {least} to {most}")
-            for name, (least, found, most) in checks.items()
-            if not least <= found <= most
+            Fault("replica", None, name, f"found {value}", f"Give {least} to {most}")
+            for name, (least, value, most) in checks.items()
+            if not least <= value <= most
         ]
         if faults:
             raise SpecError(faults)

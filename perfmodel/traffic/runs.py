@@ -66,8 +66,8 @@ def outcomes_of(
         As `simulate`; and when pieces cannot be written, or the executor is lost.
     """
     parts = parts_of(cases, output) if output is not None else None
-    found = {index: parts.read(index) for index in sorted(parts.done())} if parts else {}
-    done: dict[int, Arrays] = {index: arrays for index, arrays in found.items() if arrays is not None}
+    kept = {index: parts.read(index) for index in sorted(parts.done())} if parts else {}
+    done: dict[int, Arrays] = {index: arrays for index, arrays in kept.items() if arrays is not None}
     everything = sum(len(case.trace) for case in cases)
     served = sum(len(cases[index].trace) for index in done)
 

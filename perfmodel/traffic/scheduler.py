@@ -107,13 +107,13 @@ class Scheduler:
     def chunks(self, gamma: int) -> list[Chunk]:
         """Prefill chunks that fill a step beside its decode rows; waiting requests are let in as they fit."""
         rows = self.replica.max_step_tokens - self.decoding * (gamma + 1)
-        found: list[Chunk] = []
+        chunks: list[Chunk] = []
         for prompt in self.prefilling:
             if rows <= 0:
-                return found
-            rows -= self._cut(found, prompt, rows)
+                return chunks
+            rows -= self._cut(chunks, prompt, rows)
         if rows <= 0 or not self.waiting:
-            return found
+            return chunks
         free = self.replica.cache_bytes - self.held(self.replica.look_ahead)
         while rows > 0 and self.waiting and self.decoding + len(self.prefilling) < self.replica.max_batch:
             free -= self._promised(self.waiting[0])
@@ -121,13 +121,13 @@ class Scheduler:
                 break
             prompt = self.waiting.popleft()
             self.prefilling.append(prompt)
-            rows -= self._cut(found, prompt, rows)
-        return found
+            rows -= self._cut(chunks, prompt, rows)
+        return chunks
 
     @staticmethod
-    def _cut(found: list[Chunk], prompt: Prompt, rows: int) -> int:
+    def _cut(chunks: list[Chunk], prompt: Prompt, rows: int) -> int:
         tokens = min(rows, prompt.tokens - prompt.done)
-        found.append(Chunk(prompt, tokens, prompt.done))
+        chunks.append(Chunk(prompt, tokens, prompt.done))
         return tokens
 
     def _promised(self, prompt: Prompt) -> float:

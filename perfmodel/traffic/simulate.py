@@ -99,7 +99,7 @@ class _Simulation:
 
     def run(self, progress: Callable[[int, int], None] | None) -> Metrics:
         """Serve every request to its last token."""
-        total, told = len(self.trace), 0
+        total, reported = len(self.trace), 0
         done = 0
         while done < total:
             self._arrive()
@@ -107,9 +107,9 @@ class _Simulation:
                 self.now = float(self.trace.arrival[self.arrived])
                 continue
             done += self._step()
-            if progress is not None and done - told >= max(1, total // 200):
+            if progress is not None and done - reported >= max(1, total // 200):
                 progress(done, total)
-                told = done
+                reported = done
         return self.outcome
 
     def _arrive(self) -> None:

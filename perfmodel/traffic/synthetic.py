@@ -58,8 +58,8 @@ def synthetic_trace(
     }
     if not all(checks.values()):
         raise SpecError(
-            Fault(_PLACE, None, name, f"found {found!r}, which is out of range", _RANGE[name])
-            for name, found in {
+            Fault(_PLACE, None, name, f"found {value!r}, which is out of range", _RANGE[name])
+            for name, value in {
                 "requests": requests, "qps": qps, "prompt_tokens": prompt_tokens,
                 "output_tokens": output_tokens, "spread": spread, "burstiness": burstiness, "seed": seed,
             }.items()

@@ -177,10 +177,10 @@ class _JsonLines:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = {key.strip().lower(): value for key, value in pairs}
-    if len(found) < len(pairs):
+    by_key = {key.strip().lower(): value for key, value in pairs}
+    if len(by_key) < len(pairs):
         raise ValueError("a key appears twice")
-    return found
+    return by_key
 
 
 def _no_number(text: str) -> float:
@@ -226,15 +226,15 @@ def _trace(name: str, file: str, reader: _Table | _JsonLines) -> Trace:
 
 def _column(file: str, names: Sequence[str], known: tuple[str, ...]) -> str:
     """The one column that has a known name."""
-    found = [key for key in known if key in names]
-    if not found:
+    columns = [key for key in known if key in names]
+    if not columns:
         nearest = next((near for near in (nearest_name(name, known) for name in names) if near), None)
         raise SpecError.single(
             file, known[0], "there is no such column", f"Name it one of {', '.join(known)}", nearest, line=1
         )
-    if names.count(found[0]) > 1:
-        raise SpecError.single(file, found[0], "the column appears twice", "Keep one of them", line=1)
-    return found[0]
+    if names.count(columns[0]) > 1:
+        raise SpecError.single(file, columns[0], "the column appears twice", "Keep one of them", line=1)
+    return columns[0]
 
 
 _DATE = re.compile(

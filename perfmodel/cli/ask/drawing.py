@@ -113,7 +113,7 @@ def roofline(question: Question) -> Axes:
         question.hardware[0],
         found,
         dtype=next(layer.dtype for layer in question.target.linears),
-        said=f"{said}\n{drafter.label}{kept}, speculation length {gamma:g}",
+        subtitle=f"{said}\n{drafter.label}{kept}, speculation length {gamma:g}",
     )
 
 

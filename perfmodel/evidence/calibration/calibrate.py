@@ -80,7 +80,7 @@ class Calibration:
     @property
     def achieved(self) -> dict[str, Quantity]:
         """Fitted figures of the hardware, by dotted path."""
-        return {one.path: one.after for one in self.figures if one.relative and one.determined}
+        return {figure.path: figure.after for figure in self.figures if figure.relative and figure.determined}
 
 
 def calibrate(
@@ -121,7 +121,9 @@ def calibrate(
     hardware = rows[0].group.hardware
     seen = observations(rows)
     figures = priors(start, hardware, achieved)
-    response, fit = _fitted(rows, seen, start, figures, np.array([one.path not in keep for one in figures]))
+    response, fit = _fitted(
+        rows, seen, start, figures, np.array([figure.path not in keep for figure in figures])
+    )
     if not fit.determined.any():
         raise SpecError.single(
             "",
@@ -134,11 +136,13 @@ def calibrate(
         source or "; ".join(dict.fromkeys(row.source for row in rows if row.source)) or "own measurements"
     )
     note = f"fitted to {len(rows)} rows on {hardware.name}: {measured_from}"
-    found = tuple(
-        _figure(one, start, hardware.quantities.get(one.path), index, fit, note)
-        for index, one in enumerate(figures)
+    figures_after = tuple(
+        _figure(figure, start, hardware.quantities.get(figure.path), index, fit, note)
+        for index, figure in enumerate(figures)
     )
-    after = {one.path: one.after for one in found if one.determined and not one.relative}
+    after = {
+        figure.path: figure.after for figure in figures_after if figure.determined and not figure.relative
+    }
     after |= residual_figures(seen, held_out, note)
     text = engine_text(
         start,
@@ -156,7 +160,7 @@ def calibrate(
         text=text,
         hardware=str(hardware.name),
         rows=len(rows),
-        figures=found,
+        figures=figures_after,
         correlation=fit.covariance[np.ix_(chosen, chosen)] / np.outer(deviation, deviation),
         errors=tuple(kind_errors(rows, seen, fit.residuals, held_out)),
         residuals=tuple(
@@ -210,10 +214,14 @@ def _fitted(
     """Fit; where shares of the hardware's peak are fitted too, price again at what was found."""
     response = respond(rows, seen, start, figures)
     fit = fit_figures(response, seen, figures, free)
-    for _ in range(_RELINEARISED if any(one.relative for one in figures) else 0):
-        at = {one.path: float(value) for one, value in zip(figures, fit.values, strict=True) if one.relative}
+    for _ in range(_RELINEARISED if any(figure.relative for figure in figures) else 0):
+        at = {
+            figure.path: float(value)
+            for figure, value in zip(figures, fit.values, strict=True)
+            if figure.relative
+        }
         response = respond(rows, seen, start, figures, at)
-        moved = [np.log(at[one.path] / one.value) if one.relative else 0.0 for one in figures]
+        moved = [np.log(at[figure.path] / figure.value) if figure.relative else 0.0 for figure in figures]
         response = replace(response, base=response.base - response.slopes @ np.array(moved))
         fit = fit_figures(response, seen, figures, free)
     return response, fit

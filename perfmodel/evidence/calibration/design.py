@@ -90,7 +90,9 @@ def candidates(
     seen = Observations(row, kinds, np.ones(row.size))
     response = respond(rows, seen, engine, figures)
     known = engine.quantities
-    values = np.array([0.0 if one.relative else float(np.asarray(known[one.path].value)) for one in figures])
+    values = np.array(
+        [0.0 if prior.relative else float(np.asarray(known[prior.path].value)) for prior in figures]
+    )
     seconds = np.maximum(response.base + response.slopes @ values, 1e-9)
     return Candidates(rows, seen, response.slopes / (seconds * seen.noise)[:, None])
 
@@ -120,10 +122,10 @@ def next_cells(
     Greedy D-optimal design: by the matrix determinant lemma a cell with slopes ``a`` multiplies the
     determinant of ``M`` by ``1 + a' M^-1 a``.
     """
-    scale = np.array([one.deviation for one in figures])
+    scale = np.array([prior.deviation for prior in figures])
     rows = pool.informs * scale
     inverse = np.linalg.inv(information * np.outer(scale, scale) + np.eye(scale.size))
-    found: list[NextCell] = []
+    chosen: list[NextCell] = []
     open_cells = np.ones(rows.shape[0], dtype=bool)
     for _ in range(min(count, rows.shape[0])):
         spread = np.einsum("ij,jk,ik->i", rows, inverse, rows)
@@ -133,7 +135,7 @@ def next_cells(
         remains = np.sqrt(np.diag(after) / np.diag(inverse))
         figure = int(remains.argmin())
         row, kind = pool.rows[pool.seen.row[best]], KINDS[pool.seen.kind[best]]
-        found.append(
+        chosen.append(
             NextCell(
                 kind=kind,
                 target_model=row.group.target.name,
@@ -149,4 +151,4 @@ def next_cells(
         )
         inverse = after
         open_cells[best] = False
-    return tuple(found)
+    return tuple(chosen)

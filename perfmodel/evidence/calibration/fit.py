@@ -99,8 +99,8 @@ def computed(response: Response, values: Floats, figures: Sequence[Prior]) -> Fl
     """Return the seconds of every observation at these figures. [s]"""
     moved = np.array(
         [
-            np.log(value / one.value) if one.relative else value
-            for one, value in zip(figures, values, strict=True)
+            np.log(value / prior.value) if prior.relative else value
+            for prior, value in zip(figures, values, strict=True)
         ]
     )
     return np.asarray(np.maximum(response.base + response.slopes @ moved, 1e-9))
@@ -116,11 +116,11 @@ def _solve(
     """Return the figures of least robust squared error; residuals and priors in their own deviations."""
     from scipy.optimize import least_squares
 
-    start = np.array([one.value for one in figures])
+    start = np.array([prior.value for prior in figures])
     if not free.any():
         return start
-    deviations = np.array([one.deviation for one in figures])
-    relative = np.array([one.relative for one in figures])
+    deviations = np.array([prior.deviation for prior in figures])
+    relative = np.array([prior.relative for prior in figures])
     center = np.where(relative, 0.0, start / deviations)
 
     def values_of(moved: Floats) -> Floats:
@@ -138,10 +138,12 @@ def _solve(
         return np.vstack([columns / (seconds * seen.noise)[:, None], np.eye(int(free.sum()))])
 
     lowest = np.where(relative, -3.0, 0.0)[free]
-    highest = np.where(relative, 3.0, np.array([one.most for one in figures]) / deviations)[free]
+    highest = np.where(relative, 3.0, np.array([prior.most for prior in figures]) / deviations)[free]
     inside = np.clip(center[free], lowest + 1e-6, highest - 1e-6)
-    found = least_squares(errors, inside, jac=slopes, bounds=(lowest, highest), loss="soft_l1", x_scale=1.0)
-    solved = np.where(~relative[free] & (found.x < 1e-5), 0.0, found.x)
+    solution = least_squares(
+        errors, inside, jac=slopes, bounds=(lowest, highest), loss="soft_l1", x_scale=1.0
+    )
+    solved = np.where(~relative[free] & (solution.x < 1e-5), 0.0, solution.x)
     return values_of(solved)
 
 
@@ -170,7 +172,7 @@ def _information(response: Response, noise: Floats, values: Floats, figures: Seq
 
 
 def _precision(figures: Sequence[Prior]) -> Floats:
-    return np.diag([one.deviation**-2 for one in figures])
+    return np.diag([prior.deviation**-2 for prior in figures])
 
 
 def _learned(information: Floats, figures: Sequence[Prior], free: NDArray[np.bool_]) -> Floats:
@@ -178,6 +180,6 @@ def _learned(information: Floats, figures: Sequence[Prior], free: NDArray[np.boo
     share = np.zeros(len(figures))
     inside = np.ix_(free, free)
     remaining = np.diag(np.linalg.inv((information + _precision(figures))[inside]))
-    before = np.array([one.deviation**2 for one in figures])[free]
+    before = np.array([prior.deviation**2 for prior in figures])[free]
     share[free] = 1.0 - remaining / before
     return share

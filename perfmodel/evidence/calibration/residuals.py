@@ -65,37 +65,39 @@ def residual_figures(seen: Observations, held_out: Floats, note: str) -> dict[st
     """Return the spread that the figures leave open, of target passes and of draft passes."""
     from scipy.stats import chi2
 
-    found: dict[str, Quantity] = {}
+    figures: dict[str, Quantity] = {}
     for path, kinds in (("step_residual", ("target", "verify", "round")), ("draft_residual", ("draft",))):
-        mine = np.isin(seen.kind, [KINDS.index(kind) for kind in kinds]) & np.isfinite(held_out)
-        count = int(mine.sum())
+        of_kind = np.isin(seen.kind, [KINDS.index(kind) for kind in kinds]) & np.isfinite(held_out)
+        count = int(of_kind.sum())
         if count < _FEWEST:
             continue
-        spread = max(float(np.sqrt(np.mean(held_out[mine] ** 2))), _LEAST_RESIDUAL)
+        spread = max(float(np.sqrt(np.mean(held_out[of_kind] ** 2))), _LEAST_RESIDUAL)
         low, high = (spread * float(np.sqrt(count / chi2.ppf(share, count))) for share in (0.9, 0.1))
-        found[path] = Quantity(spread, low, high, "", f"{note}; cells predicted from the others", "measured")
-    return found
+        figures[path] = Quantity(
+            spread, low, high, "", f"{note}; cells predicted from the others", "measured"
+        )
+    return figures
 
 
 def kind_errors(
     rows: Sequence[Measurement], seen: Observations, residuals: Floats, held_out: Floats
 ) -> list[KindError]:
-    found = []
+    summaries = []
     for number, kind in enumerate(KINDS):
-        mine = np.flatnonzero(seen.kind == number)
-        if not mine.size:
+        of_kind = np.flatnonzero(seen.kind == number)
+        if not of_kind.size:
             continue
-        worst = mine[int(np.abs(residuals[mine]).argmax())]
-        unseen = np.abs(held_out[mine])
-        found.append(
+        worst = of_kind[int(np.abs(residuals[of_kind]).argmax())]
+        unseen = np.abs(held_out[of_kind])
+        summaries.append(
             KindError(
                 kind=kind,
-                count=int(mine.size),
-                mean_absolute=float(np.abs(residuals[mine]).mean()),
-                bias=float(residuals[mine].mean()),
+                count=int(of_kind.size),
+                mean_absolute=float(np.abs(residuals[of_kind]).mean()),
+                bias=float(residuals[of_kind].mean()),
                 worst=float(residuals[worst]),
                 worst_place=rows[seen.row[worst]].place,
                 held_out=float(np.nanmean(unseen)) if np.isfinite(unseen).any() else float("nan"),
             )
         )
-    return found
+    return summaries

@@ -102,11 +102,11 @@ def observations(rows: Sequence[Measurement]) -> Observations:
             if np.isfinite(seconds):
                 cell = target if name == "target" else (*target, row.key, row.kv_budget, row.gamma)
                 seen.setdefault((cell, kind, seconds), (index, kind, seconds))
-    found = list(seen.values())
+    measured_once = list(seen.values())
     return Observations(
-        np.array([index for index, _, _ in found], dtype=np.intp),
-        np.array([kind for _, kind, _ in found], dtype=np.intp),
-        np.array([seconds for *_, seconds in found], dtype=float),
+        np.array([index for index, _, _ in measured_once], dtype=np.intp),
+        np.array([kind for _, kind, _ in measured_once], dtype=np.intp),
+        np.array([seconds for *_, seconds in measured_once], dtype=float),
     )
 
 
@@ -117,19 +117,19 @@ def priors(
 
     An engine's figure is centred on its value and twice as wide as the generic range, so that points decide.
     """
-    declared = {one.path: one for _, one in declared_in(type(engine)) if isinstance(one, Figure)}
-    found = []
+    declared = {figure.path: figure for _, figure in declared_in(type(engine)) if isinstance(figure, Figure)}
+    beliefs = []
     for path in SECONDS:
         if path not in declared:
             continue
         low, _, high = declared[path].default or (0.0, 0.0, declared[path].most)
         value = float(np.asarray(engine.quantities[path].value)) if path in engine.quantities else 0.0
-        found.append(Prior(path, value, (high - low) / _Z90, declared[path].most))
+        beliefs.append(Prior(path, value, (high - low) / _Z90, declared[path].most))
     for path in achieved:
         quantity = hardware.quantities[path]
         value, low, high = (float(np.asarray(end)) for end in (quantity.value, quantity.low, quantity.high))
-        found.append(Prior(path, value, max(np.log(high / low) / _Z90, 0.05), np.inf, relative=True))
-    return tuple(found)
+        beliefs.append(Prior(path, value, max(np.log(high / low) / _Z90, 0.05), np.inf, relative=True))
+    return tuple(beliefs)
 
 
 def respond(
@@ -145,7 +145,7 @@ def respond(
     ----------
     values : values of relative figures at which to price; their prior values where absent.
     """
-    at = {one.path: (values or {}).get(one.path, one.value) for one in figures if one.relative}
+    at = {prior.path: (values or {}).get(prior.path, prior.value) for prior in figures if prior.relative}
     bare = engine.with_values({path: 0.0 for path in SECONDS if path in engine.paths()})
 
     def seconds(change: Mapping[str, float], with_engine: EngineOverhead) -> Floats:
@@ -154,15 +154,15 @@ def respond(
 
     base = seconds(at, bare)
     slopes = []
-    for one in figures:
-        if one.relative:
+    for prior in figures:
+        if prior.relative:
             step = 1e-3
             slopes.append(
-                (seconds({**at, one.path: at[one.path] * (1.0 + step)}, bare) - base) / np.log1p(step)
+                (seconds({**at, prior.path: at[prior.path] * (1.0 + step)}, bare) - base) / np.log1p(step)
             )
         else:
-            unit = max(one.deviation, 1e-9)
-            slopes.append((seconds(at, bare.with_values({one.path: unit})) - base) / unit)
+            unit = max(prior.deviation, 1e-9)
+            slopes.append((seconds(at, bare.with_values({prior.path: unit})) - base) / unit)
     return Response(base, np.stack(slopes, axis=-1) if slopes else np.zeros((base.size, 0)))
 
 

@@ -102,7 +102,7 @@ def fit_machine(
     """
     timed = _timed(points)
     on_core = timed["linear"][0].clock == "thread"
-    found: dict[str, Quantity] = {}
+    measured: dict[str, Quantity] = {}
     kept: list[str] = []
     errors: dict[str, float] = {}
     write = partial(profile_text_of, name, points[0], on_core=on_core, kernel=KERNEL, like=like)
@@ -120,15 +120,17 @@ def fit_machine(
             best = _fit(start, kind, timed[kind], paths, best.fixed)
         source = f"fitted to {len(timed[kind])} {kind} times of draftplan measure, {_circumstances(points)}"
         for path, value in best.fixed.items():
-            found[path] = Quantity(value, value, value, "", f"the form that fits best; {source}", "measured")
+            measured[path] = Quantity(
+                value, value, value, "", f"the form that fits best; {source}", "measured"
+            )
         for path, value, deviation in zip(paths, best.values, best.deviations, strict=True):
             reach = np.exp(_Z90 * max(deviation, LEAST_SPREAD))
-            found[path] = Quantity(value, value / reach, value * reach, "", source, "measured")
+            measured[path] = Quantity(value, value / reach, value * reach, "", source, "measured")
         errors[kind] = best.error
-    rates = peak_rates(points, like, start, found)
-    found = shares_of(rates, start, found)
+    rates = peak_rates(points, like, start, measured)
+    measured = shares_of(rates, start, measured)
     source = f"highest rate in the times of draftplan measure, {_circumstances(points)}"
-    text = write(rates, found, source=source)
+    text = write(rates, measured, source=source)
     return FittedMachine(text, profile_from_text(text, name), errors, tuple(kept))
 
 
@@ -148,9 +150,9 @@ def _timed(points: Sequence[MachinePoint]) -> dict[str, list[MachinePoint]]:
         problem = f"the points are of {', '.join(sorted(devices))}"
         raise SpecError.single("", "device", problem, "Fit one machine at a time")
     timed = {kind: [point for point in points if point.kind == kind] for kind in ("linear", "attention")}
-    for kind, found in timed.items():
-        if len(found) < FEWEST:
-            problem = f"{len(found)} {kind} times are too few to fit a profile"
+    for kind, points in timed.items():
+        if len(points) < FEWEST:
+            problem = f"{len(points)} {kind} times are too few to fit a profile"
             raise SpecError.single("", "points", problem, f"Measure at least {FEWEST}: run it longer")
     return timed
 
@@ -190,7 +192,7 @@ def _fit(
         profile = start.with_values({**fixed, **dict(zip(paths, np.exp(logs).tolist(), strict=True))})
         return np.asarray(np.log(_priced(profile, kind, points)) - measured)
 
-    found = least_squares(
+    solution = least_squares(
         errors,
         center,
         bounds=(bounds[:, 0], bounds[:, 1]),
@@ -199,13 +201,13 @@ def _fit(
         x_scale=0.3,
         max_nfev=60,
     )
-    left = errors(found.x)
+    left = errors(solution.x)
     variance = float(np.mean(left**2)) * len(left) / max(len(left) - len(paths), 1)
-    slopes = np.asarray(found.jac)
+    slopes = np.asarray(solution.jac)
     information = slopes.T @ slopes
     # A weak belief of one e-fold keeps what the points say nothing about from being singular.
     covariance = np.linalg.inv(information / max(variance, 1e-8) + np.eye(len(paths)))
-    return _KernelFit(np.exp(found.x), np.sqrt(np.diag(covariance)), fixed, float(np.mean(np.abs(left))))
+    return _KernelFit(np.exp(solution.x), np.sqrt(np.diag(covariance)), fixed, float(np.mean(np.abs(left))))
 
 
 def _priced(profile: HardwareProfile, kind: str, points: Sequence[MachinePoint]) -> Floats:

@@ -221,6 +221,6 @@ def _number(name: str, cell: str) -> float | int:
 
 def merged(known: Sequence[MachinePoint], new: Iterable[MachinePoint]) -> list[MachinePoint]:
     """Return all points, a new one in the place of a known one of the same shape."""
-    found = {point.shape: point for point in known}
-    found.update((point.shape, point) for point in new)
-    return list(found.values())
+    by_shape = {point.shape: point for point in known}
+    by_shape.update((point.shape, point) for point in new)
+    return list(by_shape.values())

@@ -24,7 +24,7 @@ def peak_rates(
     points: Sequence[MachinePoint],
     like: HardwareProfile | None,
     start: HardwareProfile | None = None,
-    found: Mapping[str, Quantity] | None = None,
+    known: Mapping[str, Quantity] | None = None,
 ) -> dict[str, float]:
     """Return peaks by dotted path: of `like`, else the highest measured, or fitted where that is more. SI
 
@@ -38,9 +38,9 @@ def peak_rates(
     for dtype in {point.dtype for point in points if point.kind == "linear"}:
         rows = [point for point in points if point.kind == "linear" and point.dtype == dtype]
         rates[f"peak.{dtype}"] = max(2.0 * _size(row, "tokens", "n", "k") / row.seconds for row in rows)
-    if start is None or found is None:
+    if start is None or known is None:
         return {path: rate * _HEADROOM for path, rate in rates.items()}
-    for path, quantity in found.items():
+    for path, quantity in known.items():
         last = path.rpartition(".")[2]
         for rate, base in _bases(last, start):
             if rate in rates:
@@ -57,10 +57,10 @@ def _bases(figure: str, start: HardwareProfile) -> list[tuple[str, float]]:
     return []
 
 
-def shares_of(rates: Values, start: HardwareProfile, found: Mapping[str, Quantity]) -> dict[str, Quantity]:
+def shares_of(rates: Values, start: HardwareProfile, known: Mapping[str, Quantity]) -> dict[str, Quantity]:
     """Return the same achieved rates as shares of other peaks."""
     changed = {}
-    for path, quantity in found.items():
+    for path, quantity in known.items():
         bases = [(rate, base) for rate, base in _bases(path.rpartition(".")[2], start) if rate in rates]
         factor = bases[0][1] / rates[bases[0][0]] if bases else 1.0
         ends: dict[str, Any] = {end: getattr(quantity, end) * factor for end in ("value", "low", "high")}

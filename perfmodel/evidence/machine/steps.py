@@ -34,8 +34,8 @@ def fit_machine_and_engine(
     Parameters and errors as `perfmodel.evidence.machine.fit.fit_hardware` and `fit_engine`.
     """
     machine = fit_machine(points, name, like)
-    found = fit_engine(points, machine.profile, engine_name)
-    return machine.with_shares(found.achieved), found
+    engine = fit_engine(points, machine.profile, engine_name)
+    return machine.with_shares(engine.achieved), engine
 
 
 def fit_engine(

@@ -38,14 +38,14 @@ def profile_text_of(
     fitted : achieved figures by dotted path; those of a profile that are left out take generic defaults.
     on_core : the machine is a CPU core, which loads and computes in turn.
     """
-    said = f"torch {machine.torch} on this machine, {machine.date}" if machine.date else "this machine"
+    origin = f"torch {machine.torch} on this machine, {machine.date}" if machine.date else "this machine"
     document: dict[str, Any] = {"name": name, "description": f"{machine.device}, measured"}
     document["memory"] = {
-        "capacity": _known(max(machine.memory_bytes, 1e9), "bytes", said),
+        "capacity": _known(max(machine.memory_bytes, 1e9), "bytes", origin),
         "bandwidth": _rate(rates["memory.bandwidth"], "bytes_per_s", like, "memory.bandwidth", source),
-        "l2": _known(min(max(machine.l2_bytes, 1e5), 4e9), "bytes", said),
+        "l2": _known(min(max(machine.l2_bytes, 1e5), 4e9), "bytes", origin),
     }
-    document["sms"] = _known(float(machine.sms), "count", said)
+    document["sms"] = _known(float(machine.sms), "count", origin)
     peaks = {path.partition(".")[2]: rate for path, rate in rates.items() if path.startswith("peak.")}
     document["peak"] = {
         dtype: _rate(rate, "flops", like, f"peak.{dtype}", source) for dtype, rate in sorted(peaks.items())

@@ -66,7 +66,7 @@ def gamma_choices(rows: Sequence[Measurement]) -> tuple[GammaChoice, ...]:
     for row in rows:
         if row.gamma > 0.0 and np.isfinite(row.speedup):
             measured.setdefault(_cell(row), {})[int(row.gamma)] = row.speedup
-    found = []
+    choices = []
     for row, planned, computed in zip(printed, planned_lengths(curve), speedup, strict=True):
         published, seen = int(row.gamma), measured[_cell(row)]
         known = int(planned) in seen
@@ -75,8 +75,8 @@ def gamma_choices(rows: Sequence[Measurement]) -> tuple[GammaChoice, ...]:
         else:
             pair = computed[[planned, published]]
             regret = 1.0 - float(pair.min() / pair.max())
-        found.append(GammaChoice(row.table, row.cell, row.scope, published, int(planned), regret, known))
-    return tuple(found)
+        choices.append(GammaChoice(row.table, row.cell, row.scope, published, int(planned), regret, known))
+    return tuple(choices)
 
 
 def _cell(row: Measurement) -> tuple[object, ...]:

@@ -77,7 +77,7 @@ def compare_steps(rows: Sequence[Measurement]) -> list[Compared]:
     engines = [None, *(EngineOverhead.load(name) for name in ZERO_SHOT)]
     columns = [_computed(rows, engine) for engine in engines]
     seen: set[tuple[object, ...]] = set()
-    found = []
+    compared = []
     for index, row in enumerate(rows):
         for measure, published in _printed(row):
             cell = (
@@ -93,7 +93,7 @@ def compare_steps(rows: Sequence[Measurement]) -> list[Compared]:
             seen.add(once)
             own, *others = (float(column[measure][index]) for column in columns)
             zero_shot = tuple(math.nan if measure == "tokens" else other for other in others)
-            found.append(
+            compared.append(
                 Compared(
                     row.table,
                     row.cell,
@@ -106,14 +106,14 @@ def compare_steps(rows: Sequence[Measurement]) -> list[Compared]:
                     row.unknown,
                 )
             )
-    return found
+    return compared
 
 
 def summarise(compared: Iterable[Compared], key: Callable[[Compared], str]) -> list[ErrorSummary]:
     """Return the errors of every measure, over the numbers that share a key, in their order."""
     groups: dict[tuple[str, str], list[Compared]] = {}
-    for one in compared:
-        groups.setdefault((key(one), one.measure), []).append(one)
+    for number in compared:
+        groups.setdefault((key(number), number.measure), []).append(number)
     order = list(MEASURES)
     scopes = list(dict.fromkeys(scope for scope, _ in groups))
     return [
@@ -125,9 +125,9 @@ def summarise(compared: Iterable[Compared], key: Callable[[Compared], str]) -> l
 
 
 def _summary(scope: str, measure: str, group: Sequence[Compared]) -> ErrorSummary:
-    errors = np.array([one.error for one in group])
+    errors = np.array([number.error for number in group])
     worst = int(np.abs(errors).argmax())
-    others = np.array([[value / one.published - 1.0 for value in one.zero_shot] for one in group])
+    others = np.array([[value / number.published - 1.0 for value in number.zero_shot] for number in group])
     return ErrorSummary(
         scope=scope,
         measure=measure,

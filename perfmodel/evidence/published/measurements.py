@@ -153,23 +153,23 @@ def read_measurements(
         remedy = f"Give at least one of {', '.join(TIMES)}"
         raise SpecError.single(file, "", "no column of measured times", remedy, line=1)
     reader = CaseReader(profiles_path)
-    found: list[Measurement] = []
+    rows: list[Measurement] = []
     faults: list[Fault] = []
     columns = {name: table.column(name) for name in (*QUESTION, *TIMES, *OTHERS)}
     for index, row in enumerate(table.rows):
         cells = {name: column[index] for name, column in columns.items()}
         cells = {name: cell or (given or {}).get(name, "") for name, cell in cells.items()}
         try:
-            found.append(_measurement(reader, row, cells))
+            rows.append(_measurement(reader, row, cells))
         except SpecError as refusal:
             faults += [_of_row(fault, file, row) for fault in refusal.faults]
         if len(faults) >= _MOST_FAULTS:
             break
     if faults:
         raise SpecError(faults)
-    if not found:
+    if not rows:
         raise SpecError.single(file, "", "no rows", "Give one measured cell a row")
-    return tuple(found)
+    return tuple(rows)
 
 
 def _measurement(reader: CaseReader, row: CaseRow, cells: dict[str, str]) -> Measurement:

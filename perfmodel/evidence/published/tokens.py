@@ -30,13 +30,13 @@ def compare_tokens(tables: Iterable[str]) -> list[Compared]:
     as its first zero-shot column by one constant rate from length 3.
     """
     wanted = set(tables)
-    found = [one for one in _by_law() if one.table in wanted]
-    return found + (_foretold() if "specforge" in wanted else [])
+    compared = [row for row in _by_law() if row.table in wanted]
+    return compared + (_foretold() if "specforge" in wanted else [])
 
 
 def _by_law() -> list[Compared]:
     text = (files("perfmodel") / "data" / "measurements" / _FILE).read_text(encoding="utf-8")
-    found = []
+    compared = []
     for number, row in enumerate(csv.DictReader(text.splitlines()), start=1):
         drafter = row["drafter"]
         if drafter not in ("self", "draft", "head", "none"):
@@ -58,7 +58,7 @@ def _by_law() -> list[Compared]:
         )
         computed = float(np.asarray(expected_tokens(acceptance, gamma)))
         nothing = (math.nan, math.nan)
-        found.append(
+        compared.append(
             Compared(
                 row["table"],
                 row["cell"],
@@ -71,7 +71,7 @@ def _by_law() -> list[Compared]:
                 row["unknown"],
             )
         )
-    return found
+    return compared
 
 
 def _foretold() -> list[Compared]:

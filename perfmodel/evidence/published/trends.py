@@ -104,13 +104,13 @@ def _checked(series: _Series) -> list[Trend]:
     trends = []
     for question, published in asked:
         if question == "sign":
-            found = ["pays" if one.max() > 1.0 else "does not pay" for one in speedups]
-            agree = [one == published for one in found]
+            answers = ["pays" if row.max() > 1.0 else "does not pay" for row in speedups]
+            agree = [row == published for row in answers]
         else:
-            at = [lengths[int(np.argmax(one))] for one in speedups]
-            found = list(map(str, at))
+            at = [lengths[int(np.argmax(row))] for row in speedups]
+            answers = list(map(str, at))
             agree = [min(abs(gamma - good) for good in best) <= 1 for gamma in at]
-        trends.append(_judged(series, question, published, found, agree))
+        trends.append(_judged(series, question, published, answers, agree))
     return trends
 
 
@@ -158,14 +158,14 @@ def _computed(series: _Series, lengths: Sequence[int]) -> list[np.ndarray]:
         ).speedup
         for name, width in machines
     ]
-    return [one for of_machine in speedups for one in np.reshape(of_machine, (-1, len(lengths)))]
+    return [row for of_machine in speedups for row in np.reshape(of_machine, (-1, len(lengths)))]
 
 
 def _judged(
-    series: _Series, question: str, published: str, found: Sequence[str], agree: Sequence[bool]
+    series: _Series, question: str, published: str, answers: Sequence[str], agree: Sequence[bool]
 ) -> Trend:
     tried, agreeing = len(agree), sum(agree)
-    computed = ", ".join(f"{answer} ({count})" for answer, count in sorted(Counter(found).items()))
+    computed = ", ".join(f"{answer} ({count})" for answer, count in sorted(Counter(answers).items()))
     verdict = AGREES if agreeing == tried else DISAGREES if agreeing == 0 else CANNOT_TELL
     names = {
         "hardware": "accelerators",

@@ -112,30 +112,30 @@ def validate(tables: Iterable[str] | None = None, limits: str | os.PathLike[str]
     steps = compare_steps(rows)
     compared = (*steps, *compare_tokens(wanted))
     choices = gamma_choices(rows)
-    drafting = {_family(one.table) for one in steps if one.measure == "draft"}
-    found = {
-        "tables": tuple(summarise(compared, lambda one: one.table)),
+    drafting = {_family(row.table) for row in steps if row.measure == "draft"}
+    results = {
+        "tables": tuple(summarise(compared, lambda row: row.table)),
         "scopes": tuple(
-            summarise([one for one in steps if _family(one.table) in drafting], lambda one: one.scope)
+            summarise([row for row in steps if _family(row.table) in drafting], lambda row: row.scope)
         ),
         "total": tuple(summarise(steps, lambda _: "all")),
     }
     gammas = (
         *(
-            _gamma_summary(name, [one for one in choices if one.table == name])
+            _gamma_summary(name, [row for row in choices if row.table == name])
             for name in _names(choices, "table")
         ),
         *(
-            _gamma_summary(name, [one for one in choices if one.scope == name])
+            _gamma_summary(name, [row for row in choices if row.scope == name])
             for name in _names(choices, "scope")
         ),
         *([_gamma_summary("all", choices)] if choices else []),
     )
     whole = set(wanted) | _complete_scopes(wanted)
-    kept = tuple(_checked(limit, (*found["tables"], *found["scopes"], *found["total"]), gammas)
+    kept = tuple(_checked(limit, (*results["tables"], *results["scopes"], *results["total"]), gammas)
                  for limit in asked if limit.scope in whole)  # fmt: skip
     return Validation(
-        compared, found["tables"], found["scopes"], found["total"], choices, gammas,
+        compared, results["tables"], results["scopes"], results["total"], choices, gammas,
         tuple(limit for limit in kept if not math.isnan(limit.found)),
     )  # fmt: skip
 
@@ -155,7 +155,7 @@ def limits_of(path: str | os.PathLike[str] | None = None) -> tuple[Limit, ...]:
         raise SpecError.single(
             file, "", "the columns are not those of limits", ",".join(LIMIT_COLUMNS), line=1
         )
-    found, faults = [], []
+    limits, faults = [], []
     remedy = f"Statistics: {', '.join(STATISTICS)}; measures: {', '.join((*MEASURES, 'gamma'))}"
     for line, row in enumerate(reader, start=2):
         try:
@@ -166,10 +166,10 @@ def limits_of(path: str | os.PathLike[str] | None = None) -> tuple[Limit, ...]:
         if not right or any(math.isnan(bound) for bound in bounds):
             faults.append(Fault(file, line, "", "is no limit", remedy))
             continue
-        found.append(Limit(row["scope"], row["measure"], row["statistic"], *bounds))
+        limits.append(Limit(row["scope"], row["measure"], row["statistic"], *bounds))
     if faults:
         raise SpecError(faults)
-    return tuple(found)
+    return tuple(limits)
 
 
 def _complete_scopes(wanted: Sequence[str]) -> set[str]:
@@ -187,15 +187,15 @@ def _family(table: str) -> str:
 
 def _checked(limit: Limit, summaries: Sequence[ErrorSummary], gammas: Sequence[GammaSummary]) -> Limit:
     of: Sequence[ErrorSummary | GammaSummary] = gammas if limit.measure == "gamma" else summaries
-    for one in of:
-        same = one.scope == limit.scope and (
-            limit.measure == "gamma" or getattr(one, "measure", "") == limit.measure
+    for summary in of:
+        same = summary.scope == limit.scope and (
+            limit.measure == "gamma" or getattr(summary, "measure", "") == limit.measure
         )
-        if same and hasattr(one, limit.statistic):
+        if same and hasattr(summary, limit.statistic):
             value = (
-                abs(getattr(one, limit.statistic))
+                abs(getattr(summary, limit.statistic))
                 if limit.statistic == "bias"
-                else getattr(one, limit.statistic)
+                else getattr(summary, limit.statistic)
             )
             return Limit(
                 limit.scope, limit.measure, limit.statistic, limit.at_least, limit.at_most, float(value)
@@ -204,16 +204,16 @@ def _checked(limit: Limit, summaries: Sequence[ErrorSummary], gammas: Sequence[G
 
 
 def _names(choices: Sequence[GammaChoice], field: str) -> list[str]:
-    return list(dict.fromkeys(getattr(one, field) for one in choices))
+    return list(dict.fromkeys(getattr(row, field) for row in choices))
 
 
 def _gamma_summary(scope: str, choices: Sequence[GammaChoice]) -> GammaSummary:
-    regrets = np.array([one.regret for one in choices])
+    regrets = np.array([row.regret for row in choices])
     worst = choices[int(regrets.argmax())]
     return GammaSummary(
         scope=scope,
         count=len(choices),
-        share_within_one=float(np.mean([one.within_one for one in choices])),
+        share_within_one=float(np.mean([row.within_one for row in choices])),
         mean_regret=float(regrets.mean()),
         worst_regret=worst.regret,
         worst_cell=f"{worst.table}: {worst.cell}",
