@@ -19,7 +19,7 @@ from strategies.base import DraftPass
 
 __all__ = [
     "FREE", "Configuration", "Drafter", "Drafting", "Round", "TargetSteps", "copied_fraction", "draft_with",
-    "price", "price_round", "price_steps", "take",
+    "price", "price_round", "price_steps", "take", "with_acceptance",
 ]  # fmt: skip
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
@@ -242,6 +242,30 @@ def price(
         tokens_per_round=np.where(np.asarray(gamma) > 0, tokens_per_round, 1.0),
         memory=memory,
         acceptance=acceptance,
+    )
+
+
+def with_acceptance(
+    deployment: Deployment, terms: Round, shape: tuple[int, ...], deviations: Numeric
+) -> Round:
+    """Return a priced round as it is where acceptance lies elsewhere, on a new last axis of every term.
+
+    Only what acceptance moves is computed anew: the tokens, and the engine's time where rounds are cut short.
+
+    Parameters
+    ----------
+    shape : what the terms broadcast to.
+    deviations : standard deviations by which acceptance is above its expectation, one a world. [1]
+    """
+    wide = take(terms, shape, (..., None))
+    assert wide.acceptance is not None
+    tokens = expected_tokens(wide.acceptance.shifted(deviations), wide.gamma)
+    overhead = round_overhead(
+        deployment, batch=wide.batch, gamma=wide.gamma, steps=TargetSteps(wide.baseline, wide.verify),
+        draft=wide.draft, draft_passes=wide.passes, tokens_per_round=tokens,
+    )  # fmt: skip
+    return replace(
+        wide, overhead=overhead, tokens_per_round=np.where(np.asarray(wide.gamma) > 0, tokens, 1.0)
     )
 
 

@@ -135,9 +135,9 @@ class Choice:
 
     def describe(self, cell: int) -> str:
         """Say in a few words what was chosen in one cell."""
-        chosen = self.at(slice(cell, cell + 1))
+        *_, budget, gamma = (int(index[cell]) for index in self.place)
         label = self.drafter.label if self.drafter else NO_DRAFT
-        return describe(label, float(chosen.kv_budget[0]), float(chosen.gamma[0]))
+        return describe(label, float(self.priced.kv_budget[budget, 0]), float(self.priced.gamma[gamma]))
 
 
 def describe(label: str, kv_budget: float | None, gamma: float) -> str:

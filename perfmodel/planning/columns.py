@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -239,7 +239,7 @@ class Cell:
     round_by_gamma_s: tuple[float, ...] = column(
         "s", lambda answer: [tuple(rounds) for rounds in answer.round_by_gamma_s.tolist()], default=()
     )
-    why: str = column("", lambda _: "", default="")  # `explain.reason` of the cell, once its numbers stand
+    why: str = column("", lambda _: "", default="")  # said of the other fields by `fill`
 
     @property
     def speculates(self) -> bool:
@@ -247,19 +247,27 @@ class Cell:
         return self.gamma > 0
 
 
-def fill(answer: Any) -> list[Cell]:
-    """Return the cells of an answer, one element of its arrays each."""
+def fill(answer: Any, reason: Callable[[Mapping[str, Any]], str]) -> list[Cell]:
+    """Return the cells of an answer, one element of its arrays each.
+
+    Parameters
+    ----------
+    reason : makes the sentence of a cell from its other fields.
+    """
     import numpy as np
 
-    columns = columns_of(Cell)
-    values = []
-    for declared in columns:
+    values = {}
+    for declared in columns_of(Cell):
         value = declared.value(answer)
         if isinstance(value, np.ndarray) or np.isscalar(value):
             value = [None if item != item else item for item in np.broadcast_to(value, answer.shape).tolist()]
-        values.append([None] * answer.shape[0] if value is None else value)
-    names = [declared.name for declared in columns]
-    return [Cell(**dict(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
+        values[declared.name] = [None] * answer.shape[0] if value is None else value
+    cells = []
+    for row in zip(*values.values(), strict=True):
+        fields = dict(zip(values, row, strict=True))
+        fields["why"] = reason(fields)
+        cells.append(Cell(**fields))
+    return cells
 
 
 def swept(priced: Any, name: str) -> FloatArray:

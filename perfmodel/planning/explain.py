@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,6 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment
 from perfmodel.latency import ForwardPass, price_pass
 from perfmodel.memory import largest_batch
-from perfmodel.planning.plan import Cell
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
 
@@ -26,16 +26,22 @@ SATURATING_BATCH = 1024.0
 """Batch at which linear layers are compute-bound on every profile: stands for "a large batch". [sequences]"""
 
 
-def reason(cell: Cell) -> str:
-    """Say why in one sentence that a user can check against the cell's own numbers."""
-    bound = f"mostly {CAUSE_WORDS[cell.bound_by]}"
-    if not cell.speculates or cell.break_even_alpha is None:
-        slower = 1.0 / cell.speedup - 1.0
-        loaded = f", {slower:.1%} longer with the drafter loaded" if cell.speedup < 0.9995 else ""
+def reason(fields: Mapping[str, Any]) -> str:
+    """Say why in one sentence that a user can check against the cell's own numbers.
+
+    Parameters
+    ----------
+    fields : those of a `Cell`, by their names.
+    """
+    bound = f"mostly {CAUSE_WORDS[fields['bound_by']]}"
+    if not fields["gamma"] or fields["break_even_alpha"] is None:
+        slower = 1.0 / fields["speedup"] - 1.0
+        loaded = f", {slower:.1%} longer with the drafter loaded" if fields["speedup"] < 0.9995 else ""
         return f"a decode step is {bound}{loaded}; no draft pays for itself"
     return (
-        f"{bound}; T_D/T_T {cell.draft_ratio:.2f}, T_V/T_T {cell.verify_ratio:.2f}; "
-        f"{cell.tokens_per_round:.2f} tokens per round, pays above alpha {cell.break_even_alpha:.2f}"
+        f"{bound}; T_D/T_T {fields['draft_ratio']:.2f}, T_V/T_T {fields['verify_ratio']:.2f}; "
+        f"{fields['tokens_per_round']:.2f} tokens per round, "
+        f"pays above alpha {fields['break_even_alpha']:.2f}"
     )
 
 

@@ -31,13 +31,15 @@ class Objective:
     def best(self, cells: Sequence[Cell | None]) -> Cell | None:
         """Return the best of one cell's answers on several machines; None where there is none."""
         answers = [cell for cell in cells if cell is not None]
+        if len(answers) < 2:
+            return answers[0] if answers else None
         sign = 1.0 if self.least else -1.0
 
         def cost(cell: Cell) -> float:
             value = getattr(cell, self.column)
             return math.inf if value is None else sign * value
 
-        return min(answers, key=cost, default=None)
+        return min(answers, key=cost)
 
 
 OBJECTIVES = {

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -266,20 +267,30 @@ def _answer_piece(
     )
     behind = np.where(np.isfinite(behind) & (second != first), behind - 1.0, np.nan)
     answers: list[Cell | None] = [None] * first.size
+
+    def say_why(fields: Mapping[str, Any]) -> str:
+        return "; ".join(filter(None, (reason(fields), left_out)))
+
     for index, choice in enumerate(choices):
         cells = np.flatnonzero((first == index) & np.isfinite(choice.tpot))
         if not cells.size:
             continue
         runs, by_gamma = choice.at(cells), (deployed or choice).by_gamma(cells)
-        judged = runs
+        to_judge = runs, by_gamma
         if deployed is not None and choice.drafter is None:  # plain decoding is the loaded drafter's length 0
-            runs = by_gamma.at((slice(None), 0))
-            judged = runs if np.any(idle_share(runs.deployment, runs.round.baseline.total)) else judged
+            loaded = by_gamma.at((slice(None), 0))
+            slows = np.any(idle_share(loaded.deployment, loaded.round.baseline.total))
+            to_judge = (loaded, by_gamma) if slows else (runs, choice.by_gamma(cells))
+            runs = loaded
+        judged = (
+            judge(worlds, *to_judge, choices, cells, second[cells], behind[cells], space.alpha)
+            if worlds
+            else {}
+        )
         if space.deviations:  # chosen at a quantile of acceptance, told at its expectation
             runs = replace(
                 runs, round=price(runs.deployment, runs.drafter, **runs.configuration, alpha=space.alpha)
             )
-        rivals = [rival.at(cells) for rival in choices]
         answer = Answer(
             runs.deployment, runs.drafter, *runs.axes, runs.round,
             round_by_gamma_s=by_gamma.expand(by_gamma.round.round_s),
@@ -288,8 +299,8 @@ def _answer_piece(
             ],
             runner_up_behind=np.nan_to_num(behind[cells]),
             alpha_kind=_name_kinds(runs, space),
-            judged=judge(worlds, judged, rivals, second[cells], behind[cells], space) if worlds else {},
+            judged=judged,
         )  # fmt: skip
-        for cell, row in zip(cells, fill(answer), strict=True):
-            answers[cell] = replace(row, why="; ".join(filter(None, (reason(row), left_out))))
+        for cell, row in zip(cells, fill(answer, say_why), strict=True):
+            answers[cell] = row
     return answers

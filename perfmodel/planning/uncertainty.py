@@ -12,9 +12,10 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import HALF_WIDTH, requests_for
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.planning.choose import Choice
 from perfmodel.planning.plan import Cell
-from perfmodel.planning.price import Priced, SearchSpace
-from perfmodel.speculation import Configuration, Round, price
+from perfmodel.planning.price import Priced
+from perfmodel.speculation import Configuration, Round, price, with_acceptance
 
 __all__ = ["DRAWS", "MOST_DRAWN", "Draws", "draw", "interval", "judge", "price_draws", "worth_of_measuring"]
 
@@ -122,55 +123,56 @@ def interval(values: Numeric, level: float = LEVEL) -> tuple[FloatArray, FloatAr
 
 def judge(
     worlds: Draws,
-    chosen: Priced,
-    rivals: Sequence[Priced],
+    runs: Priced,
+    by_gamma: Priced,
+    choices: Sequence[Choice],
+    cells: NDArray[np.intp],
     second: NDArray[np.intp],
     behind: FloatArray,
-    space: SearchSpace,
+    alpha: float | Acceptance | None,
 ) -> dict[str, FloatArray]:
-    """Judge choices: intervals, probabilities and what not knowing acceptance costs, a value per cell.
+    """Judge a drafter's choices: intervals, probabilities, what not knowing acceptance costs; one a cell.
 
     Parameters
     ----------
     worlds : every configuration is priced in the same ones, so differences are paired.
-    chosen, rivals : one drafter's configurations, and every drafter's best in the same cells.
-    second : which of the rivals came second, per cell.
+    runs, by_gamma : what was chosen in `cells`, and every speculation length of its budget.
+    choices : every drafter's, in all cells.
+    second : which of them came second, per cell.
     behind : how far, as a share of the winner's time per token; nan where nothing came second. [1]
-    space : what was searched.
+    alpha : acceptance in place of the strategies' laws. [0..1]
 
     Returns
     -------
     Fields of `Cell` by their names; nan where there is none.
     """
-    size = chosen.shape[0]
-    priced = price_draws(worlds, chosen.drafter, chosen.configuration, alpha=space.alpha)
+    size = cells.size
+    priced = price_draws(worlds, runs.drafter, runs.configuration, alpha=alpha)
     tpot = np.broadcast_to(priced.tpot, (size, worlds.size))
     speedup = np.broadcast_to(priced.speedup, (size, worlds.size))
     (tpot_low, tpot_high), (speedup_low, speedup_high) = interval(tpot), interval(speedup)
     runner_up = np.full((size, worlds.size), np.inf)
     regret, worth = np.zeros(size), np.zeros(size)
     for index in np.unique(second):
-        here, rival = second == index, rivals[index]
-        cells = np.flatnonzero(here & np.isfinite(behind))
-        if cells.size:
-            against = rival.at(cells)
-            runner_up[cells] = price_draws(
-                worlds, rival.drafter, against.configuration, alpha=space.alpha
-            ).tpot
-        if chosen.drafter is not None:
-            cells = np.flatnonzero(here)
-        if cells.size and (chosen.drafter or rival.drafter):
-            regret[cells], worth[cells] = _value_acceptance(
-                worlds, chosen.at(cells), rival.at(cells), np.isfinite(behind[cells]), space
+        here, rival = second == index, choices[index]
+        against = np.flatnonzero(here & np.isfinite(behind))
+        if against.size:
+            configuration = rival.at(cells[against]).configuration
+            runner_up[against] = price_draws(worlds, rival.drafter, configuration, alpha=alpha).tpot
+        known = np.flatnonzero(here) if runs.drafter else against
+        if known.size and (runs.drafter or rival.drafter):
+            lengths = (by_gamma.at(known), runs.gamma[known])
+            others = (rival.by_gamma(cells[known]), rival.at(cells[known]).gamma)
+            unsure, other = (lengths, others) if runs.drafter else (others, lengths)
+            regret[known], worth[known] = _value_acceptance(
+                worlds, unsure, other, runs.gamma[known], np.isfinite(behind[known])
             )
     return {
         "tpot_low_s": tpot_low,
         "tpot_high_s": tpot_high,
         "speedup_low": speedup_low,
         "speedup_high": speedup_high,
-        "probability_beats_plain": np.mean(speedup > 1.0, axis=-1)
-        if chosen.drafter
-        else np.full(size, np.nan),
+        "probability_beats_plain": np.mean(speedup > 1.0, axis=-1) if runs.drafter else np.full(size, np.nan),
         "probability_runner_up_better": np.mean(runner_up < tpot, axis=-1),
         "regret_if_alpha_wrong": regret,
         "value_of_knowing_alpha": worth,
@@ -178,7 +180,11 @@ def judge(
 
 
 def _value_acceptance(
-    worlds: Draws, chosen: Priced, rival: Priced, rivalled: NDArray[np.bool_], space: SearchSpace
+    worlds: Draws,
+    unsure: tuple[Priced, FloatArray],
+    other: tuple[Priced, FloatArray],
+    chosen: FloatArray,
+    rivalled: NDArray[np.bool_],
 ) -> tuple[FloatArray, FloatArray]:
     """Return the regret of a choice, and the worth of knowing acceptance exactly, as shares of speed.
 
@@ -186,33 +192,36 @@ def _value_acceptance(
     ``a`` one could take any of its speculation lengths ``g``, 0 among them, or the runner-up as it is
     expected to be. With ``s(g, a)`` the speedup, ``g0`` the choice and means over ``a``: regret is
     ``mean(max_g s) / mean(s(g0)) - 1``, the worth is ``mean(max_g s) / max_g mean(s) - 1``.
+
+    Parameters
+    ----------
+    unsure, other : every length of a drafter, and the one that it would take. [tokens]
+    chosen : the length that was chosen. [tokens]
+    rivalled : whether the other is allowed, per cell.
     """
-    gammas = np.asarray(space.gammas, dtype=float)
-    unsure, other = (chosen, rival) if chosen.drafter is not None else (rival, chosen)
-    speedup = _speedup_by_gamma(worlds, unsure, gammas, space)
-    cells = np.arange(chosen.gamma.size)
-    taken = speedup[cells, np.searchsorted(gammas, chosen.gamma)].mean(axis=-1)
+    speedup = _speedup_by_gamma(worlds, unsure[0])
+    taken = _at_length(speedup, unsure[0], chosen)
     known = np.ptp(speedup, axis=-1).max(axis=1) == 0.0
-    if other.drafter is not None:
-        lengths = np.unique(other.gamma)
-        at_lengths = _speedup_by_gamma(worlds, other, lengths, space)
-        expected = at_lengths[cells, np.searchsorted(lengths, other.gamma)].mean(axis=-1)
+    if other[0].drafter is not None:
+        expected = _at_length(_speedup_by_gamma(worlds, other[0]), other[0], other[1])
         fallback = np.where(rivalled, expected, 0.0)[:, None, None]
-        speedup = np.concatenate([speedup, np.broadcast_to(fallback, (cells.size, 1, worlds.size))], axis=1)
+        speedup = np.concatenate([speedup, np.broadcast_to(fallback, (chosen.size, 1, worlds.size))], axis=1)
     best = speedup.max(axis=1).mean(axis=-1)
     regret = np.where(known, 0.0, best / taken - 1.0)
     worth = np.where(known, 0.0, best / speedup.mean(axis=-1).max(axis=1) - 1.0)
     return regret, worth
 
 
-def _speedup_by_gamma(worlds: Draws, choice: Priced, gammas: FloatArray, space: SearchSpace) -> FloatArray:
+def _speedup_by_gamma(worlds: Draws, by_gamma: Priced) -> FloatArray:
     """Return the speedup at every gamma where only acceptance is open, axes (cell, gamma, world). [1]"""
-    batch, context_len, kv_budget, _ = (axis[:, None, None] for axis in choice.axes)
-    priced = price(
-        choice.deployment, choice.drafter, batch=batch, context_len=context_len, kv_budget=kv_budget,
-        gamma=gammas[:, None], alpha=space.alpha, deviations=worlds.deviations,
-    )  # fmt: skip
-    return np.broadcast_to(priced.speedup, (choice.batch.size, gammas.size, worlds.size))
+    moved = with_acceptance(by_gamma.deployment, by_gamma.round, by_gamma.shape, worlds.deviations)
+    return np.broadcast_to(moved.speedup, (*by_gamma.shape, worlds.size))
+
+
+def _at_length(speedup: FloatArray, by_gamma: Priced, gamma: FloatArray) -> FloatArray:
+    """Return the mean speedup at one length of every cell. [1]"""
+    place = np.searchsorted(by_gamma.gamma[0], gamma)
+    return np.asarray(speedup[np.arange(gamma.size), place].mean(axis=-1))
 
 
 def worth_of_measuring(cells: Sequence[Cell]) -> str | None:

@@ -92,7 +92,7 @@ def test_a_given_acceptance_is_not_assumed():
 @EVERY
 def test_the_reason_names_what_bounds_the_cell_and_what_must_be_accepted(cell: Cell):
     assert CAUSE_WORDS[cell.bound_by] in cell.why
-    assert cell.why == reason(cell)
+    assert cell.why == reason(vars(cell))
     if cell.speculates:
         assert f"pays above alpha {cell.break_even_alpha:.2f}" in cell.why
 
