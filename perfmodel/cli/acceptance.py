@@ -15,8 +15,6 @@ from perfmodel.cli.tell.output import note, remark, tell
 from perfmodel.cli.tell.progress import working
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from perfmodel.speculation import Drafter
 
 __all__ = ["LogForm", "commands"]
@@ -73,6 +71,7 @@ def fit(
     from perfmodel.acceptance.estimate import fit_acceptance
     from perfmodel.acceptance.file import MeasuredAcceptance, write_acceptance
     from perfmodel.acceptance.logs import read_log
+    from perfmodel.cli.tell.acceptance import draw_fit
     from perfmodel.errors import SpecError
 
     place = _read_place(
@@ -87,12 +86,10 @@ def fit(
         measured = MeasuredAcceptance.of_fit(fitted, "stdin" if log == "-" else Path(log).name, **place)
         write_acceptance(output, [measured], add=add)
 
-    def table(console: Console) -> None:
-        from perfmodel.cli.tell.acceptance import draw_fit
-
-        draw_fit(console, log, fitted, output, place)
-
-    tell(fitted.as_dict, _shown(as_json, no_color), table=table)
+    tell(
+        fitted.as_dict, _shown(as_json, no_color),
+        table=lambda console: draw_fit(console, log, fitted, output, place),
+    )  # fmt: skip
     if output is not None:
         remark(f"wrote {output}")
         note(_left_open(place))
@@ -109,17 +106,14 @@ def show(
     A published law is the prior: what is believed lies between it and the measurements, nearer to the surer.
     """
     from perfmodel.acceptance.file import read_acceptance
+    from perfmodel.cli.tell.acceptance import draw_entries
     from perfmodel.planning.drafters import describe_measured
 
     entries = read_acceptance(file)
     rows = [describe_measured(entry, entries) for entry in entries]
 
-    def table(console: Console) -> None:
-        from perfmodel.cli.tell.acceptance import draw_entries
-
-        draw_entries(console, rows)
-
-    tell(lambda: {"measured": rows}, _shown(as_json, no_color), table=table)
+    flags = _shown(as_json, no_color)
+    tell(lambda: {"measured": rows}, flags, table=lambda console: draw_entries(console, rows))
 
 
 def _shown(as_json: bool, no_color: bool) -> OutputFlags:

@@ -17,8 +17,6 @@ from perfmodel.cli.tell.output import emit, note, tell
 from perfmodel.cli.tell.progress import working
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from perfmodel.engine import EngineOverhead
     from perfmodel.evidence.published.measurements import Measurement
 
@@ -104,6 +102,7 @@ def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG00
 
 def _calibrate_engine(flags: CalibrateFlags) -> None:
     """Fit an engine, and shares of the hardware where asked, to measured steps; write and report them."""
+    from perfmodel.cli.tell.calibration import draw_calibration
     from perfmodel.evidence.calibration.calibrate import calibrate, usual_shares
     from perfmodel.evidence.machine.profile_text import profile_text
 
@@ -121,19 +120,15 @@ def _calibrate_engine(flags: CalibrateFlags) -> None:
         )  # fmt: skip
     if flags.profile_output is not None:
         origin = flags.hardware or str(rows[0].group.hardware.name)
-        text = profile_text(origin, profile_name, calibration.achieved, flags.profiles_path)
-        emit(text, flags.profile_output)
+        profile = profile_text(origin, profile_name, calibration.achieved, flags.profiles_path)
+        emit(profile, flags.profile_output)
     if flags.output is not None:
         emit(calibration.text, flags.output)
-
-    def table(console: Console) -> None:
-        from perfmodel.cli.tell.calibration import draw_calibration, draw_file
-
-        draw_calibration(console, calibration)
-        if flags.output is None:
-            draw_file(console, "Engine file", calibration.text)
-
-    tell(calibration.to_dict, flags.shown, table=table)
+    text = calibration.text if flags.output is None else ""
+    tell(
+        calibration.to_dict, flags.shown,
+        table=lambda console: draw_calibration(console, calibration, text),
+    )  # fmt: skip
     note(
         f"{figure.path} keeps its start: the points do not determine it"
         for figure in calibration.figures
@@ -154,6 +149,7 @@ def _is_of_machine(points: str) -> bool:
 
 def _calibrate_machine(flags: CalibrateFlags) -> None:
     """Fit a hardware profile, and the engine that ran, to the points of `measure`; write and report them."""
+    from perfmodel.cli.tell.calibration import draw_machine, machine_to_dict
     from perfmodel.evidence.machine.points import read_points
     from perfmodel.evidence.machine.steps import fit_machine_and_engine
     from perfmodel.hardware import HardwareProfile
@@ -168,20 +164,11 @@ def _calibrate_machine(flags: CalibrateFlags) -> None:
         emit(machine.text, file)
     if flags.engine_output is not None:
         emit(engine.text, flags.engine_output)
-
-    def table(console: Console) -> None:
-        from perfmodel.cli.tell.calibration import draw_file, draw_machine
-
-        draw_machine(console, machine, engine)
-        if file is None:
-            draw_file(console, "Hardware profile", machine.text)
-
-    def body() -> dict[str, object]:
-        from perfmodel.cli.tell.calibration import machine_to_dict
-
-        return machine_to_dict(machine, engine)
-
-    tell(body, flags.shown, table=table)
+    text = machine.text if file is None else ""
+    tell(
+        lambda: machine_to_dict(machine, engine), flags.shown,
+        table=lambda console: draw_machine(console, machine, engine, text),
+    )  # fmt: skip
     note(f"{path} stays at its generic default: the points do not determine it" for path in machine.kept)
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from perfmodel.cli.ask.flag import NO_COLOR, PROFILES, argument, flag, group
 from perfmodel.cli.ask.format import Format, OutputFlags
 from perfmodel.cli.tell.output import emit, tell
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["GROUPS", "Noun"]
 
@@ -93,29 +90,22 @@ def _declare(place: int, noun: Noun) -> typer.Typer:
     def list_them(
         shape: Format = SHAPE, profiles_path: str | None = PROFILES, no_color: bool = NO_COLOR
     ) -> None:
+        from perfmodel.cli.tell.catalogue import draw_rows
+
         rows = [noun.summarise(name, profiles_path) for name in noun.available(profiles_path)]
-
-        def table(console: Console) -> None:
-            from perfmodel.cli.tell.catalogue import draw_rows
-
-            draw_rows(console, rows)
-
         flags = OutputFlags(format=shape, output=None, no_color=no_color)
-        tell(lambda: {noun.name: rows}, flags, table=table)
+        tell(lambda: {noun.name: rows}, flags, table=lambda console: draw_rows(console, rows))
 
     @commands.command("show", help=everything)
     def show(
         name: str = argument("NAME|PATH"), shape: Format = SHAPE, profiles_path: str | None = PROFILES,
         no_color: bool = NO_COLOR,
     ) -> None:  # fmt: skip
+        from perfmodel.cli.tell.catalogue import draw_details
+
         details = noun.describe(name, profiles_path)
-
-        def table(console: Console) -> None:
-            from perfmodel.cli.tell.catalogue import draw_details
-
-            draw_details(console, details)
-
-        tell(lambda: details, OutputFlags(format=shape, output=None, no_color=no_color), table=table)
+        flags = OutputFlags(format=shape, output=None, no_color=no_color)
+        tell(lambda: details, flags, table=lambda console: draw_details(console, details))
 
     @commands.command(
         "check", help=f"Check a file that describes {article} {word}, and name every fault in it."

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from perfmodel.cli.ask.device import device_asked, need_torch
 from perfmodel.cli.ask.flag import NO_COLOR, OUTPUT, command, flag
 from perfmodel.cli.ask.format import Format, OutputFlags, refuse_csv
 from perfmodel.cli.tell.output import remark, tell
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["demo"]
 
@@ -35,20 +30,10 @@ def demo(
     acceptance is planted. The outputs are compared token for token.
     """
     need_torch("demo")
+    from perfmodel.cli.tell.demo import draw_demo, to_dict
     from perfmodel.reference.demo.demo import run_demo
 
     flags = OutputFlags(format=format, output=output, no_color=no_color)
     refuse_csv(flags)
     outcome = run_demo(device_asked(device), alpha=acceptance_rate, seconds=seconds, say=remark)
-
-    def body() -> dict[str, object]:
-        from perfmodel.cli.tell.demo import to_dict
-
-        return to_dict(outcome)
-
-    def table(console: Console) -> None:
-        from perfmodel.cli.tell.demo import draw_demo
-
-        draw_demo(console, outcome)
-
-    tell(body, flags, table=table)
+    tell(lambda: to_dict(outcome), flags, table=lambda console: draw_demo(console, outcome))

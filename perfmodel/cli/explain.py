@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,9 +10,6 @@ from perfmodel.cli.ask.flag import command, takes
 from perfmodel.cli.ask.flags import QuestionFlags
 from perfmodel.cli.ask.format import OutputFlags, refuse_csv
 from perfmodel.cli.tell.output import note, tell
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["explain"]
 
@@ -33,6 +29,7 @@ def explain(ctx: typer.Context, flags: ExplainFlags) -> None:
     Example: draftplan explain --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k -b 64
     """
     from perfmodel.cli.ask.question import read_question
+    from perfmodel.cli.tell.explain import draw_breakdown
     from perfmodel.errors import SpecError
     from perfmodel.planning.breakdown import break_down
 
@@ -51,9 +48,4 @@ def explain(ctx: typer.Context, flags: ExplainFlags) -> None:
     )
     note(question.remarks)
 
-    def table(console: Console) -> None:
-        from perfmodel.cli.tell.explain import draw_breakdown
-
-        draw_breakdown(console, breakdown)
-
-    tell(breakdown.to_dict, flags, table=table)
+    tell(breakdown.to_dict, flags, table=lambda console: draw_breakdown(console, breakdown))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,8 +17,6 @@ from perfmodel.cli.tell.progress import working
 from perfmodel.planning.plan import OBJECTIVES
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from perfmodel.cli.ask.question import Question
     from perfmodel.errors import InfeasibleError
     from perfmodel.model import ModelSpec
@@ -63,6 +61,7 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     Example: draftplan plan --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k -b 32,64,128
     """
     from perfmodel.cli.ask.question import read_objective, read_question, read_shares
+    from perfmodel.cli.tell.plan import draw_plan
     from perfmodel.errors import InfeasibleError
     from perfmodel.export import export, load
     from perfmodel.planning.lossy import lossy_alternatives
@@ -92,7 +91,16 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     note(question.remarks)
     if answer is not None:
         if engine is None:
-            _tell(answer, alternatives, flags)
+            changes = [asdict(change) for change in alternatives]
+            lossy = {"lossy_alternatives": changes} if flags.lossy else {}
+            unchanged = {"change": ""} if alternatives else {}
+            rows = [*(unchanged | row for row in answer.rows), *(change.row for change in alternatives)]
+            tell(
+                lambda: answer.to_dict() | lossy,
+                flags,
+                table=lambda console: draw_plan(console, answer, alternatives),
+                rows=lambda: rows,
+            )
         else:
             tell_exported(load(engine), export(answer, engine), flags.output)
         _say_what_is_missing(question, answer)
@@ -120,23 +128,6 @@ def _read_engine(flags: PlanFlags) -> tuple[PlanFlags, str | None]:
             nearest_name(engine, known),
         )  # fmt: skip
     return flags, engine
-
-
-def _tell(answer: Plan, alternatives: tuple[LossyAlternative, ...], flags: PlanFlags) -> None:
-    def body() -> dict[str, Any]:
-        lossy = {"lossy_alternatives": [asdict(change) for change in alternatives]} if flags.lossy else {}
-        return answer.to_dict() | lossy
-
-    def table(console: Console) -> None:
-        from perfmodel.cli.tell.plan import draw_plan
-
-        draw_plan(console, answer, alternatives)
-
-    def rows() -> list[dict[str, Any]]:
-        unchanged = {"change": ""} if alternatives else {}
-        return [*(unchanged | row for row in answer.rows), *(change.row for change in alternatives)]
-
-    tell(body, flags, table=table, rows=rows)
 
 
 def _say_what_is_missing(question: Question, answer: Plan) -> None:

@@ -11,10 +11,9 @@ from perfmodel.cli.ask.flag import argument, command, flag, takes
 from perfmodel.cli.ask.flags import TrafficFlags
 from perfmodel.cli.ask.format import Format, read_format
 from perfmodel.cli.tell.output import note, remark, tell
-from perfmodel.cli.tell.progress import progress_bar, working
+from perfmodel.cli.tell.progress import progress_bar, resuming, working
 
 if TYPE_CHECKING:
-    from rich.console import Console
 
     from perfmodel.cli.ask.question import Question
     from perfmodel.traffic.runs import Case
@@ -71,6 +70,8 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
     from perfmodel.cli.ask.traffic import read_factors, read_policies, seconds
     from perfmodel.errors import SpecError
     from perfmodel.plots.style import file_kind
+    from perfmodel.traffic.replica import Replica
+    from perfmodel.traffic.runs import case_for
 
     if flags.plot is not None:
         file_kind(flags.plot)
@@ -86,11 +87,17 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
     note(question.remarks)
     with working("planning the schedule"):
         deployed = _deployed(flags, question, trace, policies)
+        replica = Replica(
+            question.deployments[0], max_batch=flags.max_batch, max_step_tokens=flags.max_step_tokens
+        )
         cases = [
-            _case(flags, question, deployed, name, gamma, trace.faster(speed), ttft)
+            case_for(
+                policy, replica, trace.faster(speed), deployed, alpha=question.alpha, spread=flags.spread,
+                seed=flags.seed, ttft=ttft, tpot=question.tpot,
+            )
             for speed in speeds
-            for name, gamma in policies
-        ]
+            for policy in policies
+        ]  # fmt: skip
     _answer(flags, question, deployed, cases, [speed for speed in speeds for _ in policies], ttft)
 
 
@@ -158,41 +165,6 @@ def _deployed(
     return deployed
 
 
-def _case(
-    flags: SimulateFlags,
-    question: Question,
-    deployed: PlannedTraffic | None,
-    name: str,
-    gamma: int,
-    trace: Trace,
-    ttft: float | None,
-) -> Case:
-    from perfmodel.traffic.policies import FixedGamma, FollowPlan
-    from perfmodel.traffic.replica import Replica
-    from perfmodel.traffic.runs import Case
-    from perfmodel.traffic.workload import tuned
-
-    scheduled = None
-    if deployed is not None and name in ("schedule", "adaptive"):
-        scheduled = FollowPlan(deployed.plan, name == "adaptive")
-    policy = scheduled or FixedGamma(gamma)
-    most = max(policy.gammas)
-    replica = Replica(
-        question.deployments[0],
-        drafter=deployed.drafter if deployed is not None and most else None,
-        kv_budget=deployed.kv_budget if deployed is not None and most else float("inf"),
-        max_batch=flags.max_batch,
-        max_step_tokens=flags.max_step_tokens,
-        max_gamma=most,
-    )
-    if scheduled is not None:
-        policy = tuned(
-            scheduled, replica, trace, ttft=ttft, tpot=question.tpot, alpha=question.alpha,
-            spread=flags.spread, seed=flags.seed,
-        )  # fmt: skip
-    return Case(replica, trace, policy, question.alpha, flags.spread, flags.seed)
-
-
 def _answer(
     flags: SimulateFlags,
     question: Question,
@@ -202,20 +174,18 @@ def _answer(
     ttft: float | None,
 ) -> None:
     """Simulate, write the comparison and the figure, and keep what is done until both are there."""
+    from perfmodel.cli.tell.simulate import draw_comparison
     from perfmodel.planning.executors import open_executor
     from perfmodel.traffic.runs import Comparison, outcomes_of, parts_of
 
     output = flags.output if flags.output not in (None, "-") else None
     parts = parts_of(cases, output) if output is not None else None
-    if parts is not None and (done := len(parts.done())):
-        note([f"goes on after {done} of {parts.count} simulations found in {parts.folder.name}"])
-    try:
-        with open_executor(flags.executor) as executor, progress_bar("requests") as progress:
-            outcomes = outcomes_of(cases, executor=executor, output=output, progress=progress)
-    except BaseException:
-        if parts is not None and (kept := len(parts.done())):
-            note([f"{kept} of {parts.count} simulations are kept; the same command goes on from there"])
-        raise
+    with (
+        resuming(parts, "simulations"),
+        open_executor(flags.executor) as executor,
+        progress_bar("requests") as progress,
+    ):
+        outcomes = outcomes_of(cases, executor=executor, output=output, progress=progress)
     comparison = Comparison(outcomes, speeds, ttft, question.tpot, deployed)
     if flags.plot is not None:
         from perfmodel.plots import save
@@ -224,13 +194,10 @@ def _answer(
         names = comparison.names
         save(plot_simulation(outcomes, ttft=ttft, tpot=question.tpot, names=names), flags.plot)
         remark(f"wrote {flags.plot}")
-
-    def table(console: Console) -> None:
-        from perfmodel.cli.tell.simulate import draw_comparison
-
-        draw_comparison(console, comparison)
-
-    tell(comparison.to_dict, flags, table=table, rows=lambda: comparison.rows)
+    tell(
+        comparison.to_dict, flags, rows=lambda: comparison.rows,
+        table=lambda console: draw_comparison(console, comparison),
+    )  # fmt: skip
     if parts is not None:
         parts.remove()
     if read_format(flags) is Format.TABLE and not flags.output and ttft is None and question.tpot is None:

@@ -13,7 +13,6 @@ from perfmodel.cli.tell.output import note, tell
 from perfmodel.cli.tell.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rich.console import Console
 
     from perfmodel.cli.ask.question import Question
     from perfmodel.hardware import HardwareProfile
@@ -65,6 +64,7 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
     """
     from perfmodel.cli.ask.reading import read_flag
     from perfmodel.cli.ask.traffic import seconds
+    from perfmodel.cli.tell.size import draw_sizing
     from perfmodel.errors import SpecError
     from perfmodel.files.units import parse_count
     from perfmodel.planning.executors import open_executor
@@ -89,13 +89,8 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
         )  # fmt: skip
     most = flags.runners_up
 
-    def table(console: Console) -> None:
-        from perfmodel.cli.tell.size import draw_sizing
-
-        draw_sizing(console, sizing, most)
-
     tell(
-        lambda: sizing.to_dict(most), flags, table=table,
+        lambda: sizing.to_dict(most), flags, table=lambda console: draw_sizing(console, sizing, most),
         rows=lambda: [confirmed.row(load) for confirmed in sizing.confirmed(most)],
     )  # fmt: skip
     note(sizing.assumed)

@@ -13,7 +13,7 @@ import typer
 from perfmodel.cli.ask.flag import command, flag, takes
 from perfmodel.cli.ask.flags import EXECUTOR, QuestionFlags
 from perfmodel.cli.tell.output import broken_pipe, note, remark
-from perfmodel.cli.tell.progress import progress_bar
+from perfmodel.cli.tell.progress import progress_bar, resuming
 
 if TYPE_CHECKING:
     from perfmodel.planning.executors import Mapper
@@ -81,18 +81,12 @@ def _to_file(
     from perfmodel.planning.sweep import sweep_parts, sweep_to_file
 
     parts = sweep_parts(sweep, output)
-    if done := len(parts.done()):
-        note([f"goes on after {done} of {parts.count} pieces found in {parts.folder.name}"])
-    note(
-        f"{other} holds pieces of another sweep to {output}; delete it if that is not wanted"
-        for other in parts.others()
-    )
-    try:
+    with resuming(parts, "pieces"):
+        note(
+            f"{other} holds pieces of another sweep to {output}; delete it if that is not wanted"
+            for other in parts.others()
+        )
         sweep_to_file(sweep, output, executor=executor, progress=progress)
-    except BaseException:
-        if kept := len(parts.done()):
-            note([f"{kept} of {parts.count} pieces are kept; the same command goes on from there"])
-        raise
     remark(f"wrote {output}: {sweep.size} configurations")
 
 

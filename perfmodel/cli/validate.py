@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import typer
 
 from perfmodel.cli.ask.completion import table_names
@@ -11,9 +9,6 @@ from perfmodel.cli.ask.flag import NO_COLOR, OUTPUT, command, flag
 from perfmodel.cli.ask.format import Format, OutputFlags, read_format
 from perfmodel.cli.tell.output import emit, remark, render, tell
 from perfmodel.cli.tell.progress import working
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["validate"]
 
@@ -41,37 +36,24 @@ def validate(
     number and kind of accelerators, and in total. The zero-shot columns use engines that nothing of the
     tables was fitted to. Exits with 3 when an error passes its limit.
     """
+    from perfmodel.cli.tell.validate import draw_figure, draw_trends, draw_validation, to_dict, to_rows
     from perfmodel.evidence.published.validate import validate
 
     flags = OutputFlags(format=format, output=output, no_color=no_color)
     with working("comparing published tables"):
         validation = validate(None if table is None else [name.strip() for name in table.split(",")], limits)
-
-    def body() -> dict[str, Any]:
-        from perfmodel.cli.tell.validate import to_dict, trend_rows
-
-        return to_dict(validation, cells) | ({"trends": trend_rows()} if table is None else {})
-
-    def draw(console: Console) -> None:
-        from perfmodel.cli.tell.validate import draw_validation
-
-        draw_validation(console, validation, cells)
-
-    def rows() -> list[dict[str, str]]:
-        from perfmodel.cli.tell.validate import to_rows
-
-        return to_rows(validation)
-
-    tell(body, flags, table=draw, rows=rows)
+    tell(
+        lambda: to_dict(validation, cells, trends=table is None),
+        flags,
+        table=lambda console: draw_validation(console, validation, cells),
+        rows=lambda: to_rows(validation),
+    )
     if plot is not None:
-        from perfmodel.cli.tell.validate import draw_figure
         from perfmodel.plots.style import save
 
         save(draw_figure(validation), plot)
         remark(f"wrote {plot}")
     if table is None and output is None and read_format(flags) is Format.TABLE:
-        from perfmodel.cli.tell.validate import draw_trends
-
         emit(render(draw_trends, flags))
     for limit in validation.passed_limits:
         remark(f"limit passed: {limit}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,15 +15,17 @@ from perfmodel.files.fingerprint import fingerprint
 from perfmodel.planning.executors import Mapper, in_order
 from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS
 from perfmodel.traffic.metrics import Metrics
-from perfmodel.traffic.policies import ServingPolicy
+from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.trace import Trace
-from perfmodel.traffic.workload import PlannedTraffic
+from perfmodel.traffic.workload import PlannedTraffic, tuned
 
-__all__ = ["Case", "Comparison", "ahead_of_fixed", "outcomes_of", "parts_of", "run_case"]
+__all__ = ["Case", "Comparison", "ahead_of_fixed", "case_for", "outcomes_of", "parts_of", "run_case"]
 
 SCHEMA = "draftplan/simulation/1"
+FOLLOWING = ("schedule", "adaptive")
+"""Policies that follow a plan."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,38 @@ class Case:
     alpha: float | Acceptance | None = None
     spread: float = BETWEEN_REQUESTS
     seed: int = 0
+
+
+def case_for(
+    policy: tuple[str, int],
+    replica: Replica,
+    trace: Trace,
+    deployed: PlannedTraffic | None,
+    *,
+    ttft: float | None = None,
+    tpot: float | None = None,
+    **drawn: Any,
+) -> Case:
+    """Return the simulation of a policy: its replica drafts as far as the policy does, its schedule is tuned.
+
+    Parameters
+    ----------
+    policy : its name and its length, such as ``("fixed:3", 3)``; those of `FOLLOWING` follow a plan.
+    replica : what serves, without a drafter.
+    deployed : who drafts, and the plan that a schedule follows; None where none does.
+    ttft, tpot : the targets [s] that a schedule is tuned to.
+    drawn : alpha, spread and seed, as of `Case`.
+    """
+    name, gamma = policy
+    follows = FollowPlan(deployed.plan, name == "adaptive") if deployed and name in FOLLOWING else None
+    serving: ServingPolicy = follows or FixedGamma(gamma)
+    longest = max(serving.gammas)
+    replica = replace(replica, max_gamma=longest)
+    if deployed is not None and longest:
+        replica = replace(replica, drafter=deployed.drafter, kv_budget=deployed.kv_budget)
+    if follows is not None:
+        serving = tuned(follows, replica, trace, ttft=ttft, tpot=tpot, **drawn)
+    return Case(replica, trace, serving, **drawn)
 
 
 def run_case(case: Case, progress: Callable[[int, int], None] | None = None) -> Arrays:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perfmodel.evidence.machine.fit import FittedMachine
     from perfmodel.files.document import Quantity
 
-__all__ = ["draw_calibration", "draw_errors", "draw_file", "draw_machine", "machine_to_dict"]
+__all__ = ["draw_calibration", "draw_errors", "draw_machine", "machine_to_dict"]
 
 _CORRELATED = 0.8
 _WORST = 5
@@ -83,8 +83,8 @@ _MACHINE = (
 )
 
 
-def draw_calibration(console: Console, calibration: Calibration) -> None:
-    """Draw the figures with their intervals, the errors, the worst residuals and what to measure next."""
+def draw_calibration(console: Console, calibration: Calibration, text: str) -> None:
+    """Draw figures with intervals, errors, the worst residuals, what to measure next, an unwritten file."""
     heading(console, f"{calibration.engine.name} on {calibration.hardware}, from {calibration.rows} rows")
     draw(console, _FIGURES, calibration.figures)
     lines(console, _name_entangled(calibration))
@@ -95,6 +95,7 @@ def draw_calibration(console: Console, calibration: Calibration) -> None:
     if calibration.next_cells:
         section(console, "Measure next")
         draw(console, _NEXT, calibration.next_cells)
+    _draw_file(console, "Engine file", text)
 
 
 def _name_entangled(calibration: Calibration) -> Iterator[str]:
@@ -106,17 +107,19 @@ def _name_entangled(calibration: Calibration) -> Iterator[str]:
             yield f"{names[first]} and {names[second]} are told apart badly: correlation {value:+.2f}"
 
 
-def draw_file(console: Console, title: str, text: str) -> None:
-    """Draw a file that was not written."""
-    section(console, f"{title} (write it with -o)")
-    lines(console, text.splitlines())
+def _draw_file(console: Console, title: str, text: str) -> None:
+    """Draw a file that was not written, if there is one."""
+    if text:
+        section(console, f"{title} (write it with -o)")
+        lines(console, text.splitlines())
 
 
-def draw_machine(console: Console, machine: FittedMachine, engine: Calibration) -> None:
-    """Draw what was fitted of a machine, and how well its kernels and passes are told."""
+def draw_machine(console: Console, machine: FittedMachine, engine: Calibration, text: str) -> None:
+    """Draw what was fitted of a machine, how well its kernels and passes are told, and a file not written."""
     heading(console, f"{machine.profile.name}: {machine.profile.description}")
     draw(console, _MACHINE, _measured(machine, ("gemm.", "attention.", "peak.", "memory.b")).items())
     draw_errors(console, machine, engine, {error.kind: error.kind for error in engine.errors})
+    _draw_file(console, "Hardware profile", text)
 
 
 def draw_errors(console: Console, machine: FittedMachine, engine: Calibration, names: dict[str, str]) -> None:

@@ -6,8 +6,14 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-__all__ = ["progress_bar", "share_bar", "working"]
+from perfmodel.cli.tell.output import note
+
+if TYPE_CHECKING:
+    from perfmodel.files.checkpoint import Parts
+
+__all__ = ["progress_bar", "resuming", "share_bar", "working"]
 
 PATIENCE = 2.0
 """Seconds without an answer after which a person at a terminal is told that something is going on. [s]"""
@@ -61,3 +67,16 @@ def share_bar(what: str) -> Iterator[Callable[[float, str], None]]:
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda share, words: bar.update(task, completed=share, description=words)
+
+
+@contextlib.contextmanager
+def resuming(parts: Parts | None, pieces: str) -> Iterator[None]:
+    """Say how many pieces were done before, and how many are kept when the work ends early."""
+    if parts is not None and (done := len(parts.done())):
+        note([f"goes on after {done} of {parts.count} {pieces} found in {parts.folder.name}"])
+    try:
+        yield
+    except BaseException:
+        if parts is not None and (kept := len(parts.done())):
+            note([f"{kept} of {parts.count} {pieces} are kept; the same command goes on from there"])
+        raise

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from perfmodel.cli.tell.tables import Column, draw, heading, left, line, number, section, tokens
 from perfmodel.traffic.step_times import CAUSES
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from perfmodel.traffic.runs import Comparison
 
@@ -52,6 +51,8 @@ def draw_comparison(console: Console, comparison: Comparison) -> None:
 
 
 def _mark_best(goodput: float, best: float) -> Text:
+    from rich.text import Text
+
     return Text(number(goodput, 4), style="green" if goodput == best > 0 else "")
 
 

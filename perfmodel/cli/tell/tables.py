@@ -6,17 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich import box
-from rich.cells import cell_len
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
-
 from perfmodel.planning.columns import gain as show_gain
 from perfmodel.planning.columns import milliseconds, number, tokens
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 __all__ = [
     "Column", "Shown", "draw", "gain", "heading", "left", "line", "lines", "milliseconds", "number",
@@ -66,6 +62,8 @@ def draw(console: Console, columns: Sequence[Shown], rows: Iterable[Any], *, fol
     rows : anything that the columns know.
     folds : whether the last column may take several lines.
     """
+    from rich.measure import Measurement
+
     table = _table(columns, list(rows), folds)
     terminal = console.width
     needed = Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table)
@@ -75,6 +73,10 @@ def draw(console: Console, columns: Sequence[Shown], rows: Iterable[Any], *, fol
 
 
 def _table(columns: Sequence[Shown], rows: Sequence[Any], folds: bool) -> Table:
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
     deep = any("\n" in column.title for column in columns)
     shown = [[_text(column.show(row)) for row in rows] for column in columns]
@@ -95,12 +97,14 @@ def _table(columns: Sequence[Shown], rows: Sequence[Any], folds: bool) -> Table:
 
 
 def _text(value: Any) -> Text:
+    from rich.text import Text
+
     return value if isinstance(value, Text) else Text(str(value))
 
 
 def heading(console: Console, text: str) -> None:
     """Print a line in bold."""
-    console.print(Text(text, style="bold"), soft_wrap=True)
+    console.print(text, style="bold", soft_wrap=True)
 
 
 def section(console: Console, title: str) -> None:
@@ -111,7 +115,7 @@ def section(console: Console, title: str) -> None:
 
 def line(console: Console, text: str) -> None:
     """Print a line as it is, never broken."""
-    console.print(Text(text), soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def lines(console: Console, sentences: Iterable[str]) -> None:
@@ -122,5 +126,7 @@ def lines(console: Console, sentences: Iterable[str]) -> None:
 
 def gain(value: float | None) -> Text:
     """Return a speedup, coloured by whether it is one."""
+    from rich.text import Text
+
     shade = "" if value is None else "green" if value > 1.005 else "red" if value < 0.995 else ""
     return Text(show_gain(value), style=shade)

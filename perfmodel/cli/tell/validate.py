@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from perfmodel.evidence.published.comparison import Compared, ErrorSummary
     from perfmodel.evidence.published.validate import Validation
 
-__all__ = ["draw_figure", "draw_trends", "draw_validation", "to_dict", "to_rows", "trend_rows"]
+__all__ = ["draw_figure", "draw_trends", "draw_validation", "to_dict", "to_rows"]
 
 _DRAWN = ("speedup_by_law", "speedup", "target")
 """Measures that a figure is drawn of, best first."""
@@ -126,11 +126,6 @@ def draw_trends(console: Console) -> None:
     draw(console, _TRENDS, check_trends())
 
 
-def trend_rows() -> list[dict[str, Any]]:
-    """Return every trend as plain values."""
-    return [asdict(trend) for trend in check_trends()]
-
-
 def to_rows(validation: Validation) -> list[dict[str, str]]:
     """Return one published number a row."""
     rows = []
@@ -149,8 +144,8 @@ def to_rows(validation: Validation) -> list[dict[str, str]]:
     return rows
 
 
-def to_dict(validation: Validation, cells: bool) -> dict[str, Any]:
-    """Return everything but the trends as plain values, every cell if asked."""
+def to_dict(validation: Validation, cells: bool, trends: bool) -> dict[str, Any]:
+    """Return what was compared as plain values; every cell and the trends of other people if asked."""
     body: dict[str, Any] = {
         "draftplan": __version__,
         "measures": dict(MEASURES),
@@ -164,6 +159,8 @@ def to_dict(validation: Validation, cells: bool) -> dict[str, Any]:
     }
     if cells:
         body["cells"] = [{**asdict(row), "error": row.error} for row in validation.compared]
+    if trends:
+        body["trends"] = [asdict(trend) for trend in check_trends()]
     return body
 
 
