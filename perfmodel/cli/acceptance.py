@@ -87,12 +87,12 @@ def fit(
         write_acceptance(output, [measured], add=add)
 
     tell(
-        fitted.as_dict, _shown(as_json, no_color),
+        fitted.as_dict, _report_flags(as_json, no_color),
         table=lambda console: draw_fit(console, log, fitted, output, place),
     )  # fmt: skip
     if output is not None:
         remark(f"wrote {output}")
-        note(_left_open(place))
+        note(_name_left_open(place))
 
 
 @commands.command("show")
@@ -112,11 +112,11 @@ def show(
     entries = read_acceptance(file)
     rows = [describe_measured(entry, entries) for entry in entries]
 
-    flags = _shown(as_json, no_color)
+    flags = _report_flags(as_json, no_color)
     tell(lambda: {"measured": rows}, flags, table=lambda console: draw_entries(console, rows))
 
 
-def _shown(as_json: bool, no_color: bool) -> OutputFlags:
+def _report_flags(as_json: bool, no_color: bool) -> OutputFlags:
     return OutputFlags(format=Format.JSON if as_json else Format.TABLE, output=None, no_color=no_color)
 
 
@@ -167,7 +167,7 @@ def _read_tokens(text: str) -> float:
     return float(count)
 
 
-def _left_open(place: dict[str, Any]) -> list[str]:
+def _name_left_open(place: dict[str, Any]) -> list[str]:
     """What the flags left open, and how the measurement will be taken."""
     import strategies
 

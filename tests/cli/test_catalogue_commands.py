@@ -23,8 +23,8 @@ def test_everything_there_is_can_be_listed_and_shown(noun):
 
 
 def test_a_shown_accelerator_gives_every_figure_with_unit_range_kind_and_source():
-    found = asked("hardware", "show", "h100")
-    figures = {figure["figure"]: figure for figure in found["figures"]}
+    details = asked("hardware", "show", "h100")
+    figures = {figure["figure"]: figure for figure in details["figures"]}
     assert set(figures) == set(HardwareProfile.load("h100-sxm-80gb").quantities)
     assert figures["memory.bandwidth"]["value"].endswith("TB/s")
     assert " to " in figures["gemm.memory_fraction"]["low_to_high"]

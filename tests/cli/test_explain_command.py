@@ -7,16 +7,16 @@ from asking import CELL, ON, QUICK, asked, run
 
 
 def test_an_explanation_adds_up():
-    found = asked("explain", *CELL, "--strategy", "streaming_llm,snapkv")
-    behind = found["breakdown"]
-    (cell,) = found["cells"]
+    explanation = asked("explain", *CELL, "--strategy", "streaming_llm,snapkv")
+    behind = explanation["breakdown"]
+    (cell,) = explanation["cells"]
     target, draft, verify = behind["passes"]
-    for one in behind["passes"]:
-        causes = [one[f"{cause}_s"] for cause in ("linear", "attention", "communication", "overhead")]
-        assert one["total_s"] >= max(causes)
-        assert one["weight_bytes"] > 0
-        assert one["kv_bytes"] > 0
-        assert one["flops"] > 0
+    for row in behind["passes"]:
+        causes = [row[f"{cause}_s"] for cause in ("linear", "attention", "communication", "overhead")]
+        assert row["total_s"] >= max(causes)
+        assert row["weight_bytes"] > 0
+        assert row["kv_bytes"] > 0
+        assert row["flops"] > 0
     assert target["total_s"] == pytest.approx(cell["baseline_s"])
     assert verify["total_s"] == pytest.approx(cell["verify_s"])
     assert draft["kv_bytes"] < verify["kv_bytes"] == target["kv_bytes"]
@@ -28,7 +28,7 @@ def test_an_explanation_adds_up():
     assert total < usable
     best, *others = behind["options"]
     assert best["tpot_s"] == pytest.approx(cell["tpot_s"])
-    assert {one["drafter"] for one in behind["options"]} == {"streaming_llm", "snapkv", "none"}
+    assert {row["drafter"] for row in behind["options"]} == {"streaming_llm", "snapkv", "none"}
     assert all(other["tpot_s"] >= best["tpot_s"] for other in others)
 
 

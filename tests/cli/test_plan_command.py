@@ -111,8 +111,8 @@ def test_named_strategies_and_budgets_are_the_only_ones():
 def test_named_draft_models_draft_alone_beside_a_strategy_and_with_the_target_where_it_is_named():
     only = asked("explain", *CELL, "--strategy", "snapkv", "--draft-model", "llama-3.2-1b")
     both = asked("explain", *CELL, "--strategy", "snapkv", "--draft-model", "self,llama-3.2-1b")
-    assert {one["drafter"] for one in only["breakdown"]["options"]} == {"none", "snapkv(Llama-3.2-1B)"}
-    assert {one["drafter"] for one in both["breakdown"]["options"]} == {
+    assert {option["drafter"] for option in only["breakdown"]["options"]} == {"none", "snapkv(Llama-3.2-1B)"}
+    assert {option["drafter"] for option in both["breakdown"]["options"]} == {
         "none",
         "snapkv",
         "snapkv(Llama-3.2-1B)",
@@ -138,10 +138,10 @@ def test_a_measured_acceptance_replaces_the_laws():
 
 def test_an_acceptance_length_counts_the_bonus_token():
     length = 1 + 0.8 + 0.8**2 + 0.8**3
-    said = asked("plan", *CELL, *QUICK, "--acceptance-length", f"{length}@3")["cells"][0]
+    from_length = asked("plan", *CELL, *QUICK, "--acceptance-length", f"{length}@3")["cells"][0]
     rate = asked("plan", *CELL, *QUICK, "--acceptance-rate", "0.8")["cells"][0]
-    assert said["alpha"] == pytest.approx(0.8)
-    assert said["tpot_s"] == pytest.approx(rate["tpot_s"])
+    assert from_length["alpha"] == pytest.approx(0.8)
+    assert from_length["tpot_s"] == pytest.approx(rate["tpot_s"])
     alone = asked("plan", *CELL, "--gamma", "3", "--acceptance-length", length)["cells"][0]
     assert alone["alpha"] == pytest.approx(0.8)
 
@@ -161,13 +161,13 @@ def test_lossy_alternatives_are_marked_and_never_chosen():
     lossy = asked("plan", *CELL, "--lossy", "--pruned", "25%,0.5")
     assert lossy["cells"] == plain["cells"]
     assert "lossy_alternatives" not in plain
-    changes = [one["change"] for one in lossy["lossy_alternatives"]]
+    changes = [change["change"] for change in lossy["lossy_alternatives"]]
     assert {"fp8 weights", "fp8 KV", "fp8 weights and KV", "25% pruned", "50% pruned"} <= set(changes)
-    for one in lossy["lossy_alternatives"]:
-        assert one["lossy"] is True
-        assert one["speedup"] == pytest.approx(plain["cells"][0]["baseline_s"] / one["plain_tpot_s"])
-        assert one["speedup"] > 1.0
-        assert one["speculating_speedup"] >= one["speedup"] * (1 - 1e-12)
+    for change in lossy["lossy_alternatives"]:
+        assert change["lossy"] is True
+        assert change["speedup"] == pytest.approx(plain["cells"][0]["baseline_s"] / change["plain_tpot_s"])
+        assert change["speedup"] > 1.0
+        assert change["speculating_speedup"] >= change["speedup"] * (1 - 1e-12)
     table = run("plan", *CELL, "--lossy")
     assert "fp8 KV (lossy)" in table.stdout
     rows = list(csv.DictReader(io.StringIO(run("plan", *CELL, "--lossy", "--format", "csv").stdout)))

@@ -7,7 +7,7 @@ from asking import CELL, ON, run
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["plam"], "Did you mean 'plan'"),
         (["plan", "--modle", "x"], "Did you mean --model?"),
@@ -45,10 +45,10 @@ from asking import CELL, ON, run
         (["strategies", "show", "stream"], "Did you mean 'streaming_llm'?"),
     ],
 )  # fmt: skip
-def test_asking_wrongly_is_explained_and_ends_with_two(arguments, said):
+def test_asking_wrongly_is_explained_and_ends_with_two(arguments, message):
     result = run(*arguments)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
     assert result.stdout == ""
 

@@ -23,11 +23,11 @@ SIMULATE = ["simulate", *SERVED, *DRAFTS, *TRAFFIC, "--max-batch", "32"]
 
 
 def test_policies_are_compared_in_a_table():
-    said = answered(*SIMULATE, "--policy", "none,fixed:2,schedule,adaptive", "--ttft", "2s", "--tpot", "20")
+    printed = answered(*SIMULATE, "--policy", "none,fixed:2,schedule,adaptive", "--ttft", "2s", "--tpot", "20")
     for name in ("none", "fixed:2", "schedule", "adaptive"):
-        assert sum(line.startswith(f"{name} ") for line in said.splitlines()) == 2, "figures and causes"
-    assert "Drafts: snapkv, draft KV budget 1,024" in said
-    assert "against the best single length" in said
+        assert sum(line.startswith(f"{name} ") for line in printed.splitlines()) == 2, "figures and causes"
+    assert "Drafts: snapkv, draft KV budget 1,024" in printed
+    assert "against the best single length" in printed
     for title in (
         "throughput",
         "goodput",
@@ -39,7 +39,7 @@ def test_policies_are_compared_in_a_table():
         "KV full %",
         "attention",
     ):
-        assert title in said
+        assert title in printed
 
 
 def test_every_figure_is_in_json_and_csv_and_they_agree():
@@ -50,7 +50,7 @@ def test_every_figure_is_in_json_and_csv_and_they_agree():
         (name, speed) for speed in (1, 2) for name in ("none", "fixed:2", "schedule")
     ]
     assert body["trace"]["requests"] == 30
-    assert {(one["policy"], one["figure"]) for one in body["ahead_of_best_single_length"]} == {
+    assert {(lead["policy"], lead["figure"]) for lead in body["ahead_of_best_single_length"]} == {
         ("schedule", "throughput"), ("schedule", "goodput"),
     }  # fmt: skip
     rows = list(csv.DictReader(io.StringIO(answered(*asked, "--format", "csv"))))
@@ -175,7 +175,7 @@ def test_the_curve_of_a_policy_ends_at_its_throughput_and_says_what_meets_a_targ
     trace = synthetic_trace(requests=40, qps=3, prompt_tokens=4000, output_tokens=80)
     outcomes = [simulate(served, trace, FixedGamma(0))]
     ax = plot_simulation(outcomes, ttft=5.0, tpot=0.02)
-    [curve] = [one for one in ax.get_lines() if one.get_label() == "none"]
+    [curve] = [line for line in ax.get_lines() if line.get_label() == "none"]
     assert curve.get_ydata()[-1] == pytest.approx(
         outcomes[0].summary(ttft=5.0)["goodput_tokens_per_s"], rel=0.05
     )

@@ -16,11 +16,11 @@ SIZE = [
 
 
 def test_the_cheapest_deployment_is_named_with_its_margin_and_runners_up():
-    said = answered(*SIZE)
-    first = next(line for line in said.splitlines() if line.startswith("h100-sxm-80gb"))
-    assert "Margin: " in said
-    assert said.count("\nh100-sxm-80gb") >= 2
-    assert "p90" in said
+    printed = answered(*SIZE)
+    first = next(line for line in printed.splitlines() if line.startswith("h100-sxm-80gb"))
+    assert "Margin: " in printed
+    assert printed.count("\nh100-sxm-80gb") >= 2
+    assert "p90" in printed
     assert first.split()[1] in ("1", "2")
 
 

@@ -14,35 +14,35 @@ def hardware_names(incomplete: str) -> list[str]:
     """Complete the names of hardware profiles."""
     from perfmodel.hardware import HardwareProfile
 
-    return _matching(HardwareProfile.available(), incomplete)
+    return _complete(HardwareProfile.available(), incomplete)
 
 
 def engine_names(incomplete: str) -> list[str]:
     """Complete the names of engines."""
     from perfmodel.engine import EngineOverhead
 
-    return _matching(EngineOverhead.available(), incomplete)
+    return _complete(EngineOverhead.available(), incomplete)
 
 
 def model_names(incomplete: str) -> list[str]:
     """Complete the names of bundled models."""
     from perfmodel.model import ModelSpec
 
-    return _matching(ModelSpec.available(), incomplete)
+    return _complete(ModelSpec.available(), incomplete)
 
 
 def strategy_names(incomplete: str) -> list[str]:
     """Complete the names of strategies."""
     import strategies
 
-    return _matching(("all", *strategies.available()), incomplete)
+    return _complete(("all", *strategies.available()), incomplete)
 
 
 def table_names(incomplete: str) -> list[str]:
     """Complete the names of published tables."""
     from perfmodel.evidence.published.validate import available
 
-    return _matching(available(), incomplete)
+    return _complete(available(), incomplete)
 
 
 def exporter_names() -> list[str]:
@@ -59,7 +59,7 @@ def plan_formats() -> list[str]:
     return [*(form.value for form in Format), *exporter_names()]
 
 
-def _matching(names: Iterable[str], incomplete: str) -> list[str]:
+def _complete(names: Iterable[str], incomplete: str) -> list[str]:
     """Complete the last name of a comma-separated list, in any case."""
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in names if name.lower().startswith(last.lower())]

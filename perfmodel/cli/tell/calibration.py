@@ -117,7 +117,7 @@ def _draw_file(console: Console, title: str, text: str) -> None:
 def draw_machine(console: Console, machine: FittedMachine, engine: Calibration, text: str) -> None:
     """Draw what was fitted of a machine, how well its kernels and passes are told, and a file not written."""
     heading(console, f"{machine.profile.name}: {machine.profile.description}")
-    draw(console, _MACHINE, _measured(machine, ("gemm.", "attention.", "peak.", "memory.b")).items())
+    draw(console, _MACHINE, _pick_measured(machine, ("gemm.", "attention.", "peak.", "memory.b")).items())
     draw_errors(console, machine, engine, {error.kind: error.kind for error in engine.errors})
     _draw_file(console, "Hardware profile", text)
 
@@ -130,7 +130,7 @@ def draw_errors(console: Console, machine: FittedMachine, engine: Calibration, n
     line(console, f"Mean error on passes and rounds that the fit did not see: {passes}")
 
 
-def _measured(machine: FittedMachine, places: tuple[str, ...]) -> dict[str, Quantity]:
+def _pick_measured(machine: FittedMachine, places: tuple[str, ...]) -> dict[str, Quantity]:
     return {
         path: quantity
         for path, quantity in machine.profile.quantities.items()
@@ -153,6 +153,6 @@ def machine_to_dict(machine: FittedMachine, engine: Calibration) -> dict[str, An
                 "high": float(quantity.high),
                 "kind": quantity.kind,
             }
-            for path, quantity in _measured(machine, ("gemm.", "attention.", "peak.", "memory.")).items()
+            for path, quantity in _pick_measured(machine, ("gemm.", "attention.", "peak.", "memory.")).items()
         },
     }

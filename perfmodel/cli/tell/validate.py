@@ -39,7 +39,7 @@ def _share(value: float, *, sign: bool = False) -> str:
     return f"{100 * value:+.1f} %" if sign else f"{100 * value:.1f} %"
 
 
-def _scaled_number(name: str, row: Compared) -> str:
+def _scale_number(name: str, row: Compared) -> str:
     return number(getattr(row, name) * _unit(row.measure)[0], 4)
 
 
@@ -72,8 +72,8 @@ _CELLS = (
     left("table", lambda row: row.table),
     left("cell", lambda row: row.cell),
     left("measure", lambda row: MEASURES[row.measure]),
-    Column("published", partial(_scaled_number, "published")),
-    Column("computed", partial(_scaled_number, "computed")),
+    Column("published", partial(_scale_number, "published")),
+    Column("computed", partial(_scale_number, "computed")),
     Column("error", lambda row: _share(row.error, sign=True)),
 )
 _TRENDS = (
