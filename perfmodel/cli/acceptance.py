@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from perfmodel.cli.ask.completion import model_names, strategy_names
 from perfmodel.cli.ask.flag import NO_COLOR, argument, flag, group
-from perfmodel.cli.ask.format import Format
-from perfmodel.cli.tell.output import dumped, emit, remark, rendered, working
+from perfmodel.cli.ask.format import Format, OutputFlags
+from perfmodel.cli.tell.output import note, remark, tell
+from perfmodel.cli.tell.progress import working
 
 if TYPE_CHECKING:
-    from perfmodel.errors import Fault
+    from perfmodel.speculation import Drafter
 
 __all__ = ["LogForm", "commands"]
-
-T = TypeVar("T")
 
 commands = group("acceptance", 14, "Measure acceptance from an engine's log, and show what was measured.")
 
@@ -39,6 +38,7 @@ _PLACE = "What drafted for what, and where (needed to plan with it)"
 
 @commands.command("fit")
 def fit(
+    ctx: typer.Context,
     log: str = argument("LOG",
         help="An engine's log, metrics text or responses; - reads stdin."),
     form: LogForm = flag("--format", default=LogForm.AUTO, help="Who wrote it; found out where it is auto."),
@@ -71,28 +71,28 @@ def fit(
     from perfmodel.acceptance.estimate import fit_acceptance
     from perfmodel.acceptance.file import MeasuredAcceptance, write_acceptance
     from perfmodel.acceptance.logs import read_log
-    from perfmodel.cli.tell.report_acceptance import draw_fit
+    from perfmodel.cli.tell.acceptance import draw_fit
     from perfmodel.errors import SpecError
 
-    place = _place(strategy, model, draft_model, draft_budget, context)
+    place = _read_place(
+        ctx, strategy=strategy, model=model, draft_model=draft_model, draft_budget=draft_budget,
+        context=context,
+    )  # fmt: skip
     if add and output is None:
         raise SpecError.single("", "--add", "adds to no file", "Name one with -o")
     with working(f"reading {log}"):
-        found = fit_acceptance(read_log(log, form.value, gamma))
-    if as_json:
-        text = dumped(found.as_dict(), Format.JSON)
-    else:
-        text = rendered(
-            lambda console: draw_fit(console, log, found, output, place), no_color=no_color, output=None
-        )
+        fitted = fit_acceptance(read_log(log, form.value, gamma))
     if output is not None:
-        measured = MeasuredAcceptance.of_fit(found, "stdin" if log == "-" else Path(log).name, **place)
+        measured = MeasuredAcceptance.of_fit(fitted, "stdin" if log == "-" else Path(log).name, **place)
         write_acceptance(output, [measured], add=add)
-    emit(text)
+
+    tell(
+        fitted.as_dict, _report_flags(as_json, no_color),
+        table=lambda console: draw_fit(console, log, fitted, output, place),
+    )  # fmt: skip
     if output is not None:
         remark(f"wrote {output}")
-        for line in _unsaid(place):
-            remark(f"note: {line}")
+        note(_name_left_open(place))
 
 
 @commands.command("show")
@@ -106,70 +106,58 @@ def show(
     A published law is the prior: what is believed lies between it and the measurements, nearer to the surer.
     """
     from perfmodel.acceptance.file import read_acceptance
-    from perfmodel.cli.tell.report_acceptance import described, draw_entries
+    from perfmodel.cli.tell.acceptance import draw_entries
+    from perfmodel.planning.drafters import describe_measured
 
     entries = read_acceptance(file)
-    rows = [described(entry, entries) for entry in entries]
-    if as_json:
-        emit(dumped({"measured": rows}, Format.JSON))
-    else:
-        emit(rendered(lambda console: draw_entries(console, rows), no_color=no_color, output=None))
+    rows = [describe_measured(entry, entries) for entry in entries]
+
+    flags = _report_flags(as_json, no_color)
+    tell(lambda: {"measured": rows}, flags, table=lambda console: draw_entries(console, rows))
 
 
-def _place(
-    strategy: str | None,
-    model: str | None,
-    draft_model: str | None,
-    draft_budget: str | None,
-    context: str | None,
-) -> dict[str, Any]:
+def _report_flags(as_json: bool, no_color: bool) -> OutputFlags:
+    return OutputFlags(format=Format.JSON if as_json else Format.TABLE, output=None, no_color=no_color)
+
+
+def _read_place(
+    ctx: typer.Context, *, strategy: str | None, model: str | None, draft_model: str | None,
+    draft_budget: str | None, context: str | None,
+) -> dict[str, Any]:  # fmt: skip
     """Return what drafted for what and where, in the names that a plan uses; SpecError lists every fault."""
+    from perfmodel.cli.ask.reading import Reading, read_flag
     from perfmodel.errors import SpecError
     from perfmodel.model import ModelSpec
     from perfmodel.planning.drafters import find_drafter, is_self, read_spelling
 
-    faults: list[Fault] = []
-
-    def read(flag: str, parse: Callable[[str], T], text: str | None) -> T | None:
-        try:
-            return None if text is None else parse(text.strip())
-        except SpecError as refusal:
-            faults.extend(
-                fault if fault.line is not None or fault.file not in ("", "request")
-                else replace(fault, file="", field=flag)
-                for fault in refusal.faults
-            )  # fmt: skip
-            return None
-
-    target = read("--model", ModelSpec.load, model)
+    reading = Reading(ctx)
+    target = reading.read("model", ModelSpec.load, model)
     itself = draft_model is None or is_self(draft_model, model or "")
-    draft = None if itself else read("--draft-model", ModelSpec.load, draft_model)
-    spelling = read("--strategy", read_spelling, strategy)
+    draft = None if itself else reading.read("draft_model", ModelSpec.load, draft_model)
+    spelling = reading.read("strategy", read_spelling, strategy)
     place: dict[str, Any] = {
         "target_model": target.name if target else "",
         "draft_model": draft.name if draft else "",
         "drafter": "draft" if draft else "self" if draft_model is not None else "",
-        "kv_budget": read("--draft-budget", _tokens, draft_budget),
-        "context_len": read("--context", _tokens, context),
+        "kv_budget": reading.read("draft_budget", _read_tokens, draft_budget),
+        "context_len": reading.read("context", _read_tokens, context),
     }
-    if spelling is not None and not faults:
-        drafter = read("--strategy", lambda _: find_drafter(spelling, draft), strategy)
-        if drafter is not None:
-            place |= {"strategy": drafter.strategy.name, "drafter": drafter.kind}
-        elif not faults:
-            place |= {"strategy": read("--strategy", _nothing_drafted, strategy)}
-    if faults:
-        raise SpecError(faults)
-    return place
+    reading.finish()
+    if spelling is None:
+        return place
+
+    def read_drafter(text: str) -> Drafter:
+        drafter = find_drafter(spelling, draft)
+        if drafter is None:
+            raise SpecError.single("", "", f"found {text!r}, which drafts nothing", "Name what drafted")
+        return drafter
+
+    drafter = read_flag(ctx, "strategy", read_drafter, strategy)
+    assert drafter is not None
+    return place | {"strategy": drafter.strategy.name, "drafter": drafter.kind}
 
 
-def _nothing_drafted(text: str) -> str:
-    from perfmodel.errors import SpecError
-
-    raise SpecError.single("", "", f"found {text!r}, which drafts nothing", "Name what drafted")
-
-
-def _tokens(text: str) -> float:
+def _read_tokens(text: str) -> float:
     from perfmodel.errors import SpecError
     from perfmodel.files.units import parse_count
 
@@ -179,19 +167,19 @@ def _tokens(text: str) -> float:
     return float(count)
 
 
-def _unsaid(place: dict[str, Any]) -> list[str]:
+def _name_left_open(place: dict[str, Any]) -> list[str]:
     """What the flags left open, and how the measurement will be taken."""
     import strategies
 
-    missing = [
-        flag
-        for flag, field in (("--strategy", "strategy"), ("--model", "target_model"))
-        if not place.get(field)
-    ]
-    said = [f"without {' and '.join(missing)} it counts for every one of them"] if missing else []
     name = place.get("strategy")
     sparse = bool(name and strategies.load(name).default_budgets)
-    places = [("--context", "context_len")] + ([("--draft-budget", "kv_budget")] if sparse else [])
-    if open_places := [flag for flag, field in places if place[field] is None]:
-        said.append(f"without {' and '.join(open_places)} it counts as measured wherever it is used")
-    return said
+    subject = {"--strategy": name, "--model": place["target_model"]}
+    where = {"--context": place["context_len"]} | ({"--draft-budget": place["kv_budget"]} if sparse else {})
+    sentences = []
+    for flags, counts in (
+        (subject, "it counts for every one of them"),
+        (where, "it counts as measured wherever it is used"),
+    ):
+        if missing := [name for name, given in flags.items() if not given]:
+            sentences.append(f"without {' and '.join(missing)} {counts}")
+    return sentences

@@ -38,13 +38,13 @@ class Commands(TyperGroup):
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
         except Exception as failure:
-            code = _explained(failure)
+            code = _explain(failure)
         if code == INTERRUPTED:
             remark("interrupted")
         sys.exit(code if isinstance(code, int) else ANSWERED)
 
 
-def _explained(failure: Exception) -> int:
+def _explain(failure: Exception) -> int:
     """Say on stderr what went wrong, in words for a user, and return the exit code."""
     from perfmodel.errors import InfeasibleError, SpecError
 

@@ -1,32 +1,81 @@
-"""`draftplan calibrate`: an engine file from measured steps."""
+"""`draftplan calibrate`: an engine file from measured steps, or the files of this machine from `measure`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.ask.calibrate_flags import CalibrateFlags
-from perfmodel.cli.ask.flag import command, takes
-from perfmodel.cli.ask.format import read_format
-from perfmodel.cli.calibrate_machine import calibrate_machine, is_of_machine
-from perfmodel.cli.tell.output import emit, remark, tell, working
+from perfmodel.cli.ask.completion import engine_names, hardware_names, model_names, strategy_names
+from perfmodel.cli.ask.flag import argument, command, flag, takes
+from perfmodel.cli.ask.format import Format, OutputFlags, refuse_csv
+from perfmodel.cli.tell.output import emit, note, tell
+from perfmodel.cli.tell.progress import working
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from perfmodel.engine import EngineOverhead
-    from perfmodel.evidence.calibration.calibrate import Calibration
     from perfmodel.evidence.published.measurements import Measurement
 
 __all__ = ["calibrate"]
 
+_POINTS, _ENGINE, _ANSWER = "Points", "Engine", "Answer"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _KERNELS = ("all_reduce", "attention_kernel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateFlags:
+    """What `calibrate` takes."""
+
+    points: str = argument("POINTS.csv|TABLE,...",
+        help="Measured steps: a CSV file, or published tables.")
+    hardware: str | None = flag("--hardware", "NAME|PATH", complete=hardware_names, panel=_POINTS,
+        help="Accelerator that was measured.")
+    model: str | None = flag("--model", "NAME|PATH", complete=model_names, panel=_POINTS,
+        help="Target model, where no column target_model says it.")
+    tp: str | None = flag("--tp", "N", panel=_POINTS,
+        help="GPUs that shared every layer, where no column tensor_parallel says it.")
+    strategy: str | None = flag("--strategy", "NAME", complete=strategy_names, panel=_POINTS,
+        help="Drafting strategy of the rounds, where no column strategy says it.")
+    draft_model: str | None = flag("--draft-model", "NAME|PATH", complete=model_names, panel=_POINTS,
+        help="Model that drafted, where no column draft_model says it.")
+    draft_budget: str | None = flag("--draft-budget", "TOKENS", panel=_POINTS,
+        help="Draft KV budget, where no column kv_budget says it.")
+    engine: str = flag("--engine", "NAME", default="calibrated", complete=engine_names, panel=_ENGINE,
+        help="The engine: a known one whose figures are the start, or a new name.")
+    start: str | None = flag("--start", "NAME|PATH", complete=engine_names, panel=_ENGINE,
+        help="Engine to start from, and to keep where the points say nothing; the engine itself if it is "
+        "known, else `generic`.")
+    all_reduce: str | None = flag("--all-reduce", "NAME", panel=_ENGINE,
+        help="All-reduce implementation of the hardware profile that the engine calls.")
+    attention_kernel: str | None = flag("--attention-kernel", "NAME", panel=_ENGINE,
+        help="Attention kernel of the hardware profile that the engine calls.")
+    achieved: str | None = flag("--achieved", "PATH,...", panel=_ENGINE,
+        help="Shares of peak rates to fit as well, as dotted paths of the hardware profile.")
+    keep: str | None = flag("--keep", "FIGURE,...", panel=_ENGINE,
+        help="Figures that stay at their start whatever the points say: row_layer,round.")
+    profile_output: str | None = flag("--profile-output", "PROFILE.yaml", panel=_ANSWER,
+        help="Write a hardware profile with the fitted shares; fits the usual ones where --achieved names "
+        "none.")
+    output: str | None = flag("--output", "-o", "ENGINE.yaml", panel=_ANSWER,
+        help="Write the engine file here; its name becomes the engine's. Shown where absent.")
+    engine_output: str | None = flag("--engine-output", "ENGINE.yaml", panel=_ANSWER,
+        help="Of points that `draftplan measure` took, of which -o is the hardware profile: write the "
+        "engine that ran them.")
+    format: Format | None = flag("--format", panel=_ANSWER, help="How to report: a table, json or yaml.")
+    profiles_path: str | None = flag("--profiles-path", "FOLDER", panel=_POINTS,
+        help="Further folders of hardware and engine files.")
+    no_color: bool = flag("--no-color", default=False, panel=_ANSWER,
+        help="No colours; so does the variable NO_COLOR.")
+
+    @property
+    def shown(self) -> OutputFlags:
+        """How the report is written: never to -o, which is the engine's file."""
+        return OutputFlags(format=self.format, output=None, no_color=self.no_color)
 
 
 @command("calibrate", 9)
@@ -44,57 +93,101 @@ def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG00
 
     Example: draftplan calibrate log.csv --hardware h100 --model llama-3.1-8b --tp 8 -o ours.yaml
     """
-    from perfmodel.evidence.calibration.calibrate import calibrate
+    refuse_csv(flags.shown)
+    if _is_of_machine(flags.points):
+        _calibrate_machine(flags)
+    else:
+        _calibrate_engine(flags)
+
+
+def _calibrate_engine(flags: CalibrateFlags) -> None:
+    """Fit an engine, and shares of the hardware where asked, to measured steps; write and report them."""
+    from perfmodel.cli.tell.calibration import draw_calibration
+    from perfmodel.evidence.calibration.calibrate import calibrate, usual_shares
     from perfmodel.evidence.machine.profile_text import profile_text
 
-    if is_of_machine(flags.points):
-        calibrate_machine(flags)
-        return
-    wanted = read_format(flags.format, csv=False)
-    name, profile_name = _name(flags.output, flags.engine), _name(flags.profile_output, "")
+    name, profile_name = _name_of(flags.output, flags.engine), _name_of(flags.profile_output, "")
     rows = _points(flags)
     start = _start(flags)
-    achieved = _listed(flags.achieved)
+    achieved = _names(flags.achieved)
     if flags.profile_output is not None and not achieved:
-        achieved = _usual_shares(rows[0], start)
+        achieved = usual_shares(rows[0].group.hardware, start)
     with working("fitting"):
-        found = calibrate(
-            rows,
-            start=start,
-            name=name,
-            achieved=achieved,
-            keep=_listed(flags.keep),
+        calibration = calibrate(
+            rows, start=start, name=name, achieved=achieved, keep=_names(flags.keep),
             calibrated_on=profile_name,
             source="" if rows[0].table else f"own measurements, {Path(flags.points).name}",
-        )
+        )  # fmt: skip
     if flags.profile_output is not None:
         origin = flags.hardware or str(rows[0].group.hardware.name)
-        emit(profile_text(origin, profile_name, found.achieved, flags.profiles_path), flags.profile_output)
+        profile = profile_text(origin, profile_name, calibration.achieved, flags.profiles_path)
+        emit(profile, flags.profile_output)
     if flags.output is not None:
-        emit(found.text, flags.output)
+        emit(calibration.text, flags.output)
+    text = calibration.text if flags.output is None else ""
     tell(
-        wanted, lambda: _body(found), table=lambda console: _draw(console, found, flags),
-        no_color=flags.no_color,
+        calibration.to_dict, flags.shown,
+        table=lambda console: draw_calibration(console, calibration, text),
     )  # fmt: skip
-    for one in found.figures:
-        if not one.determined:
-            remark(f"note: {one.path} keeps its start: the points do not determine it")
+    note(
+        f"{figure.path} keeps its start: the points do not determine it"
+        for figure in calibration.figures
+        if not figure.determined
+    )
 
 
-def _listed(text: str | None) -> list[str]:
+def _is_of_machine(points: str) -> bool:
+    """Whether a file holds what `draftplan measure` writes."""
+    from perfmodel.evidence.machine.points import is_machine_file
+
+    try:
+        with open(points, "rb") as stream:
+            return is_machine_file(stream.read(4096))
+    except OSError:
+        return False
+
+
+def _calibrate_machine(flags: CalibrateFlags) -> None:
+    """Fit a hardware profile, and the engine that ran, to the points of `measure`; write and report them."""
+    from perfmodel.cli.tell.calibration import draw_machine, machine_to_dict
+    from perfmodel.evidence.machine.points import read_points
+    from perfmodel.evidence.machine.steps import fit_machine_and_engine
+    from perfmodel.hardware import HardwareProfile
+
+    file = flags.output or flags.profile_output
+    name, engine_name = _name_of(file, "my-machine"), _name_of(flags.engine_output, "reference-decoder")
+    like = None if flags.hardware is None else HardwareProfile.load(flags.hardware, flags.profiles_path)
+    points = read_points(flags.points)
+    with working("fitting"):
+        machine, engine = fit_machine_and_engine(points, name, engine_name, like)
+    if file is not None:
+        emit(machine.text, file)
+    if flags.engine_output is not None:
+        emit(engine.text, flags.engine_output)
+    text = machine.text if file is None else ""
+    tell(
+        lambda: machine_to_dict(machine, engine), flags.shown,
+        table=lambda console: draw_machine(console, machine, engine, text),
+    )  # fmt: skip
+    note(f"{path} stays at its generic default: the points do not determine it" for path in machine.kept)
+
+
+def _names(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def _name(file: str | None, otherwise: str) -> str:
+def _name_of(file: str | None, otherwise: str) -> str:
     """Return the name of what a file will hold: its own name, as names and files must agree."""
     from perfmodel.errors import SpecError
 
-    name = Path(file).stem if file not in (None, "-") else otherwise
+    if file == "-":
+        file = None
+    name = otherwise if file is None else Path(file).stem
     if name and not _NAME.fullmatch(name):
         remedy = "Use lower-case letters, digits, '-', '_' and '.'; the file's name is the name"
         raise SpecError.single(file or "", "name", f"found {name!r}", remedy)
-    if file not in (None, "-") and not str(file).endswith((".yaml", ".yml")):
-        raise SpecError.single(str(file), "", "the ending is not .yaml", "Name a file that ends on .yaml")
+    if file is not None and not file.endswith((".yaml", ".yml")):
+        raise SpecError.single(file, "", "the ending is not .yaml", "Name a file that ends on .yaml")
     return name
 
 
@@ -102,10 +195,10 @@ def _points(flags: CalibrateFlags) -> Sequence[Measurement]:
     """Read the points of a file, or of published tables of one accelerator."""
     from perfmodel.evidence.published import measurements
 
-    names = _listed(flags.points)
+    names = _names(flags.points)
     if not Path(flags.points).exists() and set(names) & set(measurements.available()):
         return measurements.load(names)
-    given = {
+    columns = {
         "hardware": flags.hardware,
         "tensor_parallel": flags.tp,
         "target_model": flags.model,
@@ -113,8 +206,8 @@ def _points(flags: CalibrateFlags) -> Sequence[Measurement]:
         "draft_model": flags.draft_model,
         "kv_budget": flags.draft_budget,
     }
-    said = {column: text for column, text in given.items() if text}
-    return measurements.read_file(flags.points, given=said, profiles_path=flags.profiles_path)
+    given = {column: text for column, text in columns.items() if text}
+    return measurements.read_file(flags.points, given=given, profiles_path=flags.profiles_path)
 
 
 def _start(flags: CalibrateFlags) -> EngineOverhead:
@@ -131,62 +224,3 @@ def _start(flags: CalibrateFlags) -> EngineOverhead:
         words = {"description": "", "aliases": ()}
     words |= {name: asked for name in _KERNELS if (asked := getattr(flags, name)) is not None}
     return replace(start, **words)
-
-
-def _usual_shares(row: Measurement, engine: EngineOverhead) -> list[str]:
-    """Return the dotted paths of the shares that decode steps can tell something about."""
-    profile = row.group.hardware
-    kernel = (
-        engine.attention_kernel
-        if engine.attention_kernel in profile.attention
-        else next(iter(profile.attention))
-    )
-    usual = (
-        f"attention.{kernel}.memory_fraction", f"attention.{kernel}.compute_fraction", "gemm.memory_fraction",
-        "gemm.compute_fraction", f"all_reduce.{engine.all_reduce}.scale",
-    )  # fmt: skip
-    return [path for path in usual if path in profile.quantities]
-
-
-def _body(found: Calibration) -> dict[str, Any]:
-    return {
-        "engine": found.engine.name,
-        "hardware": found.hardware,
-        "rows": found.rows,
-        "figures": [
-            {
-                "path": one.path,
-                "value": float(one.after.value),
-                "low": float(one.after.low),
-                "high": float(one.after.high),
-                "unit": one.after.unit,
-                "kind": one.after.kind,
-                "determined": one.determined,
-                "learned": one.learned,
-                "start": float(one.before.value),
-            }
-            for one in found.figures
-        ],
-        "correlation": {
-            one.path: dict(zip((other.path for other in found.determined), row, strict=True))
-            for one, row in zip(found.determined, found.correlation.tolist(), strict=True)
-        },
-        "errors": [vars(one) for one in found.errors],
-        "residuals": [
-            {"cell": place, "kind": kind, "measured_s": seconds, "log_error": error}
-            for place, kind, seconds, error in found.residuals
-        ],
-        "next_cells": [vars(one) for one in found.next_cells],
-    }
-
-
-def _draw(console: Console, found: Calibration, flags: CalibrateFlags) -> None:
-    from perfmodel.cli.tell.report_calibration import draw_calibration
-    from perfmodel.cli.tell.tables import heading, line
-
-    draw_calibration(console, found)
-    if flags.output is None:
-        console.print()
-        heading(console, "Engine file (write it with -o)")
-        for text in found.text.splitlines():
-            line(console, f"  {text}")

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from perfmodel.cli.ask.completion import exporter_names
 from perfmodel.cli.ask.flag import OUTPUT, argument, command, flag
-from perfmodel.cli.tell.output import emit, remark
+from perfmodel.cli.tell.output import tell_exported
 
-if TYPE_CHECKING:
-    from perfmodel.export import Exported, Exporter
-    from perfmodel.planning.plan import Plan
-
-__all__ = ["engines", "export", "write_for"]
-
-
-def engines() -> list[str]:
-    """Names of the engines, for completion."""
-    from perfmodel.export import exporters
-
-    return list(exporters())
+__all__ = ["export"]
 
 
 @command("export", 4)
 def export(
     plan: str = argument("PLAN.json", help="What draftplan plan --format json wrote."),
-    engine: str = flag("--engine", "NAME", required=True, complete=engines,
+    engine: str = flag("--engine", "NAME", required=True, complete=exporter_names,
         help="Serving engine, e.g. vllm, sglang."),
     form: str | None = flag("--form", "NAME",
         help="Which of the engine's files; its usual one where absent."),
@@ -63,38 +51,19 @@ def export(
         draft_path=draft_path,
         method=method,
         collapse=collapse,
-        weights=_weights(weights),
-        contexts=_range(context),
+        weights=_read_weights(weights),
+        contexts=_read_range(context),
         max_distinct=max_distinct,
         merge_loss=merge_loss,
         max_batch=max_batch,
         data_parallel=data_parallel,
         semantics=semantics,
     )
-    exported = exporter.export(read_plan(plan), options)
-    emit(exported.text, output)
-    _say(exporter, exported)
+    tell_exported(exporter, exporter.export(read_plan(plan), options), output)
 
 
-def write_for(engine: str, plan: Plan, output: str | None) -> None:
-    """Write a plan for an engine with its usual options, and say what it cannot express."""
-    from perfmodel.export import ExportOptions, load
-
-    exporter = load(engine)
-    exported = exporter.export(plan, ExportOptions())
-    emit(exported.text, output)
-    _say(exporter, exported)
-
-
-def _say(exporter: Exporter, exported: Exported) -> None:
-    """Say on stderr which version was meant and what it cannot express."""
-    remark(f"note: for {exporter.name} {exporter.checked_with}")
-    for note in exported.notes:
-        remark(f"note: {note}")
-
-
-def _weights(text: str | None) -> dict[int, float] | None:
-    """``4k=0.7,32k=0.3`` as shares per context."""
+def _read_weights(text: str | None) -> dict[int, float] | None:
+    """Return the shares per context that a text such as ``4k=0.7,32k=0.3`` names."""
     from perfmodel.errors import SpecError
     from perfmodel.files.units import parse_count
 
@@ -112,8 +81,8 @@ def _weights(text: str | None) -> dict[int, float] | None:
     return shares
 
 
-def _range(text: str | None) -> tuple[int, int] | None:
-    """``32k`` or ``4k:32k`` as the first and last context."""
+def _read_range(text: str | None) -> tuple[int, int] | None:
+    """Return the first and last context of ``32k`` or ``4k:32k``."""
     from perfmodel.files.units import parse_count
 
     if text is None:

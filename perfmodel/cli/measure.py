@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from perfmodel.cli.ask.completion import model_names
+from perfmodel.cli.ask.device import device_asked, need_torch
 from perfmodel.cli.ask.flag import command, flag
-from perfmodel.cli.ask.torch_door import device_asked, need_torch, progress
-from perfmodel.cli.tell.output import remark
+from perfmodel.cli.tell.output import note, remark
+from perfmodel.cli.tell.progress import share_bar
 
 if TYPE_CHECKING:
     from perfmodel.evidence.machine.points import MachinePoint
@@ -62,7 +63,7 @@ def measure(
         stopwatch = stopwatch_for(where)
         decoder, name = bench_decoder(where, model=model, dtype=dtype, layers=layers)
         bench = Bench(decoder, grid_for(where, decoder), stopwatch, machine.l2_bytes)
-        with progress("choosing attention kernels") as step:
+        with share_bar("choosing attention kernels") as step:
             bench.choose_kernels()
             wanted = subjects(bench, name)
             points = measure(
@@ -71,14 +72,14 @@ def measure(
                 machine=machine,
                 seconds=seconds,
                 known=known,
-                on_sweep=lambda found: write_points(output, found),
+                on_sweep=lambda timed: write_points(output, timed),
                 on_step=lambda share, shapes: step(share, f"{shapes} of {len(wanted)} shapes timed"),
             )
     write_points(output, points)
     left = missing(wanted, points)
     remark(f"wrote {output}: {len(points)} shapes on {machine.device}")
     if left:
-        remark(f"note: {left} shapes are not timed yet; run the same command again to go on")
+        note([f"{left} shapes are not timed yet; run the same command again to go on"])
     remark(f"next: draftplan calibrate {output} -o my-machine.yaml")
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.ask.flag import command, takes
-from perfmodel.cli.ask.flags import PlanFlags
-from perfmodel.cli.ask.format import Format, read_format
-from perfmodel.cli.export import write_for
-from perfmodel.cli.tell.output import remark, tell, working
+from perfmodel.cli.ask.completion import plan_formats
+from perfmodel.cli.ask.config import read_config
+from perfmodel.cli.ask.flag import command, flag, takes
+from perfmodel.cli.ask.flags import QuestionFlags
+from perfmodel.cli.ask.format import Format, OutputFlags
+from perfmodel.cli.tell.output import note, tell, tell_exported
+from perfmodel.cli.tell.progress import working
+from perfmodel.planning.plan import OBJECTIVES
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from perfmodel.cli.ask.question import Question
     from perfmodel.errors import InfeasibleError
     from perfmodel.model import ModelSpec
@@ -24,6 +24,30 @@ if TYPE_CHECKING:
     from perfmodel.planning.plan import Plan
 
 __all__ = ["plan"]
+
+_ANSWER = "Answer"
+_MOST_NAMED = 8
+"""Cells without an answer that are named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFlags(OutputFlags, QuestionFlags):
+    """What `plan` takes."""
+
+    format: str | None = flag("--format", "table|json|yaml|csv|ENGINE", complete=plan_formats, panel=_ANSWER,
+        help="How to write it; a table, or as -o ends. An engine (vllm, sglang, ...): one deployment, in "
+        "that engine's own words.")  # type: ignore[assignment]  # fmt: skip
+    objective: str = flag("--objective", "WHAT,RISK", default="speedup", panel=_ANSWER,
+        help=f"What decides among GPUs and their number ({', '.join(OBJECTIVES)}), and at which "
+        "acceptance: expected, quantile:0.2, or worst (quantile:0.05).")
+    one_deployment: bool = flag("--one-deployment", default=False, panel=_ANSWER,
+        help="One drafter and draft KV budget for all cells, as a running engine has; gamma may vary.")
+    lossy: bool = flag("--lossy", default=False, panel=_ANSWER,
+        help="Price lossy alternatives beside it: quantised weights or KV, pruned weights. Never chosen.")
+    pruned: str = flag("--pruned", "SHARE,...", default="50%", panel=_ANSWER,
+        help="Shares of the weights that pruning takes away, for --lossy: 25%,50%.")
+    config: str | None = flag("--config", "FILE", is_eager=True, callback=read_config, panel=_ANSWER,
+        help="YAML file of these flags, such as batch_size: [32, 64] or gamma: '1:8:1'. Flags given win.")
 
 
 @command("plan", 1)
@@ -37,15 +61,23 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     Example: draftplan plan --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k -b 32,64,128
     """
     from perfmodel.cli.ask.question import read_objective, read_question, read_shares
+    from perfmodel.cli.tell.plan import draw_plan
     from perfmodel.errors import InfeasibleError
+    from perfmodel.export import export, load
     from perfmodel.planning.lossy import lossy_alternatives
+    from perfmodel.planning.planner import plan as plan_deployments
 
     question = read_question(ctx, flags)
     objective, risk = read_objective(ctx, flags.objective)
-    wanted, engine = _format(flags)
-    together = flags.one_deployment or engine is not None
-    search = partial(_searched, question, objective=objective, risk=risk, one_deployment=together)
+    flags, engine = _read_engine(flags)
     shares = read_shares(ctx, flags.pruned) if flags.lossy else []
+
+    def search(target: ModelSpec) -> Plan:
+        return plan_deployments(
+            question.hardware, target, question.engine, question.workload, objective=objective, risk=risk,
+            one_deployment=flags.one_deployment or engine is not None, **question.planned,
+        )  # fmt: skip
+
     answer: Plan | None = None
     refusal: InfeasibleError | None = None
     alternatives: tuple[LossyAlternative, ...] = ()
@@ -55,81 +87,47 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
         except InfeasibleError as failure:
             refusal = failure
         if flags.lossy:
-            alternatives = lossy_alternatives(
-                question.target,
-                answer,
-                search,
-                shares=shares,
-            )
-    for line in question.remarks:
-        remark(f"note: {line}")
+            alternatives = lossy_alternatives(question.target, answer, search, shares=shares)
+    note(question.remarks)
     if answer is not None:
         if engine is None:
-            _tell(answer, alternatives, wanted, flags)
+            changes = [asdict(change) for change in alternatives]
+            lossy = {"lossy_alternatives": changes} if flags.lossy else {}
+            unchanged = {"change": ""} if alternatives else {}
+            rows = [*(unchanged | row for row in answer.rows), *(change.row for change in alternatives)]
+            tell(
+                lambda: answer.to_dict() | lossy,
+                flags,
+                table=lambda console: draw_plan(console, answer, alternatives),
+                rows=lambda: rows,
+            )
         else:
-            write_for(engine, answer, flags.output)
+            tell_exported(load(engine), export(answer, engine), flags.output)
         _say_what_is_missing(question, answer)
     if refusal is not None:
-        for one in alternatives:
-            remark(
-                f"note: {one.change} (lossy), batch {one.batch_size} at context {one.context_len} is feasible"
-            )
+        note(
+            f"{change.change} (lossy), batch {change.batch_size} at context {change.context_len} is feasible"
+            for change in alternatives
+        )
         raise refusal
 
 
-def _format(flags: PlanFlags) -> tuple[Format, str | None]:
-    """How to write the plan, and for which engine."""
-    from perfmodel.cli.ask.completion import plan_formats
+def _read_engine(flags: PlanFlags) -> tuple[PlanFlags, str | None]:
+    """Return the flags with a format that every answer has, and the engine to write for, if one was named."""
     from perfmodel.errors import SpecError, nearest_name
 
     if flags.format is None:
-        return read_format(None, flags.output), None
+        return flags, None
     name = flags.format.strip().lower()
-    if name in [one.value for one in Format]:
-        return Format(name), None
+    if name in [form.value for form in Format]:
+        return replace(flags, format=Format(name)), None
     engine, known = name.replace("-", "_"), plan_formats()
     if engine not in known:
         raise SpecError.single(
             "", "--format", f"found {flags.format!r}", f"Choose one of {', '.join(known)}",
             nearest_name(engine, known),
         )  # fmt: skip
-    return Format.TABLE, engine
-
-
-def _searched(
-    question: Question, target: ModelSpec, *, objective: str, risk: float | None, one_deployment: bool
-) -> Plan:
-    from perfmodel.planning import planner
-
-    return planner.plan(
-        question.hardware,
-        target,
-        question.engine,
-        question.workload,
-        objective=objective,
-        risk=risk,
-        one_deployment=one_deployment,
-        **question.planned,
-    )
-
-
-def _tell(
-    answer: Plan, alternatives: tuple[LossyAlternative, ...], wanted: Format, flags: PlanFlags
-) -> None:
-    def body() -> dict[str, Any]:
-        lossy = {"lossy_alternatives": [asdict(change) for change in alternatives]} if flags.lossy else {}
-        return answer.to_dict() | lossy
-
-    def table(console: Console) -> None:
-        from perfmodel.cli.tell.tables import draw_plan
-
-        draw_plan(console, answer, alternatives)
-
-    def rows() -> list[dict[str, Any]]:
-        unchanged = {"change": ""} if alternatives else {}
-        return [*(unchanged | row for row in answer.rows), *(change.row for change in alternatives)]
-
-    tell(wanted, body, table=table, rows=rows, output=flags.output, no_color=flags.no_color)
+    return flags, engine
 
 
 def _say_what_is_missing(question: Question, answer: Plan) -> None:
@@ -142,8 +140,8 @@ def _say_what_is_missing(question: Question, answer: Plan) -> None:
         if (batch, context) not in answered
     ]
     if missing:
-        more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
         reasons = ", ".join(
             f"{count} configurations: {reason}" for reason, count in answer.infeasible.items()
         )
-        remark(f"note: nothing is feasible for {', '.join(missing[:8])}{more} ({reasons})")
+        note([f"nothing is feasible for {', '.join(missing[:_MOST_NAMED])}{more} ({reasons})"])

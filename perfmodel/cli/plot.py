@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,7 +13,8 @@ import typer
 from perfmodel.cli.ask.completion import model_names, strategy_names, table_names
 from perfmodel.cli.ask.flag import flag, group, takes
 from perfmodel.cli.ask.flags import QuestionFlags
-from perfmodel.cli.tell.output import remark, working
+from perfmodel.cli.tell.output import note, remark
+from perfmodel.cli.tell.progress import working
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-
+_SPEEDUP = "speedup_by_law"
 FIGURE = flag("--output", "-o", "FILE", required=True, help="The figure: a .svg or .png file.")
 
 app = group("plot", 13, "Draw a figure of a question, 800 pixels wide, told apart without colour.")
@@ -43,10 +46,9 @@ def speedup_against_batch(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot speedup-against-batch --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8
     --context 1k,8k,32k,128k -b 1:256:x2 -o speedup.svg
     """
-    from perfmodel.cli.ask import drawing
-
-    question = _asked(ctx, flags, curves="context_lens")
-    _draw(flags.output, lambda: drawing.speedup_against_batch(question))
+    _draw_question(
+        ctx, flags, lambda figures, question: figures.speedup_against_batch(question), curves="context_lens"
+    )
 
 
 @app.command("speedup-against-context")
@@ -59,10 +61,9 @@ def speedup_against_context(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot speedup-against-context --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8
     --context 1k:128k:x2 -b 1,8,64,256 -o speedup.svg
     """
-    from perfmodel.cli.ask import drawing
-
-    question = _asked(ctx, flags, curves="batch_sizes")
-    _draw(flags.output, lambda: drawing.speedup_against_context(question))
+    _draw_question(
+        ctx, flags, lambda figures, question: figures.speedup_against_context(question), curves="batch_sizes"
+    )
 
 
 @app.command("ratios")
@@ -75,10 +76,10 @@ def ratios(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot ratios --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8
     --strategy streaming_llm --draft-budget 512 --context 1k,8k,64k -b 1:256:x2 -o ratios.svg
     """
-    from perfmodel.cli.ask import drawing
-
-    question = _asked(ctx, flags, curves="context_lens")
-    _draw(flags.output, lambda: drawing.ratios(question, fixed=flags.gamma is not None))
+    fixed = flags.gamma is not None
+    _draw_question(
+        ctx, flags, lambda figures, question: figures.ratios(question, fixed=fixed), curves="context_lens"
+    )
 
 
 @app.command("map")
@@ -89,10 +90,7 @@ def strategy_map(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot map --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 1k:128k:x2
     -b 1:256:x2 -o map.svg
     """
-    from perfmodel.cli.ask import drawing
-
-    question = _asked(ctx, flags)
-    _draw(flags.output, lambda: drawing.strategy_map(question))
+    _draw_question(ctx, flags, lambda figures, question: figures.strategy_map(question))
 
 
 @app.command("causes")
@@ -103,10 +101,7 @@ def causes(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot causes --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k -b 64
     -o causes.svg
     """
-    from perfmodel.cli.ask import drawing
-
-    question = _asked(ctx, flags)
-    _draw(flags.output, lambda: drawing.causes(question))
+    _draw_question(ctx, flags, lambda figures, question: figures.causes(question))
 
 
 @app.command("roofline")
@@ -119,10 +114,7 @@ def roofline(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot roofline --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k
     -b 1,16,256 -o roofline.svg
     """
-    from perfmodel.cli.ask import drawing
-
-    question = _asked(ctx, flags)
-    _draw(flags.output, lambda: drawing.roofline(question))
+    _draw_question(ctx, flags, lambda figures, question: figures.roofline(question))
 
 
 @app.command("pareto")
@@ -135,14 +127,12 @@ def pareto(ctx: typer.Context, flags: PlotFlags) -> None:
     Example: draftplan plot pareto --model llama-3.1-8b --hardware h100-sxm-80gb --tp 4,8 --context 32k
     -b 1:256:x2 -o pareto.svg
     """
-    from perfmodel.cli.ask import drawing
-
-    question = _asked(ctx, flags, several=True)
-    _draw(flags.output, lambda: drawing.pareto(question))
+    _draw_question(ctx, flags, lambda figures, question: figures.pareto(question), several=True)
 
 
 @app.command("acceptance")
 def acceptance(
+    ctx: typer.Context,
     model: str = flag("--model", "NAME|PATH", required=True, complete=model_names, help="Target model."),
     context: str = flag("--context", "TOKENS", required=True, help="One context length."),
     output: str = FIGURE,
@@ -158,9 +148,31 @@ def acceptance(
     Example: draftplan plot acceptance --model llama-3.1-8b --context 32k --strategy streaming_llm,quest
     -o acceptance.svg
     """
-    from perfmodel.cli.ask import drawing
+    from perfmodel.cli.ask.question import read_counts, read_drafters
+    from perfmodel.cli.ask.reading import Reading
+    from perfmodel.errors import SpecError
+    from perfmodel.model import ModelSpec
+    from perfmodel.planning.planner import default_drafters
+    from perfmodel.plots.acceptance import plot_acceptance_against_budget
+    from perfmodel.plots.style import MOST_SERIES
 
-    _draw(output, lambda: drawing.acceptance(model, context, strategy, draft_model, draft_budget))
+    reading = Reading(ctx)
+    target = reading.read("model", ModelSpec.load, model)
+    contexts = reading.read("context", partial(read_counts, least=1), context)
+    budgets = reading.read("draft_budget", partial(read_counts, least=1), draft_budget)
+    small, named = read_drafters(reading, model, strategy, draft_model)
+    reading.finish()
+    assert target is not None and contexts and budgets
+    drafters = named[0] if named is not None else default_drafters(target, small)
+    if len(contexts) > 1:
+        raise SpecError.single(
+            "", "--context", f"names {len(contexts)} values", "This figure is drawn for one"
+        )
+    if len(drafters) > MOST_SERIES:
+        raise SpecError.single(
+            "", "--strategy", f"names {len(drafters)} drafters", f"Name at most {MOST_SERIES}"
+        )
+    _draw(output, lambda: plot_acceptance_against_budget(target, drafters, contexts[0], budgets))
 
 
 @app.command("published")
@@ -173,9 +185,20 @@ def published(
 
     Example: draftplan plot published --table magicdec-3a,magicdec-3b,magicdec-3c -o published.svg
     """
-    from perfmodel.cli.ask import drawing
 
-    _draw(output, lambda: drawing.published(table))
+    def draw() -> Axes:
+        from perfmodel.cli.tell.validate import draw_figure
+        from perfmodel.errors import SpecError
+        from perfmodel.evidence.published.validate import validate
+
+        validation = validate(None if table is None else [name.strip() for name in table.split(",")])
+        if all(row.measure != _SPEEDUP for row in validation.compared):
+            raise SpecError.single(
+                "", "--table", "holds no published speedup", "Name tables of speculative decoding"
+            )
+        return draw_figure(validation, _SPEEDUP, "speedup over plain decoding [1]")
+
+    _draw(output, draw)
 
 
 def _draw(output: str, draw: Callable[[], Axes]) -> None:
@@ -189,25 +212,33 @@ def _draw(output: str, draw: Callable[[], Axes]) -> None:
     remark(f"wrote {output}")
 
 
-def _asked(ctx: typer.Context, flags: PlotFlags, *, curves: str = "", several: bool = False) -> Question:
-    """Return the question of the flags.
+def _draw_question(
+    ctx: typer.Context,
+    flags: PlotFlags,
+    draw: Callable[[ModuleType, Question], Axes],
+    *,
+    curves: str = "",
+    several: bool = False,
+) -> None:
+    """Draw and write a figure of the question that the flags ask.
 
     Parameters
     ----------
+    draw : draws it with a function of `perfmodel.cli.tell.figures`, which is loaded once it is needed.
     curves : axis of the workload that makes one curve each, of which there may be `MOST_SERIES`.
     several : whether several deployments are compared.
     """
     from perfmodel.cli.ask.question import read_question
+    from perfmodel.cli.tell import figures
     from perfmodel.errors import SpecError
     from perfmodel.plots.style import MOST_SERIES
 
     question = read_question(ctx, flags)
-    if not several and (len(question.hardware), len(question.tensor_parallel)) != (1, 1):
-        raise SpecError.single("", "--hardware, --tp", "name several deployments", "Name one of each")
-    if curves and len(getattr(question.workload, curves)) > MOST_SERIES:
-        flag = "--context" if curves == "context_lens" else "--batch-size"
-        count = len(getattr(question.workload, curves))
-        raise SpecError.single("", flag, f"asks for {count} curves", f"Name at most {MOST_SERIES}")
-    for line in question.remarks:
-        remark(f"note: {line}")
-    return question
+    if not several:
+        question.only_deployment()
+    count = len(getattr(question.workload, curves)) if curves else 1
+    if count > MOST_SERIES:
+        axis = "--context" if curves == "context_lens" else "--batch-size"
+        raise SpecError.single("", axis, f"asks for {count} curves", f"Name at most {MOST_SERIES}")
+    note(question.remarks)
+    _draw(flags.output, lambda: draw(figures, question))

@@ -6,8 +6,9 @@ import sys
 
 import typer
 
-from perfmodel.cli.ask.flag import argument, command, flag
-from perfmodel.cli.tell.output import emit, remark, working
+from perfmodel.cli.ask.flag import PROFILES, argument, command, flag
+from perfmodel.cli.tell.output import emit, remark
+from perfmodel.cli.tell.progress import working
 
 __all__ = ["price"]
 
@@ -21,8 +22,7 @@ def price(
     acceptance: str | None = flag("--acceptance", "--acceptance-file", "FILE",
         help="Acceptance measured on your own traffic, for rows that give none; from `draftplan acceptance "
         "fit -o FILE`."),
-    profiles_path: str | None = flag("--profiles-path", "FOLDER",
-        help="Further folders of hardware and engine files."),
+    profiles_path: str | None = PROFILES,
 ) -> None:
     """Price configurations, one row each, and write the same rows with times, speedup and whether they fit.
 

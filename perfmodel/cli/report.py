@@ -10,7 +10,8 @@ import typer
 
 from perfmodel.cli.ask.flag import command, flag, takes
 from perfmodel.cli.ask.flags import QuestionFlags
-from perfmodel.cli.tell.output import remark, working
+from perfmodel.cli.tell.output import note, remark
+from perfmodel.cli.tell.progress import working
 
 __all__ = ["report"]
 
@@ -34,16 +35,13 @@ def report(ctx: typer.Context, flags: ReportFlags) -> None:
     --context 1k:128k:x2 -b 1:256:x2 -o report.html
     """
     from perfmodel.cli.ask.question import read_question
-    from perfmodel.errors import SpecError
     from perfmodel.planning.planner import Constraints
     from perfmodel.report import file_ending, report_content, write_report
 
     file_ending(flags.output)
     question = read_question(ctx, flags)
-    if (len(question.hardware), len(question.tensor_parallel)) != (1, 1):
-        raise SpecError.single("", "--hardware, --tp", "name several deployments", "Name one of each")
-    for line in question.remarks:
-        remark(f"note: {line}")
+    question.only_deployment()
+    note(question.remarks)
     with working(f"pricing {question.cells} cells"):
         content = report_content(
             question.hardware[0],

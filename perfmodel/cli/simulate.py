@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.ask.flag import command, takes
+from perfmodel.cli.ask.flag import argument, command, flag, takes
+from perfmodel.cli.ask.flags import TrafficFlags
 from perfmodel.cli.ask.format import Format, read_format
-from perfmodel.cli.ask.traffic_flags import SimulateFlags
-from perfmodel.cli.ask.work import progress_bar
-from perfmodel.cli.tell.output import remark, tell, working
+from perfmodel.cli.tell.output import note, remark, tell
+from perfmodel.cli.tell.progress import progress_bar, resuming, working
 
 if TYPE_CHECKING:
+
     from perfmodel.cli.ask.question import Question
     from perfmodel.traffic.runs import Case
     from perfmodel.traffic.trace import Trace
@@ -22,6 +23,34 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 _MOST_CURVES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateFlags(TrafficFlags):
+    """What `simulate` takes."""
+
+    trace: str | None = argument("TRACE", default=None,
+        help="CSV or JSONL: arrival time, prompt and output tokens of every request.")
+    synthetic: str | None = flag("--synthetic", "KEY=VALUE,...", panel="Traffic",
+        help="Draw the requests: 'qps=2,prompt=32k,output=500,requests=400,burst=4'. burst 1 is Poisson, 0 "
+        "evenly spaced; spread 0 makes lengths equal; qps=inf puts all at once.")
+    speed: str = flag("--speed", "FACTOR,...", default="1", panel="Traffic",
+        help="Let requests arrive this many times as fast.")
+    policy: str = flag("--policy", "none|fixed:N|schedule|adaptive,...", default="none,fixed:3,schedule",
+        panel="Serving",
+        help="Policies to compare: plain batching, one length, a length for every batch and context, or "
+        "that and learning acceptance.")
+    plan: str | None = flag("--plan", "FILE", panel="Serving",
+        help="Schedule to follow, from `draftplan plan --one-deployment -o FILE`; made for the trace where "
+        "absent.")
+    spread: float = flag("--acceptance-spread", default=0.08, min=0.0, max=0.49, panel="Acceptance",
+        help="Standard deviation of acceptance between requests.")
+    context: str = flag("--context", "TOKENS,...", default="", panel="Serving",
+        help="Context lengths of the schedule; from the trace where absent.")
+    batch_size: str = flag("--batch-size", "-b", "N,...", default="", panel="Serving",
+        help="Batch sizes of the schedule; up to --max-batch where absent.")
+    plot: str | None = flag("--plot", "FILE", panel="Answer",
+        help="Draw goodput against the time per token asked for, to a .svg or .png file.")
 
 
 @command("simulate", 6)
@@ -37,40 +66,48 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
     Example: draftplan simulate --synthetic qps=2,prompt=32k,output=500 --model llama-3.1-8b --hardware
     h100-sxm-80gb --tp 8 --policy none,fixed:3,schedule --ttft 5s --tpot 20
     """
-    from perfmodel.cli.ask.traffic import read_factors, read_one, read_policies, seconds
+    from perfmodel.cli.ask.reading import read_flag
+    from perfmodel.cli.ask.traffic import read_factors, read_policies, seconds
     from perfmodel.errors import SpecError
     from perfmodel.plots.style import file_kind
+    from perfmodel.traffic.replica import Replica
+    from perfmodel.traffic.runs import case_for
 
     if flags.plot is not None:
         file_kind(flags.plot)
-    policies = read_one(ctx, "policy", read_policies, flags.policy) or []
-    speeds = read_one(ctx, "speed", read_factors, flags.speed) or [1.0]
+    policies = read_flag(ctx, "policy", read_policies, flags.policy) or []
+    speeds = read_flag(ctx, "speed", read_factors, flags.speed) or [1.0]
     if flags.plot is not None and len(policies) * len(speeds) > _MOST_CURVES:
         raise SpecError.single(
             "", "--plot", f"asks for {len(policies) * len(speeds)} curves", f"Compare at most {_MOST_CURVES}"
         )
-    ttft = read_one(ctx, "ttft", seconds, flags.ttft)
+    ttft = read_flag(ctx, "ttft", seconds, flags.ttft)
     trace = _trace(ctx, flags)
     question = _question(ctx, flags, trace)
-    for line in question.remarks:
-        remark(f"note: {line}")
+    note(question.remarks)
     with working("planning the schedule"):
         deployed = _deployed(flags, question, trace, policies)
+        replica = Replica(
+            question.deployments[0], max_batch=flags.max_batch, max_step_tokens=flags.max_step_tokens
+        )
         cases = [
-            _case(flags, question, deployed, name, gamma, trace.faster(speed), ttft)
+            case_for(
+                policy, replica, trace.faster(speed), deployed, alpha=question.alpha, spread=flags.spread,
+                seed=flags.seed, ttft=ttft, tpot=question.tpot,
+            )
             for speed in speeds
-            for name, gamma in policies
-        ]
+            for policy in policies
+        ]  # fmt: skip
     _answer(flags, question, deployed, cases, [speed for speed in speeds for _ in policies], ttft)
 
 
 def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
-    from perfmodel.cli.ask.traffic import read_one
+    from perfmodel.cli.ask.reading import read_flag
     from perfmodel.errors import SpecError
     from perfmodel.traffic.synthetic import parse_synthetic
     from perfmodel.traffic.trace import read_trace
 
-    drawn = read_one(ctx, "synthetic", parse_synthetic, flags.synthetic)
+    drawn = read_flag(ctx, "synthetic", parse_synthetic, flags.synthetic)
     if (flags.trace is None) == (drawn is None):
         raise SpecError.single(
             "", "TRACE, --synthetic", "name no requests" if drawn is None else "are both given",
@@ -86,16 +123,11 @@ def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
 def _question(ctx: typer.Context, flags: SimulateFlags, trace: Trace) -> Question:
     """The question of the flags; where they name no cells, one at the longest context stands in."""
     from perfmodel.cli.ask.question import read_question
-    from perfmodel.errors import SpecError
 
     question = read_question(
         ctx, replace(flags, context=flags.context or str(trace.longest), batch_size=flags.batch_size or "1")
     )
-    if (len(question.hardware), len(question.tensor_parallel)) != (1, 1):
-        raise SpecError.single(
-            "", "--hardware, --tp", "name several deployments",
-            "Name one of each; `draftplan size` compares several",
-        )  # fmt: skip
+    question.only_deployment("Name one of each; `draftplan size` compares several")
     return question
 
 
@@ -113,7 +145,7 @@ def _deployed(
         return deployed_by(read_plan(flags.plan), question.drafters)
     if not question.drafters:
         raise SpecError.single("", "--policy", "drafts, but nobody may draft", "Name a --strategy")
-    lengths = {gamma for gamma in question.gammas if gamma > 0} | {gamma for _, gamma in policies if gamma}
+    gammas = {*question.speculative_gammas, *(gamma for _, gamma in policies if gamma)}
     deployed = plan_for_traffic(
         question.hardware[0],
         question.target,
@@ -121,7 +153,7 @@ def _deployed(
         trace,
         drafters=question.drafters,
         kv_budgets=question.kv_budgets,
-        gammas=sorted(lengths),
+        gammas=sorted(gammas),
         tensor_parallel=question.tensor_parallel[0],
         alpha=question.alpha,
         max_batch=flags.max_batch,
@@ -129,43 +161,8 @@ def _deployed(
         workload=question.workload if flags.context and flags.batch_size else None,
     )
     if not any(cell.speculates for cell in deployed.plan.cells):
-        remark("note: the schedule never drafts: plain decoding is best wherever this traffic goes")
+        note(["the schedule never drafts: plain decoding is best wherever this traffic goes"])
     return deployed
-
-
-def _case(
-    flags: SimulateFlags,
-    question: Question,
-    deployed: PlannedTraffic | None,
-    name: str,
-    gamma: int,
-    trace: Trace,
-    ttft: float | None,
-) -> Case:
-    from perfmodel.traffic.policies import FixedGamma, FollowPlan
-    from perfmodel.traffic.replica import Replica
-    from perfmodel.traffic.runs import Case
-    from perfmodel.traffic.workload import tuned
-
-    scheduled = None
-    if deployed is not None and name in ("schedule", "adaptive"):
-        scheduled = FollowPlan(deployed.plan, name == "adaptive")
-    policy = scheduled or FixedGamma(gamma)
-    most = max(policy.gammas)
-    replica = Replica(
-        question.deployments[0],
-        drafter=deployed.drafter if deployed is not None and most else None,
-        kv_budget=deployed.kv_budget if deployed is not None and most else float("inf"),
-        max_batch=flags.max_batch,
-        max_step_tokens=flags.max_step_tokens,
-        max_gamma=most,
-    )
-    if scheduled is not None:
-        policy = tuned(
-            scheduled, replica, trace, ttft=ttft, tpot=question.tpot, alpha=question.alpha,
-            spread=flags.spread, seed=flags.seed,
-        )  # fmt: skip
-    return Case(replica, trace, policy, question.alpha, flags.spread, flags.seed)
 
 
 def _answer(
@@ -177,21 +174,18 @@ def _answer(
     ttft: float | None,
 ) -> None:
     """Simulate, write the comparison and the figure, and keep what is done until both are there."""
-    from perfmodel.cli.tell.traffic_tables import Comparison
+    from perfmodel.cli.tell.simulate import draw_comparison
     from perfmodel.planning.executors import open_executor
-    from perfmodel.traffic.runs import outcomes_of, parts_of
+    from perfmodel.traffic.runs import Comparison, outcomes_of, parts_of
 
     output = flags.output if flags.output not in (None, "-") else None
     parts = parts_of(cases, output) if output is not None else None
-    if parts is not None and (found := len(parts.done())):
-        remark(f"note: goes on after {found} of {parts.count} simulations found in {parts.folder.name}")
-    try:
-        with open_executor(flags.executor) as executor, progress_bar("requests") as progress:
-            outcomes = outcomes_of(cases, executor=executor, output=output, progress=progress)
-    except BaseException:
-        if parts is not None and (kept := len(parts.done())):
-            remark(f"note: {kept} of {parts.count} simulations are kept; the same command goes on from there")
-        raise
+    with (
+        resuming(parts, "simulations"),
+        open_executor(flags.executor) as executor,
+        progress_bar("requests") as progress,
+    ):
+        outcomes = outcomes_of(cases, executor=executor, output=output, progress=progress)
     comparison = Comparison(outcomes, speeds, ttft, question.tpot, deployed)
     if flags.plot is not None:
         from perfmodel.plots import save
@@ -200,14 +194,11 @@ def _answer(
         names = comparison.names
         save(plot_simulation(outcomes, ttft=ttft, tpot=question.tpot, names=names), flags.plot)
         remark(f"wrote {flags.plot}")
-    wanted = read_format(flags.format, flags.output)
     tell(
-        wanted, comparison.to_dict, table=comparison.draw, rows=lambda: comparison.rows, output=flags.output,
-        no_color=flags.no_color,
+        comparison.to_dict, flags, rows=lambda: comparison.rows,
+        table=lambda console: draw_comparison(console, comparison),
     )  # fmt: skip
     if parts is not None:
         parts.remove()
-    if wanted is not Format.TABLE or flags.output:
-        return
-    if ttft is None and question.tpot is None:
-        remark("note: without --ttft and --tpot every token counts as goodput")
+    if read_format(flags) is Format.TABLE and not flags.output and ttft is None and question.tpot is None:
+        note(["without --ttft and --tpot every token counts as goodput"])

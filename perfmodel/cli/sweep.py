@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.ask.flag import command, takes
-from perfmodel.cli.ask.flags import SweepFlags
-from perfmodel.cli.ask.work import ExecutorFlags, progress_bar
-from perfmodel.cli.tell.output import broken_pipe, remark
+from perfmodel.cli.ask.flag import command, flag, takes
+from perfmodel.cli.ask.flags import EXECUTOR, QuestionFlags
+from perfmodel.cli.tell.output import broken_pipe, note, remark
+from perfmodel.cli.tell.progress import progress_bar, resuming
 
 if TYPE_CHECKING:
     from perfmodel.planning.executors import Mapper
@@ -24,13 +24,19 @@ __all__ = ["sweep"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Flags(ExecutorFlags, SweepFlags):
+class SweepFlags(QuestionFlags):
     """What `sweep` takes."""
+
+    output: str | None = flag("--output", "-o", "FILE", panel="Answer",
+        help="Write to a file that ends on .csv, .csv.gz, .npz or .parquet; CSV to stdout where absent.")
+    jobs: int = flag("--jobs", "-j", default=1, min=0, max=1024, panel="Answer",
+        help="Worker processes; 0: one a core.")
+    executor: str | None = EXECUTOR
 
 
 @command("sweep", 5)
-@takes(_Flags)
-def sweep(ctx: typer.Context, flags: _Flags) -> None:
+@takes(SweepFlags)
+def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
     """Price every configuration of all axes and write one row each: a tidy table for your own analysis.
 
     Nothing is dropped: a column says what fits. Memory stays bounded however large the sweep is. With -o,
@@ -54,50 +60,43 @@ def sweep(ctx: typer.Context, flags: _Flags) -> None:
         [None, *question.drafters], question.speculative_gammas or [1], question.kv_budgets, question.alpha
     )
     asked = Sweep(question.deployments, question.workload, space)
-    for line in question.remarks:
-        remark(f"note: {line}")
+    note(question.remarks)
     with (
         open_executor(flags.executor or f"local:{flags.jobs}") as executor,
-        progress_bar("configurations") as tell,
+        progress_bar("configurations") as progress,
     ):
         if flags.output is not None and flags.output != "-":
-            _to_file(asked, flags.output, executor, tell)
+            _to_file(asked, flags.output, executor, progress)
             return
         with broken_pipe():
             priced = price_sweep(asked.deployments, asked.workload, space, executor=executor)
-            write_csv(map(rows_of, _count(priced, asked.size, tell)), sys.stdout)
+            write_csv(map(rows_of, _count(priced, asked.size, progress)), sys.stdout)
             sys.stdout.flush()
 
 
 def _to_file(
-    sweep: Sweep, output: str, executor: Mapper | None, tell: Callable[[int, int], None] | None
+    sweep: Sweep, output: str, executor: Mapper | None, progress: Callable[[int, int], None] | None
 ) -> None:
     """Write a sweep, and say what was found done and what is kept when it ends early."""
     from perfmodel.planning.sweep import sweep_parts, sweep_to_file
 
     parts = sweep_parts(sweep, output)
-    found = len(parts.done())
-    if found:
-        remark(f"note: goes on after {found} of {parts.count} pieces found in {parts.folder.name}")
-    for other in parts.others():
-        remark(f"note: {other} holds pieces of another sweep to {output}; delete it if that is not wanted")
-    try:
-        sweep_to_file(sweep, output, executor=executor, progress=tell)
-    except BaseException:
-        kept = len(parts.done())
-        if kept:
-            remark(f"note: {kept} of {parts.count} pieces are kept; the same command goes on from there")
-        raise
+    with resuming(parts, "pieces"):
+        note(
+            f"{other} holds pieces of another sweep to {output}; delete it if that is not wanted"
+            for other in parts.others()
+        )
+        sweep_to_file(sweep, output, executor=executor, progress=progress)
     remark(f"wrote {output}: {sweep.size} configurations")
 
 
 def _count(
-    every: Iterable[Priced], size: int, tell: Callable[[int, int], None] | None
+    every: Iterable[Priced], size: int, progress: Callable[[int, int], None] | None
 ) -> Iterator[Priced]:
-    """Pass on what is priced, and tell how many configurations have passed."""
+    """Pass on what is priced, and show how many configurations have passed."""
     done = 0
     for priced in every:
         yield priced
         done += math.prod(priced.shape)
-        if tell is not None:
-            tell(done, size)
+        if progress is not None:
+            progress(done, size)

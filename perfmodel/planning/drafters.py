@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import strategies
 from perfmodel.errors import SpecError, nearest_name
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = [
-    "Spelling", "check_tensor_parallel", "drafters_among", "find_drafter", "is_self", "load_strategy",
-    "passed_over", "read_spelling",
+    "Spelling", "check_tensor_parallel", "describe_measured", "drafters_among", "find_drafter", "is_self",
+    "load_strategy", "passed_over", "read_spelling",
 ]  # fmt: skip
 
 MOST_GPUS = 1024
+_SURE = 1.96
+"""Standard deviations on either side that hold 95 %."""
 
 _PLAIN = {"", "none", "ar", "autoregressive", "plain", "plaindecoding", "baseline"}
 _SELF = {"self", "selfspec", "selfspeculation", "selfspeculative", "selfspeculativedecoding"}
@@ -175,6 +178,55 @@ def passed_over(
         ):
             remarks.append(f"the acceptance measured of {entry.subject} is about nothing that is priced here")
     return list(dict.fromkeys(remarks))
+
+
+def describe_measured(entry: MeasuredAcceptance, entries: Sequence[MeasuredAcceptance]) -> dict[str, Any]:
+    """Return an entry with its 95 % interval, and law and belief (mean, standard deviation) at its place."""
+    low, high = (min(max(entry.alpha + side * _SURE * entry.alpha_se, 0.0), 1.0) for side in (-1.0, 1.0))
+    return {
+        **{key: value for key, value in asdict(entry).items() if key != "survival"},
+        "alpha_low": low,
+        "alpha_high": high,
+        "survival": list(entry.survival),
+        "law": _belief(entry, ()),
+        "believed": _belief(entry, entries),
+    }
+
+
+def _belief(entry: MeasuredAcceptance, entries: Sequence[MeasuredAcceptance]) -> dict[str, float] | None:
+    """Return what is believed where an entry was measured, or None where it does not say where that was."""
+    from perfmodel.acceptance.file import posterior_acceptance
+
+    if not entry.strategy or entry.context_len is None:
+        return None
+    try:
+        strategy = read_spelling(entry.strategy).strategy
+    except SpecError:
+        return None
+    if strategy is None or (strategy.default_budgets and entry.kv_budget is None):
+        return None
+    acceptance = posterior_acceptance(
+        entries,
+        strategy,
+        drafter=entry.drafter or strategy.drafters[0],
+        context_len=entry.context_len,
+        kv_budget=math.inf if entry.kv_budget is None else entry.kv_budget,
+        target_name=entry.target_model,
+        draft_name=entry.draft_model,
+        size_ratio=_size_ratio(entry),
+    )
+    return {"alpha1": float(acceptance.first), "alpha2": float(acceptance.rest), "sd": float(acceptance.sd)}
+
+
+def _size_ratio(entry: MeasuredAcceptance) -> float | None:
+    """Return parameters of the draft model over those of the target, or None where they are not known."""
+    if not (entry.draft_model and entry.target_model):
+        return None
+    try:
+        draft, target = ModelSpec.load(entry.draft_model), ModelSpec.load(entry.target_model)
+    except SpecError:
+        return None
+    return draft.parameters / target.parameters
 
 
 def check_tensor_parallel(model: ModelSpec, tensor_parallel: int) -> None:

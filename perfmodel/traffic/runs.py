@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.files.checkpoint import Arrays, Parts
@@ -12,12 +15,17 @@ from perfmodel.files.fingerprint import fingerprint
 from perfmodel.planning.executors import Mapper, in_order
 from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS
 from perfmodel.traffic.metrics import Metrics
-from perfmodel.traffic.policies import ServingPolicy
+from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.trace import Trace
+from perfmodel.traffic.workload import PlannedTraffic, tuned
 
-__all__ = ["Case", "ahead_of_fixed", "outcomes_of", "parts_of", "run_case"]
+__all__ = ["Case", "Comparison", "ahead_of_fixed", "case_for", "outcomes_of", "parts_of", "run_case"]
+
+SCHEMA = "draftplan/simulation/1"
+FOLLOWING = ("schedule", "adaptive")
+"""Policies that follow a plan."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,38 @@ class Case:
     alpha: float | Acceptance | None = None
     spread: float = BETWEEN_REQUESTS
     seed: int = 0
+
+
+def case_for(
+    policy: tuple[str, int],
+    replica: Replica,
+    trace: Trace,
+    deployed: PlannedTraffic | None,
+    *,
+    ttft: float | None = None,
+    tpot: float | None = None,
+    **drawn: Any,
+) -> Case:
+    """Return the simulation of a policy: its replica drafts as far as the policy does, its schedule is tuned.
+
+    Parameters
+    ----------
+    policy : its name and its length, such as ``("fixed:3", 3)``; those of `FOLLOWING` follow a plan.
+    replica : what serves, without a drafter.
+    deployed : who drafts, and the plan that a schedule follows; None where none does.
+    ttft, tpot : the targets [s] that a schedule is tuned to.
+    drawn : alpha, spread and seed, as of `Case`.
+    """
+    name, gamma = policy
+    follows = FollowPlan(deployed.plan, name == "adaptive") if deployed and name in FOLLOWING else None
+    serving: ServingPolicy = follows or FixedGamma(gamma)
+    longest = max(serving.gammas)
+    replica = replace(replica, max_gamma=longest)
+    if deployed is not None and longest:
+        replica = replace(replica, drafter=deployed.drafter, kv_budget=deployed.kv_budget)
+    if follows is not None:
+        serving = tuned(follows, replica, trace, ttft=ttft, tpot=tpot, **drawn)
+    return Case(replica, trace, serving, **drawn)
 
 
 def run_case(case: Case, progress: Callable[[int, int], None] | None = None) -> Arrays:
@@ -118,3 +158,84 @@ def ahead_of_fixed(
     if fixed[best] <= 0.0:
         return None
     return best, summaries[name][figure] / fixed[best] - 1.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcomes of several policies, each at a speed of arrivals, under the same targets.
+
+    Parameters
+    ----------
+    outcomes, speeds : one of each a simulation.
+    ttft, tpot : the targets [s]; None where every token counts as good.
+    deployed : who drafts under the policies that draft; None where none does.
+    """
+
+    outcomes: Sequence[Metrics]
+    speeds: Sequence[float]
+    ttft: float | None
+    tpot: float | None
+    deployed: PlannedTraffic | None
+
+    @property
+    def several_speeds(self) -> bool:
+        """Whether a policy alone does not name a simulation."""
+        return len(set(self.speeds)) > 1
+
+    @property
+    def names(self) -> list[str]:
+        """The policies, with the speed where there are several."""
+        pairs = zip(self.outcomes, self.speeds, strict=True)
+        return [
+            f"{outcome.name} x{speed:g}" if self.several_speeds else outcome.name for outcome, speed in pairs
+        ]
+
+    @property
+    def kv_budget(self) -> float | None:
+        """Cache entries that drafts read; None where they read all, or nothing drafts. [tokens]"""
+        budget = self.deployed.kv_budget if self.deployed else math.inf
+        return budget if math.isfinite(budget) else None
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Every figure of every outcome: one row a policy and speed."""
+        return [
+            {"policy": outcome.name, "speed": speed, **outcome.summary(ttft=self.ttft, tpot=self.tpot)}
+            for outcome, speed in zip(self.outcomes, self.speeds, strict=True)
+        ]
+
+    def ahead(self) -> list[dict[str, Any]]:
+        """How far every schedule is ahead of the best single length at the same speed."""
+        leads = []
+        for speed in dict.fromkeys(self.speeds):
+            summaries = {row["policy"]: row for row in self.rows if row["speed"] == speed}
+            for name in summaries:
+                for figure in ("throughput", "goodput"):
+                    lead = ahead_of_fixed(summaries, name, f"{figure}_tokens_per_s")
+                    if lead is not None:
+                        place = {"policy": name, "speed": speed, "figure": figure}
+                        leads.append(place | {"best_single_length": lead[0], "ahead": lead[1]})
+        return leads
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as plain numbers, strings, lists and dicts."""
+        trace, replica = self.outcomes[0].trace, self.outcomes[0].replica
+        return {
+            "schema": SCHEMA,
+            "model": replica.deployment.model.name,
+            "hardware": str(replica.deployment.hardware.name),
+            "tensor_parallel": replica.gpus,
+            "engine": replica.deployment.engine.name,
+            "max_batch": replica.max_batch,
+            "max_step_tokens": replica.max_step_tokens,
+            "drafter": self.deployed.drafter.label if self.deployed else None,
+            "kv_budget": self.kv_budget,
+            "trace": {
+                "name": trace.name, "requests": len(trace), "prompt_tokens": int(trace.prompt_tokens.sum()),
+                "output_tokens": int(trace.output_tokens.sum()), "requests_per_s": trace.qps,
+            },
+            "ttft_target_s": self.ttft,
+            "tpot_target_s": self.tpot,
+            "policies": self.rows,
+            "ahead_of_best_single_length": self.ahead(),
+        }  # fmt: skip

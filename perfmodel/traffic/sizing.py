@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment
 from perfmodel.errors import InfeasibleError
+from perfmodel.planning.columns import NO_DRAFT
 from perfmodel.planning.executors import Mapper, in_order
 from perfmodel.planning.planner import Constraints, plan
 from perfmodel.planning.price import SearchSpace
@@ -25,6 +27,7 @@ from perfmodel.workload import Workload
 
 __all__ = ["Confirmed", "Question", "Sizing", "confirm", "size"]
 
+SCHEMA = "draftplan/size/1"
 TOGETHER = 4
 """Candidates that are simulated at a time. [1]"""
 MOST_SIMULATED = 16
@@ -66,6 +69,30 @@ class Confirmed:
         """GPUs of all replicas."""
         return self.replicas * self.candidate.replica.gpus
 
+    def row(self, load: Load) -> dict[str, Any]:
+        """What serves the load, in plain numbers."""
+        candidate, replica = self.candidate, self.candidate.replica
+        drafter = replica.drafter
+        reads_all = drafter is None or math.isinf(replica.kv_budget)
+        tokens_per_hour = load.qps * load.output_tokens * 3600.0
+        return {
+            "hardware": str(replica.deployment.hardware.name),
+            "tensor_parallel": replica.gpus,
+            "replicas": self.replicas,
+            "gpus": self.gpus,
+            "strategy": drafter.strategy.name if drafter else NO_DRAFT,
+            "draft_model": drafter.draft_model.name if drafter and drafter.draft_model else None,
+            "kv_budget": None if reads_all else replica.kv_budget,
+            "gamma": candidate.gamma,
+            "batch_size": candidate.batch,
+            "usd_per_hour": self.cost,
+            "usd_per_million_tokens": self.cost / tokens_per_hour * 1e6,
+            "ttft_s": self.ttft,
+            "tpot_s": self.tpot,
+            "share_meeting_targets": self.met,
+            "steady_state_replicas": candidate.replicas(load.qps),
+        }
+
 
 @dataclass(frozen=True)
 class Sizing:
@@ -79,6 +106,39 @@ class Sizing:
     best: Confirmed
     runners_up: tuple[Confirmed, ...]
     refuted: tuple[Candidate, ...]
+
+    def confirmed(self, most: int) -> tuple[Confirmed, ...]:
+        """Return the best and so many of those that come after it."""
+        return (self.best, *self.runners_up[:most])
+
+    @property
+    def assumed(self) -> list[str]:
+        """The rents that nobody quoted."""
+        rents = {}
+        for confirmed in self.confirmed(len(self.runners_up)):
+            hardware = confirmed.candidate.replica.deployment.hardware
+            price = hardware.quantities.get("price")
+            if price is None or (price.kind == "assumed" and price.source != "--price"):
+                rents[str(hardware.name)] = f"{float(hardware.price_per_hour):g} USD/h for {hardware.name}"
+        return [f"assumed: {', '.join(rents.values())}; say yours with --price"] if rents else []
+
+    def to_dict(self, most: int) -> dict[str, Any]:
+        """The answer as plain numbers, strings, lists and dicts, with so many runners-up."""
+        best, *others = (confirmed.row(self.load) for confirmed in self.confirmed(most))
+        deployment = self.best.candidate.replica.deployment
+        return {
+            "schema": SCHEMA,
+            "model": deployment.model.name,
+            "engine": deployment.engine.name,
+            "load": asdict(self.load),
+            "targets": asdict(self.targets),
+            "best": best | {"margin": self.best.margin},
+            "runners_up": others,
+            "refuted_by_simulation": [
+                f"{candidate.replica.machine} {candidate.label}" for candidate in self.refuted
+            ],
+            "assumed": self.assumed,
+        }
 
 
 @dataclass(frozen=True)

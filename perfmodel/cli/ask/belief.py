@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from perfmodel.acceptance import Conditions
 from perfmodel.acceptance.file import MeasuredAcceptance, read_acceptance
 from perfmodel.acceptance.inverse import alpha_from_mean_length
-from perfmodel.cli.ask.acceptance_flags import AcceptanceFlags
+from perfmodel.cli.ask.flags import AcceptanceFlags
+from perfmodel.cli.ask.reading import Reading
 from perfmodel.errors import SpecError
 from perfmodel.files.units import parse_count, parse_quantity
 
 __all__ = ["Belief", "read_belief", "read_share"]
 
-T = TypeVar("T")
 HOTTEST = 5.0
 
 
@@ -29,14 +28,9 @@ class Belief:
     conditions: Conditions
 
 
-class Read(Protocol):
-    """Read one flag by its name: its meaning, or None where it is absent or wrong."""
-
-    def __call__(self, name: str, parse: Callable[[str], T], text: str | None) -> T | None: ...
-
-
-def read_belief(read: Read, flags: AcceptanceFlags, gammas: list[int] | None) -> Belief:
-    """Return what the flags say of acceptance; `read` keeps the faults."""
+def read_belief(reading: Reading, flags: AcceptanceFlags, gammas: list[int] | None) -> Belief:
+    """Return what the flags say of acceptance; `reading` keeps the faults."""
+    read = reading.read
     alpha = read("acceptance_rate", read_share, flags.acceptance_rate)
     if flags.acceptance_length is not None:
         alpha = read("acceptance_length", partial(_alpha_from_length, gammas), flags.acceptance_length)
@@ -78,11 +72,11 @@ def _tokens(text: str) -> float:
 
 def _alpha_from_length(gammas: list[int] | None, text: str) -> float:
     length, at, measured_at = text.partition("@")
-    lengths = [gamma for gamma in gammas or [] if gamma > 0]
+    drafting = [gamma for gamma in gammas or [] if gamma > 0]
     if at:
         gamma = parse_count(measured_at)
-    elif len(lengths) == 1:
-        gamma = lengths[0]
+    elif len(drafting) == 1:
+        gamma = drafting[0]
     else:
         raise SpecError.single(
             "", "", f"found {text} without the speculation length it was measured at",

@@ -4,53 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["engine_names", "hardware_names", "model_names", "strategy_names", "table_names"]
+__all__ = [
+    "engine_names", "exporter_names", "hardware_names", "model_names", "plan_formats", "strategy_names",
+    "table_names",
+]  # fmt: skip
 
 
 def hardware_names(incomplete: str) -> list[str]:
     """Complete the names of hardware profiles."""
     from perfmodel.hardware import HardwareProfile
 
-    return _matching(HardwareProfile.available(), incomplete)
+    return _complete(HardwareProfile.available(), incomplete)
 
 
 def engine_names(incomplete: str) -> list[str]:
     """Complete the names of engines."""
     from perfmodel.engine import EngineOverhead
 
-    return _matching(EngineOverhead.available(), incomplete)
+    return _complete(EngineOverhead.available(), incomplete)
 
 
 def model_names(incomplete: str) -> list[str]:
     """Complete the names of bundled models."""
     from perfmodel.model import ModelSpec
 
-    return _matching(ModelSpec.available(), incomplete)
+    return _complete(ModelSpec.available(), incomplete)
 
 
 def strategy_names(incomplete: str) -> list[str]:
     """Complete the names of strategies."""
     import strategies
 
-    return _matching(("all", *strategies.available()), incomplete)
+    return _complete(("all", *strategies.available()), incomplete)
 
 
 def table_names(incomplete: str) -> list[str]:
     """Complete the names of published tables."""
     from perfmodel.evidence.published.validate import available
 
-    return _matching(available(), incomplete)
+    return _complete(available(), incomplete)
 
 
-def _matching(names: Iterable[str], incomplete: str) -> list[str]:
-    """Complete the last name of a comma-separated list, in any case."""
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in names if name.lower().startswith(last.lower())]
+def exporter_names() -> list[str]:
+    """Names of the engines that a plan can be exported to."""
+    from perfmodel.export import exporters
+
+    return list(exporters())
 
 
 def plan_formats() -> list[str]:
     """How a plan can be written: for people, for programs, for an engine."""
     from perfmodel.cli.ask.format import Format
-    from perfmodel.export import exporters
 
-    return [*(one.value for one in Format), *exporters()]
+    return [*(form.value for form in Format), *exporter_names()]
+
+
+def _complete(names: Iterable[str], incomplete: str) -> list[str]:
+    """Complete the last name of a comma-separated list, in any case."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in names if name.lower().startswith(last.lower())]

@@ -41,7 +41,7 @@ def read_config(ctx: typer.Context, value: str | None) -> str | None:
         line = document.line((key,))
         param = flags.get(_key(key))
         if param is None or param.name is None:
-            known = f"Known: {', '.join(sorted({str(one.name) for one in flags.values()}))}"
+            known = f"Known: {', '.join(sorted({str(param.name) for param in flags.values()}))}"
             faults.append(
                 Fault(value, line, key, "there is no such flag", known, nearest_name(_key(key), flags))
             )
@@ -65,10 +65,10 @@ def read_config(ctx: typer.Context, value: str | None) -> str | None:
 
 def place_of(ctx: typer.Context, name: str) -> tuple[str, int | None, str]:
     """Return file, line and field of what was given for a flag: a place in the config, or the flag itself."""
-    found: tuple[Document, Mapping[str, str]] | None = ctx.meta.get(_META)
+    config: tuple[Document, Mapping[str, str]] | None = ctx.meta.get(_META)
     source = ctx.get_parameter_source(name)
-    if found is not None and source is not None and source.name == "DEFAULT_MAP":
-        document, keys = found
+    if config is not None and source is not None and source.name == "DEFAULT_MAP":
+        document, keys = config
         return document.file, document.line((keys[name],)), keys[name]
     return "", None, "--" + name.replace("_", "-")
 

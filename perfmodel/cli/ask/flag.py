@@ -103,7 +103,7 @@ def commands_in(package: ModuleType) -> list[tuple[str, Any]]:
         if not file.ispkg and file.name != "app":
             module = importlib.import_module(f"{package.__name__}.{file.name}")
             for value in vars(module).values():
-                for each in value if isinstance(value, tuple) else (value,):
-                    if isinstance(getattr(each, "declared", None), tuple):
-                        declared[each.declared] = each
+                for candidate in value if isinstance(value, tuple) else (value,):
+                    if isinstance(getattr(candidate, "declared", None), tuple):
+                        declared[candidate.declared] = candidate
     return [(name, declared[place, name]) for place, name in sorted(declared)]

@@ -1,25 +1,42 @@
-"""Every flag of the commands that ask about a deployment, declared once."""
+"""The flags that several commands share, declared once: acceptance, deployment, question, traffic."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perfmodel.cli.ask.acceptance_flags import AcceptanceFlags
-from perfmodel.cli.ask.completion import (
-    engine_names,
-    hardware_names,
-    model_names,
-    plan_formats,
-    strategy_names,
-)
-from perfmodel.cli.ask.config import read_config
+from perfmodel.cli.ask.completion import engine_names, hardware_names, model_names, strategy_names
 from perfmodel.cli.ask.flag import flag
-from perfmodel.cli.ask.format import Format
-from perfmodel.planning.plan import OBJECTIVES
+from perfmodel.cli.ask.format import OutputFlags
 
-__all__ = ["DeploymentFlags", "ExplainFlags", "OutputFlags", "PlanFlags", "QuestionFlags", "SweepFlags"]
+__all__ = ["EXECUTOR", "AcceptanceFlags", "DeploymentFlags", "QuestionFlags", "TrafficFlags"]
 
-_DEPLOYMENT, _WORKLOAD, _DRAFTING, _ANSWER = "Deployment", "Workload", "Drafting", "Answer"
+_ACCEPTANCE, _DEPLOYMENT, _WORKLOAD, _DRAFTING = "Acceptance", "Deployment", "Workload", "Drafting"
+_TRAFFIC, _SERVING = "Traffic", "Serving"
+EXECUTOR = flag("--executor", "local:N|dask:ADDRESS", panel="Answer",
+    help="Worker processes (local:4; local:0 is one a core) or a Dask scheduler (dask:tcp://host:8786). With "
+    "-o, what is done survives any end, and the same command goes on.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptanceFlags:
+    """What was measured of acceptance, and what the published laws are asked under."""
+
+    acceptance: str | None = flag("--acceptance", "--acceptance-file", "FILE", panel=_ACCEPTANCE,
+        help="Acceptance measured on your own traffic, from `draftplan acceptance fit -o FILE`.")
+    acceptance_rate: str | None = flag("--acceptance-rate", "ALPHA", panel=_ACCEPTANCE,
+        help="Measured chance that a drafted token is accepted, given all before it were; 0 to 1. Replaces "
+        "the published laws of all strategies.")
+    acceptance_length: str | None = flag("--acceptance-length", "TOKENS[@GAMMA]", panel=_ACCEPTANCE,
+        help="Measured tokens per round, bonus token included, and the speculation length they were "
+        "measured at: 3.2@4. Without @GAMMA, --gamma must name one.")
+    temperature: str | None = flag("--temperature", "T", panel=_ACCEPTANCE,
+        help="Sampling temperature, greedy where absent. It costs small models and heads acceptance.")
+    far_share: str | None = flag("--far-share", "SHARE", panel=_ACCEPTANCE,
+        help="Share of tokens that need content from anywhere in the context, 0 where absent: little in "
+        "prose and reasoning, much in retrieval, where windows fail and choosing by the query does "
+        "not.")
+    trained_length: str | None = flag("--trained-length", "TOKENS", panel=_ACCEPTANCE,
+        help="Context that a drafting head was trained to read; each strategy's own where absent.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,46 +85,15 @@ class QuestionFlags(AcceptanceFlags, DeploymentFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputFlags:
-    """How the answer is written."""
+class TrafficFlags(OutputFlags, QuestionFlags):
+    """What is served under which targets, within which limits of the scheduler."""
 
-    format: Format | None = flag("--format", panel=_ANSWER,
-        help="How to write it; a table, or what the ending of -o says.")
-    output: str | None = flag("--output", "-o", "FILE", panel=_ANSWER, help="Write to a file, not to stdout.")
-    no_color: bool = flag("--no-color", default=False, panel=_ANSWER,
-        help="No colours; so does the variable NO_COLOR.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanFlags(OutputFlags, QuestionFlags):
-    """What `plan` takes."""
-
-    format: str | None = flag("--format", "table|json|yaml|csv|ENGINE", complete=plan_formats, panel=_ANSWER,
-        help="How to write it; a table, or as -o ends. An engine (vllm, sglang, ...): one deployment, in "
-        "that engine's own words.")  # type: ignore[assignment]  # fmt: skip
-    objective: str = flag("--objective", "WHAT,RISK", default="speedup", panel=_ANSWER,
-        help=f"What decides among GPUs and their number ({', '.join(OBJECTIVES)}), and at which "
-        "acceptance: expected, quantile:0.2, or worst (quantile:0.05).")
-    one_deployment: bool = flag("--one-deployment", default=False, panel=_ANSWER,
-        help="One drafter and draft KV budget for all cells, as a running engine has; gamma may vary.")
-    lossy: bool = flag("--lossy", default=False, panel=_ANSWER,
-        help="Price lossy alternatives beside it: quantised weights or KV, pruned weights. Never chosen.")
-    pruned: str = flag("--pruned", "SHARE,...", default="50%", panel=_ANSWER,
-        help="Shares of the weights that pruning takes away, for --lossy: 25%,50%.")
-    config: str | None = flag("--config", "FILE", is_eager=True, callback=read_config, panel=_ANSWER,
-        help="YAML file of these flags, such as batch_size: [32, 64] or gamma: '1:8:1'. Flags given win.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplainFlags(OutputFlags, QuestionFlags):
-    """What `explain` takes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepFlags(QuestionFlags):
-    """What `sweep` takes."""
-
-    output: str | None = flag("--output", "-o", "FILE", panel=_ANSWER,
-        help="Write to a file that ends on .csv, .csv.gz, .npz or .parquet; CSV to stdout where absent.")
-    jobs: int = flag("--jobs", "-j", default=1, min=0, max=1024, panel=_ANSWER,
-        help="Worker processes; 0: one a core.")
+    executor: str | None = EXECUTOR
+    ttft: str | None = flag("--ttft", "MS", panel=_TRAFFIC,
+        help="Longest time to first token that counts as good: milliseconds, or with a unit (2s).")
+    max_batch: int = flag("--max-batch", "--max-num-seqs", default=256, min=1, panel=_SERVING,
+        help="Sequences in the running batch.")
+    max_step_tokens: int = flag("--max-step-tokens", "--max-num-batched-tokens", default=8192, min=1,
+        panel=_SERVING,
+        help="Tokens of one step, prefill chunks included.")
+    seed: int = flag("--seed", default=0, min=0, panel=_TRAFFIC, help="Of everything that is drawn.")

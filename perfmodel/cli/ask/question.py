@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -11,12 +9,13 @@ from typing import Any, TypeVar
 import typer
 
 from perfmodel.cli.ask.belief import read_belief, read_share
-from perfmodel.cli.ask.config import place_of
 from perfmodel.cli.ask.flags import DeploymentFlags, QuestionFlags
+from perfmodel.cli.ask.reading import Reading, read_flag
+from perfmodel.cli.ask.traffic import seconds
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
-from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.units import parse_list, parse_quantity
+from perfmodel.errors import SpecError, nearest_name
+from perfmodel.files.units import parse_list
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.case_rows import DEFAULT_ENGINE
@@ -25,7 +24,10 @@ from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, 
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
 
-__all__ = ["MOST_CELLS", "Question", "read_objective", "read_question", "read_shares"]
+__all__ = [
+    "MOST_CELLS", "Question", "read_counts", "read_drafters", "read_objective", "read_question",
+    "read_shares",
+]  # fmt: skip
 
 T = TypeVar("T")
 MOST_CELLS = 1_000_000
@@ -65,7 +67,7 @@ class Question:
 
     @property
     def planned(self) -> dict[str, Any]:
-        """What `perfmodel.plan` takes beside hardware, target, engine and workload."""
+        """What `perfmodel.plan` takes beside what is `deployed` and the workload."""
         return {
             "drafters": self.drafters,
             "kv_budgets": self.kv_budgets,
@@ -76,38 +78,20 @@ class Question:
         }
 
     @property
+    def deployed(self) -> tuple[list[HardwareProfile], ModelSpec, EngineOverhead]:
+        """What `perfmodel.plan` takes first: hardware, target and engine."""
+        return self.hardware, self.target, self.engine
+
+    def only_deployment(self, remedy: str = "Name one of each") -> Deployment:
+        """Return the one deployment asked about. Raises SpecError where there are several."""
+        if len(self.deployments) != 1:
+            raise SpecError.single("", "--hardware, --tp", "name several deployments", remedy)
+        return self.deployments[0]
+
+    @property
     def cells(self) -> int:
         """How many (batch, context) cells it asks for."""
         return len(self.workload.batch_sizes) * len(self.workload.context_lens)
-
-
-class _Reading:
-    """Reads flags one by one and keeps the faults of all of them."""
-
-    def __init__(self, ctx: typer.Context) -> None:
-        self.ctx = ctx
-        self.faults: list[Fault] = []
-        self.remarks: list[str] = []
-
-    def read(self, name: str, parse: Callable[[str], T], text: str | None) -> T | None:
-        """Return what one flag means, or None where it is absent or wrong."""
-        if text is None:
-            return None
-        file, line, flag = place_of(self.ctx, name)
-        try:
-            return parse(text.strip())
-        except SpecError as refusal:
-            self.faults += [
-                fault if fault.line is not None or fault.file not in ("", "request", "workload")
-                else replace(fault, file=file, line=line, field=flag)
-                for fault in refusal.faults
-            ]  # fmt: skip
-            return None
-
-    def finished(self) -> None:
-        """Refuse the question if any flag was wrong."""
-        if self.faults:
-            raise SpecError(dict.fromkeys(self.faults))
 
 
 def read_question(
@@ -120,30 +104,24 @@ def read_question(
     SpecError
         Listing every wrong flag.
     """
-    reading = _Reading(ctx)
+    reading = Reading(ctx)
     hardware, engine, target = _deployment(reading, flags)
-    draft_models = reading.read("draft_model", _draft_models(flags), flags.draft_model)
-    widths = reading.read("tp", partial(_widths, target), flags.tp)
-    batches = reading.read("batch_size", partial(_counts, least=1), flags.batch_size)
-    contexts = reading.read("context", partial(_counts, least=1), flags.context)
-    budgets = reading.read("draft_budget", partial(_counts, least=1), flags.draft_budget)
-    gammas = reading.read("gamma", partial(_counts, most=64), flags.gamma)
-    belief = read_belief(reading.read, flags, gammas)
-    tpot = reading.read("tpot", _milliseconds, flags.tpot)
-    small, itself = draft_models or ([], True)
-    found = reading.read(
-        "strategy",
-        lambda text: drafters_among(_names(text), small, itself=flags.draft_model is None or itself),
-        flags.strategy,
-    )
-    reading.finished()
-    assert target is not None and engine is not None and hardware and widths and batches and contexts
+    tensor_parallel = reading.read("tp", partial(_read_tensor_parallel, target), flags.tp)
+    batches = reading.read("batch_size", partial(read_counts, least=1), flags.batch_size)
+    contexts = reading.read("context", partial(read_counts, least=1), flags.context)
+    budgets = reading.read("draft_budget", partial(read_counts, least=1), flags.draft_budget)
+    gammas = reading.read("gamma", partial(read_counts, most=64), flags.gamma)
+    belief = read_belief(reading, flags, gammas)
+    tpot = reading.read("tpot", seconds, flags.tpot)
+    small, named = read_drafters(reading, flags.model, flags.strategy, flags.draft_model)
+    reading.finish()
+    assert target is not None and engine is not None and hardware and tensor_parallel and batches and contexts
     if most_cells is not None and len(batches) * len(contexts) > most_cells:
         raise SpecError.single(
             "", "--batch-size, --context", f"ask for {len(batches) * len(contexts)} cells",
             f"At most {most_cells} in one plan: use wider steps, or `draftplan sweep`",
         )  # fmt: skip
-    drafters, remarks = found if found is not None else (default_drafters(target, small), [])
+    drafters, remarks = named if named is not None else (default_drafters(target, small), [])
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
@@ -157,7 +135,7 @@ def read_question(
         hardware=hardware,
         target=target,
         engine=engine,
-        tensor_parallel=widths,
+        tensor_parallel=tensor_parallel,
         workload=Workload(batches, contexts),
         drafters=[
             replace(drafter, measured=belief.measured, conditions=belief.conditions) for drafter in drafters
@@ -166,52 +144,65 @@ def read_question(
         gammas=list(DEFAULT_GAMMAS) if gammas is None else gammas,
         alpha=belief.alpha,
         tpot=tpot,
-        remarks=reading.remarks + remarks,
+        remarks=remarks,
     )
 
 
 def _deployment(
-    reading: _Reading, flags: DeploymentFlags
+    reading: Reading, flags: DeploymentFlags
 ) -> tuple[list[HardwareProfile] | None, EngineOverhead | None, ModelSpec | None]:
-    def profiles(text: str) -> list[HardwareProfile]:
+    def load_profiles(text: str) -> list[HardwareProfile]:
         return [HardwareProfile.load(name, flags.profiles_path) for name in _names(text)]
 
-    def engine(text: str) -> EngineOverhead:
+    def load_engine(text: str) -> EngineOverhead:
         return EngineOverhead.load(text, flags.profiles_path)
 
-    found = reading.read("engine", engine, flags.engine or DEFAULT_ENGINE)
-    if found is not None and (
+    engine = reading.read("engine", load_engine, flags.engine or DEFAULT_ENGINE)
+    if engine is not None and (
         share := reading.read("gpu_memory_utilization", _some, flags.gpu_memory_utilization)
     ):
-        found = found.with_values({"memory_utilization": share}, source="--gpu-memory-utilization")
+        engine = engine.with_values({"memory_utilization": share}, source="--gpu-memory-utilization")
     target = reading.read("model", ModelSpec.load, flags.model)
     if target is not None:
         weights = reading.read("weight_dtype", partial(_dtype, target, "weights"), flags.weight_dtype)
         kv = reading.read("kv_cache_dtype", partial(_dtype, target, "kv"), flags.kv_cache_dtype)
         target = target.with_dtypes(weights or None, kv or None)
-    return reading.read("hardware", profiles, flags.hardware), found, target
+    return reading.read("hardware", load_profiles, flags.hardware), engine, target
 
 
-def _draft_models(flags: QuestionFlags) -> Callable[[str], tuple[list[ModelSpec], bool]]:
-    """Return the reader of --draft-model: the small models, and whether the target itself is named."""
+def read_drafters(
+    reading: Reading, model: str, strategy: str | None, draft_model: str | None
+) -> tuple[list[ModelSpec], tuple[list[Drafter], list[str]] | None]:
+    """Return the small models that may draft, and the drafters with remarks where strategies are named.
 
-    def read(text: str) -> tuple[list[ModelSpec], bool]:
+    Parameters
+    ----------
+    model, strategy, draft_model : what --model, --strategy and --draft-model say.
+    """
+
+    def load_draft_models(text: str) -> tuple[list[ModelSpec], bool]:
         names = _names(text)
-        small = [name for name in names if not is_self(name, flags.model)]
+        small = [name for name in names if not is_self(name, model)]
         return [ModelSpec.load(name) for name in small], len(small) < len(names)
 
-    return read
+    small, itself = reading.read("draft_model", load_draft_models, draft_model) or ([], True)
+    return small, reading.read(
+        "strategy",
+        lambda text: drafters_among(_names(text), small, itself=draft_model is None or itself),
+        strategy,
+    )
 
 
-def _widths(target: ModelSpec | None, text: str) -> list[int]:
-    widths = _counts(text, least=1)
-    for width in widths:
-        if target is not None:
-            check_tensor_parallel(target, width)
-    return widths
+def _read_tensor_parallel(target: ModelSpec | None, text: str) -> list[int]:
+    counts = read_counts(text, least=1)
+    if target is not None:
+        for gpus in counts:
+            check_tensor_parallel(target, gpus)
+    return counts
 
 
-def _counts(text: str, least: int = 0, most: int | None = None) -> list[int]:
+def read_counts(text: str, least: int = 0, most: int | None = None) -> list[int]:
+    """Return the whole numbers that a list or range names. Raises SpecError."""
     values = parse_list(text)
     for value in values:
         if value < least or (most is not None and value > most):
@@ -225,17 +216,6 @@ def _some(text: str) -> float:
     if value <= 0.0:
         raise SpecError.single("", "", f"found {text}", "Give a share above 0, such as 0.9")
     return value
-
-
-def _milliseconds(text: str) -> float:
-    value = (
-        parse_quantity(text, "count")
-        if text[-1:].isdigit() or text[-1:] == "."
-        else parse_quantity(text, "seconds") * 1e3
-    )
-    if not value > 0.0 or not math.isfinite(value):
-        raise SpecError.single("", "", f"found {text}", "Give milliseconds per token above 0, such as 30")
-    return value / 1e3
 
 
 def _dtype(target: ModelSpec, which: str, text: str) -> str:
@@ -255,7 +235,7 @@ def _names(text: str) -> list[str]:
 
 def read_shares(ctx: typer.Context, text: str) -> list[float]:
     """Return the shares that --pruned names. Raises SpecError."""
-    return _read_one(ctx, "pruned", lambda given: [_inner_share(part) for part in _names(given)], text)
+    return read_flag(ctx, "pruned", lambda given: [_inner_share(part) for part in _names(given)], text) or []
 
 
 def read_objective(ctx: typer.Context, text: str) -> tuple[str, float | None]:
@@ -276,15 +256,7 @@ def read_objective(ctx: typer.Context, text: str) -> tuple[str, float | None]:
                 raise SpecError.single("", "", f"found {name[:60]!r}", allowed, nearest_name(name, known))
         return objective, risk
 
-    return _read_one(ctx, "objective", parse, text)
-
-
-def _read_one(ctx: typer.Context, name: str, parse: Callable[[str], T], text: str) -> T:
-    reading = _Reading(ctx)
-    found = reading.read(name, parse, text)
-    if found is None:
-        raise SpecError(reading.faults)
-    return found
+    return read_flag(ctx, "objective", parse, text) or ("speedup", None)
 
 
 def _inner_share(text: str) -> float:

@@ -1,39 +1,16 @@
-"""Flags of traffic to traces, policies, targets and replicas, each fault with its flag."""
+"""What the texts of the traffic flags mean: times, policies, speeds and rents."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeVar
 
-import typer
-
-from perfmodel.cli.ask.config import place_of
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.files.units import parse_count, parse_quantity
 
-__all__ = ["POLICIES", "read_factors", "read_one", "read_policies", "seconds"]
+__all__ = ["POLICIES", "read_factors", "read_policies", "read_prices", "seconds"]
 
-T = TypeVar("T")
 POLICIES = ("none", "fixed:N", "schedule", "adaptive")
 _MOST_CASES = 64
-
-
-def read_one(ctx: typer.Context, name: str, parse: Callable[[str], T], text: str | None) -> T | None:
-    """Return what one flag means, None where it is absent; SpecError names the flag."""
-    if text is None:
-        return None
-    try:
-        return parse(text.strip())
-    except SpecError as refusal:
-        file, line, flag = place_of(ctx, name)
-        if any(fault.file not in ("", "policy", "synthetic trace") for fault in refusal.faults):
-            raise
-        problems = "; ".join(
-            f"{fault.field} {fault.problem}" if fault.field else fault.problem for fault in refusal.faults
-        )
-        first = refusal.faults[0]
-        raise SpecError.single(file, flag, problems, first.remedy, first.nearest, line) from None
 
 
 def seconds(text: str) -> float:
@@ -49,25 +26,25 @@ def seconds(text: str) -> float:
 
 def read_policies(text: str) -> list[tuple[str, int]]:
     """Return the names of policies with their length, such as ``fixed:3`` and 3; 0 where they have none."""
-    found = []
+    policies = []
     for name in (part.strip().lower() for part in text.split(",") if part.strip()):
         kind, _, length = name.partition(":")
         if kind == "fixed" and length:
             gamma = parse_count(length)
             if gamma > 64:
                 raise SpecError.single("", "", f"found {name}", "Give a length from 0 to 64")
-            found.append((f"fixed:{gamma}" if gamma else "none", gamma))
+            policies.append((f"fixed:{gamma}" if gamma else "none", gamma))
         elif name in POLICIES and kind != "fixed":
-            found.append((name, 0))
+            policies.append((name, 0))
         else:
             nearest = nearest_name(kind, ("none", "fixed", "schedule", "adaptive"))
             known = f"Known: {', '.join(POLICIES)}"
             raise SpecError.single(
                 "", "", f"found {name[:60]!r}", known, nearest if nearest != kind else None
             )
-    if not found:
+    if not policies:
         raise SpecError.single("", "", "names no policy", f"Known: {', '.join(POLICIES)}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(policies))
 
 
 def read_factors(text: str) -> list[float]:
@@ -76,3 +53,17 @@ def read_factors(text: str) -> list[float]:
     if not 1 <= len(values) <= _MOST_CASES or not all(0.0 < value < 1e9 for value in values):
         raise SpecError.single("", "", f"found {text[:60]!r}", f"Give 1 to {_MOST_CASES} numbers above 0")
     return list(dict.fromkeys(values))
+
+
+def read_prices(text: str) -> dict[str, float]:
+    """Return the rents that a text such as ``h100-sxm-80gb=2.1`` names. [USD/h]"""
+    prices = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, _, rent = part.partition("=")
+        price = parse_quantity(rent.strip(), "count") if rent else 0.0
+        if not 0.0 < price < 1e4:
+            raise SpecError.single(
+                "", "", f"found {part[:60]!r}", "Write NAME=USD, such as h100-sxm-80gb=2.1"
+            )
+        prices[name.strip()] = price
+    return prices

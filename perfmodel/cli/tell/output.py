@@ -1,4 +1,4 @@
-"""Where words go: the result to stdout or a file, remarks and progress to stderr."""
+"""Where words go: the result to stdout or a file, remarks to stderr."""
 
 from __future__ import annotations
 
@@ -9,51 +9,57 @@ import json
 import math
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perfmodel.cli.ask.format import Format
+from perfmodel.cli.ask.format import Format, OutputFlags, read_format, refuse_csv
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["broken_pipe", "dumped", "emit", "plain", "remark", "rendered", "tell", "to_csv", "working"]
+    from perfmodel.export import Exported, Exporter
+
+__all__ = [
+    "broken_pipe", "dump", "emit", "note", "plain", "remark", "render", "tell", "tell_exported", "to_csv",
+]  # fmt: skip
 
 BROKEN_PIPE = 141
-PATIENCE = 2.0
-"""Seconds without an answer after which a person at a terminal is told that something is going on. [s]"""
 _WIDE = 10_000
 """Columns where no terminal bounds them: nothing is cut or broken in a file."""
+
+
 def tell(
-    wanted: Format,
     answer: Callable[[], Mapping[str, Any]],
+    flags: OutputFlags,
     *,
     table: Callable[[Console], None],
     rows: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
-    output: str | None = None,
-    no_color: bool = False,
 ) -> None:
-    """Write an answer to stdout or a file, as a table, JSON, YAML or CSV.
+    """Write an answer as the flags ask: a table, JSON, YAML or CSV, to stdout or a file.
 
     Parameters
     ----------
-    answer : the whole answer, for JSON and YAML.
+    answer : gives the whole answer, for JSON and YAML.
     table : draws it for people.
-    rows : its rows, for CSV; all have the columns of the first.
-    output : a file in place of stdout.
+    rows : gives its rows, for CSV; all have the columns of the first.
+
+    Raises
+    ------
+    SpecError
+        When CSV is asked for and there are no rows, or the file cannot be written.
     """
+    wanted = read_format(flags)
     if wanted is Format.TABLE:
-        text = rendered(table, no_color=no_color, output=output)
-    elif wanted is Format.CSV:
-        assert rows is not None, "read_format refuses csv where there are no rows"
+        text = render(table, flags)
+    elif wanted is Format.CSV and rows is not None:
         text = to_csv(rows())
     else:
-        text = dumped(answer(), wanted)
-    emit(text, output)
+        refuse_csv(flags)
+        text = dump(answer(), wanted)
+    emit(text, flags.output)
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -69,6 +75,12 @@ def remark(text: str) -> None:
     """Write one line to stderr."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
+
+
+def note(sentences: Iterable[str]) -> None:
+    """Write sentences to stderr that the answer should be read with."""
+    for sentence in sentences:
+        remark(f"note: {sentence}")
 
 
 def emit(text: str, output: str | None = None) -> None:
@@ -95,6 +107,12 @@ def emit(text: str, output: str | None = None) -> None:
     remark(f"wrote {output}")
 
 
+def tell_exported(exporter: Exporter, exported: Exported, output: str | None) -> None:
+    """Write a plan in an engine's words; say which version was meant and what it cannot express."""
+    emit(exported.text, output)
+    note([f"for {exporter.name} {exporter.checked_with}", *exported.notes])
+
+
 @contextlib.contextmanager
 def broken_pipe() -> Iterator[None]:
     """End quietly when whoever reads stdout has seen enough."""
@@ -109,15 +127,15 @@ def broken_pipe() -> Iterator[None]:
 def plain(value: Any) -> Any:
     """Return a value with nothing in it that JSON and YAML lack: no tuples, no infinities."""
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def dumped(body: Mapping[str, Any], wanted: Format) -> str:
+def dump(body: Mapping[str, Any], wanted: Format) -> str:
     """Return a mapping as JSON or YAML text; what is not finite becomes null."""
     if wanted is Format.YAML:
         import yaml
@@ -126,16 +144,16 @@ def dumped(body: Mapping[str, Any], wanted: Format) -> str:
     return json.dumps(plain(body), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def rendered(draw: Callable[[Console], None], *, no_color: bool, output: str | None) -> str:
+def render(draw: Callable[[Console], None], flags: OutputFlags) -> str:
     """Return what `draw` prints, coloured and as wide as the terminal where a terminal will show it."""
     from rich.console import Console
 
-    shown = output is None and sys.stdout.isatty()
+    shown = flags.output is None and sys.stdout.isatty()
     stream = io.StringIO()
     console = Console(
         file=stream,
-        force_terminal=shown and not no_color,
-        no_color=no_color or None,
+        force_terminal=shown and not flags.no_color,
+        no_color=flags.no_color or None,
         width=None if shown else _WIDE,
         markup=False,
         emoji=False,
@@ -144,23 +162,3 @@ def rendered(draw: Callable[[Console], None], *, no_color: bool, output: str | N
     )
     draw(console)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
-
-
-@contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show on a terminal, after a moment, that work is going on."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    status = Console(stderr=True).status(what)
-    timer = threading.Timer(PATIENCE, status.start)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        status.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,9 @@ from perfmodel.evidence.calibration.response import (
 )
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.files.document import Quantity
+from perfmodel.hardware import HardwareProfile
 
-__all__ = ["Calibration", "FittedFigure", "KindError", "calibrate"]
+__all__ = ["Calibration", "FittedFigure", "KindError", "calibrate", "usual_shares"]
 
 Floats = NDArray[np.float64]
 
@@ -81,6 +83,51 @@ class Calibration:
     def achieved(self) -> dict[str, Quantity]:
         """Fitted figures of the hardware, by dotted path."""
         return {figure.path: figure.after for figure in self.figures if figure.relative and figure.determined}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was fitted, how well, and what to measure next, as plain values."""
+        names = [figure.path for figure in self.determined]
+        return {
+            "engine": self.engine.name,
+            "hardware": self.hardware,
+            "rows": self.rows,
+            "figures": [
+                {
+                    "path": figure.path,
+                    "value": float(figure.after.value),
+                    "low": float(figure.after.low),
+                    "high": float(figure.after.high),
+                    "unit": figure.after.unit,
+                    "kind": figure.after.kind,
+                    "determined": figure.determined,
+                    "learned": figure.learned,
+                    "start": float(figure.before.value),
+                }
+                for figure in self.figures
+            ],
+            "correlation": {
+                name: dict(zip(names, row, strict=True))
+                for name, row in zip(names, self.correlation.tolist(), strict=True)
+            },
+            "errors": [vars(error) for error in self.errors],
+            "residuals": [
+                {"cell": place, "kind": kind, "measured_s": seconds, "log_error": error}
+                for place, kind, seconds, error in self.residuals
+            ],
+            "next_cells": [vars(cell) for cell in self.next_cells],
+        }
+
+
+def usual_shares(hardware: HardwareProfile, engine: EngineOverhead) -> list[str]:
+    """Return the dotted paths of the shares that decode steps under an engine can tell something about."""
+    kernel = engine.attention_kernel
+    if kernel not in hardware.attention:
+        kernel = next(iter(hardware.attention))
+    usual = (
+        f"attention.{kernel}.memory_fraction", f"attention.{kernel}.compute_fraction", "gemm.memory_fraction",
+        "gemm.compute_fraction", f"all_reduce.{engine.all_reduce}.scale",
+    )  # fmt: skip
+    return [path for path in usual if path in hardware.quantities]
 
 
 def calibrate(

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from perfmodel.cli.ask.question import Question
-from perfmodel.errors import Fault, InfeasibleError, SpecError
-from perfmodel.evidence.published.validate import validate
-from perfmodel.files.units import parse_list
-from perfmodel.model import ModelSpec
+from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.planning import planner
 from perfmodel.planning.breakdown import break_down
 from perfmodel.planning.choose import Choice
-from perfmodel.planning.drafters import drafters_among, is_self
 from perfmodel.planning.explain import nearest_miss
 from perfmodel.planning.operations import operations
 from perfmodel.planning.pareto import price_fronts
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.price import SearchSpace, price_drafters
 from perfmodel.planning.speedup_map import Surface, price_surface, surface_of
-from perfmodel.plots.acceptance import plot_acceptance_against_budget
 from perfmodel.plots.causes import plot_time_by_cause
 from perfmodel.plots.curves import (
     plot_ratios_against_batch,
@@ -33,14 +28,13 @@ from perfmodel.plots.curves import (
 )  # fmt: skip
 from perfmodel.plots.maps import plot_strategy_map
 from perfmodel.plots.pareto import plot_throughput_against_tpot
-from perfmodel.plots.published import plot_predicted_against_published
 from perfmodel.plots.roofline import plot_roofline
-from perfmodel.plots.style import MOST_SERIES, short_tokens
+from perfmodel.plots.style import short_tokens
 from perfmodel.speculation import Drafter
 
 __all__ = [
-    "acceptance", "causes", "pareto", "published", "ratios", "roofline", "speedup_against_batch",
-    "speedup_against_context", "strategy_map",
+    "causes", "pareto", "ratios", "roofline", "speedup_against_batch", "speedup_against_context",
+    "strategy_map",
 ]  # fmt: skip
 
 USUAL_GAMMA = 3
@@ -60,12 +54,8 @@ def speedup_against_context(question: Question) -> Axes:
 def ratios(question: Question, *, fixed: bool) -> Axes:
     """Draw T_V/T_T and T_D/T_T of one drafter, at `USUAL_GAMMA` unless the question's lengths are `fixed`."""
     if len(question.drafters) != 1:
-        raise SpecError.single(
-            "",
-            "--strategy, --draft-model",
-            f"name {len(question.drafters)} drafters",
-            "Ratios are drawn for one",
-        )
+        problem = f"name {len(question.drafters)} drafters"
+        raise SpecError.single("", "--strategy, --draft-model", problem, "Ratios are drawn for one")
     return plot_ratios_against_batch(_surface(question if fixed else replace(question, gammas=[USUAL_GAMMA])))
 
 
@@ -76,23 +66,17 @@ def strategy_map(question: Question) -> Axes:
 
 def causes(question: Question) -> Axes:
     """Draw the time by cause of the one cell of a question."""
-    _one(question.workload.batch_sizes, "--batch-size")
-    _one(question.workload.context_lens, "--context")
-    found = break_down(
-        question.hardware,
-        question.target,
-        question.engine,
-        batch_size=question.workload.batch_sizes[0],
-        context_len=question.workload.context_lens[0],
-        **question.planned,
+    batch_size = _only_value(question.workload.batch_sizes, "--batch-size")
+    context_len = _only_value(question.workload.context_lens, "--context")
+    return plot_time_by_cause(
+        break_down(*question.deployed, batch_size=batch_size, context_len=context_len, **question.planned)
     )
-    return plot_time_by_cause(found)
 
 
 def roofline(question: Question) -> Axes:
     """Draw the operations of the drafter that is best at the largest batch, at every batch."""
-    _one(question.workload.context_lens, "--context")
-    context, batches = question.workload.context_lens[0], question.workload.batch_sizes
+    context = _only_value(question.workload.context_lens, "--context")
+    batches = question.workload.batch_sizes
     deployment, space = question.deployments[0], _space(question, question.drafters)
     every = price_drafters(deployment, question.workload, space)
     choices = [Choice.among(priced, planner.NO_CONSTRAINTS, Counter()) for priced in every]
@@ -106,93 +90,33 @@ def roofline(question: Question) -> Axes:
     drafter, chosen = choice.drafter, choice.at(slice(-1, None))
     assert drafter is not None
     gamma, budget = float(chosen.gamma[0]), float(chosen.kv_budget[0])
-    found = operations(choice.priced.at((slice(None), 0, *(index[-1] for index in choice.place[2:]))))
-    said = f"{deployment.label}, context {short_tokens(context)}, batch {', '.join(map(str, batches))}"
+    place = (slice(None), 0, *(index[-1] for index in choice.place[2:]))
+    title = f"{deployment.label}, context {short_tokens(context)}, batch {', '.join(map(str, batches))}"
     kept = f", KV {short_tokens(budget)}" if np.isfinite(budget) else ""
     return plot_roofline(
         question.hardware[0],
-        found,
+        operations(choice.priced.at(place)),
         dtype=next(layer.dtype for layer in question.target.linears),
-        subtitle=f"{said}\n{drafter.label}{kept}, speculation length {gamma:g}",
+        subtitle=f"{title}\n{drafter.label}{kept}, speculation length {gamma:g}",
     )
 
 
 def pareto(question: Question) -> Axes:
     """Draw the fronts of plain decoding and of every drafter, over all deployments of the question."""
-    context = _one(question.workload.context_lens, "--context")
+    context = _only_value(question.workload.context_lens, "--context")
     space = _space(question, [None, *question.drafters])
-    widths = " or ".join(map(str, question.tensor_parallel))
+    gpus = " or ".join(map(str, question.tensor_parallel))
     hardware = " or ".join(str(profile.name) for profile in question.hardware)
-    said = f"{question.target.name} on {widths} x {hardware}, engine {question.engine.name}"
+    title = f"{question.target.name} on {gpus} x {hardware}, engine {question.engine.name}"
     fronts = price_fronts(question.deployments, question.workload, space)
-    return plot_throughput_against_tpot(fronts, f"{said}, context {short_tokens(context)}")
-
-
-def acceptance(
-    model: str, context: str, strategy: str | None, draft_model: str | None, draft_budget: str
-) -> Axes:
-    """Draw the acceptance laws of some strategies, of those that start as they are where none is named."""
-    target = ModelSpec.load(model)
-    names = [name.strip() for name in (draft_model or "").split(",") if name.strip()]
-    small = [ModelSpec.load(name) for name in names if not is_self(name, model)]
-    if strategy is None:
-        drafters: Sequence[Drafter] = planner.default_drafters(target, small)
-    else:
-        itself = not names or len(small) < len(names)
-        drafters, _ = drafters_among([one.strip() for one in strategy.split(",")], small, itself=itself)
-    faults, lists = [], {}
-    for flag, text in (("--context", context), ("--draft-budget", draft_budget)):
-        try:
-            lists[flag] = parse_list(text)
-        except SpecError as refusal:
-            faults += [replace(fault, field=flag) for fault in refusal.faults]
-    if faults:
-        raise SpecError(faults)
-    _one(lists["--context"], "--context")
-    if len(drafters) > MOST_SERIES:
-        raise SpecError.single(
-            "", "--strategy", f"names {len(drafters)} drafters", f"Name at most {MOST_SERIES}"
-        )
-    if min(lists["--draft-budget"]) < 1:
-        raise SpecError(
-            [Fault("", None, "--draft-budget", "holds a number below 1", "Give whole numbers from 1")]
-        )
-    return plot_acceptance_against_budget(target, drafters, lists["--context"][0], lists["--draft-budget"])
-
-
-@dataclass(frozen=True)
-class _Point:
-    series: str
-    published: float
-    computed: float
-
-
-def published(table: str | None) -> Axes:
-    """Draw computed against published speedup, acceptance by its law."""
-    found = validate(None if table is None else [name.strip() for name in table.split(",")])
-    points = [
-        _Point(one.table, one.published, one.computed)
-        for one in found.compared
-        if one.measure == "speedup_by_law"
-    ]
-    if not points:
-        raise SpecError.single(
-            "", "--table", "holds no published speedup", "Name tables of speculative decoding"
-        )
-    return plot_predicted_against_published(points)
+    return plot_throughput_against_tpot(fronts, f"{title}, context {short_tokens(context)}")
 
 
 def _surface(question: Question) -> Surface:
     """The recommendation in every cell; the one drafter's best where one is named, whether it pays or not."""
     if len(question.drafters) == 1:
-        if len(question.deployments) > 1:
-            raise SpecError.single(
-                "request", "hardware, tensor_parallel",
-                f"hold {len(question.hardware)} and {len(question.tensor_parallel)}",
-                "a curve is drawn for one of each",
-            )  # fmt: skip
         return price_surface(
-            question.deployments[0], question.workload, question.drafters[0],
+            question.only_deployment(), question.workload, question.drafters[0],
             _space(question, question.drafters), constraints=planner.Constraints(tpot=question.tpot),
         )  # fmt: skip
     return surface_of(_plan(question))
@@ -206,16 +130,11 @@ def _space(question: Question, drafters: Sequence[Drafter | None]) -> SearchSpac
 
 
 def _plan(question: Question) -> Plan:
-    return planner.plan(
-        question.hardware,
-        question.target,
-        question.engine,
-        question.workload,
-        **question.planned,
-    )
+    return planner.plan(*question.deployed, question.workload, **question.planned)
 
 
-def _one(values: Sequence[int], flag: str) -> int:
+def _only_value(values: Sequence[int], flag: str) -> int:
+    """Return the one value of an axis. Raises SpecError where it has several."""
     if len(values) != 1:
         raise SpecError.single("", flag, f"names {len(values)} values", "This figure is drawn for one")
     return values[0]

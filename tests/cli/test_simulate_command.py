@@ -1,13 +1,14 @@
-"""`draftplan simulate` and `draftplan size`: one question each, answered in every form, refused by flag."""
+"""`draftplan simulate`: policies compared in every form, refused by flag, gone on with after an end."""
+
+from __future__ import annotations
 
 import csv
 import io
 import json
 
 import pytest
-from typer.testing import CliRunner
+from asking import DRAFTS, SERVED, answered, refused, run
 
-from perfmodel.cli.app import app
 from perfmodel.cli.ask.traffic import read_policies, seconds
 from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
@@ -17,41 +18,16 @@ from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import FixedGamma, simulate
 from perfmodel.traffic.synthetic import synthetic_trace
 
-ON = ["--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--engine", "ideal"]
-DRAFTS = ["--strategy", "snapkv", "--draft-budget", "1024", "--gamma", "0:4:1"]
 TRAFFIC = ["--synthetic", "qps=4,prompt=8k,output=60,requests=30,seed=1"]
-SIMULATE = ["simulate", *ON, *DRAFTS, *TRAFFIC, "--max-batch", "32"]
-SIZE = [
-    "size", *ON, *DRAFTS, "--tp", "1,2", "--target-qps", "4", "--context", "8k", "--output-tokens", "200",
-    "--ttft", "3s", "--tpot", "30",
-]  # fmt: skip
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="draftplan")
-
-
-def answered(*arguments):
-    result = run(*arguments)
-    assert result.exit_code == 0, result.stderr
-    return result.stdout
-
-
-def refused(*arguments):
-    result = run(*arguments)
-    assert result.exit_code == 2, result.stdout
-    return result.stderr
-
-
-# `simulate`.
+SIMULATE = ["simulate", *SERVED, *DRAFTS, *TRAFFIC, "--max-batch", "32"]
 
 
 def test_policies_are_compared_in_a_table():
-    said = answered(*SIMULATE, "--policy", "none,fixed:2,schedule,adaptive", "--ttft", "2s", "--tpot", "20")
+    printed = answered(*SIMULATE, "--policy", "none,fixed:2,schedule,adaptive", "--ttft", "2s", "--tpot", "20")
     for name in ("none", "fixed:2", "schedule", "adaptive"):
-        assert sum(line.startswith(f"{name} ") for line in said.splitlines()) == 2, "figures and causes"
-    assert "Drafts: snapkv, draft KV budget 1,024" in said
-    assert "against the best single length" in said
+        assert sum(line.startswith(f"{name} ") for line in printed.splitlines()) == 2, "figures and causes"
+    assert "Drafts: snapkv, draft KV budget 1,024" in printed
+    assert "against the best single length" in printed
     for title in (
         "throughput",
         "goodput",
@@ -63,7 +39,7 @@ def test_policies_are_compared_in_a_table():
         "KV full %",
         "attention",
     ):
-        assert title in said
+        assert title in printed
 
 
 def test_every_figure_is_in_json_and_csv_and_they_agree():
@@ -74,7 +50,7 @@ def test_every_figure_is_in_json_and_csv_and_they_agree():
         (name, speed) for speed in (1, 2) for name in ("none", "fixed:2", "schedule")
     ]
     assert body["trace"]["requests"] == 30
-    assert {(one["policy"], one["figure"]) for one in body["ahead_of_best_single_length"]} == {
+    assert {(lead["policy"], lead["figure"]) for lead in body["ahead_of_best_single_length"]} == {
         ("schedule", "throughput"), ("schedule", "goodput"),
     }  # fmt: skip
     rows = list(csv.DictReader(io.StringIO(answered(*asked, "--format", "csv"))))
@@ -85,7 +61,7 @@ def test_every_figure_is_in_json_and_csv_and_they_agree():
 def test_a_trace_file_is_served_as_it_is(tmp_path):
     path = tmp_path / "day.csv"
     path.write_text("arrival_s,prompt_tokens,output_tokens\n0,5000,20\n0.1,3000,1\n9,100,5\n")
-    body = json.loads(answered("simulate", path, *ON, "--policy", "none", "--format", "json"))
+    body = json.loads(answered("simulate", path, *SERVED, "--policy", "none", "--format", "json"))
     assert body["trace"] == {
         "name": "day", "requests": 3, "prompt_tokens": 8100, "output_tokens": 26,
         "requests_per_s": pytest.approx(3 / 9),
@@ -111,14 +87,14 @@ def test_a_figure_is_drawn_and_nothing_is_left_beside_the_output(tmp_path):
 
 
 def test_a_schedule_from_a_plan_file_is_followed(tmp_path):
-    plan = ["plan", *ON, *DRAFTS, "--context", "1k:16k:x2", "-b", "1:32:x2", "--one-deployment"]
+    plan = ["plan", *SERVED, *DRAFTS, "--context", "1k:16k:x2", "-b", "1:32:x2", "--one-deployment"]
     answered(*plan, "--format", "json", "-o", tmp_path / "plan.json")
     body = json.loads(
         answered(*SIMULATE, "--policy", "schedule", "--plan", tmp_path / "plan.json", "--format", "json")
     )
     assert body["drafter"] == "snapkv"
     assert "deploys snapkv" in refused(
-        "simulate", *ON, *TRAFFIC, "--strategy", "streaming_llm", "--plan", tmp_path / "plan.json"
+        "simulate", *SERVED, *TRAFFIC, "--strategy", "streaming_llm", "--plan", tmp_path / "plan.json"
     )
 
 
@@ -176,12 +152,12 @@ def test_simulations_on_two_processes_answer_the_same():
     ],
 )
 def test_a_wrong_flag_is_named(flags, says):
-    assert says in refused("simulate", *ON, *flags)
+    assert says in refused("simulate", *SERVED, *flags)
 
 
 def test_a_request_that_never_fits_ends_with_the_exit_code_of_nothing_feasible():
     result = run(
-        "simulate", *ON, "--synthetic", "qps=1,prompt=9m,output=5,requests=2,spread=0", "--policy", "none"
+        "simulate", *SERVED, "--synthetic", "qps=1,prompt=9m,output=5,requests=2,spread=0", "--policy", "none"
     )
     assert result.exit_code == 3
     assert "exceeds the KV cache" in result.stderr
@@ -194,15 +170,12 @@ def test_policies_and_times_are_read_as_people_write_them():
         seconds("-1")
 
 
-# The figure.
-
-
 def test_the_curve_of_a_policy_ends_at_its_throughput_and_says_what_meets_a_target():
     served = Replica(Deployment(*_loaded()))
     trace = synthetic_trace(requests=40, qps=3, prompt_tokens=4000, output_tokens=80)
     outcomes = [simulate(served, trace, FixedGamma(0))]
     ax = plot_simulation(outcomes, ttft=5.0, tpot=0.02)
-    [curve] = [one for one in ax.get_lines() if one.get_label() == "none"]
+    [curve] = [line for line in ax.get_lines() if line.get_label() == "none"]
     assert curve.get_ydata()[-1] == pytest.approx(
         outcomes[0].summary(ttft=5.0)["goodput_tokens_per_s"], rel=0.05
     )
@@ -218,68 +191,3 @@ def _loaded():
     from perfmodel import EngineOverhead, HardwareProfile, ModelSpec
 
     return HardwareProfile.load("h100-sxm-80gb"), ModelSpec.load("llama-3.1-8b"), EngineOverhead.load("ideal")
-
-
-# `size`.
-
-
-def test_the_cheapest_deployment_is_named_with_its_margin_and_runners_up():
-    said = answered(*SIZE)
-    first = next(line for line in said.splitlines() if line.startswith("h100-sxm-80gb"))
-    assert "Margin: " in said
-    assert said.count("\nh100-sxm-80gb") >= 2
-    assert "p90" in said
-    assert first.split()[1] in ("1", "2")
-
-
-def test_an_answer_in_json_has_every_number_and_what_was_assumed():
-    body = json.loads(answered(*SIZE, "--format", "json"))
-    best = body["best"]
-    assert best["gpus"] == best["replicas"] * best["tensor_parallel"]
-    assert best["share_meeting_targets"] >= 0.9
-    assert best["ttft_s"] <= 3.0
-    assert best["tpot_s"] <= 0.03
-    assert all(best["usd_per_hour"] <= other["usd_per_hour"] for other in body["runners_up"])
-    assert "USD/h for h100-sxm-80gb" in body["assumed"][0]
-    rows = list(csv.DictReader(io.StringIO(answered(*SIZE, "--format", "csv", "--runners-up", "0"))))
-    assert [float(row["usd_per_hour"]) for row in rows] == [best["usd_per_hour"]]
-
-
-def test_a_rent_of_your_own_counts_and_is_not_called_assumed():
-    body = json.loads(answered(*SIZE, "--format", "json", "--price", "h100-sxm-80gb=28"))
-    assert body["best"]["usd_per_hour"] == pytest.approx(28 * body["best"]["gpus"])
-    assert body["assumed"] == []
-
-
-def test_targets_that_nothing_meets_exit_with_three_and_the_nearest_miss():
-    result = run(*SIZE, "--ttft", "1")
-    assert result.exit_code == 3
-    assert "misses the TTFT target" in result.stderr
-    assert "nearest miss: 2 x h100-sxm-80gb" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        (["--target-qps", "0"], "--target-qps"),
-        (["--output-tokens", "none"], "--output-tokens"),
-        (["--context", "0"], "--context"),
-        (["--price", "h100=x"], "--price"),
-        (["--price", "l4-24gb=1"], "not among the accelerators"),
-        (["--hardware", "h1000"], "--hardware"),
-    ],
-)
-def test_a_wrong_flag_of_size_is_named(flags, says):
-    assert says in refused(*SIZE, *flags)
-
-
-def test_both_targets_are_asked_for():
-    without = [flag for flag in SIZE if flag not in ("--ttft", "3s")]
-    assert "--ttft, --tpot" in refused(*without)
-
-
-def test_models_that_few_widths_suit_are_sized_at_those():
-    flags = [flag for flag in SIZE if flag not in ("--tp", "1,2")]
-    flags[flags.index("llama-3.1-8b")] = "phi-3-mini-4k"
-    result = run(*flags, "--context", "2k")
-    assert result.exit_code in (0, 3), result.stderr

@@ -31,8 +31,8 @@ def run(capsys, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["draftplan", *words])
         with pytest.raises(SystemExit) as left:
             main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
+        written = capsys.readouterr()
+        return left.value.code, written.out, written.err
 
     return run
 

@@ -1,0 +1,128 @@
+"""A plan for people: one row a cell, why, and what it rests on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from perfmodel.cli.tell.tables import (
+    Column,
+    draw,
+    gain,
+    heading,
+    left,
+    line,
+    lines,
+    milliseconds,
+    section,
+    tokens,
+)  # fmt: skip
+from perfmodel.planning.choose import describe
+from perfmodel.planning.columns import NO_DRAFT, titled
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from perfmodel.planning.lossy import LossyAlternative
+    from perfmodel.planning.plan import Cell, Plan
+
+__all__ = ["draw_assumed", "draw_header", "draw_plan", "draw_worth"]
+
+_MOST_ASSUMED = 8
+_LOSSY = (
+    Column("batch", lambda change: change.batch_size),
+    Column("context", lambda change: tokens(change.context_len)),
+    left("change", lambda change: f"{change.change} (lossy)"),
+    Column("plain TPOT ms", lambda change: milliseconds(change.plain_tpot_s)),
+    Column("speedup", lambda change: gain(change.speedup)),
+    left(
+        "best speculation on top",
+        lambda change: "none"
+        if change.strategy == NO_DRAFT
+        else describe(change.strategy, change.kv_budget, change.gamma),
+    ),
+    Column("its TPOT ms", lambda change: milliseconds(change.speculating_tpot_s)),
+    Column("its speedup", lambda change: gain(change.speculating_speedup)),
+)
+
+
+def draw_plan(console: Console, plan: Plan, alternatives: Sequence[LossyAlternative] = ()) -> None:
+    """Draw a plan: what it is for, one row per cell, why, lossy alternatives, what was assumed."""
+    draw_header(console, plan)
+    coloured = Column("speedup", lambda cell: gain(cell.speedup))
+    draw(console, [coloured if column.name == "speedup" else column for column in titled(plan)], plan.cells)
+    heading(console, "Why")
+    lines(console, (f"{_place(cell, plan)}: {cell.why}{_beside(cell)}" for cell in plan.cells))
+    draw_worth(console, plan)
+    if alternatives:
+        section(
+            console,
+            "Lossy alternatives (they change the output, are never chosen; speedup over the unchanged model)",
+        )
+        cells = sorted(alternatives, key=lambda change: (change.batch_size, change.context_len))
+        draw(console, _LOSSY, cells)
+    draw_assumed(console, plan.assumed)
+
+
+def draw_header(console: Console, plan: Plan) -> None:
+    """Draw what a plan is for."""
+    stored = ", ".join(
+        f"{plan.request[key]} {what}"
+        for key, what in (("weight_dtype", "weights"), ("kv_dtype", "KV"))
+        if plan.request.get(key)
+    )
+    gpus = plan.request.get("tensor_parallel") or sorted({cell.tensor_parallel for cell in plan.cells})
+    hardware = " or ".join(plan.hardware.split(", "))
+    heading(
+        console,
+        f"{plan.model} ({stored}) on {' or '.join(map(str, gpus))} x {hardware}, "
+        f"engine {plan.engine}, best by {plan.objective}",
+    )
+    inflection = plan.inflection_context_len
+    if inflection is None:
+        return
+    if math.isfinite(inflection):
+        beyond = f"about {tokens(inflection)} tokens of context"
+        line(console, f"Beyond {beyond} larger batches make speculation pay more.")
+    else:
+        line(console, "At no context do larger batches make speculation pay more.")
+
+
+def draw_worth(console: Console, plan: Plan) -> None:
+    """Draw what measuring acceptance would be worth, where that is material."""
+    from perfmodel.planning.uncertainty import worth_of_measuring
+
+    if (sentence := worth_of_measuring(plan.cells)) is not None:
+        line(console, sentence)
+
+
+def draw_assumed(console: Console, assumed: Iterable[str], most: int = _MOST_ASSUMED) -> None:
+    """Draw what the answer rests on that is neither measured nor published."""
+    sentences = list(assumed)
+    if not sentences:
+        return
+    section(console, "Assumed")
+    lines(console, sentences[:most])
+    if len(sentences) > most:
+        line(
+            console,
+            f"  and {len(sentences) - most} more: --format json or `draftplan explain` lists them all",
+        )
+
+
+def _place(cell: Cell, plan: Plan) -> str:
+    contexts = {other.context_len for other in plan.cells}
+    return f"batch {cell.batch_size}" + (f", context {tokens(cell.context_len)}" if len(contexts) > 1 else "")
+
+
+def _beside(cell: Cell) -> str:
+    """What else there is to know about a cell: its acceptance, how sure it is, what came second."""
+    parts = []
+    if cell.speculates and cell.alpha is not None and cell.alpha_kind:
+        parts.append(f"alpha {cell.alpha:.2f} is {cell.alpha_kind}")
+    if cell.speculates and cell.probability_beats_plain is not None:
+        parts.append(f"beats plain decoding with probability {cell.probability_beats_plain:.2f}")
+    if cell.runner_up:
+        parts.append(f"next best {cell.runner_up}, {cell.runner_up_behind:.1%} slower")
+    return "".join(f"; {part}" for part in parts)
