@@ -23,7 +23,8 @@ def test_every_fault_of_a_config_is_named_with_its_line(tmp_path):
     config.write_text("model: llama-3.1-8b\nhardwear: h100\ntp: {a: 1}\nlossy: 3\ncontext: 1k\nisl: 2k\n")
     result = run("plan", "--config", config)
     assert result.exit_code == 2
-    for line, problem in ((2, "'hardware'"), (3, "tp"), (4, "true or false"), (6, "the same as context above")):
+    problems = {2: "'hardware'", 3: "tp", 4: "true or false", 6: "the same as context above"}
+    for line, problem in problems.items():
         assert any(f"plan.yaml:{line}:" in text and problem in text for text in result.stderr.splitlines())
 
 

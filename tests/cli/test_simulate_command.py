@@ -23,7 +23,8 @@ SIMULATE = ["simulate", *SERVED, *DRAFTS, *TRAFFIC, "--max-batch", "32"]
 
 
 def test_policies_are_compared_in_a_table():
-    printed = answered(*SIMULATE, "--policy", "none,fixed:2,schedule,adaptive", "--ttft", "2s", "--tpot", "20")
+    policies = "none,fixed:2,schedule,adaptive"
+    printed = answered(*SIMULATE, "--policy", policies, "--ttft", "2s", "--tpot", "20")
     for name in ("none", "fixed:2", "schedule", "adaptive"):
         assert sum(line.startswith(f"{name} ") for line in printed.splitlines()) == 2, "figures and causes"
     assert "Drafts: snapkv, draft KV budget 1,024" in printed
