@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.files.catalogue import Catalogue
-from perfmodel.files.figures import Numeric, figure, text, texts
-from perfmodel.files.quantity import Sourced
+from perfmodel.files.numbers import Numeric
+from perfmodel.files.quantity import figure, text, texts
+from perfmodel.files.spec import Spec
 
 __all__ = ["EngineOverhead", "Numeric", "json_schema"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EngineOverhead(Sourced):
+class EngineOverhead(Spec):
     """What an engine costs beside its kernels; every figure may be an array. SI units."""
 
     name: str = text("what the user types; the file is called the same")
@@ -26,13 +27,9 @@ class EngineOverhead(Sourced):
     layer_s: Numeric = figure("seconds", 0, 5e-3, "each layer of a pass", (2e-5, 4e-5, 1e-4), path="layer")
     row_layer_s: Numeric = figure("seconds", 0, 1e-4, "each row and layer", (0, 1e-7, 5e-7), path="row_layer")
     draft_row_layer_s: Numeric = figure(
-        "seconds",
-        0,
-        1e-4,
-        "each sequence and draft layer on top: upkeep of its cache",
-        (0, 1e-7, 5e-7),
+        "seconds", 0, 1e-4, "each sequence and draft layer on top: upkeep of its cache", (0, 1e-7, 5e-7),
         path="draft_row_layer",
-    )
+    )  # fmt: skip
     round_s: Numeric = figure("seconds", 0, 0.1, "each draft-verify round", (2e-4, 1e-3, 2e-3), path="round")
     round_row_s: Numeric = figure(
         "seconds", 0, 1e-3, "each round and sequence", (0, 1e-6, 4e-6), path="round_row"
@@ -41,13 +38,9 @@ class EngineOverhead(Sourced):
         "ratio", 0, 2, "extra time of a plain step while a drafter is loaded", (0, 0, 0)
     )
     piecewise_layer_s: Numeric = figure(
-        "seconds",
-        0,
-        1e-3,
-        "each layer while a drafter is loaded: graphs cut in pieces",
-        (0, 0, 0),
+        "seconds", 0, 1e-3, "each layer while a drafter is loaded: graphs cut in pieces", (0, 0, 0),
         path="piecewise_layer",
-    )
+    )  # fmt: skip
     discarded_rounds: Numeric = figure(
         "ratio", 0, 1, "share of rounds that joining prefills cut short", (0, 0, 0)
     )

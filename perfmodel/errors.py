@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-__all__ = ["Fault", "InfeasibleError", "SpecError", "nearest_name"]
+__all__ = ["Fault", "InfeasibleError", "SpecError", "nearest_name", "shown"]
 
 
 @dataclass(frozen=True)
@@ -42,28 +42,19 @@ class SpecError(ValueError):
 
     @classmethod
     def single(
-        cls,
-        file: str,
-        field: str,
-        problem: str,
-        remedy: str = "",
-        nearest: str | None = None,
+        cls, file: str, field: str, problem: str, remedy: str = "", nearest: str | None = None,
         line: int | None = None,
-    ) -> SpecError:
+    ) -> SpecError:  # fmt: skip
         """Return the error for exactly one fault."""
         return cls([Fault(file, line, field, problem, remedy, nearest)])
 
     def located(self, file: str, line: int | None, field: str) -> SpecError:
         """Return the same refusal with the place filled in where a fault does not know its own."""
         return SpecError(
-            replace(
-                fault,
-                file=fault.file or file,
-                line=fault.line if fault.line is not None else line,
-                field=fault.field or field,
-            )
+            replace(fault, file=fault.file or file, line=line if fault.line is None else fault.line,
+                    field=fault.field or field)
             for fault in self.faults
-        )
+        )  # fmt: skip
 
 
 class InfeasibleError(Exception):
@@ -80,11 +71,8 @@ class InfeasibleError(Exception):
     def __str__(self) -> str:
         fallen = ", ".join(f"{reason}: {count}" for reason, count in self.counts.items() if count)
         text = "no configuration is feasible" + (f" ({fallen})" if fallen else "")
-        return (
-            f"{text}. {_as_sentence(f'Nearest miss: {self.nearest_miss}')}"
-            if self.nearest_miss
-            else f"{text}."
-        )
+        nearest = [f"Nearest miss: {self.nearest_miss}"] if self.nearest_miss else []
+        return " ".join(_as_sentence(sentence) for sentence in (f"{text}.", *nearest))
 
 
 def nearest_name(word: str, known: Iterable[str]) -> str | None:
@@ -92,6 +80,14 @@ def nearest_name(word: str, known: Iterable[str]) -> str | None:
     folded = {_fold(name): name for name in known}
     close = difflib.get_close_matches(_fold(word[:100]), list(folded), n=1, cutoff=0.6)
     return folded[close[0]] if close else None
+
+
+def shown(value: object) -> str:
+    """Return a value for people, in at most 60 characters."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**30:
+        return "an integer of more than 30 digits"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _fold(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,21 @@ from typing import Any
 import numpy as np
 
 from perfmodel.files.catalogue import Catalogue, own_package
-from perfmodel.files.document import Quantity
-from perfmodel.files.figures import Grid, Numeric, figure, figures, section, sections, table, text, texts
-from perfmodel.files.quantity import Assumption, Sourced
+from perfmodel.files.numbers import Numeric
+from perfmodel.files.quantity import (
+    Figure,
+    Grid,
+    Quantity,
+    declared_in,
+    figure,
+    figures,
+    section,
+    sections,
+    table,
+    text,
+    texts,
+)  # fmt: skip
+from perfmodel.files.spec import Spec
 
 __all__ = ["AllReduce", "AttentionKernel", "Gemm", "HardwareProfile", "Numeric", "json_schema"]
 
@@ -81,7 +93,7 @@ class AllReduce:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HardwareProfile(Sourced):
+class HardwareProfile(Spec):
     """One accelerator; with array fields many accelerators or many draws of one. SI units, dense peaks."""
 
     name: str = text("what the user types; the file is called the same")
@@ -118,9 +130,7 @@ class HardwareProfile(Sourced):
         """
         from perfmodel.files.schema import noun_from
 
-        profile = noun_from(cls, _catalogue().document(name_or_path, profiles_path))
-        profile = profile.with_assumed("attention", () if profile.attention else ("generic",))
-        return profile.with_assumed("all_reduce", ("nccl",))
+        return noun_from(cls, _catalogue().document(name_or_path, profiles_path))
 
     @classmethod
     def available(cls, profiles_path: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
@@ -151,36 +161,44 @@ class HardwareProfile(Sourced):
         seconds: Numeric = np.where(np.asarray(self.overlap) < 0.5, in_turn, overlapped)
         return seconds
 
-    def assume(self, name: str, key: str) -> Assumption:
-        if name == "peak_flops":
-            return self._assumed_peak(key)
-        if name == "all_reduce":
-            return self._assumed_all_reduce(key)
-        return super().assume(name, key)
-
-    def _assumed_peak(self, dtype: str) -> Assumption:
-        peak = self.peak(dtype)
-        quantity = Quantity(peak, peak, peak, "FLOP/s", "rate of the dtype it is converted to", "assumed")
-        sentence = f"peak.{dtype} is not in the profile of {self.name}: it multiplies in a wider dtype"
-        return Assumption(peak, {f"peak.{dtype}": quantity}, sentence)
-
-    def _assumed_all_reduce(self, implementation: str) -> Assumption:
-        """Ring all-reduce: time per step, and 2 (n-1)/n of the message over the link at 70 % of its peak."""
-        sizes = np.array([2.0**power for power in range(10, 29, 3)], dtype=np.float64)
-        gpus = np.array([2.0, 4.0, 8.0], dtype=np.float64)
-        steps = (2.0 * (gpus - 1.0))[:, None]
-        seconds = 7e-6 + 1e-6 * steps + steps / gpus[:, None] * sizes / (0.7 * float(self.link_bandwidth))
-        path = f"all_reduce.{implementation}"
-        source = (
-            "ring all-reduce: 7 us and 1 us a step (NCCL's own constants), traffic at 70 % of the link's peak"
+    def with_defaults(self) -> HardwareProfile:
+        """Return the profile with what nobody gave assumed, an attention kernel and NCCL's all-reduce too."""
+        profile = super().with_defaults()
+        quantities, assumed = dict(profile.quantities), profile.assumed
+        attention, all_reduce = profile.attention, profile.all_reduce
+        if not attention:
+            attention = {"generic": AttentionKernel()}
+            quantities |= {
+                f"attention.generic.{declared.path}": declared.assumption()
+                for _, declared in declared_in(AttentionKernel)
+                if isinstance(declared, Figure)
+            }
+            assumed += ("attention.generic is not in the profile: generic figures are assumed",)
+        if "nccl" not in all_reduce:
+            all_reduce = {**all_reduce, "nccl": AllReduce(latency=_ring(profile.link_bandwidth))}
+            seconds = all_reduce["nccl"].latency.seconds
+            quantities |= {
+                f"all_reduce.nccl.{key}": Quantity(value, low, high, unit, _RING, "assumed", given=False)
+                for key, value, low, high, unit in (
+                    ("latency", seconds, seconds, seconds, "s"), ("scale", 1.0, 0.5, 2.5, ""),
+                    ("growth", 0.5, 0.1, 1.0, ""),
+                )
+            }  # fmt: skip
+            assumed += (f"all_reduce.nccl is not in the profile of {profile.name}: {_RING}",)
+        return replace(
+            profile, attention=attention, all_reduce=all_reduce, quantities=quantities, assumed=assumed
         )
-        assumed = AllReduce(latency=Grid(sizes, gpus, seconds))
-        quantities = {
-            f"{path}.latency": Quantity(seconds, seconds, seconds, "s", source, "assumed"),
-            f"{path}.scale": Quantity(1.0, 0.5, 2.5, "", source, "assumed"),
-            f"{path}.growth": Quantity(0.5, 0.1, 1.0, "", source, "assumed"),
-        }
-        return Assumption(assumed, quantities, f"{path} is not in the profile of {self.name}: {source}")
+
+
+_RING = "ring all-reduce: 7 us and 1 us a step (NCCL's own constants), traffic at 70 % of the link's peak"
+
+
+def _ring(link_bandwidth: Numeric) -> Grid:
+    """Ring all-reduce: time per step, and 2 (n-1)/n of the message over the link at 70 % of its peak."""
+    sizes, gpus = np.exp2(np.arange(10.0, 29.0, 3.0)), np.array([2.0, 4.0, 8.0])
+    steps = (2.0 * (gpus - 1.0))[:, None]
+    seconds = 7e-6 + 1e-6 * steps + steps / gpus[:, None] * sizes / (0.7 * float(link_bandwidth))
+    return Grid(sizes, gpus, seconds)
 
 
 def json_schema() -> dict[str, Any]:

@@ -94,9 +94,8 @@ def test_an_unknown_engine_is_refused_with_the_nearest():
     assert error.value.faults[0].nearest == "magicdec-h100"
 
 
-def test_engines_sample_and_take_values_as_hardware_does():
-    engines = [EngineOverhead.load(name) for name in NAMES]
-    assert engines[0].with_values({"layer": 1e-5}).layer_s == 1e-5
+def test_engines_are_drawn_and_take_values_as_hardware_does():
+    assert EngineOverhead.load("ideal").with_values({"layer": 1e-5}).layer_s == 1e-5
     assert np.shape(EngineOverhead.load("magicdec-a100").sample(9).layer_s) == (9,)
 
 

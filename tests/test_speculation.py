@@ -22,7 +22,7 @@ from perfmodel.model import ModelSpec
 from perfmodel.speculation import FREE, Drafter, Round, price_round, price_steps
 from strategies.base import EXACT
 
-H100, A100 = HardwareProfile.load("h100-sxm-80gb"), HardwareProfile.load("a100-sxm-80gb")
+H100 = HardwareProfile.load("h100-sxm-80gb")
 ENGINE, IDEAL = EngineOverhead.load("magicdec-h100"), EngineOverhead.load("ideal")
 LLAMA, SMALL = ModelSpec.load("llama-3.1-8b"), ModelSpec.load("llama-3.2-1b")
 STRATEGIES = [strategies.load(name) for name in strategies.available()]

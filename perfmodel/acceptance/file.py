@@ -18,7 +18,9 @@ from perfmodel.acceptance.laws import acceptance_rate
 from perfmodel.acceptance.published import expit, plain_name
 from perfmodel.acceptance.rates import Acceptance
 from perfmodel.acceptance.tokens import Numeric
-from perfmodel.files.document import check, read_json, read_yaml, write_whole
+from perfmodel.files.checking import check
+from perfmodel.files.document import read_json, read_yaml
+from perfmodel.files.writing import write_whole
 from strategies.base import Drafter, DraftStrategy
 
 __all__ = ["MeasuredAcceptance", "posterior_acceptance", "read_acceptance", "write_acceptance"]

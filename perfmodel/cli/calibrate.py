@@ -103,8 +103,7 @@ def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG00
 def _calibrate_engine(flags: CalibrateFlags) -> None:
     """Fit an engine, and shares of the hardware where asked, to measured steps; write and report them."""
     from perfmodel.cli.tell.calibration import draw_calibration
-    from perfmodel.evidence.calibration.calibrate import calibrate, usual_shares
-    from perfmodel.evidence.machine.profile_text import profile_text
+    from perfmodel.evidence.calibration.calibrate import calibrate, profile_text, usual_shares
 
     name, profile_name = _name_of(flags.output, flags.engine), _name_of(flags.profile_output, "")
     rows = _points(flags)
@@ -183,11 +182,9 @@ def _name_of(file: str | None, otherwise: str) -> str:
     if file == "-":
         file = None
     name = otherwise if file is None else Path(file).stem
-    if name and not _NAME.fullmatch(name):
-        remedy = "Use lower-case letters, digits, '-', '_' and '.'; the file's name is the name"
-        raise SpecError.single(file or "", "name", f"found {name!r}", remedy)
-    if file is not None and not file.endswith((".yaml", ".yml")):
-        raise SpecError.single(file, "", "the ending is not .yaml", "Name a file that ends on .yaml")
+    if (name and not _NAME.fullmatch(name)) or (file and not file.endswith((".yaml", ".yml"))):
+        remedy = "Use lower-case letters, digits, '-', '_', '.' and the ending .yaml; it names what it holds"
+        raise SpecError.single(file or "", "name", f"found {Path(file or name).name!r}", remedy)
     return name
 
 

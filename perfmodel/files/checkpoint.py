@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from inspect import getsourcefile
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -19,8 +23,9 @@ from numpy.typing import NDArray
 
 from perfmodel._version import __version__
 from perfmodel.errors import SpecError
+from perfmodel.files.writing import write_whole
 
-__all__ = ["Arrays", "Parts"]
+__all__ = ["Arrays", "Parts", "fingerprint"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -47,8 +52,8 @@ class Parts:
     def done(self) -> set[int]:
         """Which pieces are there."""
         with contextlib.suppress(OSError):
-            found = (re.fullmatch(r"([0-9]+)\.npz", name) for name in os.listdir(self.folder))
-            return {int(match[1]) for match in found if match and int(match[1]) < self.count}
+            matches = (re.fullmatch(r"([0-9]+)\.npz", name) for name in os.listdir(self.folder))
+            return {int(match[1]) for match in matches if match and int(match[1]) < self.count}
         return set()
 
     def others(self) -> list[str]:
@@ -70,10 +75,7 @@ class Parts:
         packed = io.BytesIO()
         np.savez(packed, **arrays)  # type: ignore[arg-type]
         self.begin()
-        try:
-            self._put(f"{index}.npz", packed.getbuffer())
-        except OSError as failure:
-            raise self._refused(failure) from failure
+        write_whole(self.folder / f"{index}.npz", packed.getbuffer())
 
     def read(self, index: int) -> dict[str, NDArray[Any]] | None:
         """Return a piece, or None where it is absent or damaged."""
@@ -88,34 +90,77 @@ class Parts:
         """Make the folder and say in it what it is for. Raises SpecError where that cannot be."""
         try:
             self.folder.mkdir(exist_ok=True)
-            if not (self.folder / _MANIFEST).exists():
-                about: dict[str, str | int] = {
-                    "output": self.output.name,
-                    "key": self.key,
-                    "pieces": self.count,
-                }
-                about["draftplan"] = __version__
-                self._put(_MANIFEST, (json.dumps(about, indent=1) + "\n").encode())
-        except OSError as failure:
-            raise self._refused(failure) from failure
+        except OSError as error:
+            problem = f"the file cannot be written: {error.strerror or error}"
+            raise SpecError.single(str(self.output), "", problem, "Name another file") from error
+        if not (manifest := self.folder / _MANIFEST).exists():
+            about = {"output": self.output.name, "key": self.key, "pieces": self.count}
+            write_whole(manifest, json.dumps({**about, "draftplan": __version__}, indent=1) + "\n")
 
     def remove(self) -> None:
         """Delete the pieces: the output is whole."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _refused(self, failure: OSError) -> SpecError:
-        reason = failure.strerror or str(failure)
-        return SpecError.single(
-            str(self.output), "", f"the file cannot be written: {reason}", "Name another file"
-        )
 
-    def _put(self, name: str, content: bytes | memoryview) -> None:
-        handle, unfinished = tempfile.mkstemp(dir=self.folder, prefix=f".{name}.")
-        try:
-            with open(handle, "wb") as stream:
-                stream.write(content)
-            os.replace(unfinished, self.folder / name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(unfinished)
-            raise
+_OURS = ("perfmodel", "strategies", "hardware_profiles", "builtins", "numpy", "types", "collections")
+
+
+def fingerprint(*values: Any) -> str:
+    """Return 16 characters that stand for the values, their types and the version of the package.
+
+    Numbers, texts, arrays, collections, dataclasses and plain objects are taken by value. Of a class that is
+    not the package's own, the file that defines it counts too.
+
+    Raises
+    ------
+    TypeError
+        When a value can only be told by its identity.
+    """
+    digest = hashlib.sha256(__version__.encode())
+    _feed(values, digest.update)
+    return digest.hexdigest()[:16]
+
+
+def _feed(value: Any, put: Callable[[bytes], None]) -> None:
+    kind = type(value)
+    put(f"<{kind.__module__}.{kind.__qualname__}>".encode())
+    if kind.__module__.partition(".")[0] not in _OURS:
+        put(_source(kind))
+    if value is None or isinstance(value, (bool, int, str, PurePath)):
+        put(str(value).encode("utf-8", "surrogatepass"))
+    elif isinstance(value, bytes):
+        put(value)
+    elif isinstance(value, float):
+        put((value.hex() if math.isfinite(value) else str(value)).encode())
+    elif isinstance(value, Enum):
+        put(value.name.encode())
+    elif isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype.hasobject:
+            raise TypeError(f"an array of objects has no value: {kind}")
+        put(f"{value.dtype.str}{value.shape}".encode())
+        put(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, (list, tuple)):
+        put(str(len(value)).encode())
+        for item in value:
+            _feed(item, put)
+    elif isinstance(value, (Mapping, set, frozenset)):
+        items = value.items() if isinstance(value, Mapping) else ((item,) for item in value)
+        for part in sorted(fingerprint(*item) for item in items):
+            put(part.encode())
+    elif is_dataclass(value):
+        for field in fields(value):
+            put(field.name.encode())
+            _feed(getattr(value, field.name), put)
+    elif isinstance(value, type) or callable(value) or not hasattr(value, "__dict__"):
+        raise TypeError(f"a {kind.__name__} has no value to be told by")
+    else:
+        _feed(vars(value), put)
+    put(b"</>")
+
+
+def _source(kind: type) -> bytes:
+    try:
+        file = getsourcefile(kind)
+    except TypeError:
+        return b""
+    return Path(file).read_bytes() if file and Path(file).is_file() else b""

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 from perfmodel.errors import Fault, SpecError, nearest_name
 
-__all__ = ["CaseFile", "CaseRow", "read_cases", "write_cases"]
+__all__ = ["CsvFile", "CsvRow", "CsvRows", "csv_text", "each_row", "open_csv", "read_bytes", "read_csv"]
+
+RowT = TypeVar("RowT")
 
 _LONGEST_CELL = 10_000
 _MOST_ROWS = 5_000_000
+_MOST_FAULTS = 50
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?=.*[(|!])", re.DOTALL)
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_SUSPECT = re.compile(rf"^[=@\t\r+-]|{_NOT_TEXT.pattern}", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class CaseRow:
+class CsvRow(NamedTuple):
     """One row of a file: its number (the first under the header is 1), line and cells, and what is wrong."""
 
     number: int
@@ -30,12 +35,20 @@ class CaseRow:
 
 
 @dataclass(frozen=True)
-class CaseFile:
+class CsvRows:
+    """The columns of a file and its rows as they are read, once."""
+
+    columns: tuple[str, ...]
+    rows: Iterator[CsvRow]
+
+
+@dataclass(frozen=True)
+class CsvFile:
     """A table of texts; every row has as many cells as there are columns."""
 
     name: str
     columns: tuple[str, ...]
-    rows: tuple[CaseRow, ...]
+    rows: tuple[CsvRow, ...]
 
     def column(self, name: str) -> list[str]:
         """The cells of one column without surrounding spaces; empty texts where there is no such column."""
@@ -45,9 +58,24 @@ class CaseFile:
         return [row.cells[place].strip() for row in self.rows]
 
 
-def read_cases(
-    content: bytes, file: str, *, required: Sequence[str] = (), known: Sequence[str] = ()
-) -> CaseFile:
+def read_bytes(path: str | os.PathLike[str], largest: int | None = None) -> bytes:
+    """Return the content of a file of at most `largest` bytes; SpecError where it cannot be read."""
+    file = os.fspath(path)
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read() if largest is None else stream.read(largest + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        problem = f"the file cannot be read: {reason}"
+        raise SpecError.single(file, "", problem, "Name a readable CSV file") from error
+    if largest is not None and len(content) > largest:
+        raise SpecError.single(file, "", f"the file is larger than {largest} bytes", "Split it")
+    return content
+
+
+def read_csv(
+    content: bytes, file: str, *, required: Sequence[str] = (), known: Sequence[str] = (), exact: bool = False
+) -> CsvFile:
     """Return the rows of a comma-separated UTF-8 file with a header; further columns are kept as they are.
 
     A row with too many or too few cells, an unclosed quote, bytes that are no UTF-8, control characters or a
@@ -57,71 +85,136 @@ def read_cases(
     Raises
     ------
     SpecError
-        When the header cannot be used: unreadable, doubled names, or `required` columns missing.
+        When the header cannot be used: unreadable, doubled names, `required` columns missing, or with `exact`
+        columns that are not `known`.
+    """
+    table = open_csv(content, file, required=required, known=known)
+    faults = [
+        Fault(file, 1, name, "unknown column", f"Known: {', '.join(known)}", nearest_name(name, known))
+        for name in table.columns
+        if exact and name not in known
+    ]
+    if faults:
+        raise SpecError(faults)
+    rows: list[CsvRow] = []
+    for row in table.rows:
+        if len(rows) >= _MOST_ROWS:
+            raise SpecError.single(file, "", f"more than {_MOST_ROWS} rows", "Split the file")
+        rows.append(row)
+    return CsvFile(file, table.columns, tuple(rows))
+
+
+def each_row(
+    table: CsvFile, columns: Iterable[str], make: Callable[[CsvRow, dict[str, str]], RowT]
+) -> tuple[RowT, ...]:
+    """Return what `make` makes of every row and its cells by column, empty where there is no such column.
+
+    Raises SpecError naming row, line and column of everything that `make` refused, 50 faults or so.
+    """
+    cells = {name: table.column(name) for name in columns}
+    made: list[RowT] = []
+    faults: list[Fault] = []
+    for index, row in enumerate(table.rows):
+        try:
+            if row.fault:
+                raise SpecError([row.fault])
+            made.append(make(row, {name: column[index] for name, column in cells.items()}))
+        except SpecError as refusal:
+            faults += [_of_row(fault, table.name, row) for fault in refusal.faults]
+        if len(faults) >= _MOST_FAULTS:
+            break
+    if faults:
+        raise SpecError(faults)
+    return tuple(made)
+
+
+def _of_row(fault: Fault, file: str, row: CsvRow) -> Fault:
+    field = ", ".join(part for part in (f"row {row.number}", fault.field) if part)
+    return replace(fault, file=file, line=row.line, field=field)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as CSV text, an apostrophe before cells that a spreadsheet would run as a formula."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([f"'{cell}" if _FORMULA.match(cell) else cell for cell in row] for row in rows)
+    return stream.getvalue()
+
+
+def open_csv(
+    content: bytes,
+    file: str,
+    *,
+    required: Sequence[str] = (),
+    known: Sequence[str] = (),
+    wanted: Callable[[Sequence[str]], Sequence[str]] | None = None,
+) -> CsvRows:
+    """Return the columns of a file and its rows one by one; see `read_csv`.
+
+    Parameters
+    ----------
+    wanted : which of the columns are read, by their names; others are neither kept nor looked at.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SpecError.single(
-            file, "", "the file is UTF-16", "Save it as CSV UTF-8 (comma separated)", line=1
-        )
+        remedy = "Save it as CSV UTF-8 (comma separated)"
+        raise SpecError.single(file, "", "the file is UTF-16", remedy, line=1)
     text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
     lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
     lines = lines[:-1] if not lines[-1] else lines
     start = next((index for index, line in enumerate(lines) if line.strip()), None)
     if start is None:
-        raise SpecError.single(
-            file, "", "the file is empty", f"Start it with the columns {','.join(required)}"
-        )
-    header, after = _header(lines, start, file, required, known)
-    rows: list[CaseRow] = []
-    for line, cells, fault in _records(lines, after, len(header)):
-        if len(rows) >= _MOST_ROWS:
-            raise SpecError.single(file, "", f"more than {_MOST_ROWS} rows", "Split the file")
-        rows.append(_row(len(rows) + 1, line, cells, fault, header))
-    return CaseFile(file, header, tuple(rows))
+        remedy = f"Start it with a header that names the columns {', '.join(required)}".rstrip()
+        raise SpecError.single(file, "", "the file is empty", remedy, line=1)
+    names, after = _names(lines, start, file, known)
+    columns = tuple(names if wanted is None else wanted(names))
+    _check_header(names, columns, (file, start + 1), required, known)
+    places = [names.index(name) for name in columns]
+    records = enumerate(_records(lines, after, len(names)), start=1)
+    return CsvRows(columns, (_row(number, *record, columns, places) for number, record in records))
 
 
-def write_cases(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as CSV text, an apostrophe before cells that a spreadsheet would run as a formula."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_inert(cell) for cell in row] for row in rows)
-    return stream.getvalue()
-
-
-def _header(
-    lines: list[str], start: int, file: str, required: Sequence[str], known: Sequence[str]
-) -> tuple[tuple[str, ...], int]:
-    """Return the column names and the index of the line after them."""
-    length = _record_length(lines, start)
+def _names(lines: list[str], start: int, file: str, known: Sequence[str]) -> tuple[list[str], int]:
+    """Return the names in the header and the index of the line after it."""
+    length, line = _record_length(lines, start), start + 1
     cells = _cells("".join(lines[start : start + (length or 1)]))
     if length is None or cells is None:
-        raise SpecError.single(file, "", "the header cannot be read", "Check its quotes", line=start + 1)
+        raise SpecError.single(file, "", "the header cannot be read", "Check its quotes", line=line)
     meant = {_plain(name): name for name in known}
     names = [meant.get(_plain(cell), cell.strip()) for cell in cells]
     if len(names) == 1 and (other := next((sign for sign in ";\t|" if sign in names[0]), None)):
-        raise SpecError.single(
-            file, "", f"the columns are separated by {other!r}", "Separate them by commas", line=start + 1
-        )
+        problem = f"the columns are separated by {other!r}"
+        raise SpecError.single(file, "", problem, "Separate them by commas", line=line)
+    return names, start + length
+
+
+def _check_header(
+    names: list[str],
+    columns: Sequence[str],
+    at: tuple[str, int],
+    required: Sequence[str],
+    known: Sequence[str],
+) -> None:
+    """Refuse doubled, missing and unreadable names of columns."""
+    unknown = [name for name in names if name and name not in known]
+    present = f"Columns found: {', '.join(names)[:500]}"
     faults = [
-        Fault(file, start + 1, name, "the column appears twice", "Keep one of them")
+        Fault(*at, name, "the column appears twice", "Keep one of them")
         for name, times in Counter(names).items()
-        if times > 1 and name
+        if times > 1 and name and name in columns
     ]
     faults += [
-        Fault(file, start + 1, name, "the column is missing", f"Columns found: {', '.join(names)[:500]}",
-              nearest_name(name, [other for other in names if other and other not in known]))
+        Fault(*at, name, "the column is missing", present, nearest_name(name, unknown))
         for name in required
         if name not in names
-    ]  # fmt: skip
+    ]
     faults += [
-        Fault(file, start + 1, name[:50], "the column's name is no plain text", "Write letters and digits")
-        for name in names
+        Fault(*at, name[:50], "the column's name is no plain text", "Write letters and digits")
+        for name in columns
         if _NOT_TEXT.search(name) or _FORMULA.match(name)
     ]
     if faults:
         raise SpecError(faults)
-    return tuple(names), start + length
 
 
 def _records(lines: list[str], index: int, width: int) -> Iterator[tuple[int, list[str], Fault | None]]:
@@ -140,43 +233,43 @@ def _records(lines: list[str], index: int, width: int) -> Iterator[tuple[int, li
             index += 1
         else:
             problem = "has a quote that is not closed or out of place, or far too long a cell"
-            cells = lines[index].rstrip("\r\n").split(",")
-            yield (
-                line,
-                cells,
-                Fault("", line, "", problem, 'Close the quote; inside quotes write "" for a quote'),
-            )
+            remedy = 'Close the quote; inside quotes write "" for a quote'
+            yield line, lines[index].rstrip("\r\n").split(","), Fault("", line, "", problem, remedy)
             index += 1
 
 
 def _record_length(lines: list[str], index: int) -> int | None:
     """Return how many lines the record that starts at `index` spans: up to where its quotes are balanced."""
-    odd = lines[index].count('"') % 2
-    if not odd:
+    if '"' not in lines[index] or lines[index].count('"') % 2 == 0:
         return 1
-    for further in range(index + 1, len(lines)):
-        if lines[further].count('"') % 2:
-            return further - index + 1
-    return None
+    ends = (further for further in range(index + 1, len(lines)) if lines[further].count('"') % 2)
+    end = next(ends, None)
+    return None if end is None else end - index + 1
 
 
 def _cells(record: str) -> list[str] | None:
+    text = record.rstrip("\r\n")
+    if '"' not in text:
+        return text.split(",")
     # A stray control character must not stop the parser: the row is refused afterwards, with its place.
     try:
-        rows = list(csv.reader([record.rstrip("\r\n").replace("\x00", "\ufffd\x01")], strict=True))
+        rows = list(csv.reader([text.replace("\x00", "\ufffd\x01")], strict=True))
     except csv.Error:
         return None
     return rows[0] if len(rows) == 1 else None
 
 
-def _row(number: int, line: int, cells: list[str], fault: Fault | None, header: tuple[str, ...]) -> CaseRow:
-    padded = (cells + [""] * len(header))[: len(header)]
-    for name, cell in zip(header, padded, strict=True):
-        if fault is None and (wrong := _wrong_in(cell)):
-            fault = Fault("", line, name, *wrong)
-    return CaseRow(
-        number, line, tuple(_NOT_TEXT.sub("\ufffd", cell)[:_LONGEST_CELL] for cell in padded), fault
-    )
+def _row(
+    number: int, line: int, cells: list[str], fault: Fault | None, columns: Sequence[str], places: list[int]
+) -> CsvRow:
+    kept = [cells[place] if place < len(cells) else "" for place in places]
+    text = "\n".join(kept)
+    if fault is None and (len(text) > _LONGEST_CELL or _SUSPECT.search(text)):
+        wrong = ((name, _wrong_in(cell)) for name, cell in zip(columns, kept, strict=True))
+        fault = next((Fault("", line, name, *reason) for name, reason in wrong if reason), None)
+    if fault is None:
+        return CsvRow(number, line, tuple(kept))
+    return CsvRow(number, line, tuple(_NOT_TEXT.sub("\ufffd", cell)[:_LONGEST_CELL] for cell in kept), fault)
 
 
 def _wrong_in(cell: str) -> tuple[str, str] | None:
@@ -187,10 +280,6 @@ def _wrong_in(cell: str) -> tuple[str, str] | None:
     if _FORMULA.match(cell):
         return f"starts with {cell[0]!r}, which a spreadsheet runs as a formula", "Write plain text"
     return None
-
-
-def _inert(cell: str) -> str:
-    return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def _plain(name: str) -> str:

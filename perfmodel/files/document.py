@@ -1,34 +1,29 @@
-"""Strict reading of YAML and JSON files into checked values, and writing files whole or not at all."""
+"""YAML and JSON files as plain values with the line of each; whatever could be misread is refused."""
 
 from __future__ import annotations
 
+import json
 import os
-import reprlib
-import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+import yaml
 
-from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.documents import LARGEST_FILE, Document, dotted
-from perfmodel.files.json_text import parse_json
-from perfmodel.files.yaml_text import parse_yaml
+from perfmodel.errors import Fault, SpecError, shown
+from perfmodel.files.scalars import INFINITE, REMEDY, number_in, scalar_in
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-    from pydantic_core import ErrorDetails
+__all__ = [
+    "LARGEST_FILE", "Document", "Place", "Resource", "decode", "dotted", "parse_json", "parse_yaml",
+    "read_json", "read_yaml",
+]  # fmt: skip
 
-    SchemaT = TypeVar("SchemaT", bound=BaseModel)
+LARGEST_FILE = 1_000_000
+_DEEPEST = 24
 
-__all__ = ["Document", "Kind", "Quantity", "check", "read_json", "read_yaml", "write_whole"]
-
-_MOST_FAULTS = 200
-
-Kind: TypeAlias = Literal["measured", "published", "assumed"]
+Place: TypeAlias = tuple[str | int, ...]
 
 
 class Resource(Protocol):
@@ -40,16 +35,33 @@ class Resource(Protocol):
     def read_bytes(self) -> bytes: ...
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """One figure with its provenance: SI value, 10th and 90th percentile, unit, source and kind."""
+@dataclass
+class Document:
+    """Plain values (`data`, a mapping), the line of every key and item, and the faults found on the way."""
 
-    value: float | NDArray[np.float64]
-    low: float | NDArray[np.float64]
-    high: float | NDArray[np.float64]
-    unit: str
-    source: str
-    kind: Kind
+    file: str
+    data: dict[str, Any] = field(default_factory=dict)
+    lines: dict[Place, int] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    refused: set[Place] = field(default_factory=set)
+
+    def line(self, place: Sequence[str | int]) -> int | None:
+        """Return the line of a place, or of the nearest thing around it."""
+        around = (tuple(place[:end]) for end in range(len(place), -1, -1))
+        return next((self.lines[outer] for outer in around if outer in self.lines), None)
+
+    def is_refused(self, place: Sequence[str | int]) -> bool:
+        """Tell whether a fault is already known at this place or around it."""
+        return any(tuple(place[:end]) in self.refused for end in range(len(place) + 1))
+
+    def refuse(self, place: Place, line: int | None, problem: str, remedy: str) -> None:
+        """Note a fault that leaves the rest of the file readable."""
+        self.refused.add(place)
+        self.faults.append(Fault(self.file, line, dotted(place), problem, remedy))
+
+    def stop(self, place: Place, line: int | None, problem: str, remedy: str) -> NoReturn:
+        """Raise everything wrong up to the point where reading cannot go on."""
+        raise SpecError([*self.faults, Fault(self.file, line, dotted(place), problem, remedy)])
 
 
 def read_yaml(path: str | os.PathLike[str] | Resource, largest: int = LARGEST_FILE) -> Document:
@@ -59,62 +71,15 @@ def read_yaml(path: str | os.PathLike[str] | Resource, largest: int = LARGEST_FI
     duplicate keys or tabs, no yes/no/on/off, numbers in decimal notation. Raises SpecError; faults that leave
     the rest readable are kept in the document and raised by `check` together with its own.
     """
-    file, content = _read(path, largest)
-    return parse_yaml(content, file)
+    return parse_yaml(*_read(path, largest))
 
 
 def read_json(path: str | os.PathLike[str] | Resource, largest: int = LARGEST_FILE) -> Document:
     """Return a JSON file, an object at the top, as plain values with lines; strict as `read_yaml`."""
-    file, content = _read(path, largest)
-    return parse_json(content, file)
+    return parse_json(*_read(path, largest))
 
 
-def check(schema: type[SchemaT], document: Document, file: str = "") -> SchemaT:
-    """Return the document as an instance of a pydantic schema.
-
-    Validation is strict (a quoted number is a text). Raises one SpecError that lists every fault of the file
-    with its line, what was found, what is allowed and the nearest known name.
-    """
-    from pydantic import ValidationError
-
-    faults = list(document.faults)
-    try:
-        instance = schema.model_validate(document.data, strict=True)
-    except ValidationError as error:
-        found = error.errors(include_url=False)[:_MOST_FAULTS]
-        faults += [fault for details in found for fault in _faults(schema, document, details)]
-    if faults:
-        ordered = sorted(dict.fromkeys(faults), key=lambda fault: fault.line or 0)
-        if len(ordered) > _MOST_FAULTS:
-            ordered[_MOST_FAULTS:] = [Fault("", None, "", "there are further faults", "Mend these first")]
-        raise SpecError(ordered).located(file or document.file, None, "")
-    return instance
-
-
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Write a file so that readers see the old or the new content, never a part of it. Text is UTF-8.
-
-    Raises SpecError where the file cannot be written; the old content then still stands.
-    """
-    target = Path(os.path.realpath(path))
-    payload = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(payload)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if target.exists():
-            temporary.chmod(target.stat().st_mode & 0o777)
-        temporary.replace(target)
-    except OSError as error:
-        problem = f"the file cannot be written: {error.strerror or error}"
-        raise SpecError.single(str(path), "", problem, "Name a file in a folder you may write to") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _read(path: str | os.PathLike[str] | Resource, largest: int) -> tuple[str, bytes]:
+def _read(path: str | os.PathLike[str] | Resource, largest: int) -> tuple[bytes, str]:
     source: Resource = Path(path) if isinstance(path, (str, os.PathLike)) else path
     file = str(source)
     try:
@@ -126,109 +91,224 @@ def _read(path: str | os.PathLike[str] | Resource, largest: int) -> tuple[str, b
                 content = stream.read(largest + 1)
         else:
             content = source.read_bytes()
+    except SpecError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, SpecError):
-            raise
-        raise SpecError.single(
-            file, "", f"the file cannot be read: {error}", "Name a readable file"
-        ) from error
+        problem = f"the file cannot be read: {error}"
+        raise SpecError.single(file, "", problem, "Name a readable file") from error
     if len(content) > largest:
         raise SpecError.single(file, "", f"the file is larger than {largest} bytes", "Such files are refused")
-    return file, content
+    return content, file
 
 
-_EXPECTED = {
-    "string_type": "a text; put it in quotes if it looks like a number",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-}
+def decode(content: bytes, file: str) -> str:
+    """Return a file as text; raises SpecError unless it is UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        problem, line = f"byte {error.start} is not UTF-8 text", content.count(b"\n", 0, error.start) + 1
+        raise SpecError.single(file, "", problem, "Save the file as UTF-8", line=line) from error
 
 
-def _faults(schema: type[BaseModel], document: Document, details: ErrorDetails) -> Iterator[Fault]:
-    place = details["loc"]
-    if document.is_refused(place):
-        return
-    field, line = dotted([part for part in place if part != "[key]"]), document.line(place)
-    shown = _short.repr(details["input"])
-    kind = details["type"]
-    if kind == "extra_forbidden":
-        known = sorted(_keys_at(schema, place[:-1]))
-        nearest = nearest_name(str(place[-1]), known)
-        yield Fault("", line, field, "unknown key", f"Allowed here: {', '.join(known)}", nearest)
-    elif kind == "missing":
-        yield Fault("", line, field, "missing", _meaning_at(schema, place))
-    elif kind == "value_error":
-        cause = details["ctx"]["error"]
-        if isinstance(cause, SpecError):
-            yield from cause.located("", line, field).faults
+def dotted(place: Sequence[str | int]) -> str:
+    """Return a place as people write it, such as `peak.bf16.value`."""
+    return ".".join(part if (part := str(key)[:80]).isprintable() else repr(part) for key in place)
+
+
+# YAML.
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_TOP = "Write 'key: value' lines at the top level"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def parse_yaml(content: bytes, file: str) -> Document:
+    """Return the document of a YAML file; raises SpecError where the text cannot be read on."""
+    text, document = decode(content, file), Document(file)
+    if tab := re.search(r"^ *\t", text, re.MULTILINE):
+        line = text.count("\n", 0, tab.start()) + 1
+        document.stop((), line, "found a tab in the indentation", "Indent with spaces")
+    document.data = _Events(document, text, scalar_in).take()
+    return document
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
+class _Events:
+    """Takes values and lines from the events of a YAML text, as they come, into a document."""
+
+    def __init__(
+        self, document: Document, text: str, resolve: Callable[[str, bool], tuple[Any, str | None]]
+    ) -> None:
+        self._document, self._text, self._resolve = document, text, resolve
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_Loader)
+        self._place: Place = ()
+
+    def take(self) -> dict[str, Any]:
+        """Return the mapping at the top of the only document."""
+        data: dict[str, Any] | None = None
+        try:
+            for event in self._events:
+                line = _line(event)
+                if isinstance(event, yaml.NodeEvent):
+                    data = self._top(event, line)
+                elif isinstance(event, yaml.DocumentStartEvent) and data is not None:
+                    remedy = "Write one document per file, without '---'"
+                    self._stop(line, "a second document starts here", remedy)
+                elif isinstance(event, yaml.DocumentStartEvent) and event.tags:
+                    self._stop(line, "found a %TAG directive", "Remove it: tags are not accepted")
+        except SpecError:
+            raise
+        except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: impossible escapes
+            problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable text"
+            remedy = "Check quotes, colons and indentation"
+            self._stop(self._line_of(error), f"not valid YAML: {problem}", remedy)
+        if data is None:
+            self._stop(1, "the file is empty", "Write 'key: value' lines")
+        return data
+
+    def _line_of(self, error: Exception) -> int | None:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        position: int | None = getattr(error, "position", None)
+        if mark is None and position is not None:
+            return self._text.count("\n", 0, position) + 1
+        return mark.line + 1 if mark else None
+
+    def _stop(self, line: int | None, problem: str, remedy: str) -> NoReturn:
+        self._document.stop(self._place, line, problem, remedy)
+
+    def _next(self, place: Place) -> yaml.Event:
+        """Return the next event, which stands at or in a place."""
+        self._place = place
+        return next(self._events)
+
+    def _top(self, event: yaml.NodeEvent, line: int) -> dict[str, Any]:
+        self._document.lines[()] = line
+        value = self._value(event, ())
+        if not isinstance(value, dict):
+            what = "a list" if isinstance(value, list) else shown(value)
+            self._stop(line, f"found {what}, not a mapping", _TOP)
+        return value
+
+    def _value(self, event: yaml.Event, place: Place) -> Any:
+        line = _line(event)
+        self._refuse_marks(event, line)
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, place, line, is_key=False)
+        if len(place) >= _DEEPEST:
+            self._stop(line, f"nested deeper than {_DEEPEST} levels", "Write a flatter file")
+        if isinstance(event, yaml.SequenceStartEvent):
+            items: list[Any] = []
+            while not isinstance(event := self._next(place), yaml.SequenceEndEvent):
+                inside = (*place, len(items))
+                self._document.lines[inside] = _line(event)
+                items.append(self._value(event, inside))
+            return items
+        mapping: dict[str, Any] = {}
+        while not isinstance(event := self._next(place), yaml.MappingEndEvent):
+            inside = (*place, self._key(event, place, mapping))
+            mapping.setdefault(str(inside[-1]), self._value(self._next(inside), inside))
+        return mapping
+
+    def _key(self, event: yaml.Event, place: Place, mapping: dict[str, Any]) -> str:
+        line = _line(event)
+        self._refuse_marks(event, line)
+        if not isinstance(event, yaml.ScalarEvent):
+            self._stop(line, "found a list or mapping as a key", "Write a text as key")
+        inside = (*place, str(event.value))
+        if event.value in mapping:
+            problem = f"the key appears twice, first in line {self._document.lines[inside]}"
+            self._document.refuse(inside, line, problem, "Keep one of them")
         else:
-            yield Fault("", line, field, str(cause))
-    elif kind in _EXPECTED:
-        remedy = _meaning_at(schema, place)
-        yield Fault("", line, field, f"found {shown}, expected {_EXPECTED[kind]}", remedy)
-    elif kind == "string_pattern_mismatch":
-        yield Fault("", line, field, f"found {shown}", "Use lower-case letters, digits, '-', '_' and '.'")
-    else:
-        nearest = None
-        if kind in ("literal_error", "enum") and isinstance(details["input"], str):
-            allowed = [
-                part.strip(" '") for part in details["ctx"]["expected"].replace(" or ", ", ").split(",")
-            ]
-            nearest = nearest_name(details["input"], allowed)
-        yield Fault("", line, field, f"found {shown}", details["msg"].replace("Input", "It"), nearest)
+            self._document.lines[inside] = line
+        self._scalar(event, inside, line, is_key=True)
+        return str(event.value)
+
+    def _scalar(self, event: yaml.ScalarEvent, place: Place, line: int, *, is_key: bool) -> Any:
+        value, problem = (event.value, None) if event.style else self._resolve(event.value, is_key)
+        if problem:
+            self._document.refuse(place, line, f"found {shown(event.value)}, {problem}", REMEDY[problem])
+        if isinstance(value, str) and _SURROGATE.search(value):
+            self._stop(line, *_HALF)
+        return value
+
+    def _refuse_marks(self, event: yaml.Event, line: int) -> None:
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+        if isinstance(event, yaml.AliasEvent):
+            self._stop(line, f"found the alias *{anchor}", "Write the value out: aliases are not accepted")
+        if anchor is not None:
+            self._stop(line, f"found the anchor &{anchor}", "Remove it: anchors are not accepted")
+        if tag is not None:
+            self._stop(line, f"found the tag {tag[:80]}", "Remove it: tags are not accepted")
 
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 60
-_short.maxlevel, _short.maxdict, _short.maxlist = 2, 4, 4
+_HALF = ("found half of a character pair", "Write the character itself")
 
 
-def _keys_at(schema: Any, place: tuple[int | str, ...]) -> list[str]:
-    found = _type_at(schema, place)
-    fields = getattr(found, "model_fields", {})
-    return [str(field.alias or name) for name, field in fields.items()]
+# JSON: values as Python's own reader gives them, lines as the YAML reader tells them.
+
+_NOT_YAML = re.compile(r"[\t\x7f-\x9f\u2028\u2029\ufffe\uffff]|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
-def _meaning_at(schema: Any, place: tuple[int | str, ...]) -> str:
-    parent = _type_at(schema, place[:-1])
-    fields: Mapping[str, Any] = getattr(parent, "model_fields", {})
-    for name, field in fields.items():
-        if place and place[-1] in (name, field.alias):
-            examples = f", for example {field.examples[0]}" if field.examples else ""
-            return f"Expected: {field.description}{examples}" if field.description else ""
-    return ""
+@dataclass(frozen=True)
+class _Refused:
+    """A number that is none: its text, what stands for it, and what is wrong."""
+
+    text: str
+    value: str | None
+    problem: str
 
 
-def _type_at(schema: Any, place: tuple[int | str, ...]) -> Any:
-    """Return the pydantic model that stands at a place of the document, or None."""
-    found = schema
-    for part in place:
-        found = _inside(found, str(part))
-    return found
+def parse_json(content: bytes, file: str) -> Document:
+    """Return the document of a JSON file; raises SpecError where the text cannot be read on."""
+    text, document = decode(content, file), Document(file)
+    try:
+        _Events(document, _NOT_YAML.sub(" ", text), lambda scalar, _: (scalar, None)).take()
+    except SpecError:
+        document.lines.setdefault((), 1)
+    try:
+        objects = json.loads(
+            text, object_pairs_hook=tuple, parse_int=_number, parse_float=_number,
+            parse_constant=lambda word: _Refused(word, None, INFINITE),
+        )  # fmt: skip
+    except json.JSONDecodeError as error:
+        document.stop((), error.lineno, f"not valid JSON: {error.msg}", "Check quotes, commas and brackets")
+    except RecursionError:
+        line = max(document.lines.values())
+        document.stop((), line, f"nested deeper than {_DEEPEST} levels", "Write a flatter file")
+    if not isinstance(objects, tuple):
+        what = "a list" if isinstance(objects, list) else shown(objects)
+        document.stop((), document.line(()), f"found {what}, not a mapping", _TOP)
+    document.data = _plain(document, objects, ())
+    return document
 
 
-def _inside(found: Any, part: str) -> Any:
-    fields: Mapping[str, Any] = getattr(found, "model_fields", {})
-    for name, field in fields.items():
-        if part in (name, field.alias):
-            return _unwrapped(field.annotation)
-    origin = get_origin(found)
-    if origin in (list, dict, tuple) and get_args(found):
-        return _unwrapped(get_args(found)[-1 if origin is dict else 0])
-    return None
+def _number(text: str) -> Any:
+    value, problem = number_in(text)
+    return _Refused(text, value, problem) if problem else value
 
 
-def _unwrapped(annotation: Any) -> Any:
-    """Return X of Optional[X] and of Annotated[X, ...]."""
-    if hasattr(annotation, "__metadata__"):
-        return _unwrapped(annotation.__origin__)
-    options = [one for one in get_args(annotation) if one is not type(None)]
-    if get_origin(annotation) not in (list, dict, tuple) and len(options) == 1:
-        return _unwrapped(options[0])
-    return annotation
+def _plain(document: Document, value: Any, place: Place) -> Any:
+    """Return plain data of what the JSON reader gave; what is wrong is refused at its place."""
+    line = document.line(place)
+    if isinstance(value, _Refused):
+        document.refuse(place, line, f"found {shown(value.text)}, {value.problem}", REMEDY[value.problem])
+        return value.value
+    if isinstance(value, str) and _SURROGATE.search(value):
+        document.stop(place, line, *_HALF)
+    if not isinstance(value, (list, tuple)):
+        return value
+    if len(place) >= _DEEPEST:
+        document.stop(place, line, f"nested deeper than {_DEEPEST} levels", "Write a flatter file")
+    if isinstance(value, list):
+        return [_plain(document, item, (*place, index)) for index, item in enumerate(value)]
+    mapping: dict[str, Any] = {}
+    for key, item in value:
+        inside = (*place, _plain(document, key, place))
+        if key in mapping and inside not in document.refused:
+            document.refuse(inside, document.line(inside), "the key appears twice", "Keep one of them")
+        mapping.setdefault(key, _plain(document, item, inside))
+    return mapping

@@ -1,168 +1,211 @@
-"""Nouns whose every figure has a source: replace, stack and sample their figures."""
+"""Figures: declared once in the noun that they belong to, and kept with range, unit and source.
+
+A noun is a frozen dataclass whose fields are declared with the functions below. Reading its file, the JSON
+Schema, provenance, replacing, sampling and writing all follow from the declaration (`files.schema`,
+`files.spec`), so a fitted form changes by editing the one line that declares the figure.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.files.units import DIMENSIONS, SI_UNIT
 
-from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.document import Quantity
-from perfmodel.files.figures import (
-    Figure,
-    Numeric,
-    Section,
-    Table,
-    declared_in,
-    default_quantities,
-    each_figure,
-)
-from perfmodel.files.units import SI_UNIT
+__all__ = [
+    "Z90", "Declared", "Figure", "Grid", "Kind", "Quantity", "Section", "Table", "Text", "declared_in",
+    "figure", "figures", "figures_of", "refill", "section", "sections", "table", "text", "texts",
+]  # fmt: skip
 
-__all__ = ["Assumption", "Sourced"]
+Z90 = 1.2815515655446004
+"""90th percentile of the standard normal distribution: how far low and high lie from the middle. [1]"""
 
-SelfT = TypeVar("SelfT", bound="Sourced")
-
-_Z75 = 0.6744897501960817  # 75th percentile of the standard normal distribution
-_Z90 = 1.2815515655446004  # 90th percentile of the standard normal distribution
+Kind: TypeAlias = Literal["measured", "published", "assumed"]
+NounT = TypeVar("NounT")
+_KEY = "declared"
 
 
 @dataclass(frozen=True)
-class Assumption:
-    """An entry that a file leaves out: its value, provenance by dotted path, and one sentence for people."""
+class Quantity:
+    """One figure with its provenance: SI value, 10th and 90th percentile, unit, source and kind.
 
-    value: Any
-    quantities: Mapping[str, Quantity]
-    sentence: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sourced:
-    """Base of nouns made of declared figures.
-
-    `quantities` gives value, range, unit, source and kind of every figure by its dotted path in the file;
-    `assumed` has one sentence for each figure that the file leaves out.
+    `given` is false for a figure that nobody gave: reading fills it in again, so it is not written.
     """
 
-    name: str
-    quantities: Mapping[str, Quantity] = field(default_factory=dict, repr=False)
-    assumed: tuple[str, ...] = field(default=(), repr=False)
-
-    def with_values(self: SelfT, values: Mapping[str, Numeric], source: str = "given by the caller") -> SelfT:
-        """Return the same noun with the figures at the dotted paths of `values` replaced. SI units.
-
-        Raises SpecError, naming the nearest known path, on unknown paths, negative and non-finite values.
-        """
-        given = {path: _finite(path, value) for path, value in values.items()}
-        unknown = [path for path in given if path not in self.paths()]
-        if unknown:
-            known = self.paths()
-            raise SpecError(
-                Fault(
-                    "",
-                    None,
-                    path,
-                    f"no such figure of {type(self).__name__}",
-                    nearest=nearest_name(path, known),
-                )
-                for path in unknown
-            )
-        quantities = dict(self.quantities)
-
-        def change(path: str, declared: Figure | Table, value: Any) -> Any:
-            if path not in given:
-                return value
-            if isinstance(declared, Table):
-                return dataclasses.replace(value, seconds=np.broadcast_to(given[path], value.seconds.shape))
-            new = given[path]
-            quantities[path] = Quantity(new, new, new, SI_UNIT[declared.dimension], source, "assumed")
-            return new
-
-        return dataclasses.replace(self, **each_figure(self, change), quantities=quantities)
-
-    def assume(self, name: str, key: str) -> Assumption:
-        """Return what to assume for the entry `key` of the mapping field `name` where there is none."""
-        declared = dict(declared_in(type(self)))[name]
-        if not isinstance(declared, Section):
-            raise SpecError.single("", f"{declared.path}.{key}", "missing, and nothing can be assumed for it")
-        quantities = default_quantities(declared.of, f"{declared.path}.{key}.")
-        sentence = f"{declared.path}.{key} is not in the profile: generic figures are assumed"
-        return Assumption(declared.of(), quantities, sentence)
-
-    def with_assumed(self: SelfT, name: str, keys: Sequence[str]) -> SelfT:
-        """Return the noun with `assume` filled in for those of `keys` that the mapping field `name` lacks."""
-        present: Mapping[str, Any] = getattr(self, name)
-        missing = {key: self.assume(name, key) for key in keys if key not in present}
-        if not missing:
-            return self
-        quantities = dict(self.quantities)
-        for assumption in missing.values():
-            quantities |= assumption.quantities
-        complete = {**present, **{key: assumption.value for key, assumption in missing.items()}}
-        assumed = (*self.assumed, *(assumption.sentence for assumption in missing.values()))
-        changed: dict[str, Any] = {name: complete, "quantities": quantities, "assumed": assumed}
-        return dataclasses.replace(self, **changed)
-
-    def paths(self) -> tuple[str, ...]:
-        """Return the dotted path of every figure."""
-        found: list[str] = []
-
-        def note(path: str, _: Figure | Table, value: Any) -> Any:
-            found.append(path)
-            return value
-
-        each_figure(self, note)
-        return tuple(found)
-
-    def sample(self: SelfT, n: int, seed: int = 0) -> SelfT:
-        """Return the noun with `n` draws of every figure whose low is below its high, on a new last axis.
-
-        A draw is ``value * exp(s z)`` with standard normal ``z`` and ``s`` chosen on each side so that low
-        and high are the 10th and 90th percentile; the median is the value itself. Draws stay within the
-        plausible range of the figure; a value or low of zero counts as a hundredth of high. A figure that
-        counts something takes low, value and high in a quarter, half and quarter of the draws. The same seed
-        gives the same ``z`` for the same figure in every noun, whatever other figures there are.
-        """
-        quantities = self.quantities
-
-        def change(path: str, declared: Figure | Table, value: Any) -> Any:
-            if isinstance(declared, Table):
-                return value
-            quantity = quantities.get(path)
-            if quantity is None or not np.any(np.less(quantity.low, quantity.high)):
-                return value if np.ndim(value) == 0 else np.asarray(value)[..., None]
-            z = np.random.default_rng([seed, zlib.crc32(path.encode())]).standard_normal(n)
-            drawn = _of_three(quantity, z) if declared.dimension == "count" else _two_sided(quantity, z)
-            return np.clip(drawn, declared.least, declared.most)
-
-        return dataclasses.replace(self, **each_figure(self, change))
+    value: Numeric
+    low: Numeric
+    high: Numeric
+    unit: str
+    source: str
+    kind: Kind
+    given: bool = True
 
 
-def _of_three(quantity: Quantity, z: NDArray[np.float64]) -> NDArray[np.float64]:
-    low, value, high = (
-        np.asarray(end, dtype=float)[..., None] for end in (quantity.low, quantity.value, quantity.high)
-    )
-    return np.where(z < -_Z75, low, np.where(z > _Z75, high, value))
+@dataclass(frozen=True)
+class Figure:
+    """One number of a file: dimension, plausible SI range, meaning, and what to assume where it is left out.
+
+    `default` is (low, value, high) in SI units; None makes the figure required. With `keys` it is a mapping
+    of such figures, of which those named in `required` must be given.
+    """
+
+    dimension: str
+    least: float
+    most: float
+    meaning: str
+    path: str
+    default: tuple[float, float, float] | None = None
+    keys: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+
+    def assumption(self) -> Quantity:
+        """Return the generic default with its wide range; only for figures that have one."""
+        if self.default is None:
+            raise TypeError(f"{self.path} has no generic default")
+        low, value, high = self.default
+        unit, source = SI_UNIT[self.dimension], "generic default of draftplan"
+        return Quantity(value, low, high, unit, source, "assumed", given=False)
 
 
-def _two_sided(quantity: Quantity, z: NDArray[np.float64]) -> NDArray[np.float64]:
-    high = np.asarray(quantity.high, dtype=float)[..., None]
-    least = high / 100.0
-    value = np.maximum(np.asarray(quantity.value, dtype=float)[..., None], least)
-    low = np.maximum(np.asarray(quantity.low, dtype=float)[..., None], least)
-    spread = np.where(z < 0.0, np.log(value / low), np.log(high / value)) / _Z90
-    return np.asarray(value * np.exp(spread * z))
+@dataclass(frozen=True)
+class Grid:
+    """Measured seconds on a grid: `sizes` [B] and `gpus` rise; `seconds` [s] has shape (gpus, sizes)."""
+
+    sizes: FloatArray
+    gpus: FloatArray
+    seconds: FloatArray
 
 
-def _finite(path: str, value: Numeric) -> Numeric:
-    array = np.asarray(value, dtype=float)
-    if not np.all(np.isfinite(array)) or np.any(array < 0.0):
-        raise SpecError.single(
-            "", path, f"found {value}", "Give finite numbers of at least zero, in SI units"
-        )
-    return float(array) if array.ndim == 0 else array
+@dataclass(frozen=True)
+class Table:
+    """A `Grid` read from a file; every entry lies between `least` and `most` [s]."""
+
+    least: float
+    most: float
+    meaning: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A nested dataclass of figures; with `named`, a mapping from free names to such dataclasses."""
+
+    of: type[Any]
+    path: str
+    named: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text, or with `many` a list of texts; a `default` of None makes it required."""
+
+    meaning: str
+    path: str = ""
+    default: str | None = None
+    many: bool = False
+
+
+Declared: TypeAlias = Figure | Table | Section | Text
+
+
+def figure(
+    dimension: str,
+    least: float,
+    most: float,
+    meaning: str,
+    default: tuple[float, float, float] | None = None,
+    path: str = "",
+) -> Any:
+    """Declare one figure; range and default (low, value, high) in SI units.
+
+    `path` is the dotted place in the file where it is not simply the field's name.
+    """
+    if dimension not in DIMENSIONS:
+        raise TypeError(f"{dimension} is not a dimension of perfmodel.files.units")
+    declared = Figure(dimension, least, most, meaning, path, default)
+    return _field(declared) if default is None else _field(declared, default=float(default[1]))
+
+
+def figures(
+    dimension: str,
+    least: float,
+    most: float,
+    meaning: str,
+    keys: Sequence[str],
+    required: Sequence[str] = (),
+    path: str = "",
+) -> Any:
+    """Declare a mapping of figures of one dimension by the names in `keys`."""
+    return _field(Figure(dimension, least, most, meaning, path, None, tuple(keys), tuple(required)))
+
+
+def table(least: float, most: float, meaning: str, path: str = "") -> Any:
+    """Declare a grid of seconds over message sizes and GPU counts."""
+    return _field(Table(least, most, meaning, path))
+
+
+def section(of: type[Any], path: str = "") -> Any:
+    """Declare a nested dataclass of figures, all of which have defaults."""
+    return _field(Section(of, path), default_factory=of)
+
+
+def sections(of: type[Any], path: str = "") -> Any:
+    """Declare a mapping from free names to nested dataclasses of figures."""
+    return _field(Section(of, path, named=True), default_factory=dict)
+
+
+def text(meaning: str, default: str | None = None, path: str = "") -> Any:
+    """Declare a text."""
+    declared = Text(meaning, path, default)
+    return _field(declared) if default is None else _field(declared, default=default)
+
+
+def texts(meaning: str, path: str = "") -> Any:
+    """Declare a list of texts, empty where left out."""
+    return _field(Text(meaning, path, "", many=True), default=())
+
+
+def _field(declared: Declared, **defaults: Any) -> Any:
+    return dataclasses.field(metadata={_KEY: declared}, **defaults)
+
+
+def declared_in(noun: type[Any]) -> Iterator[tuple[str, Declared]]:
+    """Yield field name and declaration, its `path` filled in, of everything declared in a dataclass."""
+    for field in dataclasses.fields(noun):
+        declared: Declared | None = field.metadata.get(_KEY)
+        if declared is not None:
+            yield field.name, dataclasses.replace(declared, path=declared.path or field.name)
+
+
+def figures_of(noun: Any, prefix: str = "") -> Iterator[tuple[str, Figure | Table, Any]]:
+    """Yield dotted path, declaration and value of every figure and grid of a noun."""
+    for name, declared in declared_in(type(noun)):
+        path, value = prefix + declared.path, getattr(noun, name)
+        if isinstance(declared, Section) and declared.named:
+            for key, part in value.items():
+                yield from figures_of(part, f"{path}.{key}.")
+        elif isinstance(declared, Section):
+            yield from figures_of(value, f"{path}.")
+        elif isinstance(declared, Figure) and declared.keys:
+            yield from ((f"{path}.{key}", declared, entry) for key, entry in value.items())
+        elif not isinstance(declared, Text):
+            yield path, declared, value
+
+
+def refill(noun: NounT, values: Mapping[str, Any], prefix: str = "") -> NounT:
+    """Return a noun with other figures and grids at the dotted paths of `values`."""
+    changed: dict[str, Any] = {}
+    for name, declared in declared_in(type(noun)):
+        path, value = prefix + declared.path, getattr(noun, name)
+        if isinstance(declared, Section) and declared.named:
+            changed[name] = {key: refill(part, values, f"{path}.{key}.") for key, part in value.items()}
+        elif isinstance(declared, Section):
+            changed[name] = refill(value, values, f"{path}.")
+        elif isinstance(declared, Figure) and declared.keys:
+            changed[name] = {key: values.get(f"{path}.{key}", entry) for key, entry in value.items()}
+        else:
+            changed[name] = values.get(path, value)
+    return dataclasses.replace(noun, **changed)  # type: ignore[type-var]

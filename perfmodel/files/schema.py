@@ -19,14 +19,15 @@ from pydantic import (
 )
 
 from perfmodel.errors import SpecError
-from perfmodel.files.document import Document, Kind, Quantity, check
-from perfmodel.files.figures import Declared, Figure, Grid, Section, Table, Text, declared_in
-from perfmodel.files.quantity import Sourced
+from perfmodel.files.checking import check
+from perfmodel.files.document import Document, parse_yaml
+from perfmodel.files.quantity import Declared, Figure, Grid, Kind, Quantity, Section, Table, Text, declared_in
+from perfmodel.files.spec import Spec, to_yaml
 from perfmodel.files.units import DIMENSIONS, EXAMPLE, SI_UNIT, format_quantity, parse_count, parse_quantity
 
-__all__ = ["json_schema", "noun_from", "schema_of"]
+__all__ = ["json_schema", "noun_from", "read_back", "schema_of"]
 
-SourcedT = TypeVar("SourcedT", bound=Sourced)
+SpecT = TypeVar("SpecT", bound=Spec)
 
 _NAME = r"^[a-z0-9][a-z0-9._-]*$"
 _SCHEMAS: dict[type[Any], type[BaseModel]] = {}
@@ -55,16 +56,11 @@ class _Figure(_Sourced):
     def _in_order(self) -> _Figure:
         absent = [name for name in ("low", "high") if getattr(self, name) is None]
         if len(absent) == 1 or (absent and self.kind != "published"):
-            raise SpecError.single(
-                "",
-                "",
-                f"{' and '.join(absent)} missing",
-                "Give the range of a measured or assumed figure in full",
-            )
+            remedy = "Give the range of a measured or assumed figure in full"
+            raise SpecError.single("", "", f"{' and '.join(absent)} missing", remedy)
         if not absent and not self.low <= self.value <= self.high:
-            raise SpecError.single(
-                "", "", "the value is not between low and high", "Write low <= value <= high"
-            )
+            problem = "the value is not between low and high"
+            raise SpecError.single("", "", problem, "Write low <= value <= high")
         return self
 
     def quantity(self, unit: str) -> Quantity:
@@ -84,34 +80,30 @@ class _Grid(_Sourced):
         if len(self.sizes) < 2 or np.any(np.diff(self.sizes) <= 0):
             raise SpecError.single("", "", "sizes do not rise", "Give at least two rising message sizes")
         if not counts or min(counts) < 2 or np.any(np.diff(counts) <= 0):
-            raise SpecError.single(
-                "", "", "GPU counts do not rise from 2", "Give rows for rising counts such as 2, 4, 8"
-            )
+            remedy = "Give rows for rising counts such as 2, 4, 8"
+            raise SpecError.single("", "", "GPU counts do not rise from 2", remedy)
         for count, row in self.gpus.items():
             if len(row) != len(self.sizes):
                 problem = f"the row for {count} GPUs has {len(row)} times for {len(self.sizes)} sizes"
                 raise SpecError.single("", "", problem, "Give one time per size")
             if np.any(np.diff(row) < 0):
-                raise SpecError.single(
-                    "", "", f"the row for {count} GPUs falls with size", "Give times that never fall"
-                )
+                problem = f"the row for {count} GPUs falls with size"
+                raise SpecError.single("", "", problem, "Give times that never fall")
         return self
 
     def grid(self) -> Grid:
-        counts = np.array([parse_count(count) for count in self.gpus], dtype=float)
-        return Grid(
-            np.array(self.sizes, dtype=float), counts, np.array(list(self.gpus.values()), dtype=float)
-        )
+        counts, rows = [parse_count(count) for count in self.gpus], list(self.gpus.values())
+        return Grid(*(np.array(numbers, dtype=float) for numbers in (self.sizes, counts, rows)))
 
 
 def _bounded(dimension: str, least: float, most: float) -> Any:
     """Return the type of one number in a file: text with a unit in, SI float within a plausible range out."""
 
-    def read(found: Any) -> float:
-        value = parse_quantity(found, dimension)
+    def read(given: Any) -> float:
+        value = parse_quantity(given, dimension)
         if not least <= value <= most:
             allowed = f"{format_quantity(least, dimension)} to {format_quantity(most, dimension)}"
-            raise SpecError.single("", "", f"found {found}, which is not plausible", f"Allowed: {allowed}")
+            raise SpecError.single("", "", f"found {given}, which is not plausible", f"Allowed: {allowed}")
         return value
 
     units = sorted(unit for unit in DIMENSIONS[dimension] if unit)
@@ -130,11 +122,11 @@ def _figure_schema(dimension: str, least: float, most: float) -> type[BaseModel]
 
 def _type_of(declared: Declared) -> Any:
     if isinstance(declared, Figure):
-        one = _figure_schema(declared.dimension, declared.least, declared.most)
+        figure = _figure_schema(declared.dimension, declared.least, declared.most)
         if not declared.keys:
-            return one
+            return figure
         entries: dict[str, Any] = {
-            key: (one, _described(declared, key in declared.required)) for key in declared.keys
+            key: (figure, _described(declared, key in declared.required)) for key in declared.keys
         }
         return create_model(declared.path, __base__=_Strict, **entries)
     if isinstance(declared, Table):
@@ -194,63 +186,45 @@ def json_schema(noun: type[Any]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def noun_from(noun: type[SourcedT], document: Document) -> SourcedT:
+def noun_from(noun: type[SpecT], document: Document) -> SpecT:
     """Return the noun that a document describes, with provenance; raises SpecError naming every fault."""
     checked = check(schema_of(noun), document)
     quantities: dict[str, Quantity] = {}
-    assumed: list[str] = []
-    values = _values(noun, checked, "", quantities, assumed)
-    return noun(**values, quantities=quantities, assumed=tuple(assumed))
+    return noun(**_fields(noun, checked, "", quantities), quantities=quantities).with_defaults()
 
 
-def _values(
-    noun: type[Any], checked: Any, prefix: str, quantities: dict[str, Quantity], assumed: list[str]
-) -> dict[str, Any]:
-    """Return the constructor arguments of a noun, noting provenance and assumptions on the way."""
-    values: dict[str, Any] = {}
+def read_back(spec: SpecT) -> SpecT:
+    """Return a spec as its file will be read: strictly, what it leaves out assumed. Raises SpecError."""
+    return noun_from(type(spec), parse_yaml(to_yaml(spec).encode(), f"{spec.name}.yaml"))
+
+
+def _fields(noun: type[Any], checked: Any, prefix: str, store: dict[str, Quantity]) -> dict[str, Any]:
+    """Return what a file says of the fields of a noun, and note where every figure comes from."""
+    fields: dict[str, Any] = {}
     for name, declared in declared_in(noun):
-        path, found = prefix + declared.path, checked
+        path, entry = prefix + declared.path, checked
         for part in declared.path.split("."):
-            found = getattr(found, part, None)
+            entry = getattr(entry, part, None)
+        if entry is None:
+            continue
         if isinstance(declared, Text):
-            values[name] = _text(declared, found)
-        elif isinstance(declared, Table):
-            values[name] = found.grid()
-            seconds = values[name].seconds
-            quantities[path] = Quantity(seconds, seconds, seconds, "s", found.source, found.kind)
+            fields[name] = tuple(entry) if declared.many else str(entry)
         elif isinstance(declared, Section) and declared.named:
-            values[name] = {
-                key: declared.of(**_values(declared.of, one, f"{path}.{key}.", quantities, assumed))
-                for key, one in (found or {}).items()
+            fields[name] = {
+                key: declared.of(**_fields(declared.of, part, f"{path}.{key}.", store))
+                for key, part in entry.items()
             }
         elif isinstance(declared, Section):
-            values[name] = declared.of(**_values(declared.of, found, f"{path}.", quantities, assumed))
+            fields[name] = declared.of(**_fields(declared.of, entry, f"{path}.", store))
+        elif isinstance(declared, Table):
+            fields[name] = grid = entry.grid()
+            store[path] = Quantity(grid.seconds, grid.seconds, grid.seconds, "s", entry.source, entry.kind)
         elif declared.keys:
-            given = {key: one for key in declared.keys if (one := getattr(found, key, None)) is not None}
+            given = {key: part for key in declared.keys if (part := getattr(entry, key)) is not None}
             unit = SI_UNIT[declared.dimension]
-            quantities |= {f"{path}.{key}": one.quantity(unit) for key, one in given.items()}
-            values[name] = {key: one.value for key, one in given.items()}
+            store |= {f"{path}.{key}": part.quantity(unit) for key, part in given.items()}
+            fields[name] = {key: part.value for key, part in given.items()}
         else:
-            values[name] = _figure(declared, found, path, quantities, assumed)
-    return values
-
-
-def _figure(
-    declared: Figure, found: Any, path: str, quantities: dict[str, Quantity], assumed: list[str]
-) -> float:
-    if found is None:
-        quantity = declared.assumption()
-        low, value, high = (declared.shown(end) for end in (quantity.low, quantity.value, quantity.high))
-        if low != high:  # else it is the usual form of an equation: nothing is guessed
-            told = f"{value} assumed ({low} to {high}), {declared.meaning}"
-            assumed.append(f"{path} is not in the file: {told}")
-    else:
-        quantity = found.quantity(SI_UNIT[declared.dimension])
-    quantities[path] = quantity
-    return float(quantity.value)
-
-
-def _text(declared: Text, found: Any) -> str | tuple[str, ...]:
-    if declared.many:
-        return tuple(found or ())
-    return str(declared.default if found is None else found)
+            store[path] = entry.quantity(SI_UNIT[declared.dimension])
+            fields[name] = entry.value
+    return fields

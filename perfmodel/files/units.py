@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 
-from perfmodel.errors import SpecError, nearest_name
+from perfmodel.errors import SpecError, nearest_name, shown
 
 __all__ = [
     "DIMENSIONS", "EXAMPLE", "SI_UNIT", "format_bytes", "format_quantity", "format_rate", "format_seconds",
-    "parse_count", "parse_list", "parse_quantity",
+    "parse_count", "parse_list", "parse_quantity", "round_quantity", "write_quantity",
 ]  # fmt: skip
 
 _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -71,11 +71,11 @@ def parse_quantity(text: str | float, dimension: str) -> float:
     if "" in units:
         example = f"Write a plain number, for example {EXAMPLE[dimension]}"
     if isinstance(text, bool) or not isinstance(text, (str, int, float)):
-        raise _refusal(dimension, f"found {_shown(text)}, not a number", example)
+        raise _refusal(dimension, f"found {shown(text)}, not a number", example)
     if isinstance(text, str):
         match = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST_TEXT else None
         if match is None:
-            raise _refusal(dimension, f"found {_shown(text)}, not a number with a unit", example)
+            raise _refusal(dimension, f"found {shown(text)}, not a number with a unit", example)
         number, unit = float(match[1]), match[2]
     else:
         number, unit = _as_float(text), ""
@@ -84,7 +84,7 @@ def parse_quantity(text: str | float, dimension: str) -> float:
     factor = units[unit]
     value = number * factor if factor >= 1.0 else number / round(1.0 / factor)  # 90 us is 9e-05 exactly
     if not math.isfinite(value):
-        raise _refusal(dimension, f"found {_shown(text)}, not a finite number", example)
+        raise _refusal(dimension, f"found {shown(text)}, not a finite number", example)
     return value
 
 
@@ -100,11 +100,11 @@ def parse_count(text: str | int) -> int:
     elif match is not None:
         exact = float(match[1]) * _COUNT_SUFFIX[match[2]]
     else:
-        raise SpecError.single("", "", f"found {_shown(text)}, not a whole number", remedy)
+        raise SpecError.single("", "", f"found {shown(text)}, not a whole number", remedy)
     if not 0 <= exact <= _LARGEST_COUNT:
-        raise SpecError.single("", "", f"found {_shown(text)}, allowed are counts from 0 to 1e15", remedy)
+        raise SpecError.single("", "", f"found {shown(text)}, allowed are counts from 0 to 1e15", remedy)
     if exact != int(exact):
-        raise SpecError.single("", "", f"found {_shown(text)}, which is not whole", remedy)
+        raise SpecError.single("", "", f"found {shown(text)}, which is not whole", remedy)
     return int(exact)
 
 
@@ -117,9 +117,8 @@ def parse_list(text: str) -> list[int]:
     for part in text.split(","):
         counts.update(dict.fromkeys(_expand(part)))
         if len(counts) > _LONGEST_LIST:
-            raise SpecError.single(
-                "", "", f"{_shown(text)} names more than {_LONGEST_LIST} values", "Use a wider step"
-            )
+            problem = f"{shown(text)} names more than {_LONGEST_LIST} values"
+            raise SpecError.single("", "", problem, "Use a wider step")
     return list(counts)
 
 
@@ -129,19 +128,19 @@ def _expand(part: str) -> list[int]:
     ends = part.split(":")
     remedy = "Write first:last:step such as 16:256:16, or first:last:x2 to multiply"
     if len(ends) != 3:
-        raise SpecError.single("", "", f"found {_shown(part)}, a range without a step", remedy)
+        raise SpecError.single("", "", f"found {shown(part)}, a range without a step", remedy)
     first, last = parse_count(ends[0]), parse_count(ends[1])
     step = ends[2].strip()
     if last < first:
-        raise SpecError.single("", "", f"found {_shown(part)}, which ends before it starts", remedy)
+        raise SpecError.single("", "", f"found {shown(part)}, which ends before it starts", remedy)
     if not step.startswith("x"):
         stride = parse_count(step)
         if stride < 1 or (last - first) // stride >= _LONGEST_LIST:
-            raise SpecError.single("", "", f"found step {_shown(step)}, none or far too many values", remedy)
+            raise SpecError.single("", "", f"found step {shown(step)}, none or far too many values", remedy)
         return list(range(first, last + 1, stride))
     ratio = parse_count(step[1:])
     if ratio < 2 or first < 1:
-        raise SpecError.single("", "", f"found {_shown(part)}, which never ends", remedy)
+        raise SpecError.single("", "", f"found {shown(part)}, which never ends", remedy)
     values = []
     while first <= last:
         values.append(first)
@@ -149,28 +148,49 @@ def _expand(part: str) -> list[int]:
     return values
 
 
+def round_quantity(value: float, dimension: str, digits: int) -> float:
+    """Return an SI value with so many significant digits in the unit in which it is written."""
+    return parse_quantity(_in_unit(value, _written_units(value, dimension)[0], dimension, digits), dimension)
+
+
+def write_quantity(value: float, dimension: str) -> str:
+    """Return the shortest text that `parse_quantity` reads back as exactly this SI value."""
+    units = _written_units(value, dimension)
+    texts = (_in_unit(value, unit, dimension, digits) for digits in range(1, 18) for unit in units)
+    return next(text for text in texts if parse_quantity(text, dimension) == value)
+
+
+def _written_units(value: float, dimension: str) -> list[str]:
+    """Return the units that are not larger than a value, the largest first, and the SI unit."""
+    units = DIMENSIONS[dimension]
+    return [unit for unit in _WRITTEN.get(dimension, ()) if abs(value) >= units[unit]] + [SI_UNIT[dimension]]
+
+
+def _in_unit(value: float, unit: str, dimension: str, digits: int) -> str:
+    rounded = float(f"{value / DIMENSIONS[dimension][unit]:.{digits}g}")
+    return f"{rounded:.{max(digits, 15)}g} {unit}".rstrip()
+
+
 def format_quantity(value: float, dimension: str) -> str:
     """Return an SI value as text that `parse_quantity` reads back, in the prefix that suits its size."""
     if dimension in ("ratio", "count"):
         return f"{value:.6g}"
-    ladder = _LADDERS[dimension]
-    unit = next((unit for unit in ladder if abs(value) >= DIMENSIONS[dimension][unit]), ladder[-1])
-    return f"{value / DIMENSIONS[dimension][unit]:.6g} {unit}"
+    return _scale(value, dimension, 6, 1.0)
 
 
 def format_seconds(value: float) -> str:
     """Return a time [s] for people, such as "12.3 ms"."""
-    return _scaled(value, "seconds")
+    return _for_people(value, "seconds")
 
 
 def format_bytes(value: float) -> str:
     """Return a memory size [B] for people in binary units, such as "74.5 GiB"."""
-    return _scaled(value, "bytes")
+    return _for_people(value, "bytes")
 
 
 def format_rate(value: float, dimension: str = "bytes_per_s") -> str:
     """Return a bandwidth [B/s] or, with dimension "flops", a compute rate for people, such as "2.04 TB/s"."""
-    return _scaled(value, dimension)
+    return _for_people(value, dimension)
 
 
 _LADDERS = {
@@ -182,14 +202,20 @@ _LADDERS = {
     "usd_per_hour": ("USD/h",),
     "hertz": ("GHz", "MHz", "kHz", "Hz"),
 }
+_WRITTEN = {**_LADDERS, "bytes": ("TB", "GB", "MB", "kB", *_LADDERS["bytes"])}
 
 
-def _scaled(value: float, dimension: str) -> str:
-    ladder = _LADDERS[dimension]
+def _for_people(value: float, dimension: str) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g} {SI_UNIT[dimension]}"
-    unit = next((unit for unit in ladder if abs(value) >= 0.9995 * DIMENSIONS[dimension][unit]), ladder[-1])
-    return f"{value / DIMENSIONS[dimension][unit]:.3g} {unit}"
+    return _scale(value, dimension, 3, 0.9995)
+
+
+def _scale(value: float, dimension: str, digits: int, least: float) -> str:
+    """Return a value in the largest unit of which it is at least the share `least`."""
+    units, ladder = DIMENSIONS[dimension], _LADDERS[dimension]
+    unit = next((unit for unit in ladder if abs(value) >= least * units[unit]), ladder[-1])
+    return f"{value / units[unit]:.{digits}g} {unit}"
 
 
 def _as_float(number: float) -> float:
@@ -200,23 +226,16 @@ def _as_float(number: float) -> float:
 
 
 def _unit_refusal(text: str | float, unit: str, dimension: str, example: str) -> SpecError:
-    allowed = ", ".join(name for name in DIMENSIONS[dimension] if name) or "none"
+    named = [name for name in DIMENSIONS[dimension] if name]
+    allowed = ", ".join(named) or "none"
     if not unit:
-        return _refusal(dimension, f"found {_shown(text)} without a unit", f"{example}; units: {allowed}")
-    foreign = [name for name, units in DIMENSIONS.items() if unit in units]
-    problem = f"found {_shown(text)}, whose unit {_shown(unit)} is " + (
-        f"one of {foreign[0]}" if foreign else "not known"
-    )
-    nearest = None if foreign else nearest_name(unit, [name for name in DIMENSIONS[dimension] if name])
+        return _refusal(dimension, f"found {shown(text)} without a unit", f"{example}; units: {allowed}")
+    foreign = next((name for name, units in DIMENSIONS.items() if unit in units), None)
+    known = f"one of {foreign}" if foreign else "not known"
+    problem = f"found {shown(text)}, whose unit {shown(unit)} is {known}"
+    nearest = None if foreign else nearest_name(unit, named)
     return SpecError.single("", "", f"{problem}; expected {dimension}", f"Allowed units: {allowed}", nearest)
 
 
 def _refusal(dimension: str, problem: str, remedy: str) -> SpecError:
     return SpecError.single("", "", f"{problem}; expected {dimension}", remedy)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**30:
-        return "an integer of more than 30 digits"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from perfmodel.files.documents import Document
+from perfmodel.files.document import Document
 from perfmodel.model.dtypes import StoredDtypes, read_stored_dtypes
 from perfmodel.model.families import FAMILIES, UNREADABLE_KEYS, Family
 from perfmodel.model.keys import ConfigKeys

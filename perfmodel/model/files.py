@@ -14,8 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.files.document import Resource, read_json
-from perfmodel.files.documents import Document
+from perfmodel.files.document import Document, Resource, read_json
 
 __all__ = ["available_models", "find_config"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.documents import Document, Place
+from perfmodel.files.document import Document, Place
 
 __all__ = ["ConfigKeys"]
 

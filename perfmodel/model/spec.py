@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from perfmodel.errors import SpecError
-from perfmodel.files.documents import Document
+from perfmodel.files.document import Document
 from perfmodel.model.config import read_config
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED, dtype_name
 from perfmodel.model.files import available_models, find_config

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
-from perfmodel.files.csv_rows import CaseRow
+from perfmodel.files.csv_rows import CsvRow
 from perfmodel.files.units import parse_count, parse_quantity
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
@@ -63,7 +63,7 @@ class CaseReader:
         self._model = _once(ModelSpec.load)
         self._spelling = _once(read_spelling)
 
-    def case(self, row: CaseRow, cells: Mapping[str, str]) -> tuple[tuple[str, ...], CaseGroup, Case, str]:
+    def case(self, row: CsvRow, cells: Mapping[str, str]) -> tuple[tuple[str, ...], CaseGroup, Case, str]:
         """Return the group and its key, the row's own numbers, and a remark; SpecError names the column."""
         for name in ("hardware", "target_model"):
             if not cells[name]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from perfmodel.deployment import Deployment
 from perfmodel.errors import Fault, SpecError
-from perfmodel.files.csv_rows import CaseFile, CaseRow, read_cases, write_cases
+from perfmodel.files.csv_rows import CsvFile, CsvRow, csv_text, read_bytes, read_csv
 from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.case_rows import DEFAULT_ENGINE, Case, CaseGroup, CaseReader
 from perfmodel.planning.columns import Column
@@ -44,7 +44,7 @@ class PricedCases:
 
     def to_csv(self) -> str:
         """The table as CSV text."""
-        return write_cases(self.columns, self.rows)
+        return csv_text(self.columns, self.rows)
 
 
 def price_file(
@@ -53,16 +53,7 @@ def price_file(
     measured: Sequence[MeasuredAcceptance] = (),
 ) -> PricedCases:
     """Price the cases of a CSV file; see `price_cases`. Raises SpecError where the file cannot be read."""
-    file = os.fspath(path)
-    try:
-        with open(file, "rb") as stream:
-            content = stream.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError.single(
-            file, "", f"the file cannot be read: {reason}", "Name a readable CSV file"
-        ) from error
-    return price_cases(content, file, profiles_path, measured)
+    return price_cases(read_bytes(path), os.fspath(path), profiles_path, measured)
 
 
 def price_cases(
@@ -88,7 +79,7 @@ def price_cases(
     SpecError
         When the file as a whole cannot be used, such as without one of the columns `REQUIRED`.
     """
-    table = read_cases(content, file, required=REQUIRED, known=(*INPUTS, *OUTPUTS))
+    table = read_csv(content, file, required=REQUIRED, known=(*INPUTS, *OUTPUTS))
     faults: dict[int, Fault] = {row.number: row.fault for row in table.rows if row.fault}
     remarks: list[str] = []
     groups: dict[tuple[str, ...], tuple[CaseGroup, list[Case]]] = {}
@@ -172,7 +163,7 @@ def _answer_group(group: CaseGroup, cases: Sequence[Case]) -> Iterator[tuple[int
 
 
 def _table(
-    table: CaseFile, answers: dict[int, list[str]], faults: dict[int, Fault], remarks: list[str]
+    table: CsvFile, answers: dict[int, list[str]], faults: dict[int, Fault], remarks: list[str]
 ) -> PricedCases:
     """Put the answers beside the questions."""
     taken = [name for name in OUTPUTS if name in table.columns and name not in INPUTS]
@@ -197,7 +188,7 @@ def _table(
     )
 
 
-def _named_cells(table: CaseFile) -> Iterator[tuple[CaseRow, dict[str, str]]]:
+def _named_cells(table: CsvFile) -> Iterator[tuple[CsvRow, dict[str, str]]]:
     columns = [table.column(name) for name in INPUTS]
     for row, *cells in zip(table.rows, *columns, strict=True):
         if row.fault is None:

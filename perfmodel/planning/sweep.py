@@ -7,7 +7,6 @@ import gzip
 import io
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ import numpy as np
 
 from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
-from perfmodel.files.checkpoint import Arrays, Parts
-from perfmodel.files.fingerprint import fingerprint
+from perfmodel.files.checkpoint import Arrays, Parts, fingerprint
+from perfmodel.files.writing import replacing
 from perfmodel.planning.columns import SWEPT, swept
 from perfmodel.planning.executors import Mapper, in_order
 from perfmodel.planning.plan import NO_DRAFT
@@ -184,21 +183,11 @@ def write_sweep(
     SpecError
         When the ending is unknown, the file cannot be written, or parquet is asked for without pyarrow.
     """
-    target = Path(path).resolve()
     check_ending(path)
-    write = _writer(target.name.lower())
+    write = _writer(Path(path).name.lower())
     assert write is not None
-    beside = target.parent if scratch is None else scratch
-    try:
-        with tempfile.TemporaryDirectory(dir=beside, prefix=f".{target.name[:50]}.") as folder:
-            unfinished = Path(folder) / target.name
-            write(blocks, unfinished, size)
-            os.replace(unfinished, target)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise SpecError.single(
-            str(path), "", f"the file cannot be written: {reason}", "Name another file"
-        ) from error
+    with replacing(path, scratch) as unfinished:
+        write(blocks, unfinished, size)
 
 
 def write_csv(blocks: Iterable[Rows], stream: IO[str]) -> None:

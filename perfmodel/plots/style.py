@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from perfmodel.errors import SpecError
-from perfmodel.files.document import write_whole
+from perfmodel.files.writing import write_whole
 
 __all__ = [
     "CAUSE_LOOKS", "DPI", "GREY", "INK", "MOST_SERIES", "PALE", "Look", "axes", "family", "figure_bytes",

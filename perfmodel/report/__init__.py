@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from perfmodel.errors import SpecError
-from perfmodel.files.document import write_whole
+from perfmodel.files.writing import write_whole
 from perfmodel.report.content import Content, report_content
 from perfmodel.report.page import page
 

@@ -10,8 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from perfmodel.acceptance import Acceptance
-from perfmodel.files.checkpoint import Arrays, Parts
-from perfmodel.files.fingerprint import fingerprint
+from perfmodel.files.checkpoint import Arrays, Parts, fingerprint
 from perfmodel.planning.executors import Mapper, in_order
 from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS
 from perfmodel.traffic.metrics import Metrics

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.documents import decoded, number_in, shown
+from perfmodel.errors import Fault, SpecError, nearest_name, shown
+from perfmodel.files.csv_rows import open_csv, read_bytes
+from perfmodel.files.document import decode
+from perfmodel.files.scalars import number_in
 
 __all__ = ["MOST_REQUESTS", "MOST_TOKENS", "Trace", "read_trace"]
 
@@ -102,104 +102,68 @@ def read_trace(path: str | Path) -> Trace:
         Naming file, line and value of every fault, at most 20 of them.
     """
     file = str(path)
+    content = read_bytes(path, _MOST_BYTES)
+    is_json = content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    keys, rows = (_json_rows if is_json else _csv_rows)(content, file)
+    return _trace(Path(path).stem, file, keys, rows)
+
+
+def _csv_rows(content: bytes, file: str) -> tuple[Sequence[str], Iterator[Row | Fault]]:
+    """The wanted columns of a CSV file, and their cells row by row or what is wrong with the row."""
+    known = (*ARRIVAL, *PROMPT, *OUTPUT)
+    table = open_csv(content, file, known=known, wanted=lambda names: _columns(file, names))
+    return table.columns, (
+        replace(row.fault, file=file) if row.fault else (row.line, [cell.strip() for cell in row.cells])
+        for row in table.rows
+    )
+
+
+def _json_rows(content: bytes, file: str) -> tuple[Sequence[str], Iterator[Row | Fault]]:
+    """The wanted keys of a file of JSON objects, one a line, and their values or what is wrong."""
+    lines = decode(content, file).split("\n")
+    objects = (row for row in map(_object, lines) if isinstance(row, dict))
+    keys = _columns(file, list(next(objects, {})))
+    numbered = ((line, text) for line, text in enumerate(lines, start=1) if text.strip())
+    return keys, (_values(file, line, _object(text), keys) for line, text in numbered)
+
+
+def _values(file: str, line: int, row: dict[str, Any] | str, keys: Sequence[str]) -> Row | Fault:
+    if isinstance(row, str):
+        return Fault(file, line, "", row, "Write one JSON object per line")
+    return line, [row.get(key) for key in keys]
+
+
+def _object(line: str) -> dict[str, Any] | str:
+    """A line as an object with lower-case keys, or what is wrong with it."""
     try:
-        if Path(path).stat().st_size > _MOST_BYTES:
-            raise SpecError.single(file, "", "is larger than 2 GiB", "Split it")
-        content = Path(path).read_bytes()
-    except (OSError, ValueError) as fault:
-        reason = getattr(fault, "strerror", None) or str(fault)
-        raise SpecError.single(file, "", f"cannot be read: {reason}", "Check the path") from None
-    text = decoded(content, file)
-    reader = _JsonLines(text, file) if text.lstrip().startswith("{") else _Table(text, file)
-    return _trace(Path(path).stem, file, reader)
-
-
-class _Table:
-    """The rows of a CSV file; every row has as many fields as the header."""
-
-    def __init__(self, text: str, file: str) -> None:
-        self.file = file
-        self._rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        try:
-            self.names = [name.strip().lower() for name in next(self._rows, [])]
-        except csv.Error as fault:
-            raise SpecError.single(file, "", f"is not CSV: {fault}", line=1) from None
-        if not any(self.names):
-            raise SpecError.single(file, "", "has no header", "Name the columns in the first line", line=1)
-
-    def rows(self, columns: Sequence[str]) -> Iterator[Row | Fault]:
-        """The wanted fields of every row, or what is wrong with the row."""
-        places = [self.names.index(column) for column in columns]
-        try:
-            for row in self._rows:
-                line = self._rows.line_num
-                if not row:
-                    continue
-                if len(row) != len(self.names):
-                    yield Fault(
-                        self.file, line, "", f"has {len(row)} fields, the header {len(self.names)}",
-                        "Give every row as many fields as the header",
-                    )  # fmt: skip
-                else:
-                    yield line, [row[place].strip() for place in places]
-        except csv.Error as fault:
-            line = self._rows.line_num
-            raise SpecError.single(self.file, "", f"is not CSV: {fault}", line=line) from None
-
-
-class _JsonLines:
-    """The rows of a file with one JSON object per line."""
-
-    def __init__(self, text: str, file: str) -> None:
-        self.file, self._lines = file, text.split("\n")
-        self.names = list(next((row for row in self._objects() if isinstance(row, dict)), {}))
-
-    def rows(self, columns: Sequence[str]) -> Iterator[Row | Fault]:
-        """The wanted values of every object, or what is wrong with the line."""
-        for line, row in enumerate(self._objects(), start=1):
-            if isinstance(row, dict):
-                yield line, [row.get(column) for column in columns]
-            elif row is not None:
-                yield Fault(self.file, line, "", row, "Write one JSON object per line")
-
-    def _objects(self) -> Iterator[dict[str, Any] | str | None]:
-        """Every line as an object with lower-case keys, or what is wrong with it; None where it is empty."""
-        for line in self._lines:
-            if not line.strip():
-                yield None
-                continue
-            try:
-                row = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_number)
-            except (ValueError, RecursionError) as fault:
-                yield f"is not JSON: {fault}"[:200]
-                continue
-            yield row if isinstance(row, dict) else f"is a {type(row).__name__}, not an object"
+        row = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        return f"is not JSON: {error}"[:200]
+    return row if isinstance(row, dict) else f"is a {type(row).__name__}, not an object"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    by_key = {key.strip().lower(): value for key, value in pairs}
-    if len(by_key) < len(pairs):
+    unique = {key.strip().lower(): value for key, value in pairs}
+    if len(unique) < len(pairs):
         raise ValueError("a key appears twice")
-    return by_key
+    return unique
 
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is not a number")
 
 
-def _trace(name: str, file: str, reader: _Table | _JsonLines) -> Trace:
-    keys = [_column(file, reader.names, known) for known in (ARRIVAL, PROMPT, OUTPUT)]
+def _trace(name: str, file: str, keys: Sequence[str], rows: Iterator[Row | Fault]) -> Trace:
     scale = 1e-3 if keys[0] == "timestamp" and keys[1] == "input_length" else 1.0  # Mooncake: milliseconds
     faults: list[Fault] = []
     columns = (array("d"), array("d"), array("d"))
-    for row in reader.rows(keys):
+    for row in rows:
         if isinstance(row, Fault):
             faults.append(row)
         else:
             line, values = row
-            for key, value, column, read in zip(
-                keys, values, columns, (_seconds, _tokens, _tokens), strict=True
-            ):
+            readers = (_seconds, _tokens, _tokens)
+            for key, value, column, read in zip(keys, values, columns, readers, strict=True):
                 try:
                     column.append(read(value))
                 except (TypeError, ValueError, OverflowError):
@@ -224,17 +188,17 @@ def _trace(name: str, file: str, reader: _Table | _JsonLines) -> Trace:
     )
 
 
+def _columns(file: str, names: Sequence[str]) -> list[str]:
+    """The names, out of all there are, of the columns with arrival, prompt and output."""
+    return [_column(file, names, known) for known in (ARRIVAL, PROMPT, OUTPUT)]
+
+
 def _column(file: str, names: Sequence[str], known: tuple[str, ...]) -> str:
-    """The one column that has a known name."""
-    columns = [key for key in known if key in names]
-    if not columns:
-        nearest = next((near for near in (nearest_name(name, known) for name in names) if near), None)
-        raise SpecError.single(
-            file, known[0], "there is no such column", f"Name it one of {', '.join(known)}", nearest, line=1
-        )
-    if names.count(columns[0]) > 1:
-        raise SpecError.single(file, columns[0], "the column appears twice", "Keep one of them", line=1)
-    return columns[0]
+    if (present := next((key for key in known if key in names), None)) is not None:
+        return present
+    nearest = next((near for near in (nearest_name(name, known) for name in names) if near), None)
+    remedy = f"Name it one of {', '.join(known)}"
+    raise SpecError.single(file, known[0], "there is no such column", remedy, nearest, line=1)
 
 
 _DATE = re.compile(

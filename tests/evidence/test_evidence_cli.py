@@ -129,8 +129,8 @@ def test_bad_points_are_named_and_nothing_is_written(tmp_path, text, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-o", "Ours.yaml"], "the file's name is the name"),
-        (["-o", "ours.txt"], "Name a file that ends on .yaml"),
+        (["-o", "Ours.yaml"], "ending .yaml"),
+        (["-o", "ours.txt"], "ending .yaml"),
         (["--format", "csv"], "Use table, json or yaml"),
         (["--keep", "rowlayer"], "Did you mean 'row_layer'"),
         (["--start", "generik"], "Did you mean 'generic'"),

@@ -9,10 +9,11 @@ import pytest
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.calibration.calibrate import calibrate
-from perfmodel.evidence.calibration.engine_text import engine_from_text
 from perfmodel.evidence.calibration.fit import fit_figures
 from perfmodel.evidence.calibration.response import KINDS, observations, priors, respond
 from perfmodel.evidence.published import measurements
+from perfmodel.files.document import parse_yaml
+from perfmodel.files.schema import noun_from
 
 START = replace(
     EngineOverhead.load("generic"),
@@ -92,7 +93,7 @@ def test_any_third_of_all_rows_on_a100_foretells_the_rest():
 
 def test_the_written_engine_reads_back_as_fitted():
     found, figures = fitted(["magicdec-6"])
-    again = engine_from_text(found.text, "ours.yaml")
+    again = noun_from(EngineOverhead, parse_yaml(found.text.encode(), "ours.yaml"))
     assert again.name == "ours" and again.calibrated_on == "h100-sxm-80gb" and again.assumed == ()
     for path, one in figures.items():
         assert float(again.quantities[path].value) == pytest.approx(

@@ -12,7 +12,8 @@ import yaml
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
-from perfmodel.files import catalogue, figures
+from perfmodel.files import catalogue
+from perfmodel.files.quantity import Grid, figures_of
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 
@@ -166,13 +167,10 @@ def mutants(path, count, values):
 
 
 def assert_believable(noun):
-    def check(path, declared, value):
-        numbers = value.seconds if isinstance(value, figures.Grid) else np.asarray(value)
+    for path, declared, value in figures_of(noun):
+        numbers = value.seconds if isinstance(value, Grid) else np.asarray(value)
         assert np.all(np.isfinite(numbers)), path
         assert np.all((numbers >= declared.least) & (numbers <= declared.most)), path
-        return value
-
-    figures.each_figure(noun, check)
 
 
 def parses(content):

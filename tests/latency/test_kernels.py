@@ -15,7 +15,6 @@ from perfmodel.latency import all_reduce, attention, linear
 
 PROFILES = {name: HardwareProfile.load(name) for name in HardwareProfile.available()}
 H100 = PROFILES["h100-sxm-80gb"]
-STACKED = [PROFILES[name] for name in ("a100-sxm-80gb", "h100-sxm-80gb", "h200-sxm-141gb")]
 
 ADAPTIVE = [profile for profile in PROFILES.values() if not profile.gemm.fixed_rules]
 

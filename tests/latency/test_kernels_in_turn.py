@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmodel.errors import SpecError
+from perfmodel.files.document import parse_yaml
 from perfmodel.files.schema import noun_from
-from perfmodel.files.yaml_text import parse_yaml
 from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import attention, linear
 

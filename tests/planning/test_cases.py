@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
-from perfmodel.files.csv_rows import read_cases, write_cases
+from perfmodel.files.csv_rows import csv_text, read_csv
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.cases import ANSWERS, INPUTS, OUTPUTS, REQUIRED, PricedCases, price_cases, price_file
@@ -215,7 +215,7 @@ def test_a_damaged_row_costs_no_other_row(name: str) -> None:
 def test_formulas_are_written_as_text() -> None:
     priced = price_cases(cases({"hardware": "=1+1"}))
     assert "'=1+1" in priced.to_csv()
-    assert write_cases(["a"], [["-0.5"], ["@x"]]) == "a\n-0.5\n'@x\n"
+    assert csv_text(["a"], [["-0.5"], ["@x"]]) == "a\n-0.5\n'@x\n"
 
 
 def test_a_price_that_is_not_finite_is_a_row_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +350,7 @@ def test_whatever_bytes_follow_the_header_the_last_row_is_not_lost(damage: bytes
 @given(st.binary(max_size=200))
 def test_whatever_bytes_a_file_holds_it_is_read_or_refused(content: bytes) -> None:
     with contextlib.suppress(SpecError):
-        table = read_cases(content, "file")
+        table = read_csv(content, "file")
         assert all(len(row.cells) == len(table.columns) for row in table.rows)
 
 
@@ -358,6 +358,6 @@ def test_whatever_bytes_a_file_holds_it_is_read_or_refused(content: bytes) -> No
 @given(st.lists(st.lists(st.text(alphabet='ab",\n', max_size=6), min_size=2, max_size=2), max_size=6))
 def test_what_was_written_is_read_back(rows) -> None:
     rows = [row for row in rows if any(cell.strip() for cell in row)]
-    table = read_cases(write_cases(("one", "two"), rows).encode(), "file")
+    table = read_csv(csv_text(("one", "two"), rows).encode(), "file")
     assert [list(row.cells) for row in table.rows] == rows
     assert not any(row.fault for row in table.rows)

@@ -20,8 +20,7 @@ import strategies
 from perfmodel import Drafter, EngineOverhead, HardwareProfile, ModelSpec, Workload
 from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
-from perfmodel.files.checkpoint import Parts
-from perfmodel.files.fingerprint import fingerprint
+from perfmodel.files.checkpoint import Parts, fingerprint
 from perfmodel.planning import sweep as sweeping
 from perfmodel.planning.executors import LocalPool, in_order, open_executor
 from perfmodel.planning.price import SearchSpace, price_task

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from perfmodel.files.documents import Document
+    from perfmodel.files.document import Document
 
 __all__ = ["place_of", "read_config"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from perfmodel.evidence.calibration.calibrate import Calibration, FittedFigure
     from perfmodel.evidence.machine.fit import FittedMachine
-    from perfmodel.files.document import Quantity
+    from perfmodel.files.quantity import Quantity
 
 __all__ = ["draw_calibration", "draw_errors", "draw_machine", "machine_to_dict"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from perfmodel.engine import EngineOverhead
-    from perfmodel.files.document import Quantity
+    from perfmodel.files.quantity import Quantity
     from perfmodel.hardware import HardwareProfile
     from perfmodel.model import ModelSpec
     from strategies.base import DraftStrategy

@@ -91,7 +91,7 @@ def emit(text: str, output: str | None = None) -> None:
             sys.stdout.flush()
         return
     from perfmodel.errors import SpecError
-    from perfmodel.files.document import write_whole
+    from perfmodel.files.writing import write_whole
 
     target = Path(output).resolve()
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.evidence.calibration.design import NextCell, candidates, next_cells
-from perfmodel.evidence.calibration.engine_text import engine_from_text, engine_text
 from perfmodel.evidence.calibration.fit import Fit, fit_figures
 from perfmodel.evidence.calibration.residuals import KindError, held_out_errors, kind_errors, residual_figures
 from perfmodel.evidence.calibration.response import (
@@ -25,15 +25,20 @@ from perfmodel.evidence.calibration.response import (
     respond,
 )
 from perfmodel.evidence.published.measurements import Measurement
-from perfmodel.files.document import Quantity
+from perfmodel.files.quantity import Z90, Quantity
+from perfmodel.files.schema import read_back
+from perfmodel.files.spec import to_yaml
 from perfmodel.hardware import HardwareProfile
 
-__all__ = ["Calibration", "FittedFigure", "KindError", "calibrate", "usual_shares"]
+__all__ = [
+    "Calibration", "FittedFigure", "KindError", "calibrate", "profile_text",
+    "usual_shares",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
 FEWEST = 4
-_Z90 = 1.2815515655446004
+_DIGITS = 4
 _RELINEARISED = 4
 
 
@@ -58,14 +63,13 @@ class Calibration:
 
     Attributes
     ----------
-    engine : with the fitted figures. text : its file.
+    engine : with the fitted figures.
     correlation : of the determined figures, in the order of `determined`.
     residuals : (place, kind, measured seconds, log of computed over measured) of every observation.
     next_cells : what to measure next.
     """
 
     engine: EngineOverhead
-    text: str
     hardware: str
     rows: int
     figures: tuple[FittedFigure, ...]
@@ -78,6 +82,11 @@ class Calibration:
     def determined(self) -> tuple[FittedFigure, ...]:
         """The figures that the points determine."""
         return tuple(figure for figure in self.figures if figure.determined)
+
+    @property
+    def text(self) -> str:
+        """The engine's file."""
+        return to_yaml(self.engine)
 
     @property
     def achieved(self) -> dict[str, Quantity]:
@@ -191,20 +200,17 @@ def calibrate(
         figure.path: figure.after for figure in figures_after if figure.determined and not figure.relative
     }
     after |= residual_figures(seen, held_out, note)
-    text = engine_text(
-        start,
-        name=name,
-        description=start.description or f"Calibrated on {hardware.name} from {len(rows)} measured rows",
-        calibrated_on=calibrated_on or str(hardware.name),
-        fitted=after,
+    description = start.description or f"Calibrated on {hardware.name} from {len(rows)} measured rows"
+    named = replace(
+        start, name=name, description=description, calibrated_on=calibrated_on or str(hardware.name)
     )
-    engine = engine_from_text(text, f"{name}.yaml")
+    given = {path: quantity for path, quantity in start.quantities.items() if quantity.given}
+    engine = read_back(named.with_quantities({**given, **after}, _DIGITS))
     chosen = fit.determined
     deviation = fit.deviation[chosen]
     pool = candidates(rows, engine, figures)
     return Calibration(
         engine=engine,
-        text=text,
         hardware=str(hardware.name),
         rows=len(rows),
         figures=figures_after,
@@ -218,6 +224,23 @@ def calibrate(
         ),
         next_cells=next_cells(pool, fit.information, figures) if pool.rows else (),
     )
+
+
+def profile_text(
+    name_or_path: str | os.PathLike[str],
+    name: str,
+    fitted: Mapping[str, Quantity],
+    profiles_path: str | os.PathLike[str] | None = None,
+) -> str:
+    """Return the YAML text of a profile called `name`: as the one it comes from, but for the fitted figures.
+
+    Raises
+    ------
+    SpecError
+        When there is no such profile, or the result would not load.
+    """
+    profile = replace(HardwareProfile.load(name_or_path, profiles_path), name=name, aliases=())
+    return to_yaml(read_back(profile.with_quantities(fitted, _DIGITS)))
 
 
 def _check(
@@ -282,7 +305,7 @@ def _figure(
     determined = bool(fit.determined[index])
     after = before
     if determined:
-        reach = _Z90 * deviation
+        reach = Z90 * deviation
         ends = (
             (value * np.exp(-reach), value * np.exp(reach))
             if prior.relative

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perfmodel.evidence.calibration.fit import Fit, fit_figures
 from perfmodel.evidence.calibration.response import KINDS, Observations, Prior, Response
 from perfmodel.evidence.published.measurements import Measurement
-from perfmodel.files.document import Quantity
+from perfmodel.files.quantity import Quantity
 
 __all__ = ["KindError", "held_out_errors", "kind_errors", "residual_figures"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.evidence.published.steps import StepTimes, price_measurements
-from perfmodel.files.figures import Figure, declared_in
+from perfmodel.files.quantity import Z90, Figure, declared_in
 from perfmodel.hardware import HardwareProfile
 
 __all__ = ["KINDS", "Observations", "Prior", "Response", "observations", "priors", "respond"]
@@ -28,7 +28,6 @@ NOISE = {"target": 0.03, "draft": 0.03, "verify": 0.03, "overhead": 0.1, "round"
 """Expected spread of log seconds about the equations, before the points say otherwise. [1]"""
 SECONDS = ("forward", "layer", "row_layer", "draft_row_layer", "round", "round_row")
 """Figures of an engine in which every step is linear."""
-_Z90 = 1.2815515655446004
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,11 @@ def priors(
             continue
         low, _, high = declared[path].default or (0.0, 0.0, declared[path].most)
         value = float(np.asarray(engine.quantities[path].value)) if path in engine.quantities else 0.0
-        beliefs.append(Prior(path, value, (high - low) / _Z90, declared[path].most))
+        beliefs.append(Prior(path, value, (high - low) / Z90, declared[path].most))
     for path in achieved:
         quantity = hardware.quantities[path]
         value, low, high = (float(np.asarray(end)) for end in (quantity.value, quantity.low, quantity.high))
-        beliefs.append(Prior(path, value, max(np.log(high / low) / _Z90, 0.05), np.inf, relative=True))
+        beliefs.append(Prior(path, value, max(np.log(high / low) / Z90, 0.05), np.inf, relative=True))
     return tuple(beliefs)
 
 

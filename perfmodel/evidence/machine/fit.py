@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
 from perfmodel.evidence.machine.points import MachinePoint
+from perfmodel.evidence.machine.profile import measured_profile, with_fitted
 from perfmodel.evidence.machine.rates import peak_rates, shares_of
-from perfmodel.evidence.machine.text import profile_from_text, profile_text_of, with_figures
-from perfmodel.files.document import Quantity
+from perfmodel.files.quantity import Z90, Quantity
+from perfmodel.files.schema import read_back
+from perfmodel.files.spec import to_yaml
 from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import attention, linear
 
@@ -32,7 +34,6 @@ SPREAD = 0.1
 LEAST_SPREAD = 0.01
 MOST_SPREAD = 0.7
 """Standard deviation of a logarithm above which a figure keeps its default."""
-_Z90 = 1.2815515655446004
 
 IN_TURN: Mapping[str, tuple[str, ...]] = dict.fromkeys(
     ("gemm", "attention"), ("t0", "memory_fraction", "compute_fraction")
@@ -54,21 +55,23 @@ class FittedMachine:
 
     Attributes
     ----------
-    text : the profile's file. profile : what it says.
+    profile : as its file says it.
     errors : mean absolute log error by kind of kernel. [1]
     kept : dotted paths of figures that the points do not determine; they stay at generic defaults.
     """
 
-    text: str
     profile: HardwareProfile
     errors: Mapping[str, float]
     kept: tuple[str, ...]
 
     def with_shares(self, achieved: Mapping[str, Quantity]) -> FittedMachine:
         """Return the same machine with other shares of its peak rates, by dotted path."""
-        text = with_figures(self.text, achieved)
-        name = str(self.profile.name)
-        return FittedMachine(text, profile_from_text(text, name), self.errors, self.kept)
+        return replace(self, profile=read_back(with_fitted(self.profile, achieved)))
+
+    @property
+    def text(self) -> str:
+        """The profile's file."""
+        return to_yaml(self.profile)
 
 
 def fit_hardware(points: Sequence[MachinePoint], name: str, like: HardwareProfile | None = None) -> str:
@@ -105,8 +108,8 @@ def fit_machine(
     measured: dict[str, Quantity] = {}
     kept: list[str] = []
     errors: dict[str, float] = {}
-    write = partial(profile_text_of, name, points[0], on_core=on_core, kernel=KERNEL, like=like)
-    start = profile_from_text(write(peak_rates(points, like), {}, source="start"), name)
+    profile_at = partial(measured_profile, name, points[0], on_core=on_core, kernel=KERNEL, like=like)
+    start = profile_at(peak_rates(points, like), {}, source="start").with_defaults()
     for kind, section in (("linear", "gemm"), ("attention", "attention")):
         named = (IN_TURN if on_core else OVERLAPPED)[section]
         prefix = "gemm" if section == "gemm" else f"attention.{KERNEL}"
@@ -124,14 +127,13 @@ def fit_machine(
                 value, value, value, "", f"the form that fits best; {source}", "measured"
             )
         for path, value, deviation in zip(paths, best.values, best.deviations, strict=True):
-            reach = np.exp(_Z90 * max(deviation, LEAST_SPREAD))
+            reach = np.exp(Z90 * max(deviation, LEAST_SPREAD))
             measured[path] = Quantity(value, value / reach, value * reach, "", source, "measured")
         errors[kind] = best.error
     rates = peak_rates(points, like, start, measured)
     measured = shares_of(rates, start, measured)
     source = f"highest rate in the times of draftplan measure, {_circumstances(points)}"
-    text = write(rates, measured, source=source)
-    return FittedMachine(text, profile_from_text(text, name), errors, tuple(kept))
+    return FittedMachine(read_back(profile_at(rates, measured, source=source)), errors, tuple(kept))
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
-from perfmodel.errors import Fault, SpecError
+from perfmodel.errors import SpecError
+from perfmodel.files.csv_rows import csv_text, each_row, read_bytes, read_csv
+from perfmodel.files.writing import write_whole
 from perfmodel.model import ModelSpec
 from perfmodel.model.dtypes import BYTES
 
@@ -25,7 +24,6 @@ KINDS: Mapping[str, str] = {
     "round": "one draft-verify round: `gamma` draft passes, the verification, acceptance and roll-back",
 }
 """What each kind of row times."""
-_MOST_FAULTS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,22 +126,15 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 
 def write_points(path: str | os.PathLike[str], points: Iterable[MachinePoint]) -> None:
     """Write points as CSV, whole or not at all. Raises SpecError where the file cannot be written."""
-    from perfmodel.files.document import write_whole
-
     write_whole(path, points_text(points))
 
 
 def points_text(points: Iterable[MachinePoint]) -> str:
     """Return points as the text of a CSV file."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for point in points:
-        writer.writerow([_written(name, getattr(point, name)) for name in COLUMNS])
-    return stream.getvalue()
+    return csv_text(COLUMNS, ([_cell(name, getattr(point, name)) for name in COLUMNS] for point in points))
 
 
-def _written(name: str, value: Any) -> str:
+def _cell(name: str, value: Any) -> str:
     if value is None or value != value:  # not a number: nothing was measured
         return ""
     return f"{value:.6g}" if name in _REALS else str(value)
@@ -163,49 +154,25 @@ def read_points(path: str | os.PathLike[str]) -> tuple[MachinePoint, ...]:
     SpecError
         Naming the line and column of everything that cannot be read; columns that are not known are one too.
     """
-    file = os.fspath(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError.single(
-            file, "", f"the file cannot be read: {error}", "Name a readable CSV file"
-        ) from error
-    rows = csv.reader(io.StringIO(text))
-    header = next(rows, [])
-    unknown, absent = set(header) - set(COLUMNS), {"kind", "dtype", "seconds"} - set(header)
-    if unknown or absent:
-        problem = f"no column {', '.join(sorted(absent))}" if absent else f"unknown columns {sorted(unknown)}"
-        raise SpecError.single(file, "", problem, "Give a file that `draftplan measure` wrote", line=1)
-    points: list[MachinePoint] = []
-    faults: list[Fault] = []
-    for row in rows:
-        if not row or len(faults) >= _MOST_FAULTS:
-            continue
-        try:
-            points.append(_point(dict(zip(header, row, strict=True))))
-        except ValueError as error:
-            faults.append(Fault(file, rows.line_num, "", str(error)))
-    if faults:
-        raise SpecError(faults)
-    return tuple(points)
+    required = ("kind", "dtype", "seconds")
+    table = read_csv(read_bytes(path), os.fspath(path), required=required, known=COLUMNS, exact=True)
+    return each_row(table, table.columns, lambda _, cells: _point(cells))
 
 
 def _point(cells: Mapping[str, str]) -> MachinePoint:
-    values: dict[str, Any] = {}
-    for name, cell in cells.items():
-        if cell:
-            values[name] = cell if name in _TEXTS else _number(name, cell)
-    kind, dtype = values.get("kind", ""), values.get("dtype", "")
-    if kind not in KINDS:
-        raise ValueError(f"kind: found {kind!r}; there are {', '.join(KINDS)}")
-    if dtype not in BYTES:
-        raise ValueError(f"dtype: found {dtype!r}; there are {', '.join(BYTES)}")
-    missing = [name for name in _NEEDED[kind] if values.get(name) is None]
-    if missing:
-        raise ValueError(f"a {kind} row needs {', '.join(missing)}")
+    given = {name: cell for name, cell in cells.items() if cell}
+    values: dict[str, Any] = {
+        name: cell if name in _TEXTS else _number(name, cell) for name, cell in given.items()
+    }
+    for name, known in (("kind", KINDS), ("dtype", BYTES)):
+        if values.get(name) not in known:
+            problem = f"found {values.get(name, '')!r}"
+            raise SpecError.single("", name, problem, f"There are {', '.join(known)}")
+    if missing := [name for name in _NEEDED[values["kind"]] if name not in values]:
+        raise SpecError.single("", "", f"a {values['kind']} row needs {', '.join(missing)}")
     point = MachinePoint(**values)
     if not point.seconds > 0.0:
-        raise ValueError(f"seconds: found {cells.get('seconds', '')!r}, which is no time")
+        raise SpecError.single("", "seconds", f"found {cells['seconds']!r}, which is no time")
     return point
 
 
@@ -213,14 +180,12 @@ def _number(name: str, cell: str) -> float | int:
     try:
         value = float(cell) if name in _REALS else int(cell)
     except ValueError:
-        raise ValueError(f"{name}: found {cell[:40]!r}, which is no number") from None
+        raise SpecError.single("", name, f"found {cell[:40]!r}, which is no number") from None
     if not 0 <= value < 1e18:
-        raise ValueError(f"{name}: found {cell[:40]!r}, which is out of range")
+        raise SpecError.single("", name, f"found {cell[:40]!r}, which is out of range")
     return value
 
 
 def merged(known: Sequence[MachinePoint], new: Iterable[MachinePoint]) -> list[MachinePoint]:
     """Return all points, a new one in the place of a known one of the same shape."""
-    by_shape = {point.shape: point for point in known}
-    by_shape.update((point.shape, point) for point in new)
-    return list(by_shape.values())
+    return list({point.shape: point for point in (*known, *new)}.values())

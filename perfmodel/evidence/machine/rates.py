@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.evidence.machine.points import MachinePoint
-from perfmodel.files.document import Quantity
+from perfmodel.files.quantity import Quantity
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import BYTES
 

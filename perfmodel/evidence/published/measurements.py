@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
 from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.csv_rows import CaseRow, read_cases
+from perfmodel.files.csv_rows import CsvRow, each_row, read_bytes, read_csv
 from perfmodel.planning.case_rows import CaseGroup, CaseReader
 
 __all__ = ["Measurement", "available", "load", "read_file", "read_measurements"]
@@ -21,19 +21,11 @@ QUESTION = (
     "context_len", "batch_size", "gamma",
 )  # fmt: skip
 OTHERS = (
-    "tokens_per_round",
-    "speedup",
-    "table",
-    "cell",
-    "gamma_is_best",
-    "unknown",
-    "source",
-    "acceptance_rate",
-)
+    "tokens_per_round", "speedup", "table", "cell", "gamma_is_best", "unknown", "source", "acceptance_rate",
+)  # fmt: skip
 REQUIRED = ("batch_size", "context_len")
 _STEPS = ("magicdec.csv", "magicdec_blog.csv", "plain_decode.csv")
 _LONGEST_STEP = 1000.0
-_MOST_FAULTS = 50
 
 
 @dataclass(frozen=True)
@@ -119,14 +111,7 @@ def read_file(
     profiles_path: str | None = None,
 ) -> tuple[Measurement, ...]:
     """Read the measurements of a CSV file; see `read_measurements`."""
-    file = os.fspath(path)
-    try:
-        with open(file, "rb") as stream:
-            content = stream.read()
-    except OSError as error:
-        problem = f"the file cannot be read: {error.strerror or error}"
-        raise SpecError.single(file, "", problem, "Name a readable CSV file or a published table") from error
-    return read_measurements(content, file, given=given, profiles_path=profiles_path)
+    return read_measurements(read_bytes(path), os.fspath(path), given=given, profiles_path=profiles_path)
 
 
 def read_measurements(
@@ -148,33 +133,20 @@ def read_measurements(
     SpecError
         Naming every row that is damaged, not a number, not positive, or without anything measured.
     """
-    table = read_cases(content, file, required=REQUIRED, known=(*QUESTION, *TIMES, *OTHERS))
+    columns = (*QUESTION, *TIMES, *OTHERS)
+    table = read_csv(content, file, required=REQUIRED, known=columns)
     if not set(TIMES) & set(table.columns):
         remedy = f"Give at least one of {', '.join(TIMES)}"
         raise SpecError.single(file, "", "no column of measured times", remedy, line=1)
-    reader = CaseReader(profiles_path)
-    rows: list[Measurement] = []
-    faults: list[Fault] = []
-    columns = {name: table.column(name) for name in (*QUESTION, *TIMES, *OTHERS)}
-    for index, row in enumerate(table.rows):
-        cells = {name: column[index] for name, column in columns.items()}
-        cells = {name: cell or (given or {}).get(name, "") for name, cell in cells.items()}
-        try:
-            rows.append(_measurement(reader, row, cells))
-        except SpecError as refusal:
-            faults += [_of_row(fault, file, row) for fault in refusal.faults]
-        if len(faults) >= _MOST_FAULTS:
-            break
-    if faults:
-        raise SpecError(faults)
+    reader, usual = CaseReader(profiles_path), given or {}
+    rows = each_row(table, columns, lambda row, cells: _measurement(
+        reader, row, {name: cell or usual.get(name, "") for name, cell in cells.items()}))  # fmt: skip
     if not rows:
         raise SpecError.single(file, "", "no rows", "Give one measured cell a row")
-    return tuple(rows)
+    return rows
 
 
-def _measurement(reader: CaseReader, row: CaseRow, cells: dict[str, str]) -> Measurement:
-    if row.fault:
-        raise SpecError([row.fault])
+def _measurement(reader: CaseReader, row: CsvRow, cells: dict[str, str]) -> Measurement:
     numbers = dict(_numbers(cells))
     unprinted = not cells["gamma"] and cells["gamma_is_best"] == "yes"
     if not unprinted and not cells["gamma"] and not math.isnan(numbers["t_target_ms"]):
@@ -228,9 +200,8 @@ def _numbers(cells: Mapping[str, str]) -> Iterator[tuple[str, float]]:
         highest = _LONGEST_STEP * 1e3 if name in TIMES else 1e6
         if text and not 0.0 < value <= highest:
             unit = "milliseconds" if name in TIMES else "a plain number"
-            raise SpecError.single(
-                "", name, f"found {text[:40]}", f"Give {unit} above 0, at most {highest:g}"
-            )
+            remedy = f"Give {unit} above 0, at most {highest:g}"
+            raise SpecError.single("", name, f"found {text[:40]}", remedy)
         yield name, value
     if not measured and not cells["speedup"]:
         raise SpecError.single("", "", "nothing is measured in this row", f"Fill one of {', '.join(TIMES)}")
@@ -240,15 +211,7 @@ def _first(*values: float) -> float:
     return next((value for value in values if not math.isnan(value)), math.nan)
 
 
-def _of_row(fault: Fault, file: str, row: CaseRow) -> Fault:
-    field = ", ".join(part for part in (f"row {row.number}", fault.field) if part)
-    return replace(fault, file=file, line=row.line, field=field)
-
-
 @cache
 def _published() -> tuple[Measurement, ...]:
     folder = files("perfmodel") / "data" / "measurements"
-    read: Callable[[str], Sequence[Measurement]] = lambda name: read_measurements(  # noqa: E731
-        (folder / name).read_bytes(), name
-    )
-    return tuple(row for name in _STEPS for row in read(name))
+    return tuple(row for name in _STEPS for row in read_measurements((folder / name).read_bytes(), name))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from perfmodel.evidence.published.choices import GammaChoice, gamma_choices
 from perfmodel.evidence.published.comparison import MEASURES, Compared, ErrorSummary, compare_steps, summarise
 from perfmodel.evidence.published.tokens import TABLES as TOKEN_TABLES
 from perfmodel.evidence.published.tokens import compare_tokens
+from perfmodel.files.csv_rows import each_row, read_bytes, read_csv
 
 __all__ = ["GammaSummary", "Limit", "Validation", "available", "limits_of", "validate"]
 
@@ -144,32 +143,24 @@ def limits_of(path: str | os.PathLike[str] | None = None) -> tuple[Limit, ...]:
     """Return the limits of a CSV file, the bundled ones where none is named. Raises SpecError."""
     bundled = files("perfmodel") / "data" / "measurements" / "limits.csv"
     file = "limits.csv" if path is None else os.fspath(path)
+    content = bundled.read_bytes() if path is None else read_bytes(path)
+    table = read_csv(content, file, required=LIMIT_COLUMNS, known=LIMIT_COLUMNS, exact=True)
+    return each_row(table, LIMIT_COLUMNS, lambda _, cells: _limit(**cells))
+
+
+def _limit(scope: str, measure: str, statistic: str, at_least: str, at_most: str) -> Limit:
+    known = {"measure": (measure, (*MEASURES, "gamma")), "statistic": (statistic, STATISTICS)}
+    for column, (word, words) in known.items():
+        if word not in words:
+            raise SpecError.single("", column, f"found {word!r}", f"There are {', '.join(words)}")
     try:
-        text = bundled.read_text(encoding="utf-8") if path is None else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError.single(
-            file, "", f"the file cannot be read: {error}", "Name a readable CSV file"
-        ) from error
-    reader = csv.DictReader(text.splitlines())
-    if tuple(reader.fieldnames or ()) != LIMIT_COLUMNS:
-        raise SpecError.single(
-            file, "", "the columns are not those of limits", ",".join(LIMIT_COLUMNS), line=1
-        )
-    limits, faults = [], []
-    remedy = f"Statistics: {', '.join(STATISTICS)}; measures: {', '.join((*MEASURES, 'gamma'))}"
-    for line, row in enumerate(reader, start=2):
-        try:
-            bounds = [float(row["at_least"] or "-inf"), float(row["at_most"] or "inf")]
-            right = row["statistic"] in STATISTICS and row["measure"] in (*MEASURES, "gamma")
-        except (TypeError, ValueError):
-            right, bounds = False, [math.nan, math.nan]
-        if not right or any(math.isnan(bound) for bound in bounds):
-            faults.append(Fault(file, line, "", "is no limit", remedy))
-            continue
-        limits.append(Limit(row["scope"], row["measure"], row["statistic"], *bounds))
-    if faults:
-        raise SpecError(faults)
-    return tuple(limits)
+        bounds = [float(at_least or "-inf"), float(at_most or "inf")]
+    except ValueError:
+        bounds = [math.nan]
+    if any(math.isnan(bound) for bound in bounds):
+        problem = f"found {at_least!r} to {at_most!r}"
+        raise SpecError.single("", "", problem, "Give numbers, or leave one end empty")
+    return Limit(scope, measure, statistic, *bounds)
 
 
 def _complete_scopes(wanted: Sequence[str]) -> set[str]:
