@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
+from perfmodel.files.numbers import FloatArray
 
 MAX_BATCH = 1_000_000
 MAX_CONTEXT = 100_000_000
@@ -32,7 +32,7 @@ class Workload:
 
     batch_sizes: Sequence[int]
     context_lens: Sequence[int]
-    weights: NDArray[np.float64] | None = field(default=None, compare=False)
+    weights: FloatArray | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         order = []
@@ -55,7 +55,7 @@ class Workload:
             object.__setattr__(self, "weights", weights[np.ix_(*order)] / weights.sum())
 
     @property
-    def shares(self) -> NDArray[np.float64]:
+    def shares(self) -> FloatArray:
         """Share of time per cell, shape (batch, context), sums to one. [1]"""
         if self.weights is not None:
             return self.weights
@@ -67,5 +67,5 @@ class Workload:
         return Workload(self.batch_sizes[rows], self.context_lens[columns])
 
 
-def _refusal(name: str, found: object, remedy: str) -> SpecError:
-    return SpecError.single("workload", name, f"found {found!r}"[:200], remedy)
+def _refusal(name: str, given: object, remedy: str) -> SpecError:
+    return SpecError.single("workload", name, f"found {given!r}"[:200], remedy)

@@ -19,7 +19,7 @@ all_reduce: nccl
 
 
 @pytest.fixture
-def mine(tmp_path):
+def own_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(MINE)
     return path
@@ -41,7 +41,7 @@ def test_every_bundled_engine_uses_an_all_reduce_that_some_profile_has(name):
 
 def test_the_ideal_engine_costs_nothing():
     ideal = EngineOverhead.load("ideal")
-    seconds = {path: one.value for path, one in ideal.quantities.items() if one.unit == "s"}
+    seconds = {path: quantity.value for path, quantity in ideal.quantities.items() if quantity.unit == "s"}
     assert seconds
     assert set(seconds.values()) == {0.0}
     drawn = ideal.sample(10)
@@ -55,18 +55,18 @@ def test_the_papers_engine_is_slower_on_its_older_hardware():
     assert old.round_s > new.round_s
 
 
-def test_a_file_of_the_user_is_loaded_and_its_gaps_are_assumed(mine):
-    engine = EngineOverhead.load(mine)
+def test_a_file_of_the_user_is_loaded_and_its_gaps_are_assumed(own_file):
+    engine = EngineOverhead.load(own_file)
     assert (engine.layer_s, engine.all_reduce) == (2e-5, "nccl")
     assert any(sentence.startswith("round is not in the file") for sentence in engine.assumed)
     assert engine.quantities["round"].kind == "assumed"
 
 
-def test_engines_of_the_user_lie_in_the_engines_folder_of_a_profile_folder(mine, monkeypatch):
-    folder = mine.parent / "engines"
+def test_engines_of_the_user_lie_in_the_engines_folder_of_a_profile_folder(own_file, monkeypatch):
+    folder = own_file.parent / "engines"
     folder.mkdir()
-    mine.rename(folder / "mine.yaml")
-    monkeypatch.setenv("DRAFTPLAN_PROFILES", str(mine.parent))
+    own_file.rename(folder / "mine.yaml")
+    monkeypatch.setenv("DRAFTPLAN_PROFILES", str(own_file.parent))
     assert EngineOverhead.load("mine").layer_s == 2e-5
     assert "mine" not in HardwareProfile.available()
 
@@ -81,10 +81,10 @@ def test_engines_of_the_user_lie_in_the_engines_folder_of_a_profile_folder(mine,
         ("name: mine", "name: other", 1, "the same name"),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_line(mine, old, new, line, says):
-    mine.write_text(MINE.replace(old, new, 1))
+def test_a_wrong_file_is_refused_with_its_line(own_file, old, new, line, says):
+    own_file.write_text(MINE.replace(old, new, 1))
     with pytest.raises(SpecError) as error:
-        EngineOverhead.load(mine)
+        EngineOverhead.load(own_file)
     assert any(fault.line == line and says in str(fault) for fault in error.value.faults)
 
 

@@ -367,9 +367,9 @@ def test_a_folder_of_the_user_that_hides_ours_is_named(tmp_path):
         "try:\n    HardwareProfile.available()\n"
         "except SpecError as error:\n    print(error)\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert str(tmp_path / "hardware_profiles") in said
-    assert "Rename it" in said
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path / "hardware_profiles") in output
+    assert "Rename it" in output
 
 
 def test_the_generic_all_reduce_is_slower_over_a_slower_link(small):

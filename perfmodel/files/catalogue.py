@@ -49,34 +49,25 @@ class Catalogue:
         document = read_yaml(path)
         written = document.data.get("name")
         if isinstance(written, str) and written != path.stem:
-            document.refuse(
-                ("name",),
-                document.line(("name",)) or 1,
-                f"found {written[:100]!r} in a file called {path.name}",
-                "Give the file and its name field the same name",
-            )
+            problem = f"found {written[:100]!r} in a file called {path.name}"
+            remedy = "Give the file and its name field the same name"
+            document.refuse(("name",), document.line(("name",)), problem, remedy)
         return document
 
     def _by_alias(self, name: str, files: dict[str, Path]) -> Path:
-        aliases: dict[str, Path] = {}
-        for path in files.values():
-            aliases.update(dict.fromkeys(_aliases(path), path))
-        found = aliases.get(name.lower())
-        if found is None:
+        aliases = {alias: path for path in files.values() for alias in _aliases(path)}
+        if name.lower() not in aliases:
             nearest = nearest_name(name, [*files, *aliases])
+            problem = f"there is no {self.noun} called {name[:100]!r}"
             known = f"Known: {', '.join(sorted(files))}; or name a YAML file"
-            raise SpecError.single(
-                "", self.noun, f"there is no {self.noun} called {name[:100]!r}", known, nearest
-            )
-        return found
+            raise SpecError.single("", self.noun, problem, known, nearest)
+        return aliases[name.lower()]
 
     def _files(self, profiles_path: PathLike | None) -> dict[str, Path]:
         """Return name -> file; the user's folders win over the bundled one."""
-        found: dict[str, Path] = {}
         further = [folder / self.inside for folder in _folders(profiles_path)]
-        for folder in [self.folder, *reversed(further)]:
-            found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
-        return found
+        folders = [self.folder, *reversed(further)]
+        return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def own_package(name: str) -> ModuleType:
@@ -86,12 +77,9 @@ def own_package(name: str) -> ModuleType:
     places = [Path(place).resolve() for place in getattr(module, "__path__", [])]
     if expected not in places:
         shadow = getattr(module, "__file__", None) or ", ".join(map(str, places)) or "an unknown place"
-        raise SpecError.single(
-            str(shadow),
-            "",
-            f"this {name!r} hides the package of the same name that belongs to draftplan ({expected})",
-            "Rename it, start Python from another folder, or take its folder off PYTHONPATH",
-        )
+        problem = f"this {name!r} hides the package of the same name that belongs to draftplan ({expected})"
+        remedy = "Rename it, start Python from another folder, or take its folder off PYTHONPATH"
+        raise SpecError.single(str(shadow), "", problem, remedy)
     return module
 
 
@@ -103,9 +91,8 @@ def _folders(profiles_path: PathLike | None) -> Iterator[Path]:
         for place in filter(None, places.split(os.pathsep)):
             folder = Path(place).expanduser()
             if not folder.is_dir():
-                raise SpecError.single(
-                    place, source, "this folder does not exist", "Name folders that hold YAML files"
-                )
+                remedy = "Name folders that hold YAML files"
+                raise SpecError.single(place, source, "this folder does not exist", remedy)
             yield folder
 
 

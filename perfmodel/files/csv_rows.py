@@ -9,11 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from perfmodel.errors import Fault, SpecError, nearest_name
 
-__all__ = ["CsvFile", "CsvRow", "CsvRows", "csv_text", "each_row", "open_csv", "read_bytes", "read_csv"]
+__all__ = ["CsvFile", "CsvRow", "csv_text", "each_row", "open_csv", "read_bytes", "read_csv"]
 
 RowT = TypeVar("RowT")
 
@@ -32,14 +33,6 @@ class CsvRow(NamedTuple):
     line: int
     cells: tuple[str, ...]
     fault: Fault | None = None
-
-
-@dataclass(frozen=True)
-class CsvRows:
-    """The columns of a file and its rows as they are read, once."""
-
-    columns: tuple[str, ...]
-    rows: Iterator[CsvRow]
 
 
 @dataclass(frozen=True)
@@ -88,20 +81,18 @@ def read_csv(
         When the header cannot be used: unreadable, doubled names, `required` columns missing, or with `exact`
         columns that are not `known`.
     """
-    table = open_csv(content, file, required=required, known=known)
+    columns, read = open_csv(content, file, required=required, known=known)
     faults = [
         Fault(file, 1, name, "unknown column", f"Known: {', '.join(known)}", nearest_name(name, known))
-        for name in table.columns
+        for name in columns
         if exact and name not in known
     ]
     if faults:
         raise SpecError(faults)
-    rows: list[CsvRow] = []
-    for row in table.rows:
-        if len(rows) >= _MOST_ROWS:
-            raise SpecError.single(file, "", f"more than {_MOST_ROWS} rows", "Split the file")
-        rows.append(row)
-    return CsvFile(file, table.columns, tuple(rows))
+    rows = tuple(islice(read, _MOST_ROWS + 1))
+    if len(rows) > _MOST_ROWS:
+        raise SpecError.single(file, "", f"more than {_MOST_ROWS} rows", "Split the file")
+    return CsvFile(file, columns, rows)
 
 
 def each_row(
@@ -149,7 +140,7 @@ def open_csv(
     required: Sequence[str] = (),
     known: Sequence[str] = (),
     wanted: Callable[[Sequence[str]], Sequence[str]] | None = None,
-) -> CsvRows:
+) -> tuple[tuple[str, ...], Iterator[CsvRow]]:
     """Return the columns of a file and its rows one by one; see `read_csv`.
 
     Parameters
@@ -171,7 +162,7 @@ def open_csv(
     _check_header(names, columns, (file, start + 1), required, known)
     places = [names.index(name) for name in columns]
     records = enumerate(_records(lines, after, len(names)), start=1)
-    return CsvRows(columns, (_row(number, *record, columns, places) for number, record in records))
+    return columns, (_row(number, *record, columns, places) for number, record in records)
 
 
 def _names(lines: list[str], start: int, file: str, known: Sequence[str]) -> tuple[list[str], int]:

@@ -255,7 +255,7 @@ _NOT_YAML = re.compile(r"[\t\x7f-\x9f\u2028\u2029\ufffe\uffff]|\\u[dD][89a-fA-F]
 
 @dataclass(frozen=True)
 class _Refused:
-    """A number that is none: its text, what stands for it, and what is wrong."""
+    """A number that is none: how it is shown, what stands for it, and what is wrong."""
 
     text: str
     value: str | None
@@ -288,14 +288,14 @@ def parse_json(content: bytes, file: str) -> Document:
 
 def _number(text: str) -> Any:
     value, problem = number_in(text)
-    return _Refused(text, value, problem) if problem else value
+    return _Refused(shown(text), value, problem) if problem else value
 
 
 def _plain(document: Document, value: Any, place: Place) -> Any:
     """Return plain data of what the JSON reader gave; what is wrong is refused at its place."""
     line = document.line(place)
     if isinstance(value, _Refused):
-        document.refuse(place, line, f"found {shown(value.text)}, {value.problem}", REMEDY[value.problem])
+        document.refuse(place, line, f"found {value.text}, {value.problem}", REMEDY[value.problem])
         return value.value
     if isinstance(value, str) and _SURROGATE.search(value):
         document.stop(place, line, *_HALF)

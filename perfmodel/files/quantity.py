@@ -8,7 +8,7 @@ Schema, provenance, replacing, sampling and writing all follow from the declarat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -24,6 +24,7 @@ Z90 = 1.2815515655446004
 """90th percentile of the standard normal distribution: how far low and high lie from the middle. [1]"""
 
 Kind: TypeAlias = Literal["measured", "published", "assumed"]
+Range: TypeAlias = tuple[float, float, float]
 NounT = TypeVar("NounT")
 _KEY = "declared"
 
@@ -57,7 +58,7 @@ class Figure:
     most: float
     meaning: str
     path: str
-    default: tuple[float, float, float] | None = None
+    default: Range | None = None
     keys: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
 
@@ -112,12 +113,7 @@ Declared: TypeAlias = Figure | Table | Section | Text
 
 
 def figure(
-    dimension: str,
-    least: float,
-    most: float,
-    meaning: str,
-    default: tuple[float, float, float] | None = None,
-    path: str = "",
+    dimension: str, least: float, most: float, meaning: str, default: Range | None = None, path: str = ""
 ) -> Any:
     """Declare one figure; range and default (low, value, high) in SI units.
 
@@ -130,16 +126,11 @@ def figure(
 
 
 def figures(
-    dimension: str,
-    least: float,
-    most: float,
-    meaning: str,
-    keys: Sequence[str],
-    required: Sequence[str] = (),
-    path: str = "",
-) -> Any:
+    dimension: str, least: float, most: float, meaning: str, keys: tuple[str, ...],
+    required: tuple[str, ...] = (), path: str = "",
+) -> Any:  # fmt: skip
     """Declare a mapping of figures of one dimension by the names in `keys`."""
-    return _field(Figure(dimension, least, most, meaning, path, None, tuple(keys), tuple(required)))
+    return _field(Figure(dimension, least, most, meaning, path, None, keys, required))
 
 
 def table(least: float, most: float, meaning: str, path: str = "") -> Any:
@@ -172,12 +163,10 @@ def _field(declared: Declared, **defaults: Any) -> Any:
     return dataclasses.field(metadata={_KEY: declared}, **defaults)
 
 
-def declared_in(noun: type[Any]) -> Iterator[tuple[str, Declared]]:
-    """Yield field name and declaration, its `path` filled in, of everything declared in a dataclass."""
-    for field in dataclasses.fields(noun):
-        declared: Declared | None = field.metadata.get(_KEY)
-        if declared is not None:
-            yield field.name, dataclasses.replace(declared, path=declared.path or field.name)
+def declared_in(noun: type[Any]) -> tuple[tuple[str, Declared], ...]:
+    """Return field name and declaration, its `path` filled in, of everything declared in a dataclass."""
+    fields = [(field.name, field.metadata[_KEY]) for field in dataclasses.fields(noun) if field.metadata]
+    return tuple((name, dataclasses.replace(entry, path=entry.path or name)) for name, entry in fields)
 
 
 def figures_of(noun: Any, prefix: str = "") -> Iterator[tuple[str, Figure | Table, Any]]:

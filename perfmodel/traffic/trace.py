@@ -111,10 +111,10 @@ def read_trace(path: str | Path) -> Trace:
 def _csv_rows(content: bytes, file: str) -> tuple[Sequence[str], Iterator[Row | Fault]]:
     """The wanted columns of a CSV file, and their cells row by row or what is wrong with the row."""
     known = (*ARRIVAL, *PROMPT, *OUTPUT)
-    table = open_csv(content, file, known=known, wanted=lambda names: _columns(file, names))
-    return table.columns, (
+    keys, rows = open_csv(content, file, known=known, wanted=lambda names: _columns(file, names))
+    return keys, (
         replace(row.fault, file=file) if row.fault else (row.line, [cell.strip() for cell in row.cells])
-        for row in table.rows
+        for row in rows
     )
 
 

@@ -137,7 +137,7 @@ def test_simulations_on_two_processes_answer_the_same():
     [
         ([], "name no requests"),
         ([*TRAFFIC, "no.csv"], "are both given"),
-        (["no.csv"], "no.csv: cannot be read"),
+        (["no.csv"], "no.csv: the file cannot be read"),
         (["--synthetic", "qps=2,promt=3"], "Did you mean 'prompt'"),
         ([*TRAFFIC, "--policy", "fixd:3"], "Did you mean 'fixed'"),
         ([*TRAFFIC, "--policy", "fixed"], "Known: none, fixed:N"),

@@ -93,28 +93,28 @@ def truncate(text, rng, _):
 
 
 def swap_value(text, rng, values):
-    found = one_of(r"(?<=[:\[,] )[^,\[\]{}\n]+", text, rng)
-    return found[0] + rng.choice(values) + found[2] if found else text
+    match = one_of(r"(?<=[:\[,] )[^,\[\]{}\n]+", text, rng)
+    return match[0] + rng.choice(values) + match[2] if match else text
 
 
 def rename_key(text, rng, _):
-    found = one_of(r"[A-Za-z_][\w-]*(?=\"?:)", text, rng)
-    if not found:
+    match = one_of(r"[A-Za-z_][\w-]*(?=\"?:)", text, rng)
+    if not match:
         return text
-    at = rng.randrange(len(found[1]))
-    return found[0] + found[1][:at] + rng.choice("xyz_ A0\"'") + found[1][at + 1 :] + found[2]
+    at = rng.randrange(len(match[1]))
+    return match[0] + match[1][:at] + rng.choice("xyz_ A0\"'") + match[1][at + 1 :] + match[2]
 
 
 def swap_unit(text, rng, _):
     units = ["", "Gb/s", "GB", "TB/s", "s", "us", "gb", "TFLOPs", "W", "%", "furlong"]
-    found = one_of(r"(?<=\d) (GB/s|GiB|GB|MB|TFLOPS|TOPS|us|ms|W|USD/h)\b", text, rng)
-    return f"{found[0]} {rng.choice(units)}{found[2]}" if found else text
+    match = one_of(r"(?<=\d) (GB/s|GiB|GB|MB|TFLOPS|TOPS|us|ms|W|USD/h)\b", text, rng)
+    return f"{match[0]} {rng.choice(units)}{match[2]}" if match else text
 
 
 def huge_number(text, rng, _):
     numbers = ["9" * 400, "1e308", "0", "-7", "1e-320", str(2**63), "1_0", "0x7f"]
-    found = one_of(r"\d+", text, rng)
-    return found[0] + rng.choice(numbers) + found[2] if found else text
+    match = one_of(r"\d+", text, rng)
+    return match[0] + rng.choice(numbers) + match[2] if match else text
 
 
 def repeat_line(text, rng, _):

@@ -195,7 +195,7 @@ DAMAGED = {
     "no UTF-8": (b"a100,ideal,8,llama-3.1-8b,,n\xff\xfene,,32000,32,0,,", "UTF-8"),
     "a NUL": ("a100,id\x00eal,8,llama-3.1-8b,,none,,32000,32,0,,", "UTF-8"),
     "an endless cell": ("a100,ideal,8,llama-3.1-8b,," + "x" * 20_000 + ",,32000,32,0,,", "characters"),
-    "a cell beyond what a reader takes": ("x" * 200_000 + ",,,,,,,,,,,", "quote"),
+    "a cell beyond what a reader takes": ("x" * 200_000 + ",,,,,,,,,,,", "characters"),
 }
 
 
