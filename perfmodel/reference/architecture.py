@@ -77,20 +77,19 @@ class Architecture:
             Where the model is not found, or is no Llama-style decoder, naming every trait that differs.
         """
         name, document = find_config(os.fspath(name_or_path))
-        return cls._of_spec(ModelSpec.load(name_or_path), document.data, document.file or name)
+        return cls._from_spec(ModelSpec.load(name_or_path), document.data, document.file or name)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], name: str = "config") -> Architecture:
         """Return the decoder that a config in memory describes, its keys as in a config.json."""
-        return cls._of_spec(ModelSpec.from_config(dict(config), name), config, name)
+        return cls._from_spec(ModelSpec.from_config(dict(config), name), config, name)
 
     @classmethod
-    def _of_spec(cls, spec: ModelSpec, config: Mapping[str, Any], file: str) -> Architecture:
+    def _from_spec(cls, spec: ModelSpec, config: Mapping[str, Any], file: str) -> Architecture:
         """Return the decoder of a priced model, its constants as the config names them."""
-        faults = [Fault(file, None, field, problem, _REMEDY) for field, problem in _differences(spec, config)]
-        if faults:
-            raise SpecError(faults)
-        products, attention = _products(spec), spec.attentions[0]
+        if differences := _list_differences(spec, config):
+            raise SpecError(Fault(file, None, field, problem, _REMEDY) for field, problem in differences)
+        products, attention = _products_of(spec), spec.attentions[0]
         return cls(
             spec=spec,
             layers=spec.num_layers,
@@ -102,27 +101,27 @@ class Architecture:
             vocab_size=spec.vocab_size,
             tied_embeddings=not spec.owns_lm_head,
             qkv_bias=products["qkv"].vectors > spec.hidden_size,
-            rope_theta=float(_rope(config).get("rope_theta", config.get("rope_theta", 10000.0))),
-            rope_scaling=_rope_scaling(config),
+            rope_theta=float(_read_rope(config).get("rope_theta", config.get("rope_theta", 10000.0))),
+            rope_scaling=_read_scaling(config),
             norm_eps=float(config.get("rms_norm_eps", 1e-5)),
         )
 
     def shape(self, product: str) -> tuple[int, int]:
         """Return the shape [outputs, inputs] of a priced matrix product: qkv, o, gate_up, down or lm_head."""
-        layer = _products(self.spec)[product]
+        layer = _products_of(self.spec)[product]
         return layer.n, layer.k
 
     def frequencies(self) -> list[float]:
         """Return the rotary frequency of each pair of a head's elements, ``theta**(-2 i / d)``, stretched."""
         plain = [self.rope_theta ** (-2.0 * pair / self.head_dim) for pair in range(self.head_dim // 2)]
-        return plain if self.rope_scaling is None else [self.rope_scaling.stretch(each) for each in plain]
+        return plain if self.rope_scaling is None else [self.rope_scaling.stretch(rate) for rate in plain]
 
 
-def _products(spec: ModelSpec) -> dict[str, LinearLayer]:
+def _products_of(spec: ModelSpec) -> dict[str, LinearLayer]:
     return {layer.name: layer for layer in spec.linears}
 
 
-def _differences(spec: ModelSpec, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_differences(spec: ModelSpec, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (field, problem) of everything that a Llama-style decoder does not have."""
     differences: list[tuple[str, str]] = []
     family = config.get("model_type", "llama")
@@ -130,7 +129,7 @@ def _differences(spec: ModelSpec, config: Mapping[str, Any]) -> list[tuple[str, 
         differences.append(("model_type", f"{family!r} computes something else"))
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         differences.append(("hidden_act", f"{config['hidden_act']!r} is not SwiGLU's"))
-    products, attention = _products(spec), spec.attentions[0]
+    products, attention = _products_of(spec), spec.attentions[0]
     if tuple(layer.name for layer in spec.linears) != _PRODUCTS:
         names = ", ".join(layer.name for layer in spec.linears)
         return [*differences, ("layers", f"its matrix products are {names}")]
@@ -142,24 +141,24 @@ def _differences(spec: ModelSpec, config: Mapping[str, Any]) -> list[tuple[str, 
     biases = (qkv.vectors - hidden, products["o"].vectors, products["down"].vectors)
     if biases not in ((0, 0, 0), (qkv.n, 0, 0)) or products["gate_up"].vectors != hidden:
         differences.append(("vectors", "its norms or biases are not Llama's"))
-    if (kind := _rope_kind(config)) not in _SCALINGS:
+    if (kind := _read_kind(config)) not in _SCALINGS:
         differences.append(("rope_scaling", f"{kind!r} is not known; {', '.join(_SCALINGS)} are"))
     return differences
 
 
-def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _read_rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the part of a config that is about rotary positions, by its key of today or an earlier one."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     return rope if isinstance(rope, Mapping) else {}
 
 
-def _rope_kind(config: Mapping[str, Any]) -> Any:
-    rope = _rope(config)
+def _read_kind(config: Mapping[str, Any]) -> Any:
+    rope = _read_rope(config)
     return rope.get("rope_type", rope.get("type", "default"))
 
 
-def _rope_scaling(config: Mapping[str, Any]) -> RopeScaling | None:
-    rope, kind = _rope(config), str(_rope_kind(config))
+def _read_scaling(config: Mapping[str, Any]) -> RopeScaling | None:
+    rope, kind = _read_rope(config), str(_read_kind(config))
     if kind == "default":
         return None
     return RopeScaling(

@@ -67,7 +67,7 @@ def drafter_of(
     decoder = target if draft_model is None else draft_model
     if decoder.architecture.vocab_size != target.architecture.vocab_size:
         raise _refuse("the draft model has another vocabulary than the target", "Name one with the same")
-    if bits := _bits_of(counts.weight_fraction):
+    if bits := _read_bits(counts.weight_fraction):
         decoder = Decoder(decoder.architecture, quantize(decoder.weights, bits))
     if (share := float(counts.layer_fraction)) < 1.0:
         decoder = decoder.exit_after(max(1, round(decoder.layers * share)))
@@ -82,20 +82,20 @@ def drafter_of(
             )  # fmt: skip
         compact = partial(CompactCache, source, selector, room=room, owns_source=own)
         draft_cache: DraftCache
-        if bits := _bits_of(counts.kv_fraction):
+        if bits := _read_bits(counts.kv_fraction):
             draft_cache = compact(float("inf"), codec=partial(round_to_bits, bits=bits))
         elif isinstance(selector, WholeCache):
             draft_cache = InPlaceCache(source)
         elif selector.moment == "pass":
-            draft_cache = PerPassCache(source, selector, kv_budget, _pass_scores(selector, source))
+            draft_cache = PerPassCache(source, selector, kv_budget, _make_pass_scores(selector, source))
         else:
-            draft_cache = compact(kv_budget, scores=_prompt_scores(selector, source, sequences, decoder))
+            draft_cache = compact(kv_budget, scores=_make_prompt_scores(selector, source, sequences, decoder))
         return ModelDrafter(decoder, draft_cache, own_source=own)
 
     return make
 
 
-def _bits_of(fraction: Numeric) -> int:
+def _read_bits(fraction: Numeric) -> int:
     """Return the bits of a value that is stored in that fraction of 16, without its share of a group's scale.
 
     A group holds a scale and a zero point, 32 bits together. 0 where values are stored as they are.
@@ -104,12 +104,12 @@ def _bits_of(fraction: Numeric) -> int:
     return round(bits) if bits < 8.0 else 0
 
 
-def _pass_scores(selector: KVSelector, source: KVCache) -> PassScores:
+def _make_pass_scores(selector: KVSelector, source: KVCache) -> PassScores:
     page = getattr(selector, "page", None)
     return ExactScores() if page is None else PageBounds(source, int(page))
 
 
-def _prompt_scores(
+def _make_prompt_scores(
     selector: KVSelector, source: KVCache, sequences: Sequences, decoder: Decoder
 ) -> PromptScores | None:
     """Scores of the observation window; for a draft model they exist once its own prompt is in its cache."""

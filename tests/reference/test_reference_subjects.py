@@ -21,7 +21,7 @@ from perfmodel.reference.timing.stopwatch import (  # noqa: E402
     machine_of,
     one_thread,
 )
-from perfmodel.reference.timing.subjects import _in_turns, subjects  # noqa: E402
+from perfmodel.reference.timing.subjects import _take_turns, subjects  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -82,13 +82,13 @@ def test_matrices_of_a_linear_layer_exceed_the_cache(bench):
 
 def test_operands_take_turns_and_a_graph_takes_all_of_them_at_once(bench):
     seen = []
-    one_by_one = _in_turns(seen.append, 3, bench)
+    one_by_one = _take_turns(seen.append, 3, bench)
     for _ in range(4):
         one_by_one.work()
     assert (seen, one_by_one.runs) == ([0, 1, 2, 0], 1)
     seen.clear()
     on_gpu = SimpleNamespace(decoder=SimpleNamespace(device=torch.device("cuda")))
-    at_once = _in_turns(seen.append, 3, on_gpu)
+    at_once = _take_turns(seen.append, 3, on_gpu)
     at_once.work()
     assert (seen, at_once.runs) == ([0, 1, 2], 3)
 

@@ -165,7 +165,7 @@ class _Comparer:
             drafters=[Drafter(strategies.load(STRATEGY))], kv_budgets=budgets, gammas=GAMMAS, alpha=alpha,
         ).cells  # fmt: skip
         chosen = Config(STRATEGY, cell.kv_budget or 0, cell.gamma) if cell.speculates else PLAIN
-        configs = _neighbours(chosen, budgets)
+        configs = _list_neighbours(chosen, budgets)
         self.say(f"running {', '.join(config.label for config in configs)}")
         return chosen, configs
 
@@ -200,7 +200,7 @@ class _Comparer:
         return Comparison(title, *shape, alpha, step_s, predicted_step_s, tuple(trials), chosen, differing)
 
 
-def _neighbours(chosen: Config, budgets: Sequence[int]) -> list[Config]:
+def _list_neighbours(chosen: Config, budgets: Sequence[int]) -> list[Config]:
     """Return the recommended configuration and those around it; where none is, a few short drafts."""
     kv_budget, gamma = (chosen.kv_budget, chosen.gamma) if chosen.gamma else (budgets[0], 2)
     place = list(budgets).index(kv_budget)

@@ -77,23 +77,23 @@ def induction_weights(architecture: Architecture) -> Weights:
     return Weights(embedding.float(), layers, torch.ones(hidden), head.float())
 
 
-def _attention_layer(architecture: Architecture, qkv: Tensor, output: Tensor) -> LayerWeights:
+def _make_layer(architecture: Architecture, qkv: Tensor, output: Tensor) -> LayerWeights:
     """Return a layer whose MLP adds nothing."""
     ones = torch.ones(architecture.hidden_size)
     gate_up, down = (torch.zeros(architecture.shape(name)) for name in ("gate_up", "down"))
     return LayerWeights(ones, qkv.float(), output.float(), ones, gate_up, down)
 
 
-def _blank_attention(architecture: Architecture) -> tuple[Tensor, Tensor]:
+def _make_blank(architecture: Architecture) -> tuple[Tensor, Tensor]:
     qkv, output = (torch.zeros(architecture.shape(name), dtype=torch.float64) for name in ("qkv", "o"))
     return qkv, output
 
 
 def _copy_predecessor(architecture: Architecture, content: int) -> LayerWeights:
     """Score ``sum_i cos(theta_i (distance - 1))`` over the fast pairs; copy content to the second place."""
-    qkv, output = _blank_attention(architecture)
+    qkv, output = _make_blank(architecture)
     half, constant = architecture.head_dim // 2, 3 * content
-    key, value = _key_rows(architecture)
+    key, value = _find_key_rows(architecture)
     # Content and constant have norm one each: RMSNorm multiplies by sqrt(hidden / 2).
     norm = math.sqrt(architecture.hidden_size / 2.0)
     size = math.sqrt(SHARPNESS * math.sqrt(architecture.head_dim)) / norm
@@ -104,14 +104,14 @@ def _copy_predecessor(architecture: Architecture, content: int) -> LayerWeights:
     for element in range(content):
         qkv[value + element, element] = 1.0 / norm
         output[content + element, element] = 1.0
-    return _attention_layer(architecture, qkv, output)
+    return _make_layer(architecture, qkv, output)
 
 
 def _look_up(architecture: Architecture, content: int) -> LayerWeights:
     """Score content against predecessors on the slow pairs; copy the content there to the third place."""
-    qkv, output = _blank_attention(architecture)
+    qkv, output = _make_blank(architecture)
     half = architecture.head_dim // 2
-    key, value = _key_rows(architecture)
+    key, value = _find_key_rows(architecture)
     # Content, predecessor and constant: RMSNorm multiplies by sqrt(hidden / 3).
     norm = math.sqrt(architecture.hidden_size / 3.0)
     size = math.sqrt(SHARPNESS * math.sqrt(architecture.head_dim)) / norm
@@ -121,10 +121,10 @@ def _look_up(architecture: Architecture, content: int) -> LayerWeights:
         qkv[key + place, content + element] = size
         qkv[value + element, element] = 1.0 / norm
         output[2 * content + element, element] = 1.0
-    return _attention_layer(architecture, qkv, output)
+    return _make_layer(architecture, qkv, output)
 
 
-def _key_rows(architecture: Architecture) -> tuple[int, int]:
+def _find_key_rows(architecture: Architecture) -> tuple[int, int]:
     """First rows of the first key head and of the first value head in the fused product."""
     key = architecture.heads * architecture.head_dim
     return key, key + architecture.kv_heads * architecture.head_dim

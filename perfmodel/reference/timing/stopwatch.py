@@ -161,7 +161,7 @@ def machine_of(device: torch.device) -> Machine:
         cache = float(getattr(card, "L2_cache_size", 0) or 40e6)
         memory = float(card.total_memory)
         return Machine(card.name, card.multi_processor_count, memory, cache, torch.__version__)
-    return Machine(_processor(), 1, _memory(), _last_level_cache(), torch.__version__)
+    return Machine(_read_processor(), 1, _read_memory(), _read_last_level_cache(), torch.__version__)
 
 
 def stopwatch_for(device: torch.device) -> Stopwatch:
@@ -185,7 +185,7 @@ def device_named(name: str) -> torch.device:
     return device
 
 
-def _processor() -> str:
+def _read_processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:
             named = [line.partition(":")[2].strip() for line in stream if line.startswith("model name")]
@@ -194,14 +194,14 @@ def _processor() -> str:
     return f"{named[0] if named else platform.processor() or platform.machine()}, one thread"
 
 
-def _memory() -> float:
+def _read_memory() -> float:
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):
         return 8e9
 
 
-def _last_level_cache() -> float:
+def _read_last_level_cache() -> float:
     """Largest cache that Linux tells of, else 32 MB."""
     sizes = [32e6]
     for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):

@@ -90,15 +90,15 @@ def pass_job(
 
 def _time_drafts(bench: Bench, model: MachinePoint) -> Iterator[Subject]:
     """Draft passes over a window, at every batch size."""
-    for (batch, context_len), kv_budget in product(_longest_contexts(bench.grid), bench.grid.budgets):
+    for (batch, context_len), kv_budget in product(_find_longest_contexts(bench.grid), bench.grid.budgets):
         if kv_budget <= context_len:
             point = replace(
                 model, batch=batch, kv_tokens=context_len, kv_budget=kv_budget, kernel=bench.attention.name(1)
             )
-            yield Subject(point, partial(_draft_job, bench, batch, context_len, kv_budget))
+            yield Subject(point, partial(_make_draft_job, bench, batch, context_len, kv_budget))
 
 
-def _draft_job(bench: Bench, batch: int, context_len: int, kv_budget: int) -> Job:
+def _make_draft_job(bench: Bench, batch: int, context_len: int, kv_budget: int) -> Job:
     sequences, drafter = _begin_drafting(bench, batch, context_len, kv_budget, gamma=1)
     return Job(lambda: drafter.draft(sequences, 1, Greedy()))
 
@@ -152,10 +152,10 @@ def _time_attention(bench: Bench, layer: MachinePoint) -> Iterator[Subject]:
                 layer, batch=batch, query_tokens=query_tokens, kv_tokens=context_len,
                 kernel=bench.attention.name(query_tokens),
             )  # fmt: skip
-            yield Subject(point, partial(_attention_job, bench, batch, context_len, query_tokens))
+            yield Subject(point, partial(_make_attention_job, bench, batch, context_len, query_tokens))
 
 
-def _attention_job(bench: Bench, batch: int, context_len: int, query_tokens: int) -> Job:
+def _make_attention_job(bench: Bench, batch: int, context_len: int, query_tokens: int) -> Job:
     cache = bench.cache(batch, context_len)
     keys, values = (entries[:, :, :, :context_len] for entries in (cache.keys, cache.values))
     query = bench.query(batch, query_tokens)
@@ -164,19 +164,19 @@ def _attention_job(bench: Bench, batch: int, context_len: int, query_tokens: int
     def read(layer: int) -> Tensor:
         return bench.attention(query, keys[layer], values[layer], visible)
 
-    return _in_turns(read, len(keys), bench)
+    return _take_turns(read, len(keys), bench)
 
 
 def _time_linears(bench: Bench, layer: MachinePoint) -> Iterator[Subject]:
     """The linear layers of the model, with weights that no cache holds."""
     shapes = dict.fromkeys((linear.n, linear.k) for linear in bench.decoder.architecture.spec.linears)
     for (n, k), tokens in product(shapes, bench.grid.tokens):
-        yield Subject(replace(layer, tokens=tokens, n=n, k=k), partial(_linear_job, bench, n, k, tokens))
+        yield Subject(replace(layer, tokens=tokens, n=n, k=k), partial(_make_linear_job, bench, n, k, tokens))
 
 
-def _linear_job(bench: Bench, n: int, k: int, tokens: int) -> Job:
+def _make_linear_job(bench: Bench, n: int, k: int, tokens: int) -> Job:
     weights, rows = bench.matrices(n, k), bench.draw(tokens, k)
-    return _in_turns(lambda index: F.linear(rows, weights[index]), len(weights), bench)
+    return _take_turns(lambda index: F.linear(rows, weights[index]), len(weights), bench)
 
 
 def _time_stream(bench: Bench, read: MachinePoint) -> Iterator[Subject]:
@@ -189,7 +189,7 @@ def _time_stream(bench: Bench, read: MachinePoint) -> Iterator[Subject]:
     yield Subject(replace(read, n=bench.grid.stream), make)
 
 
-def _in_turns(run: Callable[[int], object], count: int, bench: Bench) -> Job:
+def _take_turns(run: Callable[[int], object], count: int, bench: Bench) -> Job:
     """Return work that goes through `count` operands so that no cache holds the next one.
 
     A CUDA graph repeats what it captured, so there all of them are one piece of work.
@@ -219,6 +219,6 @@ def _begin_drafting(
     return sequences, drafter
 
 
-def _longest_contexts(grid: ShapeGrid) -> list[tuple[int, int]]:
+def _find_longest_contexts(grid: ShapeGrid) -> list[tuple[int, int]]:
     """Return every batch size with its longest context."""
     return sorted(dict(sorted(grid.cells)).items())
