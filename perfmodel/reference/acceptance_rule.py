@@ -29,12 +29,13 @@ class Rule(Protocol):
         """Return tokens [batch] for logits [batch, vocab_size], and the distribution they were drawn from."""
         ...
 
-    def judge(self, logits: Tensor, draft: Draft) -> tuple[Tensor, Tensor]:
-        """Return how many drafts are accepted and the token that follows them, both [batch].
+    def accept(self, logits: Tensor, draft: Draft) -> tuple[Tensor, Tensor]:
+        """Return how many drafts are accepted and the bonus token that follows them, both [batch].
 
         Parameters
         ----------
         logits : the target's after the last known token and after each draft, [batch, gamma + 1, vocab_size].
+        draft : the drafted tokens, and what they were drawn from.
         """
         ...
 
@@ -46,10 +47,10 @@ class Greedy:
         """Return the most likely tokens."""
         return logits.argmax(-1), None
 
-    def judge(self, logits: Tensor, draft: Draft) -> tuple[Tensor, Tensor]:
+    def accept(self, logits: Tensor, draft: Draft) -> tuple[Tensor, Tensor]:
         """Accept the drafts up to the first that is not the target's choice; the choice there follows."""
         choice = logits.argmax(-1)
-        accepted = (choice[:, :-1] == draft.tokens).long().cumprod(-1).sum(-1)
+        accepted = count_accepted(choice[:, :-1] == draft.tokens)
         return accepted, choice.gather(1, accepted[:, None])[:, 0]
 
 
@@ -77,12 +78,7 @@ class RandomChance:
 
     def happens(self, probabilities: Tensor) -> Tensor:
         """Return for each probability whether its event happens."""
-        drawn = torch.rand(
-            probabilities.shape,
-            generator=self._generator,
-            dtype=probabilities.dtype,
-            device=probabilities.device,
-        )
+        drawn = torch.empty_like(probabilities).uniform_(generator=self._generator)
         return drawn < probabilities
 
 
@@ -95,7 +91,8 @@ class RejectionSampling:
 
     Parameters
     ----------
-    chance : where randomness comes from. temperature : logits are divided by it, above 0.
+    chance : where randomness comes from.
+    temperature : logits are divided by it, above 0. [1]
     """
 
     def __init__(self, chance: Chance, temperature: float = 1.0) -> None:
@@ -106,16 +103,15 @@ class RejectionSampling:
         probabilities = self._distribution(logits)
         return self.chance.draw(probabilities), probabilities
 
-    def judge(self, logits: Tensor, draft: Draft) -> tuple[Tensor, Tensor]:
+    def accept(self, logits: Tensor, draft: Draft) -> tuple[Tensor, Tensor]:
         """Accept each draft with ``min(1, p / q)`` up to the first rejection; draw the token that follows."""
         target = self._distribution(logits)
         drafter = draft.probabilities
         if drafter is None:
             drafter = torch.nn.functional.one_hot(draft.tokens, logits.shape[-1]).to(target.dtype)
         chosen = draft.tokens[..., None]
-        likely, proposed = target[:, :-1].gather(-1, chosen)[..., 0], drafter.gather(-1, chosen)[..., 0]
-        kept = self.chance.happens((likely / proposed).clamp(max=1.0))
-        accepted = kept.long().cumprod(-1).sum(-1)
+        ratio = target[:, :-1].gather(-1, chosen)[..., 0] / drafter.gather(-1, chosen)[..., 0]
+        accepted = count_accepted(self.chance.happens(ratio.clamp(max=1.0)))
         # After the last draft there is nothing to subtract: the bonus token is the target's own.
         nothing = torch.zeros_like(target[:, :1])
         left = residual(target, torch.cat((drafter, nothing), dim=1))
@@ -125,6 +121,11 @@ class RejectionSampling:
     def _distribution(self, logits: Tensor) -> Tensor:
         wide = logits if logits.dtype == torch.float64 else logits.float()
         return (wide / self.temperature).softmax(-1)
+
+
+def count_accepted(kept: Tensor) -> Tensor:
+    """Return how many drafts stand before the first that is not kept, [batch] of [batch, gamma]."""
+    return kept.long().cumprod(-1).sum(-1)
 
 
 def residual(target: Tensor, drafter: Tensor) -> Tensor:

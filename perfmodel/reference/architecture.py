@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perfmodel.errors import Fault, SpecError
-from perfmodel.model import ModelSpec
+from perfmodel.model import LinearLayer, ModelSpec
 from perfmodel.model.files import find_config
 
 __all__ = ["Architecture", "RopeScaling"]
@@ -17,6 +17,7 @@ __all__ = ["Architecture", "RopeScaling"]
 _FAMILIES = ("llama", "mistral", "qwen2", "yi")
 _SCALINGS = ("default", "linear", "llama3")
 _PRODUCTS = ("qkv", "o", "gate_up", "down", "lm_head")
+_REMEDY = "The reference decoder runs Llama-style models, such as llama-3.1-8b and qwen2.5-0.5b"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RopeScaling:
     high_freq_factor: float = 4.0
     original_context: float = 8192.0
 
-    def stretched(self, frequency: float) -> float:
+    def stretch(self, frequency: float) -> float:
         """Return one rotary frequency [rad/token] after scaling (Llama 3.1 model card, rope_type llama3)."""
         if self.kind == "linear":
             return frequency / self.factor
@@ -66,11 +67,6 @@ class Architecture:
     rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
 
-    @property
-    def group(self) -> int:
-        """Query heads that share one head of keys and values."""
-        return self.heads // self.kv_heads
-
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str]) -> Architecture:
         """Return the decoder that a bundled name, a config.json or a checkpoint folder describes.
@@ -78,34 +74,22 @@ class Architecture:
         Raises
         ------
         SpecError
-            Where the model is not found, or is no Llama-style decoder, saying in what it differs.
+            Where the model is not found, or is no Llama-style decoder, naming every trait that differs.
         """
         name, document = find_config(os.fspath(name_or_path))
-        spec = ModelSpec.load(name_or_path)
-        return cls.from_spec(spec, document.data, file=document.file or name)
+        return cls._from_spec(ModelSpec.load(name_or_path), document.data, document.file or name)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], name: str = "config") -> Architecture:
         """Return the decoder that a config in memory describes, its keys as in a config.json."""
-        return cls.from_spec(ModelSpec.from_config(dict(config), name), config, file=name)
+        return cls._from_spec(ModelSpec.from_config(dict(config), name), config, name)
 
     @classmethod
-    def from_spec(
-        cls, spec: ModelSpec, config: Mapping[str, Any] | None = None, file: str = "model"
-    ) -> Architecture:
-        """Return the decoder of a priced model; constants come from `config` where it names them.
-
-        Raises
-        ------
-        SpecError
-            Naming every trait that the reference decoder does not have.
-        """
-        given: Mapping[str, Any] = config or {}
-        faults = [Fault(file, None, field, problem, _REMEDY) for field, problem in _differences(spec, given)]
-        if faults:
-            raise SpecError(faults)
-        shapes = {layer.name: layer for layer in spec.linears}
-        attention = spec.attentions[0]
+    def _from_spec(cls, spec: ModelSpec, config: Mapping[str, Any], file: str) -> Architecture:
+        """Return the decoder of a priced model, its constants as the config names them."""
+        if differences := _list_differences(spec, config):
+            raise SpecError(Fault(file, None, field, problem, _REMEDY) for field, problem in differences)
+        products, attention = _products_of(spec), spec.attentions[0]
         return cls(
             spec=spec,
             layers=spec.num_layers,
@@ -113,72 +97,74 @@ class Architecture:
             heads=attention.heads,
             kv_heads=attention.kv_heads,
             head_dim=attention.head_dim,
-            mlp_width=shapes["down"].k,
+            mlp_width=products["down"].k,
             vocab_size=spec.vocab_size,
             tied_embeddings=not spec.owns_lm_head,
-            qkv_bias=shapes["qkv"].vectors > spec.hidden_size,
-            rope_theta=_theta(given),
-            rope_scaling=_scaling(given),
-            norm_eps=float(given.get("rms_norm_eps", 1e-5)),
+            qkv_bias=products["qkv"].vectors > spec.hidden_size,
+            rope_theta=float(_read_rope(config).get("rope_theta", config.get("rope_theta", 10000.0))),
+            rope_scaling=_read_scaling(config),
+            norm_eps=float(config.get("rms_norm_eps", 1e-5)),
         )
+
+    def shape(self, product: str) -> tuple[int, int]:
+        """Return the shape [outputs, inputs] of a priced matrix product: qkv, o, gate_up, down or lm_head."""
+        layer = _products_of(self.spec)[product]
+        return layer.n, layer.k
 
     def frequencies(self) -> list[float]:
         """Return the rotary frequency of each pair of a head's elements, ``theta**(-2 i / d)``, stretched."""
         plain = [self.rope_theta ** (-2.0 * pair / self.head_dim) for pair in range(self.head_dim // 2)]
-        if self.rope_scaling is None:
-            return plain
-        return [self.rope_scaling.stretched(frequency) for frequency in plain]
+        return plain if self.rope_scaling is None else [self.rope_scaling.stretch(rate) for rate in plain]
 
 
-_REMEDY = "The reference decoder runs Llama-style models, such as llama-3.1-8b and qwen2.5-0.5b"
+def _products_of(spec: ModelSpec) -> dict[str, LinearLayer]:
+    return {layer.name: layer for layer in spec.linears}
 
 
-def _differences(spec: ModelSpec, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_differences(spec: ModelSpec, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (field, problem) of everything that a Llama-style decoder does not have."""
-    found: list[tuple[str, str]] = []
+    differences: list[tuple[str, str]] = []
     family = config.get("model_type", "llama")
     if family not in _FAMILIES:
-        found.append(("model_type", f"{family!r} computes something else"))
+        differences.append(("model_type", f"{family!r} computes something else"))
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        found.append(("hidden_act", f"{config['hidden_act']!r} is not SwiGLU's"))
-    products = tuple(layer.name for layer in spec.linears)
-    if products != _PRODUCTS:
-        found.append(("layers", f"its matrix products are {', '.join(products)}"))
-        return found
-    shapes = {layer.name: layer for layer in spec.linears}
-    if len(spec.attentions) != 1 or spec.attentions[0].window is not None:
-        found.append(("sliding_window", "some of its layers slide over a window"))
-    attention = spec.attentions[0]
+        differences.append(("hidden_act", f"{config['hidden_act']!r} is not SwiGLU's"))
+    products, attention = _products_of(spec), spec.attentions[0]
+    if tuple(layer.name for layer in spec.linears) != _PRODUCTS:
+        names = ", ".join(layer.name for layer in spec.linears)
+        return [*differences, ("layers", f"its matrix products are {names}")]
+    if len(spec.attentions) != 1 or attention.window is not None:
+        differences.append(("sliding_window", "some of its layers slide over a window"))
     if attention.score_dim != attention.head_dim or attention.head_dim % 2:
-        found.append(("head_dim", "its attention is not plain"))
-    biases = (shapes["qkv"].vectors - spec.hidden_size, shapes["o"].vectors, shapes["down"].vectors)
-    if biases not in ((0, 0, 0), (shapes["qkv"].n, 0, 0)) or shapes["gate_up"].vectors != spec.hidden_size:
-        found.append(("vectors", "its norms or biases are not Llama's"))
-    scaling = _scaling_map(config)
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind not in _SCALINGS:
-        found.append(("rope_scaling", f"{kind!r} is not known; {', '.join(_SCALINGS)} are"))
-    return found
+        differences.append(("head_dim", "its attention is not plain"))
+    qkv, hidden = products["qkv"], spec.hidden_size
+    biases = (qkv.vectors - hidden, products["o"].vectors, products["down"].vectors)
+    if biases not in ((0, 0, 0), (qkv.n, 0, 0)) or products["gate_up"].vectors != hidden:
+        differences.append(("vectors", "its norms or biases are not Llama's"))
+    if (kind := _read_kind(config)) not in _SCALINGS:
+        differences.append(("rope_scaling", f"{kind!r} is not known; {', '.join(_SCALINGS)} are"))
+    return differences
 
 
-def _scaling_map(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return found if isinstance(found, Mapping) else {}
+def _read_rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a config that is about rotary positions, by its key of today or an earlier one."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return rope if isinstance(rope, Mapping) else {}
 
 
-def _theta(config: Mapping[str, Any]) -> float:
-    return float(_scaling_map(config).get("rope_theta", config.get("rope_theta", 10000.0)))
+def _read_kind(config: Mapping[str, Any]) -> Any:
+    rope = _read_rope(config)
+    return rope.get("rope_type", rope.get("type", "default"))
 
 
-def _scaling(config: Mapping[str, Any]) -> RopeScaling | None:
-    given = _scaling_map(config)
-    kind = str(given.get("rope_type", given.get("type", "default")))
+def _read_scaling(config: Mapping[str, Any]) -> RopeScaling | None:
+    rope, kind = _read_rope(config), str(_read_kind(config))
     if kind == "default":
         return None
     return RopeScaling(
         kind,
-        float(given.get("factor", 1.0)),
-        float(given.get("low_freq_factor", 1.0)),
-        float(given.get("high_freq_factor", 4.0)),
-        float(given.get("original_max_position_embeddings", 8192.0)),
+        float(rope.get("factor", 1.0)),
+        float(rope.get("low_freq_factor", 1.0)),
+        float(rope.get("high_freq_factor", 4.0)),
+        float(rope.get("original_max_position_embeddings", 8192.0)),
     )

@@ -9,26 +9,31 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["AttentionKernel", "Visible", "exact", "folded_rows", "packed", "unfolded_rows"]
+__all__ = ["AttentionKernel", "Visible", "exact", "fold_rows", "packed", "score_rows"]
 
 
 @dataclass
 class Visible:
-    """Which of ``width`` cache slots each query row sees.
+    """Which of the first ``slots`` cache slots each query row sees.
 
     Attributes
     ----------
     last : slot of every query token, shape [batch or 1, query_tokens]; a row sees the slots up to its own.
-    width : slots that are read.
-    aligned : the rows of all sequences end at the last slot, so row i sees ``width - query_tokens + i + 1``.
-    chosen : where not None, the slots that may be read at all, shape [batch, kv_heads or 1, width].
+    slots : slots that are read.
+    aligned : the rows of all sequences end at the last slot, so row i sees ``slots - query_tokens + i + 1``.
+    chosen : where not None, the slots that may be read at all, shape [batch, kv_heads or 1, slots].
     """
 
     last: Tensor
-    width: int
+    slots: int
     aligned: bool
     chosen: Tensor | None = None
     _masks: dict[tuple[torch.dtype, int], Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_aligned(cls, query_tokens: int, slots: int, device: torch.device) -> Visible:
+        """Return what is visible where all sequences end at the last of `slots` slots."""
+        return cls(torch.arange(slots - query_tokens, slots, device=device)[None], slots, aligned=True)
 
     @property
     def everything(self) -> bool:
@@ -36,13 +41,13 @@ class Visible:
         return self.aligned and self.last.shape[1] == 1 and self.chosen is None
 
     def mask(self, dtype: torch.dtype, group: int) -> Tensor:
-        """Return 0 where a row sees a slot, else -inf: [batch or 1, kv_heads or 1, group x query, width].
+        """Return 0 where a row sees a slot, else -inf: [batch or 1, kv_heads or 1, group x query, slots].
 
         The causal edge is at the bottom right: the last query token sees all. Rows of the `group` query
-        heads that share keys follow each other, as `folded_rows` puts them.
+        heads that share keys follow each other, as `fold_rows` puts them.
         """
         if (dtype, group) not in self._masks:
-            slots = torch.arange(self.width, device=self.last.device)
+            slots = torch.arange(self.slots, device=self.last.device)
             seen = slots <= self.last[:, None, :, None]
             if self.chosen is not None:
                 seen = seen & self.chosen[:, :, None, :]
@@ -53,19 +58,21 @@ class Visible:
 
 
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, Visible], Tensor]
-"""Takes a query [batch, heads, query_tokens, head_dim], keys and values [batch, kv_heads, width, head_dim]
+"""Takes a query [batch, heads, query_tokens, head_dim], keys and values [batch, kv_heads, slots, head_dim]
 and what is visible; returns what the query reads, of its own shape."""
 
 
-def folded_rows(query: Tensor, kv_heads: int) -> Tensor:
+def fold_rows(query: Tensor, kv_heads: int) -> Tensor:
     """Return queries as [batch, kv_heads, group x query_tokens, head_dim]: one row beside the other."""
     batch, heads, tokens, head_dim = query.shape
     return query.reshape(batch, kv_heads, heads // kv_heads * tokens, head_dim)
 
 
-def unfolded_rows(rows: Tensor, like: Tensor) -> Tensor:
-    """Return rows as [batch, heads, query_tokens, head_dim] again."""
-    return rows.reshape(like.shape)
+def score_rows(query: Tensor, keys: Tensor, visible: Visible) -> Tensor:
+    """Return ``q k / sqrt(head_dim)`` of the folded rows, -inf for slots that a row does not see."""
+    kv_heads = keys.shape[1]
+    scores: Tensor = fold_rows(query, kv_heads) @ keys.transpose(-1, -2) / query.shape[-1] ** 0.5
+    return scores + visible.mask(query.dtype, query.shape[1] // kv_heads)
 
 
 def packed(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
@@ -73,14 +80,12 @@ def packed(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Ten
 
     With ``enable_gqa`` torch would read the keys once for every query head.
     """
-    rows = folded_rows(query, keys.shape[1])
+    rows = fold_rows(query, keys.shape[1])
     mask = None if visible.everything else visible.mask(query.dtype, query.shape[1] // keys.shape[1])
-    return unfolded_rows(F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask), query)
+    return F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask).reshape(query.shape)
 
 
 def exact(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
     """Attention by its definition, in float64: what every kernel is checked against."""
-    rows = folded_rows(query, keys.shape[1]).double()
-    scores = rows @ keys.double().transpose(-1, -2) / query.shape[-1] ** 0.5
-    scores = scores + visible.mask(torch.float64, query.shape[1] // keys.shape[1])
-    return unfolded_rows(scores.softmax(-1) @ values.double(), query).to(query.dtype)
+    weights = score_rows(query.double(), keys.double(), visible).softmax(-1)
+    return (weights @ values.double()).reshape(query.shape).to(query.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from perfmodel.reference.architecture import Architecture
 
-__all__ = ["Decoder", "LayerWeights", "View", "Weights"]
+__all__ = ["Decoder", "LayerWeights", "View", "Weights", "rotate"]
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,6 @@ class Weights:
     final_norm: Tensor
     lm_head: Tensor
 
-    def bytes(self) -> int:
-        """Bytes that a forward pass reads: all matrices and norms but the embedding table. [B]"""
-        held = [self.final_norm, self.lm_head]
-        for layer in self.layers:
-            held += [tensor for f in fields(layer) if (tensor := getattr(layer, f.name)) is not None]
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
-
-    def to(self, dtype: torch.dtype) -> Weights:
-        """Return the same weights in another dtype."""
-
-        def cast(layer: LayerWeights) -> LayerWeights:
-            held = {f.name: getattr(layer, f.name) for f in fields(layer)}
-            return replace(layer, **{name: one.to(dtype) for name, one in held.items() if one is not None})
-
-        embedding = self.embedding.to(dtype)
-        head = embedding if self.lm_head is self.embedding else self.lm_head.to(dtype)
-        return Weights(embedding, tuple(map(cast, self.layers)), self.final_norm.to(dtype), head)
-
 
 class View(Protocol):
     """What one forward pass sees of a cache: where its tokens stand, and attention over what may be read."""
@@ -68,6 +50,7 @@ class View(Protocol):
 
         Parameters
         ----------
+        layer : index from 0.
         query : [batch, heads, query_tokens, head_dim].
         key, value : [batch, kv_heads, query_tokens, head_dim].
         """
@@ -85,23 +68,13 @@ class Decoder:
     """
 
     def __init__(self, architecture: Architecture, weights: Weights, layers: int | None = None) -> None:
-        self.architecture = architecture
-        self.weights = weights
+        self.architecture, self.weights = architecture, weights
         self.layers = len(weights.layers) if layers is None else layers
+        self.dtype, self.device = weights.lm_head.dtype, weights.lm_head.device
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
         self._frequencies = torch.tensor(architecture.frequencies(), dtype=wide, device=self.device)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of weights, activations and cache."""
-        return self.weights.lm_head.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where it runs."""
-        return self.weights.lm_head.device
-
-    def leaving_after(self, layers: int) -> Decoder:
+    def exit_after(self, layers: int) -> Decoder:
         """Return the same decoder that runs only its first `layers` layers."""
         return Decoder(self.architecture, self.weights, layers)
 
@@ -111,6 +84,7 @@ class Decoder:
         Parameters
         ----------
         tokens : [batch, query_tokens], at the positions of the view.
+        view : what the pass reads and where it writes.
         last_only : compute logits after the last token only; query_tokens is then 1 in the result.
         """
         eps = self.architecture.norm_eps
@@ -118,18 +92,18 @@ class Decoder:
         cosine, sine = angles.cos().to(self.dtype)[:, None], angles.sin().to(self.dtype)[:, None]
         hidden = self.weights.embedding[tokens]
         for index, layer in enumerate(self.weights.layers[: self.layers]):
-            query, key, value = self._heads(rms_norm(hidden, layer.attention_norm, eps), layer)
+            query, key, value = self._split_heads(normalize(hidden, layer.attention_norm, eps), layer)
             query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
             read = view.attend(index, query, key, value)
             hidden = hidden + F.linear(read.transpose(1, 2).flatten(2), layer.output)
-            gate, up = F.linear(rms_norm(hidden, layer.mlp_norm, eps), layer.gate_up).chunk(2, dim=-1)
+            gate, up = F.linear(normalize(hidden, layer.mlp_norm, eps), layer.gate_up).chunk(2, dim=-1)
             hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
         if last_only:
             hidden = hidden[:, -1:]
-        return F.linear(rms_norm(hidden, self.weights.final_norm, eps), self.weights.lm_head)
+        return F.linear(normalize(hidden, self.weights.final_norm, eps), self.weights.lm_head)
 
-    def _heads(self, hidden: Tensor, layer: LayerWeights) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each [batch, heads, query_tokens, head_dim]."""
+    def _split_heads(self, hidden: Tensor, layer: LayerWeights) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each [batch, heads, query_tokens, head_dim]."""
         sizes = self.architecture
         fused = F.linear(hidden, layer.qkv, layer.qkv_bias)
         fused = fused.reshape(*fused.shape[:2], -1, sizes.head_dim).transpose(1, 2)
@@ -137,7 +111,7 @@ class Decoder:
         return fused[:, : sizes.heads], fused[:, sizes.heads : until], fused[:, until:]
 
 
-def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+def normalize(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Scale to a root mean square of one, then by `weight`; at least in float32."""
     wide = hidden if hidden.dtype == torch.float64 else hidden.float()
     scale = (wide.square().mean(-1, keepdim=True) + eps).rsqrt()

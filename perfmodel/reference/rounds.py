@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,15 +13,16 @@ from torch import Tensor
 from perfmodel.reference.acceptance_rule import Draft, Greedy, Rule
 from perfmodel.reference.cache import Counts
 from perfmodel.reference.decoder import Decoder
-from perfmodel.reference.drafters import Drafter, NoDrafter
+from perfmodel.reference.drafters import NoDrafter, TokenDrafter
+from perfmodel.reference.drafting import MakeDrafter
 from perfmodel.reference.sequences import Sequences, prefill
 
-__all__ = ["Decoded", "decode", "draft_verify_round", "generate"]
+__all__ = ["Decoded", "decode", "draft_and_verify", "draft_verify_round", "generate"]
 
 
 def draft_verify_round(
     target: Decoder,
-    drafter: Drafter,
+    drafter: TokenDrafter,
     sequences: Sequences,
     gamma: int,
     rule: Rule,
@@ -31,61 +32,59 @@ def draft_verify_round(
 
     Parameters
     ----------
-    gamma : tokens to draft; 0 is a plain decode step. rule : greedy match or rejection sampling.
+    target : verifies the drafts.
+    drafter : proposes them.
+    sequences : what is known so far; the tokens of the round are appended.
+    gamma : tokens to draft; 0 is a plain decode step.
+    rule : greedy match or rejection sampling.
     active : sequences that go on, all where None; the others run along and stay as they are.
 
     Returns
     -------
-    Tokens that came, 1 to gamma + 1 for each active sequence, shape [batch].
+    Tokens of the round, 1 to gamma + 1 for each active sequence, shape [batch].
 
     Notes
     -----
     Leviathan et al., arXiv 2211.17192, Algorithm 1; MagicDec, arXiv 2408.11049, section 3.
     """
-    draft, accepted, token = draft_and_verify(target, drafter, sequences, gamma, rule)
-    came = sequences.append(draft.tokens, accepted, token, _all(sequences) if active is None else active)
-    drafter.settle(sequences)
-    return came
+    draft, accepted, bonus = draft_and_verify(target, drafter, sequences, gamma, rule)
+    tokens = sequences.append(draft.tokens, accepted, bonus, active)
+    drafter.roll_back(sequences)
+    return tokens
 
 
 def draft_and_verify(
-    target: Decoder, drafter: Drafter, sequences: Sequences, gamma: int, rule: Rule
+    target: Decoder, drafter: TokenDrafter, sequences: Sequences, gamma: int, rule: Rule
 ) -> tuple[Draft, Tensor, Tensor]:
-    """Run the passes of a round; return the draft, how much of it is accepted and the token after it.
+    """Run the passes of a round; return the draft, how much of it is accepted and the bonus token after it.
 
     Nothing of it waits for the device, so all of it can be one CUDA graph.
     """
     draft = drafter.draft(sequences, gamma, rule)
-    fed = torch.cat((sequences.last(1), draft.tokens), dim=1)
-    logits = target.forward(fed, sequences.cache.next(fed.shape[1]))
-    accepted, token = rule.judge(logits, draft)
-    return draft, accepted, token
+    unverified = torch.cat((sequences.last(1), draft.tokens), dim=1)
+    logits = target.forward(unverified, sequences.cache.next(unverified.shape[1]))
+    accepted, bonus = rule.accept(logits, draft)
+    return draft, accepted, bonus
 
 
-@dataclass
+@dataclass(frozen=True)
 class Decoded:
     """What decoding gave.
 
     Attributes
     ----------
     tokens : generated tokens, [batch, count].
-    rounds : tokens that each round gave, one array [batch] a round.
+    rounds : tokens that each round gave, one array [batch] a round; 0 where a sequence was complete.
     """
 
     tokens: Tensor
-    rounds: list[Counts] = field(default_factory=list)
+    rounds: list[Counts]
 
     @property
     def tokens_per_round(self) -> float:
         """Mean over all rounds of all sequences while they were active. [tokens]"""
-        came = np.concatenate(self.rounds)
-        return float(came[came > 0].mean())
-
-    @property
-    def accepted_counts(self) -> list[int]:
-        """How many rounds accepted 0, 1, ... drafts."""
-        came = np.concatenate(self.rounds)
-        return [int(count) for count in np.bincount(came[came > 0] - 1)]
+        tokens = np.concatenate(self.rounds)
+        return float(tokens[tokens > 0].mean())
 
 
 def generate(
@@ -93,7 +92,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     count: int,
     *,
-    drafter: Callable[[Sequences], Drafter] | None = None,
+    drafter: MakeDrafter | None = None,
     gamma: int = 0,
     rule: Rule | None = None,
 ) -> Decoded:
@@ -101,8 +100,12 @@ def generate(
 
     Parameters
     ----------
-    prompts : token ids, of any lengths. drafter : makes a drafter for the prefilled sequences.
-    gamma : tokens drafted per round. rule : greedy where None.
+    target : whose output it is.
+    prompts : token ids, of any lengths.
+    count : tokens to generate after each prompt.
+    drafter : makes a drafter for the prefilled sequences, as `drafter_of` returns it.
+    gamma : tokens drafted per round.
+    rule : greedy where None.
     """
     rule = rule or Greedy()
     with torch.no_grad():
@@ -117,32 +120,25 @@ def decode(
     first: Tensor,
     count: int,
     *,
-    drafter: Callable[[Sequences], Drafter] | None = None,
+    drafter: MakeDrafter | None = None,
     gamma: int = 0,
     rule: Rule | None = None,
-    each: Callable[[Callable[[], Counts]], Counts] | None = None,
+    run_round: Callable[..., Counts] = draft_verify_round,
 ) -> Decoded:
-    """Go on from prefilled sequences whose first token is `first` [batch], round by round.
+    """Go on from prefilled sequences, round by round.
 
     Parameters
     ----------
-    each : called with every round, to run and time it.
+    target, count, drafter, gamma, rule : as in `generate`.
+    sequences : prefilled, without a pending token yet.
+    first : the first token after each prompt, [batch].
+    run_round : runs each round; takes the arguments of `draft_verify_round`, and may time it.
     """
-    rule = rule or Greedy()
-    sequences.tokens.scatter_(
-        1, torch.as_tensor(sequences.cache.lens, device=first.device)[:, None], first[:, None]
-    )
-    drafting: Drafter = NoDrafter() if drafter is None else drafter(sequences)
-    drafting.begin(sequences)
+    places = torch.as_tensor(sequences.cache.lens, device=first.device)
+    sequences.tokens.scatter_(1, places[:, None], first[:, None])
+    token_drafter = NoDrafter() if drafter is None else drafter(sequences)
+    token_drafter.begin(sequences)
     rounds: list[Counts] = []
     while (active := sequences.generated < count).any():
-
-        def one_round(active: NDArray[np.bool_] = active) -> Counts:
-            return draft_verify_round(target, drafting, sequences, gamma, rule, active)
-
-        rounds.append(one_round() if each is None else each(one_round))
+        rounds.append(run_round(target, token_drafter, sequences, gamma, rule or Greedy(), active))
     return Decoded(sequences.output(count), rounds)
-
-
-def _all(sequences: Sequences) -> NDArray[np.bool_]:
-    return np.ones(len(sequences.prompt_lens), dtype=np.bool_)

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perfmodel.reference.attention import folded_rows
-from perfmodel.reference.cache import KVCache, SlotView
+from perfmodel.reference.attention import fold_rows, score_rows
+from perfmodel.reference.cache import CacheView, KVCache
 from perfmodel.reference.decoder import Decoder
 
-__all__ = ["ExactScores", "PageBounds", "PassScores", "observed_attention"]
+__all__ = ["ExactScores", "PageBounds", "PassScores", "observe_attention"]
 
 
 class PassScores(Protocol):
@@ -23,7 +23,7 @@ class PassScores(Protocol):
         """Bring what is known of the entries up to the source's lengths."""
         ...
 
-    def of(self, layer: int, query: Tensor, source: KVCache) -> NDArray[np.float64]:
+    def score(self, layer: int, query: Tensor, source: KVCache) -> NDArray[np.float64]:
         """Return the best score of a group's queries for every slot, [batch, kv_heads, slots in use]."""
         ...
 
@@ -34,11 +34,11 @@ class ExactScores:
     def follow(self, source: KVCache) -> None:
         """Nothing is kept beside the keys."""
 
-    def of(self, layer: int, query: Tensor, source: KVCache) -> NDArray[np.float64]:
+    def score(self, layer: int, query: Tensor, source: KVCache) -> NDArray[np.float64]:
         """Return ``max over the group of q k`` for every slot in use."""
         longest = int(source.lens.max())
         keys = source.keys[layer][:, :, :longest]
-        return _on_host((folded_rows(query, keys.shape[1]) @ keys.transpose(-1, -2)).amax(2))
+        return to_numpy((fold_rows(query, keys.shape[1]) @ keys.transpose(-1, -2)).amax(2))
 
 
 class PageBounds:
@@ -59,29 +59,27 @@ class PageBounds:
         """Bring the pages up to date in which entries came or went."""
         for row, (before, now) in enumerate(zip(self._followed, source.lens, strict=True)):
             first = int(min(before, now)) // self.page
-            whole = int(now) // self.page
             entries = source.keys[:, row, :, first * self.page : int(now)]
-            paged = entries[:, :, : (whole - first) * self.page]
+            if entries.shape[2] == 0:
+                continue
+            # The last page may be open: its last entry, repeated, changes neither bound.
+            rest = entries[:, :, -1:].expand(-1, -1, -entries.shape[2] % self.page, -1)
+            paged = torch.cat((entries, rest), dim=2)
             paged = paged.reshape(*paged.shape[:2], -1, self.page, paged.shape[-1])
-            if whole > first:
-                self._low[:, row, :, first:whole] = paged.amin(3)
-                self._high[:, row, :, first:whole] = paged.amax(3)
-            rest = entries[:, :, (whole - first) * self.page :]
-            if rest.shape[2]:
-                self._low[:, row, :, whole] = rest.amin(2)
-                self._high[:, row, :, whole] = rest.amax(2)
+            pages = slice(first, first + paged.shape[2])
+            self._low[:, row, :, pages], self._high[:, row, :, pages] = paged.amin(3), paged.amax(3)
         self._followed = source.lens.copy()
 
-    def of(self, layer: int, query: Tensor, source: KVCache) -> NDArray[np.float64]:
+    def score(self, layer: int, query: Tensor, source: KVCache) -> NDArray[np.float64]:
         """Return for every slot the bound of its page, the largest over the queries of a group."""
         pages = -(-int(source.lens.max()) // self.page)
         low, high = self._low[layer][:, :, :pages], self._high[layer][:, :, :pages]
-        rows = folded_rows(query, low.shape[1])
+        rows = fold_rows(query, low.shape[1])
         bound = rows.clamp(min=0) @ high.transpose(-1, -2) + rows.clamp(max=0) @ low.transpose(-1, -2)
-        return _on_host(bound.amax(2).repeat_interleave(self.page, dim=-1))
+        return to_numpy(bound.amax(2).repeat_interleave(self.page, dim=-1))
 
 
-def observed_attention(
+def observe_attention(
     decoder: Decoder, cache: KVCache, tokens: Tensor, window: int
 ) -> list[NDArray[np.float64]]:
     """Return how much attention the last tokens of each prompt pay to every entry.
@@ -90,7 +88,10 @@ def observed_attention(
 
     Parameters
     ----------
-    tokens : [batch, at least the longest prompt]; the prompts are in the cache.
+    decoder : whose attention is observed.
+    cache : holds the prompts.
+    tokens : the prompts, [batch, at least the longest].
+    window : how many of the last tokens are observed. [tokens]
 
     Returns
     -------
@@ -100,31 +101,26 @@ def observed_attention(
     if window < 1:
         sizes = cache.architecture
         return [np.zeros((sizes.layers, sizes.kv_heads, int(length))) for length in cache.lens]
-    first = cache.lens - window
-    view = cache.view(first, window, first)
-    places = view.positions.expand(cache.batch, -1)
-    watching = _Watching(view)
-    decoder.forward(tokens.gather(1, places), watching, last_only=True)
-    mass = torch.stack(watching.mass).transpose(0, 1)
-    return [_on_host(mass[row][..., : int(length)]) for row, length in enumerate(cache.lens)]
+    observer = _AttentionObserver(cache.view(cache.lens - window, window))
+    places = observer.positions.expand(cache.batch, -1)
+    decoder.forward(tokens.gather(1, places), observer, last_only=True)
+    mass = torch.stack(observer.mass).transpose(0, 1)
+    return [to_numpy(mass[row][..., : int(length)]) for row, length in enumerate(cache.lens)]
 
 
-class _Watching:
+class _AttentionObserver:
     """A view that notes where the attention goes."""
 
-    def __init__(self, view: SlotView) -> None:
+    def __init__(self, view: CacheView) -> None:
         self._view, self.positions = view, view.positions
         self.mass: list[Tensor] = []
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         read = self._view.attend(layer, query, key, value)
-        visible = self._view.visible
-        keys = self._view.storage.keys[layer][:, :, : visible.width]
-        scores = folded_rows(query, keys.shape[1]) @ keys.transpose(-1, -2) / query.shape[-1] ** 0.5
-        scores = scores + visible.mask(query.dtype, query.shape[1] // keys.shape[1])
-        self.mass.append(scores.softmax(-1).sum(2))
+        keys, _ = self._view.entries(layer)
+        self.mass.append(score_rows(query, keys, self._view.visible).softmax(-1).sum(2))
         return read
 
 
-def _on_host(scores: Tensor) -> NDArray[np.float64]:
+def to_numpy(scores: Tensor) -> NDArray[np.float64]:
     return np.asarray(scores.detach().double().cpu().numpy(), dtype=np.float64)

@@ -12,7 +12,7 @@ from torch import Tensor
 from perfmodel.reference.cache import Counts, KVCache
 from perfmodel.reference.decoder import Decoder
 
-__all__ = ["Sequences", "prefill"]
+__all__ = ["Sequences", "fill_cache", "prefill"]
 
 CHUNK = 512
 """Prompt tokens that one prefill pass takes. [tokens]"""
@@ -45,29 +45,30 @@ class Sequences:
         first = torch.as_tensor(lens, device=self.tokens.device) - (count - 1)
         return self.tokens.gather(1, first[:, None] + torch.arange(count, device=self.tokens.device))
 
-    def append(self, drafts: Tensor, accepted: Tensor, token: Tensor, active: NDArray[np.bool_]) -> Counts:
-        """Take in the accepted drafts and the token after them; return how many came, [batch].
+    def append(
+        self, drafts: Tensor, accepted: Tensor, bonus: Tensor, active: NDArray[np.bool_] | None = None
+    ) -> Counts:
+        """Take in the accepted drafts and the bonus token after them; return how many came, [batch].
 
         Entries of rejected drafts stay behind in the cache's slots past its lengths, to be written over: that
         is the roll-back. Sequences that are not `active` take in nothing.
         """
-        gamma = drafts.shape[1]
+        going_on = np.ones_like(self.prompt_lens, dtype=np.bool_) if active is None else active
+        writable = torch.as_tensor(going_on, device=drafts.device)[:, None]
         first = torch.as_tensor(self.cache.lens + 1, device=drafts.device)[:, None]
-        going = torch.as_tensor(active, device=drafts.device)[:, None]
-        places = first + torch.arange(gamma, device=drafts.device)
-        self._put(places, drafts, going)
-        self._put(first + accepted[:, None], token[:, None], going)
-        came = np.where(active, accepted.cpu().numpy() + 1, 0)
-        self.cache.lens = self.cache.lens + came
-        return came
+        self._put(first + torch.arange(drafts.shape[1], device=drafts.device), drafts, writable)
+        self._put(first + accepted[:, None], bonus[:, None], writable)
+        tokens = np.where(going_on, accepted.cpu().numpy() + 1, 0)
+        self.cache.lens = self.cache.lens + tokens
+        return tokens
 
     def output(self, count: int) -> Tensor:
         """Return the first `count` generated tokens of every sequence, [batch, count]."""
         first = torch.as_tensor(self.prompt_lens, device=self.tokens.device)[:, None]
         return self.tokens.gather(1, first + torch.arange(count, device=self.tokens.device))
 
-    def _put(self, places: Tensor, tokens: Tensor, going: Tensor) -> None:
-        self.tokens.scatter_(1, places, torch.where(going, tokens, self.tokens.gather(1, places)))
+    def _put(self, places: Tensor, tokens: Tensor, writable: Tensor) -> None:
+        self.tokens.scatter_(1, places, torch.where(writable, tokens, self.tokens.gather(1, places)))
 
 
 def prefill(
@@ -77,7 +78,9 @@ def prefill(
 
     Parameters
     ----------
-    prompts : token ids of each, of any lengths. room : further tokens that the cache must hold.
+    target : the decoder.
+    prompts : token ids of each, of any lengths.
+    room : further tokens that the cache must hold.
     cache : to be used instead of a new one.
 
     Returns
@@ -86,18 +89,17 @@ def prefill(
     """
     lens = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
     longest = int(lens.max())
-    capacity = longest + room
+    tokens = torch.zeros(len(prompts), longest + room, dtype=torch.long)
     if cache is None:
-        cache = KVCache(target.architecture, len(prompts), capacity, dtype=target.dtype, device=target.device)
-    tokens = torch.zeros(len(prompts), capacity, dtype=torch.long)
+        cache = KVCache(target.architecture, *tokens.shape, dtype=target.dtype, device=target.device)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = torch.as_tensor(prompt)
     tokens = tokens.to(target.device)
-    logits = fill(target, tokens[:, :longest], lens, cache)
+    logits = fill_cache(target, tokens[:, :longest], lens, cache)
     return Sequences(tokens, lens, cache), logits
 
 
-def fill(decoder: Decoder, tokens: Tensor, lens: Counts, cache: KVCache) -> Tensor:
+def fill_cache(decoder: Decoder, tokens: Tensor, lens: Counts, cache: KVCache) -> Tensor:
     """Put the entries of prompts [batch, longest] into the cache, in chunks; return the logits after each.
 
     Entries past the end of a shorter prompt are computed and lie past its length.

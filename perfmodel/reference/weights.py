@@ -10,7 +10,7 @@ from torch import Tensor
 from perfmodel.reference.architecture import Architecture
 from perfmodel.reference.decoder import LayerWeights, Weights
 
-__all__ = ["in_few_bits", "quantized", "random_weights"]
+__all__ = ["GROUP", "quantize", "random_weights", "round_to_bits"]
 
 GROUP = 128
 """Values that share a scale and a zero point."""
@@ -28,65 +28,62 @@ def random_weights(
 
     Parameters
     ----------
+    architecture : shapes of the matrices, as they are priced.
+    seed : of the random numbers.
+    dtype : type of the weights.
+    device : where they are put.
     attention_gain : factor on the output of attention. Near 1 attention averages to little and any draft is
         accepted; at 4 what a draft leaves out shows.
     """
     generator = torch.Generator(device).manual_seed(seed)
-    hidden = architecture.hidden_size
+    drawn_dtype = torch.float64 if dtype == torch.float64 else torch.float32
 
-    def matrix(outputs: int, inputs: int, gain: float = 1.0) -> Tensor:
-        drawn = torch.randn(outputs, inputs, generator=generator, dtype=_drawn(dtype), device=device)
-        scaled: Tensor = drawn * (gain * inputs**-0.5)
+    def draw(outputs: int, inputs: int, gain: float = 1.0) -> Tensor:
+        normal = torch.randn(outputs, inputs, generator=generator, dtype=drawn_dtype, device=device)
+        scaled: Tensor = normal * (gain * inputs**-0.5)
         return scaled.to(dtype)
 
+    hidden, qkv = architecture.hidden_size, architecture.shape("qkv")
     ones = torch.ones(hidden, dtype=dtype, device=device)
-    columns = (architecture.heads + 2 * architecture.kv_heads) * architecture.head_dim
     layers = tuple(
         LayerWeights(
             attention_norm=ones,
-            qkv=matrix(columns, hidden),
-            output=matrix(hidden, architecture.heads * architecture.head_dim, attention_gain),
+            qkv=draw(*qkv),
+            output=draw(*architecture.shape("o"), attention_gain),
             mlp_norm=ones,
-            gate_up=matrix(2 * architecture.mlp_width, hidden),
-            down=matrix(hidden, architecture.mlp_width),
-            qkv_bias=matrix(columns, 1, 0.1)[:, 0] if architecture.qkv_bias else None,
+            gate_up=draw(*architecture.shape("gate_up")),
+            down=draw(*architecture.shape("down")),
+            qkv_bias=draw(qkv[0], 1, 0.1)[:, 0] if architecture.qkv_bias else None,
         )
         for _ in range(architecture.layers)
     )
-    embedding = matrix(architecture.vocab_size, hidden, hidden**0.5)
-    head = embedding if architecture.tied_embeddings else matrix(architecture.vocab_size, hidden)
+    embedding = draw(architecture.vocab_size, hidden, hidden**0.5)
+    head = embedding if architecture.tied_embeddings else draw(*architecture.shape("lm_head"))
     return Weights(embedding, layers, ones, head)
 
 
-def _drawn(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def quantized(weights: Weights, bits: int = 4) -> Weights:
+def quantize(weights: Weights, bits: int = 4) -> Weights:
     """Return the weights with the layers' matrices rounded to `bits`, as a quantised copy would hold them.
 
     The values are those of a quantised copy, the bytes are not: they stay in the dtype they come in, so a
     pass over them is not faster. Norms, biases, embedding and head are left as they are.
     """
-    return replace(weights, layers=tuple(_quantized_layer(layer, bits) for layer in weights.layers))
+    return replace(weights, layers=tuple(_quantize_layer(layer, bits) for layer in weights.layers))
 
 
-def _quantized_layer(layer: LayerWeights, bits: int) -> LayerWeights:
-    rounded = {
-        f.name: in_few_bits(matrix, bits)
-        for f in fields(layer)
-        if (matrix := getattr(layer, f.name)) is not None and matrix.dim() == 2
-    }
-    return replace(layer, **rounded)
+def _quantize_layer(layer: LayerWeights, bits: int) -> LayerWeights:
+    tensors = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    matrices = {name: tensor for name, tensor in tensors.items() if tensor is not None and tensor.dim() == 2}
+    return replace(layer, **{name: round_to_bits(matrix, bits) for name, matrix in matrices.items()})
 
 
-def in_few_bits(values: Tensor, bits: int = 4, group: int = GROUP) -> Tensor:
-    """Round to ``2**bits`` levels between the least and the greatest of each `group` along the last axis.
+def round_to_bits(values: Tensor, bits: int = 4) -> Tensor:
+    """Round to ``2**bits`` levels between the least and the greatest of each `GROUP` along the last axis.
 
-    Where the last axis is no multiple of `group`, all of it is one group. An error is at most half a level.
+    Where the last axis is no multiple of `GROUP`, all of it is one group. An error is at most half a level.
     """
-    width = values.shape[-1]
-    grouped = values.reshape(*values.shape[:-1], -1, group if width % group == 0 else width)
+    last = values.shape[-1]
+    grouped = values.reshape(*values.shape[:-1], -1, GROUP if last % GROUP == 0 else last)
     low = grouped.amin(-1, keepdim=True)
     step = (grouped.amax(-1, keepdim=True) - low) / (2**bits - 1)
     level = torch.where(step > 0, (grouped - low) / step, torch.zeros_like(grouped)).round()

@@ -12,9 +12,9 @@ from perfmodel.model import BYTES, ModelSpec  # noqa: E402
 from perfmodel.reference.architecture import Architecture, RopeScaling  # noqa: E402
 from perfmodel.reference.attention import Visible, exact, packed  # noqa: E402
 from perfmodel.reference.cache import KVCache  # noqa: E402
-from perfmodel.reference.decoder import Decoder, rotate  # noqa: E402
+from perfmodel.reference.decoder import Decoder, LayerWeights, Weights, rotate  # noqa: E402
 from perfmodel.reference.sequences import prefill  # noqa: E402
-from perfmodel.reference.weights import in_few_bits, random_weights  # noqa: E402
+from perfmodel.reference.weights import random_weights, round_to_bits  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -32,18 +32,18 @@ def test_folded_attention_is_attention_by_its_definition(kv_heads, query_tokens,
         random(2, kv_heads, 16, 8, seed=1),
         random(2, kv_heads, 16, 8),
     )
-    width = max(lens) + query_tokens
+    slots = max(lens) + query_tokens
     last = torch.tensor(lens)[:, None] + torch.arange(query_tokens)
-    visible = Visible(last, width, aligned=len(set(lens)) == 1)
-    found = packed(query, keys[:, :, :width], values[:, :, :width], visible)
+    visible = Visible(last, slots, aligned=len(set(lens)) == 1)
+    read = packed(query, keys[:, :, :slots], values[:, :, :slots], visible)
     for row, length in enumerate(lens):
         for head in range(4):
             for token in range(query_tokens):
                 seen = length + token + 1
                 k, v = (part[row, head * kv_heads // 4, :seen] for part in (keys, values))
                 weights = (query[row, head, token] @ k.T / 8**0.5).softmax(-1)
-                assert torch.allclose(found[row, head, token], weights @ v, atol=1e-12)
-    assert torch.allclose(found, exact(query, keys[:, :, :width], values[:, :, :width], visible), atol=1e-12)
+                assert torch.allclose(read[row, head, token], weights @ v, atol=1e-12)
+    assert torch.allclose(read, exact(query, keys[:, :, :slots], values[:, :, :slots], visible), atol=1e-12)
 
 
 def test_the_causal_edge_is_at_the_bottom_right():
@@ -102,7 +102,10 @@ def test_weights_and_cache_have_the_bytes_that_are_priced(tiny, changes, dtype):
     held = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     decoder = tiny(dtype=held, **changes)
     spec = decoder.architecture.spec.with_dtypes(weights=dtype, kv=dtype)
-    assert decoder.weights.bytes() == float(spec.weight_bytes_read())
+    weights = decoder.weights
+    read = [weights.final_norm, weights.lm_head]
+    read += [tensor for layer in weights.layers for tensor in vars(layer).values()]
+    assert sum(tensor.nbytes for tensor in read if tensor is not None) == float(spec.weight_bytes_read())
     cache = KVCache(decoder.architecture, 3, 50, dtype=held)
     assert 2 * cache.keys.numel() * cache.keys.element_size() == 3 * float(spec.kv_bytes(50.0))
     assert cache.keys.element_size() == BYTES[dtype]
@@ -111,7 +114,7 @@ def test_weights_and_cache_have_the_bytes_that_are_priced(tiny, changes, dtype):
 def test_the_planners_own_model_file_becomes_a_decoder():
     architecture = Architecture.load("llama-3.1-8b")
     assert (architecture.layers, architecture.heads, architecture.kv_heads) == (32, 32, 8)
-    assert (architecture.head_dim, architecture.mlp_width, architecture.group) == (128, 14336, 4)
+    assert (architecture.head_dim, architecture.mlp_width) == (128, 14336)
     assert not architecture.qkv_bias
     assert Architecture.load("qwen2.5-0.5b").qkv_bias
     assert architecture.spec == ModelSpec.load("llama-3.1-8b")
@@ -138,11 +141,11 @@ def test_an_unknown_stretching_of_positions_is_refused():
 
 def test_scaled_frequencies_keep_the_fast_and_divide_the_slow():
     scaling = RopeScaling("llama3", 8.0, 1.0, 4.0, 8192.0)
-    assert scaling.stretched(1.0) == 1.0
-    assert scaling.stretched(1e-6) == 1e-6 / 8.0
+    assert scaling.stretch(1.0) == 1.0
+    assert scaling.stretch(1e-6) == 1e-6 / 8.0
     between = 2 * np.pi * 2.5 / 8192.0
-    assert between / 8.0 < scaling.stretched(between) < between
-    assert RopeScaling("linear", 4.0).stretched(0.5) == 0.125
+    assert between / 8.0 < scaling.stretch(between) < between
+    assert RopeScaling("linear", 4.0).stretch(0.5) == 0.125
 
 
 def _llama():
@@ -160,12 +163,12 @@ def test_a_pass_that_does_not_fit_the_cache_is_refused(target):
 
 def test_four_bits_round_to_half_a_level_and_keep_what_has_one_value():
     values = random(3, 256)
-    error = (in_few_bits(values) - values).abs().unflatten(-1, (2, 128))
+    error = (round_to_bits(values) - values).abs().unflatten(-1, (2, 128))
     groups = values.unflatten(-1, (2, 128))
     step = (groups.amax(-1) - groups.amin(-1)) / 15
     assert bool((error.amax(-1) <= step / 2 + 1e-12).all())
-    assert len(in_few_bits(values)[0, :128].unique()) <= 16
-    assert torch.equal(in_few_bits(torch.full((2, 64), 0.3)), torch.full((2, 64), 0.3))
+    assert len(round_to_bits(values)[0, :128].unique()) <= 16
+    assert torch.equal(round_to_bits(torch.full((2, 64), 0.3)), torch.full((2, 64), 0.3))
 
 
 def test_random_weights_repeat_with_their_seed(target):
@@ -176,7 +179,7 @@ def test_random_weights_repeat_with_their_seed(target):
 
 
 def test_leaving_early_runs_the_first_layers_only(target):
-    first = target.leaving_after(1)
+    first = target.exit_after(1)
     tokens = torch.tensor([[3, 1, 4]])
     cache = KVCache(target.architecture, 1, 3, dtype=torch.float64)
     logits = first.forward(tokens, cache.next(3))
@@ -184,3 +187,49 @@ def test_leaving_early_runs_the_first_layers_only(target):
     assert not bool((cache.keys[1] != 0).any())
     assert isinstance(first, Decoder)
     assert logits.shape == (1, 3, 64)
+
+
+def weights_of(model):
+    """Return the weights of a decoder of transformers."""
+    state = {name.removeprefix("model."): tensor.double() for name, tensor in model.state_dict().items()}
+
+    def fuse(layer, names, kind="weight"):
+        return torch.cat([state[f"layers.{layer}.{name}_proj.{kind}"] for name in names])
+
+    attention = [f"self_attn.{name}" for name in "qkv"]
+    layers = tuple(
+        LayerWeights(
+            attention_norm=state[f"layers.{layer}.input_layernorm.weight"],
+            qkv=fuse(layer, attention),
+            output=fuse(layer, ["self_attn.o"]),
+            mlp_norm=state[f"layers.{layer}.post_attention_layernorm.weight"],
+            gate_up=fuse(layer, ["mlp.gate", "mlp.up"]),
+            down=fuse(layer, ["mlp.down"]),
+            qkv_bias=fuse(layer, attention, "bias") if "layers.0.self_attn.q_proj.bias" in state else None,
+        )
+        for layer in range(model.config.num_hidden_layers)
+    )
+    return Weights(state["embed_tokens.weight"], layers, state["norm.weight"], state["lm_head.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Mistral"])
+def test_logits_are_those_of_transformers(kind):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "vocab_size": 101, "max_position_embeddings": 512}
+    stretched = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    extra = {
+        "Llama": {"rope_scaling": {**stretched, "original_max_position_embeddings": 64}, "rope_theta": 5e5},
+        "Qwen2": {},
+        "Mistral": {"sliding_window": None},
+    }[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**sizes, **extra)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    tokens = torch.arange(300).reshape(2, 150) * 7 % 101
+    decoder = Decoder(Architecture.from_config(config.to_dict()), weights_of(model))
+    _, logits = prefill(decoder, tokens.tolist(), 1)
+    assert torch.allclose(logits, model.double()(tokens).logits[:, -1], atol=1e-5)

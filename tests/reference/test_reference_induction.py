@@ -45,8 +45,8 @@ def text_of(coverage, batch=12, seed=0):
 
 
 def speculated(decoder, text, name, kv_budget, gamma):
-    made = drafter_of(strategies.load(name), decoder, kv_budget=kv_budget, gamma=gamma, output_len=OUTPUT)
-    return generate(decoder, text.prompts, OUTPUT, drafter=made, gamma=gamma)
+    make = drafter_of(strategies.load(name), decoder, kv_budget=kv_budget, gamma=gamma, output_len=OUTPUT)
+    return generate(decoder, text.prompts, OUTPUT, drafter=make, gamma=gamma)
 
 
 def test_the_text_plants_every_pair_before_the_window_and_a_share_inside():
@@ -64,38 +64,29 @@ def test_the_text_plants_every_pair_before_the_window_and_a_share_inside():
 def test_a_text_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="do not fit"):
         planted_text(symbols=500, context_len=800, window=WINDOW, coverage=0.5, batch=1, output_len=8)
-    with pytest.raises(ValueError, match="two layers"):
-        induction_architecture(10, layers=1)
 
 
 def test_the_target_follows_the_planted_map_without_a_fault(decoder):
     text = text_of(0.5, batch=4)
-    found = generate(decoder, text.prompts, OUTPUT).tokens.numpy()
-    assert np.array_equal(found, text.answers[:, :OUTPUT])
+    output = generate(decoder, text.prompts, OUTPUT).tokens.numpy()
+    assert np.array_equal(output, text.answers[:, :OUTPUT])
 
 
-@pytest.mark.parametrize(("coverage", "gamma"), [(0.35, 2), (0.7, 4), (0.9, 6)])
+@pytest.mark.parametrize(("coverage", "gamma"), [(0.5, 3), (0.9, 6)])
 def test_tokens_per_round_are_those_of_the_planted_coverage(decoder, coverage, gamma):
     text = text_of(coverage)
-    found = speculated(decoder, text, "streaming_llm", WINDOW, gamma)
-    assert np.array_equal(found.tokens.numpy(), text.answers[:, :OUTPUT])
-    assert found.tokens_per_round == pytest.approx(float(tokens_per_round(text.coverage, gamma)), rel=0.05)
+    decoded = speculated(decoder, text, "streaming_llm", WINDOW, gamma)
+    assert np.array_equal(decoded.tokens.numpy(), text.answers[:, :OUTPUT])
+    assert decoded.tokens_per_round == pytest.approx(float(tokens_per_round(text.coverage, gamma)), rel=0.05)
 
 
 def test_choosing_entries_by_the_query_finds_what_a_window_misses(decoder):
-    text = text_of(0.2, batch=6)
+    text = text_of(0.2, batch=3)
     window = speculated(decoder, text, "streaming_llm", 128, 4).tokens_per_round
     pages = speculated(decoder, text, "quest", 128, 4).tokens_per_round
     best = speculated(decoder, text, "topk_oracle", 32, 4).tokens_per_round
     assert window < 1.6 < pages < best
     assert best > 4.5
-
-
-def test_extra_layers_change_nothing():
-    architecture = induction_architecture(SYMBOLS, layers=4, kv_heads=2, hidden_size=256, context=4096)
-    decoder = Decoder(architecture, induction_weights(architecture))
-    text = text_of(0.5, batch=2)
-    assert np.array_equal(generate(decoder, text.prompts, OUTPUT).tokens.numpy(), text.answers[:, :OUTPUT])
 
 
 @pytest.mark.slow
@@ -107,7 +98,7 @@ def test_tokens_per_round_hold_over_more_text(coverage, gamma):
     text = planted_text(
         symbols=150, context_len=2048, window=640, coverage=coverage, batch=24, output_len=120, seed=3
     )
-    made = drafter_of(strategies.load("streaming_llm"), decoder, kv_budget=640, gamma=gamma, output_len=120)
-    found = generate(decoder, text.prompts, 120, drafter=made, gamma=gamma)
-    assert np.array_equal(found.tokens.numpy(), text.answers[:, :120])
-    assert found.tokens_per_round == pytest.approx(float(tokens_per_round(text.coverage, gamma)), rel=0.05)
+    make = drafter_of(strategies.load("streaming_llm"), decoder, kv_budget=640, gamma=gamma, output_len=120)
+    decoded = generate(decoder, text.prompts, 120, drafter=make, gamma=gamma)
+    assert np.array_equal(decoded.tokens.numpy(), text.answers[:, :120])
+    assert decoded.tokens_per_round == pytest.approx(float(tokens_per_round(text.coverage, gamma)), rel=0.05)

@@ -26,13 +26,13 @@ class Scripted:
 
     def __init__(self, vocabulary, gamma, rounds, drawn_drafts=True):
         drafts = list(itertools.product(range(vocabulary), repeat=gamma)) if drawn_drafts else [()]
-        one = [
+        scripts_of_a_round = [
             (*draft, accepted, token)
             for draft in drafts
             for accepted in range(gamma + 1)
             for token in range(vocabulary)
         ]
-        scripts = [sum(parts, ()) for parts in itertools.product(one, repeat=rounds)]
+        scripts = [sum(parts, ()) for parts in itertools.product(scripts_of_a_round, repeat=rounds)]
         self.columns = torch.tensor(scripts).T
         self.gamma, self.place = gamma, 0
         self.weights = torch.ones(len(scripts), dtype=torch.float64)
@@ -59,10 +59,10 @@ def joint_of_rounds(target, prompt, first, name, gamma, rounds, length, draft_mo
     chance = Scripted(vocabulary, gamma, rounds, drawn_drafts=name != "ngram")
     lanes = len(chance.weights)
     sequences, _ = prefill(target, [prompt] * lanes, 64)
-    made = drafter_of(
+    make = drafter_of(
         strategies.load(name), target, kv_budget=4, gamma=gamma, output_len=40, draft_model=draft_model
     )
-    drafter = made(sequences)
+    drafter = make(sequences)
     sequences.tokens[:, len(prompt)] = first
     drafter.begin(sequences)
     rule = RejectionSampling(chance, temperature)
@@ -100,7 +100,8 @@ CASES = [
     ("snapkv", "self", 2, 2, 2, 2),
     ("quest", "self", 3, 2, 1, 1),
     ("topk_oracle", "self", 3, 1, 2, 2),
-    ("ngram", "none", 3, 3, 3, 3),
+    ("ngram", "none", 3, 3, 2, 2),
+    pytest.param("ngram", "none", 3, 3, 3, 3, marks=pytest.mark.slow),
 ]
 
 
@@ -110,11 +111,11 @@ def test_the_joint_distribution_is_the_targets_to_twelve_digits(
 ):
     target = tiny(vocab_size=vocabulary)
     draft_model = tiny(vocab_size=vocabulary, seed=7, num_hidden_layers=1) if kind == "draft" else None
-    found = joint_of_rounds(target, PROMPT_OF[vocabulary], FIRST, name, gamma, rounds, length, draft_model)
+    sampled = joint_of_rounds(target, PROMPT_OF[vocabulary], FIRST, name, gamma, rounds, length, draft_model)
     expected = joint_of_plain(target, PROMPT_OF[vocabulary], FIRST, length)
     assert float(expected.sum()) == pytest.approx(1.0, abs=1e-12)
     assert float(expected.max()) < 0.99, "a certain outcome proves little"
-    assert float((found - expected).abs().max()) <= 1e-12
+    assert float((sampled - expected).abs().max()) <= 1e-12
 
 
 PROMPT_OF = {3: PROMPT, 2: [token % 2 for token in PROMPT]}
@@ -122,16 +123,16 @@ PROMPT_OF = {3: PROMPT, 2: [token % 2 for token in PROMPT]}
 
 def test_temperature_applies_to_both_models(tiny):
     target, draft_model = tiny(vocab_size=3), tiny(vocab_size=3, seed=7)
-    found = joint_of_rounds(target, PROMPT, FIRST, "full_kv", 1, 2, 2, draft_model, temperature=0.5)
-    assert float((found - joint_of_plain(target, PROMPT, FIRST, 2, temperature=0.5)).abs().max()) <= 1e-12
-    assert float((found - joint_of_plain(target, PROMPT, FIRST, 2)).abs().max()) > 1e-3
+    sampled = joint_of_rounds(target, PROMPT, FIRST, "full_kv", 1, 2, 2, draft_model, temperature=0.5)
+    assert float((sampled - joint_of_plain(target, PROMPT, FIRST, 2, temperature=0.5)).abs().max()) <= 1e-12
+    assert float((sampled - joint_of_plain(target, PROMPT, FIRST, 2)).abs().max()) > 1e-3
 
 
 class WithoutResidual(RejectionSampling):
     """A fault on purpose: after a rejection the token is drawn from the target's distribution."""
 
-    def judge(self, logits, draft):
-        accepted, _ = super().judge(logits, draft)
+    def accept(self, logits, draft):
+        accepted, _ = super().accept(logits, draft)
         here = accepted[:, None, None].expand(-1, 1, logits.shape[-1])
         self.chance.place -= 1
         return accepted, self.chance.draw(self._distribution(logits).gather(1, here)[:, 0])
@@ -140,8 +141,8 @@ class WithoutResidual(RejectionSampling):
 def test_enumeration_finds_a_bonus_token_drawn_from_the_wrong_distribution(tiny, monkeypatch):
     target = tiny(vocab_size=3)
     monkeypatch.setattr(f"{__name__}.RejectionSampling", WithoutResidual)
-    found = joint_of_rounds(target, PROMPT, FIRST, "streaming_llm", 1, 2, 2)
-    assert float((found - joint_of_plain(target, PROMPT, FIRST, 2)).abs().max()) > 1e-3
+    sampled = joint_of_rounds(target, PROMPT, FIRST, "streaming_llm", 1, 2, 2)
+    assert float((sampled - joint_of_plain(target, PROMPT, FIRST, 2)).abs().max()) > 1e-3
 
 
 def test_accepting_and_drawing_the_residual_makes_up_the_target_distribution():
@@ -160,22 +161,20 @@ def test_a_residual_of_equal_distributions_is_the_distribution():
 
 
 def test_a_named_token_is_accepted_with_its_probability_and_never_drawn_again():
-    logits = torch.log(torch.tensor([[[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]]], dtype=torch.float64))
-    rule = RejectionSampling(RandomChance(3))
-    outcomes = [rule.judge(logits, Draft(torch.tensor([[1]]))) for _ in range(2000)]
-    accepted = np.array([int(count) for count, _ in outcomes])
-    assert accepted.mean() == pytest.approx(0.5, abs=0.04)
-    after_rejection = {int(token) for count, token in outcomes if int(count) == 0}
-    assert after_rejection == {0, 2}
+    logits = torch.log(torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], dtype=torch.float64))
+    draft = Draft(torch.ones(2000, 1, dtype=torch.long))
+    accepted, bonus = RejectionSampling(RandomChance(3)).accept(logits.expand(2000, -1, -1), draft)
+    assert float(accepted.double().mean()) == pytest.approx(0.5, abs=0.04)
+    assert bonus[accepted == 0].unique().tolist() == [0, 2]
 
 
 def test_the_same_seed_gives_the_same_sample(tiny):
     target = tiny(vocab_size=8)
 
     def sample(seed):
-        made = drafter_of(strategies.load("streaming_llm"), target, kv_budget=4, gamma=2, output_len=30)
+        make = drafter_of(strategies.load("streaming_llm"), target, kv_budget=4, gamma=2, output_len=30)
         rule = RejectionSampling(RandomChance(seed))
-        return generate(target, [[1, 2, 3]], 30, drafter=made, gamma=2, rule=rule).tokens
+        return generate(target, [[1, 2, 3]], 30, drafter=make, gamma=2, rule=rule).tokens
 
     assert torch.equal(sample(1), sample(1))
     assert not torch.equal(sample(1), sample(2))
@@ -187,11 +186,11 @@ def test_sampled_outputs_follow_the_targets_distribution(tiny):
 
     target, lanes, length = tiny(vocab_size=6), 20_000, 3
     sequences, _ = prefill(target, [PROMPT] * lanes, 32)
-    made = drafter_of(strategies.load("streaming_llm"), target, kv_budget=4, gamma=3, output_len=20)
+    make = drafter_of(strategies.load("streaming_llm"), target, kv_budget=4, gamma=3, output_len=20)
     rule = RejectionSampling(RandomChance(0))
     first = torch.full((lanes,), FIRST)
-    found = decode(target, sequences, first, length + 1, drafter=made, gamma=3, rule=rule).tokens[:, 1:]
-    counts = np.bincount((found * 6 ** torch.arange(length)).sum(-1).numpy(), minlength=6**length)
+    sampled = decode(target, sequences, first, length + 1, drafter=make, gamma=3, rule=rule).tokens[:, 1:]
+    counts = np.bincount((sampled * 6 ** torch.arange(length)).sum(-1).numpy(), minlength=6**length)
     expected = joint_of_plain(target, PROMPT, FIRST, length).numpy()
     common = expected * lanes >= 5
     observed = np.append(counts[common], counts[~common].sum())

@@ -35,7 +35,12 @@ class Comparison:
 
     Attributes
     ----------
-    alpha : acceptance, dialled or planted. step_s, predicted_step_s : one plain decode step. [s]
+    title : how the acceptance came about.
+    batch : sequences.
+    context_len : entries of each. [tokens]
+    alpha : acceptance, dialled or planted. [0..1]
+    step_s, predicted_step_s : one plain decode step. [s]
+    trials : every configuration that drafts.
     chosen : what the plan recommends, `PLAIN` where it is not to speculate.
     differing : tokens that differed between plain and speculative output.
     """
@@ -61,6 +66,6 @@ class Comparison:
 
         With the tokens that were counted, the luck of the drafts would decide between neighbours.
         """
-        even = {trial.config: self.step_s * trial.expected_tokens / trial.round_s for trial in self.trials}
-        even[PLAIN] = 1.0
-        return 1.0 - even[self.chosen] / max(even.values())
+        seconds = {trial.config: trial.round_s / trial.expected_tokens for trial in self.trials}
+        seconds[PLAIN] = self.step_s
+        return 1.0 - min(seconds.values()) / seconds[self.chosen]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,19 +22,18 @@ from perfmodel.reference.cache import KVCache
 from perfmodel.reference.decoder import Decoder
 from perfmodel.reference.demo.comparison import Comparison, Trial
 from perfmodel.reference.demo.induction import induction_architecture, induction_weights, planted_text
-from perfmodel.reference.demo.trials import PLAIN, Config, Field, Runs, side_by_side
+from perfmodel.reference.demo.trials import PLAIN, Config, Runs, Setup, run_side_by_side
 from perfmodel.reference.sequences import prefill
 from perfmodel.reference.timing.bench import Bench, Job
 from perfmodel.reference.timing.machines import DEMO_GRID, bench_decoder, grid_for
 from perfmodel.reference.timing.measure import measure
 from perfmodel.reference.timing.stopwatch import Stopwatch, machine_of, one_thread, stopwatch_for
-from perfmodel.reference.timing.subjects import pass_job, round_job, subjects
+from perfmodel.reference.timing.subjects import STRATEGY, pass_job, round_job, subjects
 from perfmodel.speculation import Drafter, price_round
 from perfmodel.workload import Workload
 
 __all__ = ["Demo", "run_demo"]
 
-STRATEGY = "streaming_llm"
 BUDGETS = (256, 512, 1024)
 GAMMAS = tuple(range(1, 9))
 OUTPUT = 32
@@ -46,12 +46,12 @@ GPU_SHAPES = ((16, 32768), (64, 8192), (4, 32768), (1, 32768))
 SHARES = {"measure": 0.36, "dial": 0.34, "induction": 0.12}
 """What each part may take of the time; starting torch, the first runs and the fits take the rest."""
 
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What was found: the machine, the engine that ran, and the comparisons."""
+    """What came out: the machine, the engine that ran, the comparisons, and wall seconds by part."""
 
     machine: FittedMachine
     engine: Calibration
@@ -59,79 +59,53 @@ class Demo:
     seconds: Mapping[str, float]
 
 
-def run_demo(
-    device: torch.device, *, alpha: float = 0.88, seconds: float = 75.0, say: Say | None = None
-) -> Demo:
+def run_demo(device: torch.device, *, say: Say, alpha: float = 0.88, seconds: float = 75.0) -> Demo:
     """Run the whole loop.
 
     Parameters
     ----------
     device : CPU, on one thread, or a CUDA GPU.
-    alpha : acceptance to dial on the random weights, and to plant in the texts of the induction weights.
-    seconds : wall time that measuring and running may take together, about.
     say : called with a line about what is going on.
+    alpha : acceptance to dial on the random weights, and to plant in the texts of the induction weights.
+        [0..1]
+    seconds : wall time that measuring and running may take together, about. [s]
     """
-    say = say or _nothing
-    clock = _Clock()
+    spent: dict[str, float] = {}
+    stopwatch, here = stopwatch_for(device), machine_of(device)
     with one_thread():
-        stopwatch = stopwatch_for(device)
         say("measuring kernels, passes and rounds on this machine")
-        bench, dtype = _bench(device, stopwatch)
-        with clock.part("measure"):
+        decoder, dtype = bench_decoder(device)
+        grid = DEMO_GRID if device.type == "cpu" else grid_for(device, decoder)
+        bench = Bench(decoder, grid, stopwatch, here.l2_bytes)
+        with _clock(spent, "measure"):
             bench.choose_kernels()
             points = measure(
-                subjects(bench, dtype),
-                stopwatch=stopwatch,
-                machine=machine_of(device),
-                seconds=SHARES["measure"] * seconds,
-                enough=6,
-            )
+                subjects(bench, dtype), stopwatch=stopwatch, machine=here,
+                seconds=SHARES["measure"] * seconds, enough=6,
+            )  # fmt: skip
         say("fitting a hardware profile and the engine that ran")
-        with clock.part("fit"):
+        with _clock(spent, "fit"):
             machine, engine = fit_machine_and_engine(points, "this-machine", "this-decoder")
-        arena = _Arena(machine.profile, engine.engine, stopwatch, seconds, alpha, say)
-        with clock.part("dial"):
-            comparisons = [arena.dialled(bench)]
+        comparer = _Comparer(machine.profile, engine.engine, stopwatch, seconds, alpha, say)
+        with _clock(spent, "dial"):
+            comparisons = [comparer.compare_dialled(bench)]
         if device.type == "cpu":
             bench.forget()
-            with clock.part("induction"):
-                comparisons.append(arena.planted())
-    return Demo(machine, engine, tuple(comparisons), clock.seconds)
+            with _clock(spent, "induction"):
+                comparisons.append(comparer.compare_planted())
+    return Demo(machine, engine, tuple(comparisons), spent)
 
 
-def _nothing(text: str) -> None:
-    del text
-
-
-class _Clock:
-    """Wall seconds by part."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def part(self, name: str) -> _Part:
-        return _Part(self.seconds, name)
-
-
-class _Part:
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self._seconds, self._name = seconds, name
-
-    def __enter__(self) -> None:
-        self._begun = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds[self._name] = time.monotonic() - self._begun
-
-
-def _bench(device: torch.device, stopwatch: Stopwatch) -> tuple[Bench, str]:
-    decoder, dtype = bench_decoder(device)
-    grid = DEMO_GRID if device.type == "cpu" else grid_for(device, decoder)
-    return Bench(decoder, grid, stopwatch, machine_of(device).l2_bytes), dtype
+@contextmanager
+def _clock(spent: dict[str, float], part: str) -> Iterator[None]:
+    """Note the wall seconds of a part."""
+    begun = time.monotonic()
+    yield
+    spent[part] = time.monotonic() - begun
 
 
 @dataclass(frozen=True)
-class _Arena:
+class _Comparer:
     """Plans, runs and compares with one calibrated machine."""
 
     hardware: HardwareProfile
@@ -141,78 +115,61 @@ class _Arena:
     alpha: float
     say: Say
 
-    def dialled(self, bench: Bench) -> Comparison:
+    def compare_dialled(self, bench: Bench) -> Comparison:
         """Compare on the shape that was measured, with the acceptance dialled."""
-        cells = bench.grid.cells
-        shape = SHAPE if SHAPE in cells else next((one for one in GPU_SHAPES if one in cells), cells[0])
+        cells, decoder = bench.grid.cells, bench.decoder
+        shape = next((shape for shape in (SHAPE, *GPU_SHAPES) if shape in cells), cells[0])
         batch, context_len = shape
-        spec = bench.decoder.architecture.spec
-        chosen = self._plan(spec, batch, context_len, BUDGETS, self.alpha)
-        configs = _neighbours(chosen, BUDGETS)
-        self.say(f"running {', '.join(config.label for config in configs)}")
-        if bench.decoder.device.type == "cuda":
-            runs = _jobs(bench, shape, configs, self.stopwatch)
+        spec = decoder.architecture.spec
+        chosen, configs = self._plan(spec, shape, BUDGETS, self.alpha)
+        if decoder.device.type == "cuda":
+            runs = _time_jobs(bench, shape, configs, self.stopwatch)
         else:
             bench.forget()
-            room = OUTPUT + 3 * max(GAMMAS) + 4
-            cache = KVCache(bench.decoder.architecture, batch, context_len + room, dtype=bench.decoder.dtype)
-            cache.attention = bench.attention
-            cache.fill(context_len)
-            tokens = torch.zeros(batch, cache.capacity, dtype=torch.long)
-            field = Field(bench.decoder, cache, torch.arange(batch), tokens, OUTPUT, self.alpha)
-            runs = side_by_side(
-                field, configs, stopwatch=self.stopwatch, seconds=SHARES["dial"] * self.seconds
+            capacity = context_len + OUTPUT + 3 * max(GAMMAS) + 4
+            cache = KVCache(
+                decoder.architecture, batch, capacity, dtype=decoder.dtype, attention=bench.attention
             )
-        return self._compared("acceptance dialled", spec, shape, self.alpha, chosen, runs)
+            cache.fill_randomly(context_len)
+            tokens = torch.zeros(batch, capacity, dtype=torch.long)
+            setup = Setup(decoder, cache, torch.arange(batch), tokens, OUTPUT, self.alpha)
+            seconds = SHARES["dial"] * self.seconds
+            runs = run_side_by_side(setup, configs, stopwatch=self.stopwatch, seconds=seconds)
+        return self._compare("acceptance dialled", spec, shape, self.alpha, chosen, runs)
 
-    def planted(self) -> Comparison:
+    def compare_planted(self) -> Comparison:
         """Compare on induction weights, whose drafts are accepted where the answer stands in the window."""
-        (batch, context_len), window, symbols, count = PLANTED
+        shape, window, symbols, count = PLANTED
+        batch, context_len = shape
         architecture = induction_architecture(symbols, context=4 * context_len)
         decoder = Decoder(architecture, induction_weights(architecture))
         text = planted_text(
-            symbols=symbols,
-            context_len=context_len,
-            window=window,
-            coverage=self.alpha,
-            batch=batch,
-            output_len=count,
-            ahead=2 * max(GAMMAS) + 4,
-        )
+            symbols=symbols, context_len=context_len, window=window, coverage=self.alpha, batch=batch,
+            output_len=count, ahead=2 * max(GAMMAS) + 4,
+        )  # fmt: skip
         self.say("reading texts with planted answers")
         sequences, logits = prefill(decoder, text.prompts.tolist(), count + 3 * max(GAMMAS) + 4)
-        field = Field(decoder, sequences.cache, logits.argmax(-1), sequences.tokens, count)
+        setup = Setup(decoder, sequences.cache, logits.argmax(-1), sequences.tokens, count)
         spec = architecture.spec.with_dtypes(weights="fp32", kv="fp32")
-        chosen = self._plan(spec, batch, context_len, (window,), text.coverage)
-        configs = _neighbours(chosen, (window,))
-        self.say(f"running {', '.join(config.label for config in configs)}")
-        runs = side_by_side(
-            field,
-            configs,
-            stopwatch=self.stopwatch,
-            seconds=SHARES["induction"] * self.seconds,
-            most_turns=3,
-        )
-        return self._compared("answers planted", spec, (batch, context_len), text.coverage, chosen, runs)
+        chosen, configs = self._plan(spec, shape, (window,), text.coverage)
+        seconds = SHARES["induction"] * self.seconds
+        runs = run_side_by_side(setup, configs, stopwatch=self.stopwatch, seconds=seconds, most_turns=3)
+        return self._compare("answers planted", spec, shape, text.coverage, chosen, runs)
 
     def _plan(
-        self, spec: ModelSpec, batch: int, context_len: int, budgets: Sequence[int], alpha: float
-    ) -> Config:
-        found = plan(
-            self.hardware,
-            spec,
-            self.engine,
-            Workload((batch,), (context_len,)),
-            drafters=[Drafter(strategies.load(STRATEGY))],
-            kv_budgets=budgets,
-            gammas=GAMMAS,
-            alpha=alpha,
-        ).cells[0]
-        if not found.gamma:
-            return PLAIN
-        return Config(STRATEGY, int(found.kv_budget or 0), int(found.gamma))
+        self, spec: ModelSpec, shape: tuple[int, int], budgets: Sequence[int], alpha: float
+    ) -> tuple[Config, list[Config]]:
+        """Return the recommended configuration, and it with its neighbours, which are to be run."""
+        (cell,) = plan(
+            self.hardware, spec, self.engine, Workload(shape[:1], shape[1:]),
+            drafters=[Drafter(strategies.load(STRATEGY))], kv_budgets=budgets, gammas=GAMMAS, alpha=alpha,
+        ).cells  # fmt: skip
+        chosen = Config(STRATEGY, cell.kv_budget or 0, cell.gamma) if cell.speculates else PLAIN
+        configs = _list_neighbours(chosen, budgets)
+        self.say(f"running {', '.join(config.label for config in configs)}")
+        return chosen, configs
 
-    def _compared(
+    def _compare(
         self,
         title: str,
         spec: ModelSpec,
@@ -221,51 +178,39 @@ class _Arena:
         chosen: Config,
         runs: Mapping[Config, Runs],
     ) -> Comparison:
-        step_s = runs[PLAIN].round_s
-        trials, predicted_step_s = [], float("nan")
-        for config, seen in runs.items():
-            if config == PLAIN:
-                continue
-            priced = price_round(
-                self.hardware,
-                spec,
-                self.engine,
-                Drafter(strategies.load(config.strategy)),
-                batch=float(shape[0]),
-                context_len=float(shape[1]),
-                kv_budget=float(config.kv_budget),
-                gamma=float(config.gamma),
-                alpha=alpha,
-            )
-            predicted_step_s = float(np.asarray(priced.baseline.total))
-            expected = float(np.asarray(priced.tokens_per_round))
-            counted = seen.tokens_per_round if seen.tokens else expected
+        """Price what was run, and put it beside what was measured."""
+        configs, step_s = [config for config in runs if config != PLAIN], runs[PLAIN].round_s
+        priced = price_round(
+            self.hardware, spec, self.engine, Drafter(strategies.load(STRATEGY)),
+            batch=float(shape[0]), context_len=float(shape[1]), alpha=alpha,
+            kv_budget=np.array([float(config.kv_budget) for config in configs]),
+            gamma=np.array([float(config.gamma) for config in configs]),
+        )  # fmt: skip
+        terms = np.broadcast_arrays(priced.round_s, priced.tokens_per_round, priced.speedup)
+        trials = []
+        for config, row in zip(configs, np.stack(terms, axis=-1), strict=True):
+            predicted_round_s, expected, predicted_speedup = row.tolist()
+            round_s, tokens = runs[config].round_s, runs[config].tokens_per_round or expected
+            speedup = step_s * tokens / round_s
             trials.append(
-                Trial(
-                    config=config,
-                    predicted_round_s=float(np.asarray(priced.round_s)),
-                    round_s=seen.round_s,
-                    expected_tokens=expected,
-                    tokens=counted,
-                    predicted_speedup=float(np.asarray(priced.speedup)),
-                    speedup=step_s * counted / seen.round_s,
-                )
+                Trial(config, predicted_round_s, round_s, expected, tokens, predicted_speedup, speedup)
             )
-        differing = sum(seen.differing for seen in runs.values())
+        predicted_step_s = float(np.ravel(priced.baseline.total)[0])
+        differing = sum(measured.differing for measured in runs.values())
         return Comparison(title, *shape, alpha, step_s, predicted_step_s, tuple(trials), chosen, differing)
 
 
-def _neighbours(chosen: Config, budgets: Sequence[int]) -> list[Config]:
-    """The recommended configuration and those around it; where none is, a few short drafts."""
+def _list_neighbours(chosen: Config, budgets: Sequence[int]) -> list[Config]:
+    """Return the recommended configuration and those around it; where none is, a few short drafts."""
     kv_budget, gamma = (chosen.kv_budget, chosen.gamma) if chosen.gamma else (budgets[0], 2)
     place = list(budgets).index(kv_budget)
     others = [budgets[index] for index in (place - 1, place + 1) if 0 <= index < len(budgets)]
-    lengths = [length for length in (gamma, gamma - 1, gamma + 1, gamma - 2) if 1 <= length <= max(GAMMAS)]
-    around = [Config(STRATEGY, kv_budget, length) for length in lengths]
+    gammas = [near for near in (gamma, gamma - 1, gamma + 1, gamma - 2) if 1 <= near <= max(GAMMAS)]
+    around = [Config(STRATEGY, kv_budget, near) for near in gammas]
     return around + [Config(STRATEGY, other, gamma) for other in others]
 
 
-def _jobs(
+def _time_jobs(
     bench: Bench, shape: tuple[int, int], configs: Sequence[Config], stopwatch: Stopwatch
 ) -> dict[Config, Runs]:
     """Time passes and rounds from a fixed start, as CUDA graphs; tokens are taken as expected."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from perfmodel.reference.architecture import Architecture
+from perfmodel.reference.cache import Counts
 from perfmodel.reference.decoder import LayerWeights, Weights
 
 __all__ = ["PlantedText", "induction_architecture", "induction_weights", "planted_text"]
@@ -30,29 +30,22 @@ SHARPNESS = 100.0
 """Attention score of a match; the next best is at least 30 lower."""
 
 
-def induction_architecture(
-    symbols: int,
-    *,
-    layers: int = 2,
-    heads: int = 4,
-    kv_heads: int = 1,
-    head_dim: int = 64,
-    hidden_size: int = 128,
-    mlp_width: int = 128,
-    context: int = 1 << 15,
-) -> Architecture:
-    """Return a decoder that has room for induction heads over `symbols` symbols and `context` tokens."""
-    content = head_dim // 2
-    if layers < 2 or hidden_size < 3 * content + 2:
-        raise ValueError(f"two layers and a hidden size of {3 * content + 2} are needed")
+def induction_architecture(symbols: int, *, context: int) -> Architecture:
+    """Return a decoder that has room for induction heads.
+
+    Parameters
+    ----------
+    symbols : tokens of its vocabulary beside the separator.
+    context : longest context. [tokens]
+    """
     config = {
         "model_type": "llama",
-        "hidden_size": hidden_size,
-        "intermediate_size": mlp_width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "head_dim": head_dim,
+        "hidden_size": 128,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
         "vocab_size": symbols + 1,
         "max_position_embeddings": context,
         "tie_word_embeddings": False,
@@ -62,16 +55,14 @@ def induction_architecture(
     return Architecture.from_config(config, "induction heads")
 
 
-def induction_weights(
-    architecture: Architecture, *, seed: int = 0, dtype: torch.dtype = torch.float32
-) -> Weights:
+def induction_weights(architecture: Architecture) -> Weights:
     """Return weights under which the decoder repeats what followed the current token before.
 
     The residual stream holds the token's content, its predecessor's content, the answer, a constant and a
-    mark of separators. Layers beyond the second, and all MLPs, run and add nothing.
+    mark of separators. The MLPs run and add nothing.
     """
     content, hidden = architecture.head_dim // 2, architecture.hidden_size
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     directions = torch.randn(architecture.vocab_size, content, generator=generator, dtype=torch.float64)
     directions = directions / directions.norm(dim=-1, keepdim=True)
     constant, mark = 3 * content, 3 * content + 1
@@ -82,34 +73,27 @@ def induction_weights(
     embedding[SEPARATOR, mark] = 1.0
     head = torch.zeros_like(embedding)
     head[1:, 2 * content : 3 * content] = directions[1:]
-    layers = [_previous_token(architecture, content), _lookup(architecture, content)]
-    layers += [_idle(architecture)] * (architecture.layers - 2)
-    ones = torch.ones(hidden, dtype=dtype)
-    finished = tuple(
-        LayerWeights(ones, qkv.to(dtype), output.to(dtype), ones, gate_up.to(dtype), down.to(dtype))
-        for qkv, output, gate_up, down in layers
-    )
-    return Weights(embedding.to(dtype), finished, ones, head.to(dtype))
+    layers = (_copy_predecessor(architecture, content), _look_up(architecture, content))
+    return Weights(embedding.float(), layers, torch.ones(hidden), head.float())
 
 
-_Parts = tuple[Tensor, Tensor, Tensor, Tensor]
+def _make_layer(architecture: Architecture, qkv: Tensor, output: Tensor) -> LayerWeights:
+    """Return a layer whose MLP adds nothing."""
+    ones = torch.ones(architecture.hidden_size)
+    gate_up, down = (torch.zeros(architecture.shape(name)) for name in ("gate_up", "down"))
+    return LayerWeights(ones, qkv.float(), output.float(), ones, gate_up, down)
 
 
-def _idle(architecture: Architecture) -> _Parts:
-    """qkv, output, gate and up, down: a layer that runs and adds nothing."""
-    columns = (architecture.heads + 2 * architecture.kv_heads) * architecture.head_dim
-    hidden, width = architecture.hidden_size, architecture.mlp_width
-    queries = architecture.heads * architecture.head_dim
-    shapes = ((columns, hidden), (hidden, queries), (2 * width, hidden), (hidden, width))
-    qkv, output, gate_up, down = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)
-    return qkv, output, gate_up, down
+def _make_blank(architecture: Architecture) -> tuple[Tensor, Tensor]:
+    qkv, output = (torch.zeros(architecture.shape(name), dtype=torch.float64) for name in ("qkv", "o"))
+    return qkv, output
 
 
-def _previous_token(architecture: Architecture, content: int) -> _Parts:
+def _copy_predecessor(architecture: Architecture, content: int) -> LayerWeights:
     """Score ``sum_i cos(theta_i (distance - 1))`` over the fast pairs; copy content to the second place."""
-    qkv, output, gate_up, down = _idle(architecture)
+    qkv, output = _make_blank(architecture)
     half, constant = architecture.head_dim // 2, 3 * content
-    key, value = _key_rows(architecture)
+    key, value = _find_key_rows(architecture)
     # Content and constant have norm one each: RMSNorm multiplies by sqrt(hidden / 2).
     norm = math.sqrt(architecture.hidden_size / 2.0)
     size = math.sqrt(SHARPNESS * math.sqrt(architecture.head_dim)) / norm
@@ -120,14 +104,14 @@ def _previous_token(architecture: Architecture, content: int) -> _Parts:
     for element in range(content):
         qkv[value + element, element] = 1.0 / norm
         output[content + element, element] = 1.0
-    return qkv, output, gate_up, down
+    return _make_layer(architecture, qkv, output)
 
 
-def _lookup(architecture: Architecture, content: int) -> _Parts:
+def _look_up(architecture: Architecture, content: int) -> LayerWeights:
     """Score content against predecessors on the slow pairs; copy the content there to the third place."""
-    qkv, output, gate_up, down = _idle(architecture)
+    qkv, output = _make_blank(architecture)
     half = architecture.head_dim // 2
-    key, value = _key_rows(architecture)
+    key, value = _find_key_rows(architecture)
     # Content, predecessor and constant: RMSNorm multiplies by sqrt(hidden / 3).
     norm = math.sqrt(architecture.hidden_size / 3.0)
     size = math.sqrt(SHARPNESS * math.sqrt(architecture.head_dim)) / norm
@@ -137,10 +121,10 @@ def _lookup(architecture: Architecture, content: int) -> _Parts:
         qkv[key + place, content + element] = size
         qkv[value + element, element] = 1.0 / norm
         output[2 * content + element, element] = 1.0
-    return qkv, output, gate_up, down
+    return _make_layer(architecture, qkv, output)
 
 
-def _key_rows(architecture: Architecture) -> tuple[int, int]:
+def _find_key_rows(architecture: Architecture) -> tuple[int, int]:
     """First rows of the first key head and of the first value head in the fused product."""
     key = architecture.heads * architecture.head_dim
     return key, key + architecture.kv_heads * architecture.head_dim
@@ -157,8 +141,8 @@ class PlantedText:
     coverage : share of the lookups that can be answered from the window: the acceptance of a draft. [0..1]
     """
 
-    prompts: NDArray[np.int64]
-    answers: NDArray[np.int64]
+    prompts: Counts
+    answers: Counts
     coverage: float
 
 
@@ -180,7 +164,14 @@ def planted_text(
 
     Parameters
     ----------
+    symbols : tokens of the vocabulary beside the separator.
+    context_len : tokens of each prompt.
+    window : tokens at the end of a prompt that a draft reads.
+    coverage : share of the symbols whose successor stands in the window. [0..1]
+    batch : prompts.
+    output_len : tokens that are to be generated.
     ahead : tokens beyond `output_len` that may be drafted.
+    seed : of the maps.
 
     Raises
     ------
@@ -201,19 +192,15 @@ def planted_text(
     for _ in range(batch):
         cycle = generator.permutation(symbols) + 1
         near = generator.permutation(symbols)[:inside]
-        prompts.append(_text(cycle, near, context_len, window, generator))
+        prompts.append(_write_prompt(cycle, near, context_len, window, generator))
         answers.append(cycle[1 : 1 + reach])
         covered += int(np.isin(np.arange(output_len), near).sum())
     return PlantedText(np.stack(prompts), np.stack(answers), covered / (batch * output_len))
 
 
-def _text(
-    cycle: NDArray[np.int64],
-    near: NDArray[np.int64],
-    context_len: int,
-    window: int,
-    generator: np.random.Generator,
-) -> NDArray[np.int64]:
+def _write_prompt(
+    cycle: Counts, near: Counts, context_len: int, window: int, generator: np.random.Generator
+) -> Counts:
     """Return a prompt that ends with the first symbol of the cycle."""
     pairs = np.stack([cycle, np.roll(cycle, -1), np.full_like(cycle, SEPARATOR)], axis=1)
     far = [SEPARATOR]

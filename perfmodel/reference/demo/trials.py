@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 import strategies
 from perfmodel.reference.cache import Counts, KVCache
 from perfmodel.reference.decoder import Decoder
-from perfmodel.reference.drafters import Dial, Drafter
+from perfmodel.reference.drafters import Dial, TokenDrafter
 from perfmodel.reference.drafting import drafter_of
-from perfmodel.reference.rounds import decode
+from perfmodel.reference.rounds import decode, draft_verify_round
 from perfmodel.reference.sequences import Sequences
 from perfmodel.reference.timing.stopwatch import Stopwatch
 
-__all__ = ["PLAIN", "Config", "Field", "Runs", "side_by_side"]
+__all__ = ["PLAIN", "Config", "Runs", "Setup", "run_side_by_side"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Config:
     @property
     def label(self) -> str:
         """Name for people."""
-        return (
-            f"{self.strategy} budget {self.kv_budget} gamma {self.gamma}" if self.gamma else "plain decoding"
-        )
+        if not self.gamma:
+            return "plain decoding"
+        return f"{self.strategy} budget {self.kv_budget} gamma {self.gamma}"
 
 
 PLAIN = Config("", 0, 0)
@@ -57,18 +57,22 @@ class Runs:
 
     @property
     def tokens_per_round(self) -> float:
-        """Mean tokens of a round, bonus token included."""
-        return float(np.mean(self.tokens))
+        """Mean tokens of a round, bonus token included; 0 where none were counted."""
+        return float(np.mean(self.tokens)) if self.tokens else 0.0
 
 
 @dataclass(frozen=True)
-class Field:
+class Setup:
     """Where configurations are run: a decoder, a filled cache and the pending token of every sequence.
 
     Attributes
     ----------
+    target : the decoder.
+    cache : holds contexts of equal length.
+    first : the pending tokens, [batch].
+    tokens : room for the text, [batch, capacity].
     output_len : tokens to decode in each run.
-    alpha : acceptance to dial, None to take the drafts as they are.
+    alpha : acceptance to dial, None to take the drafts as they are. [0..1]
     """
 
     target: Decoder
@@ -78,25 +82,14 @@ class Field:
     output_len: int
     alpha: float | None = None
 
-    @property
-    def context_len(self) -> int:
-        """Entries of each sequence. [tokens]"""
-        return int(self.cache.lens[0])
-
     def sequences(self) -> Sequences:
         """Return the sequences at their start; the memory of the cache is shared."""
-        lens: Counts = np.full(self.cache.batch, self.context_len, dtype=np.int64)
-        return Sequences(self.tokens.clone(), lens, self.cache.holding(self.context_len))
+        cache = self.cache.with_lens(int(self.cache.lens[0]))
+        return Sequences(self.tokens.clone(), cache.lens, cache)
 
 
-def side_by_side(
-    field_: Field,
-    configs: Sequence[Config],
-    *,
-    stopwatch: Stopwatch,
-    seconds: float,
-    most_turns: int = 8,
-    on_turn: Callable[[float], None] | None = None,
+def run_side_by_side(
+    setup: Setup, configs: Sequence[Config], *, stopwatch: Stopwatch, seconds: float, most_turns: int = 8
 ) -> dict[Config, Runs]:
     """Decode with every configuration in turns, in an order drawn anew, until the time is over.
 
@@ -104,8 +97,11 @@ def side_by_side(
 
     Parameters
     ----------
+    setup : where they run.
     configs : to run, beside plain decoding.
+    stopwatch : times every round.
     seconds : wall time that no new turn is started after; one is run in any case. [s]
+    most_turns : turns after which it stops in any case.
 
     Returns
     -------
@@ -114,63 +110,47 @@ def side_by_side(
     everything = [PLAIN, *configs]
     runs = {config: Runs() for config in everything}
     begun, order = time.monotonic(), np.random.default_rng(0)
-    longest = max((config.gamma for config in everything), default=0)
-    truth = _run(field_, PLAIN, None, field_.output_len + longest + 1, runs[PLAIN], stopwatch)
+    longest = max(config.gamma for config in everything)
+    truth = _run(setup, PLAIN, None, setup.output_len + longest + 1, runs[PLAIN], stopwatch)
     for turn in range(most_turns):
         for index in order.permutation(len(everything)):
             config = everything[index]
-            output = _run(field_, config, truth, field_.output_len, runs[config], stopwatch)
-            runs[config].differing += int((output != truth[:, : field_.output_len]).sum())
+            output = _run(setup, config, truth, setup.output_len, runs[config], stopwatch)
+            runs[config].differing += int((output != truth[:, : setup.output_len]).sum())
         spent = (time.monotonic() - begun) / seconds
-        if on_turn is not None:
-            on_turn(min(spent, 1.0))
         if spent * (turn + 2) / (turn + 1) > 1.0:
             break
     return runs
 
 
 def _run(
-    field_: Field,
-    config: Config,
-    truth: Tensor | None,
-    count: int,
-    runs: Runs,
-    stopwatch: Stopwatch,
+    setup: Setup, config: Config, truth: Tensor | None, count: int, runs: Runs, stopwatch: Stopwatch
 ) -> Tensor:
     """Decode once and note every round; return the output."""
+    seconds: list[float] = []
 
-    def drafter(sequences: Sequences) -> Drafter:
-        made = drafter_of(
-            strategies.load(config.strategy),
-            field_.target,
-            kv_budget=config.kv_budget,
-            gamma=config.gamma,
-            output_len=count,
-        )
-        if field_.alpha is None or truth is None:
-            return made(sequences)
-        vocabulary = field_.target.architecture.vocab_size
-        used = runs.rounds * sequences.cache.batch
-        return Dial(made(sequences), truth, field_.alpha, vocabulary, drawn=used)
+    def make_drafter(sequences: Sequences) -> TokenDrafter:
+        drafter = drafter_of(
+            strategies.load(config.strategy), setup.target,
+            kv_budget=config.kv_budget, gamma=config.gamma, output_len=count,
+        )(sequences)  # fmt: skip
+        if setup.alpha is None or truth is None:
+            return drafter
+        drawn = runs.rounds * sequences.cache.batch
+        return Dial(drafter, truth, setup.alpha, setup.target.architecture.vocab_size, drawn)
 
-    def timed(one_round: Callable[[], Counts]) -> Counts:
-        came: list[Counts] = []
-        taken.append(stopwatch.seconds(lambda: came.append(one_round())))
-        return came[0]
+    def time_round(*arguments: Any) -> Counts:
+        tokens: list[Counts] = []
+        seconds.append(stopwatch.seconds(lambda: tokens.append(draft_verify_round(*arguments))))
+        return tokens[0]
 
-    taken: list[float] = []
     decoded = decode(
-        field_.target,
-        field_.sequences(),
-        field_.first,
-        count,
-        drafter=drafter if config.gamma else None,
-        gamma=config.gamma,
-        each=timed,
-    )
-    came: NDArray[np.int64] = np.stack(decoded.rounds)
-    runs.rounds += len(came)
+        setup.target, setup.sequences(), setup.first, count,
+        drafter=make_drafter if config.gamma else None, gamma=config.gamma, run_round=time_round,
+    )  # fmt: skip
+    tokens = np.stack(decoded.rounds)
+    runs.rounds += len(tokens)
     # The first round finds what the run before left in the caches.
-    runs.seconds.extend(taken[1:] if len(taken) > 2 else taken)
-    runs.tokens.extend(came[came > 0].tolist())
+    runs.seconds.extend(seconds[1:] if len(seconds) > 2 else seconds)
+    runs.tokens.extend(tokens[tokens > 0].tolist())
     return decoded.tokens

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from perfmodel.reference.attention import (
-    AttentionKernel,
-    Visible,
-    exact,
-    folded_rows,
-    packed,
-    unfolded_rows,
-)
+from perfmodel.reference.attention import AttentionKernel, Visible, exact, fold_rows, packed
 from perfmodel.reference.timing.stopwatch import Stopwatch, repeats_for
 
-__all__ = ["OFFERED", "FastestAttention", "aligned", "offered"]
+__all__ = ["OFFERED", "FastestAttention", "offer_kernels"]
 
 TOLERANCE = 0.02
 """Largest difference from exact attention, relative to the largest value, that a kernel may show."""
@@ -33,11 +26,11 @@ MISTAKES = (RuntimeError, NotImplementedError, TypeError, ValueError, ImportErro
 
 def doubled(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
     """As `packed`, a single row taken twice: some CPUs have no good 16-bit kernel for one row."""
-    rows = folded_rows(query, keys.shape[1])
+    rows = fold_rows(query, keys.shape[1])
     if not visible.everything or rows.shape[2] > 1:
         return packed(query, keys, values, visible)
-    twice = rows.expand(-1, -1, 2, -1)
-    return unfolded_rows(F.scaled_dot_product_attention(twice, keys, values)[:, :, :1], query)
+    read: Tensor = F.scaled_dot_product_attention(rows.expand(-1, -1, 2, -1), keys, values)
+    return read[:, :, :1].reshape(query.shape)
 
 
 def grouped(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
@@ -45,9 +38,9 @@ def grouped(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Te
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.attention.bias import causal_lower_right
 
-    _only_aligned(visible)
-    tokens, width = query.shape[2], keys.shape[2]
-    bias: Any = None if tokens == 1 else causal_lower_right(tokens, width)
+    _refuse_ragged(visible)
+    tokens = query.shape[2]
+    bias: Any = None if tokens == 1 else causal_lower_right(tokens, keys.shape[2])
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, enable_gqa=True)
 
@@ -65,14 +58,15 @@ def efficient(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> 
     """Memory-efficient attention over folded rows, the mask padded to the alignment that it wants."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    rows, group = folded_rows(query, keys.shape[1]), query.shape[1] // keys.shape[1]
+    rows, group = fold_rows(query, keys.shape[1]), query.shape[1] // keys.shape[1]
     mask = None
     if not visible.everything:
         plain = visible.mask(query.dtype, group)
         wide = F.pad(plain, (0, -plain.shape[-1] % 16))
         mask = wide[..., : plain.shape[-1]].expand(rows.shape[0], rows.shape[1], -1, -1)
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION]):
-        return unfolded_rows(F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask), query)
+        read: Tensor = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask)
+    return read.reshape(query.shape)
 
 
 def merged(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
@@ -82,10 +76,10 @@ def merged(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Ten
     the cache once. Two softmaxes over disjoint entries join by their log-sums (FlashAttention-2, arXiv
     2307.08691, section 3.1).
     """
-    _only_aligned(visible)
+    _refuse_ragged(visible)
     tokens, kv_heads = query.shape[2], keys.shape[1]
     past = keys.shape[2] - tokens
-    rows = folded_rows(query, kv_heads)
+    rows = fold_rows(query, kv_heads)
     if tokens == 1 or past == 0:
         return packed(query, keys, values, visible)
     before, log_before = _flash_with_log_sum(rows, keys[:, :, :past], values[:, :, :past])
@@ -95,57 +89,49 @@ def merged(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Ten
     scores = scores.masked_fill(later, -torch.inf)
     here = scores.softmax(-1).to(query.dtype) @ values[:, :, past:]
     share = torch.sigmoid(log_before - scores.logsumexp(-1))[..., None]
-    return unfolded_rows((share * before + (1.0 - share) * here).to(query.dtype), query)
+    read: Tensor = share * before + (1.0 - share) * here
+    return read.to(query.dtype).reshape(query.shape)
 
 
 def _flash_with_log_sum(rows: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     ops: Any = torch.ops.aten
     if rows.device.type == "cpu":
-        found = ops._scaled_dot_product_flash_attention_for_cpu(rows, keys, values)
+        read, log_sum, *_ = ops._scaled_dot_product_flash_attention_for_cpu(rows, keys, values)
     else:
-        found = ops._scaled_dot_product_flash_attention(rows, keys, values)
-    return found[0], found[1][..., : rows.shape[2]].float()
+        read, log_sum, *_ = ops._scaled_dot_product_flash_attention(rows, keys, values)
+    return read, log_sum[..., : rows.shape[2]].float()
 
 
 def flex(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
     """Flex attention, compiled; the causal edge is at the bottom right."""
-    _only_aligned(visible)
-    tokens, width = query.shape[2], keys.shape[2]
-    if tokens == 1:
-        read: Tensor = _compiled_flex()(query, keys, values, enable_gqa=True)
-    else:
-        block_mask = _block_mask(tokens, width, str(query.device))
-        read = _compiled_flex()(query, keys, values, block_mask=block_mask, enable_gqa=True)
+    _refuse_ragged(visible)
+    tokens, slots = query.shape[2], keys.shape[2]
+    mask = {} if tokens == 1 else {"block_mask": _make_block_mask(tokens, slots, str(query.device))}
+    read: Tensor = _compile_flex()(query, keys, values, enable_gqa=True, **mask)
     return read
 
 
-@lru_cache(maxsize=1)
-def _compiled_flex() -> Any:
+@cache
+def _compile_flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention, dynamic=False)
 
 
 @lru_cache(maxsize=64)
-def _block_mask(tokens: int, width: int, device: str) -> Any:
+def _make_block_mask(tokens: int, slots: int, device: str) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    past = width - tokens
+    past = slots - tokens
 
-    def visible(batch: Tensor, head: Tensor, row: Tensor, slot: Tensor) -> Tensor:
+    def see(batch: Tensor, head: Tensor, row: Tensor, slot: Tensor) -> Tensor:
         del batch, head
         return slot <= row + past
 
-    return create_block_mask(visible, None, None, tokens, width, device=device)
+    return create_block_mask(see, None, None, tokens, slots, device=device)
 
 
-def aligned(query_tokens: int, width: int, device: torch.device) -> Visible:
-    """Return what is visible where all sequences end at the last of `width` slots."""
-    last = torch.arange(width - query_tokens, width, device=device)
-    return Visible(last[None], width, aligned=True)
-
-
-def _only_aligned(visible: Visible) -> None:
+def _refuse_ragged(visible: Visible) -> None:
     if not visible.aligned or visible.chosen is not None:
         raise NotImplementedError("this kernel reads sequences of equal length")
 
@@ -160,19 +146,19 @@ OFFERED: Mapping[str, Mapping[str, AttentionKernel]] = {
 """Kernels by device type and name."""
 
 
-def offered(
+def offer_kernels(
     device: torch.device, query: Tensor, keys: Tensor, values: Tensor, visible: Visible
 ) -> dict[str, AttentionKernel]:
     """Return the kernels that take this shape and give attention by its definition.
 
     They are tried on one sequence and the last `TRIED` slots, as exact attention takes much memory.
     """
-    batch, slots = slice(0, 1), slice(max(0, visible.width - TRIED), visible.width)
-    query, keys, values = query[batch], keys[batch, :, slots], values[batch, :, slots]
-    visible = aligned(query.shape[2], keys.shape[2], query.device)
+    slots = slice(max(0, visible.slots - TRIED), visible.slots)
+    query, keys, values = query[:1], keys[:1, :, slots], values[:1, :, slots]
+    visible = Visible.of_aligned(query.shape[2], keys.shape[2], query.device)
     expected = exact(query, keys, values, visible)
     worst = TOLERANCE * float(expected.abs().max())
-    found = {}
+    kernels = {}
     for name, kernel in OFFERED[device.type].items():
         try:
             read = kernel(query, keys, values, visible)
@@ -183,8 +169,8 @@ def offered(
                 continue
             raise
         if read.shape == expected.shape and float((read - expected).abs().max()) <= worst:
-            found[name] = kernel
-    return found
+            kernels[name] = kernel
+    return kernels
 
 
 @dataclass
@@ -219,7 +205,7 @@ class FastestAttention:
     def choose(self, query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> str:
         """Time every kernel that takes this shape and keep the fastest for its number of query tokens."""
         best = float("inf")
-        for name, kernel in offered(query.device, query, keys, values, visible).items():
+        for name, kernel in offer_kernels(query.device, query, keys, values, visible).items():
 
             def work(kernel: AttentionKernel = kernel) -> object:
                 return kernel(query, keys, values, visible)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -10,13 +9,15 @@ import torch
 from perfmodel.errors import SpecError
 from perfmodel.reference.architecture import Architecture
 from perfmodel.reference.decoder import Decoder
-from perfmodel.reference.timing.bench import Grid
+from perfmodel.reference.timing.bench import ShapeGrid
 from perfmodel.reference.weights import random_weights
 
-__all__ = ["DTYPES", "bench_decoder", "grid_for", "small_architecture"]
+__all__ = ["DTYPES", "bench_decoder", "grid_for"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GPU_MODEL = "llama-3.1-8b"
+SHARE = 0.6
+"""Share of a GPU's free memory that caches may take. [1]"""
 GPU_LAYERS = 4
 """Layers of a large model that are measured: all are alike, and four are more than any cache holds."""
 
@@ -34,7 +35,7 @@ SMALL = {
 }
 """A decoder whose steps are all cache: 4.1 M parameters, and as much in the cache after a thousand tokens."""
 
-CPU_GRID = Grid(
+CPU_GRID = ShapeGrid(
     cells=(
         (1, 1024), (1, 4096), (1, 16384), (2, 2048), (2, 8192), (4, 1024), (4, 4096), (4, 16384), (8, 512),
         (8, 2048), (8, 8192),
@@ -62,7 +63,7 @@ DEMO_GRID = replace(
 )
 """Fewer shapes, for a fit within half a minute."""
 
-GPU_GRID = Grid(
+GPU_GRID = ShapeGrid(
     cells=(
         (1, 4096), (1, 32768), (4, 8192), (4, 32768), (16, 2048), (16, 8192), (16, 32768), (64, 1024),
         (64, 8192), (128, 4096),
@@ -80,11 +81,6 @@ GPU_GRID = Grid(
 """Contexts up to 32k tokens, batches up to 128, as far as the card's memory goes."""
 
 
-def small_architecture() -> Architecture:
-    """Return the architecture of the small decoder."""
-    return Architecture.from_config(SMALL, "small decoder")
-
-
 def bench_decoder(
     device: torch.device, *, model: str | None = None, dtype: str | None = None, layers: int | None = None
 ) -> tuple[Decoder, str]:
@@ -92,6 +88,7 @@ def bench_decoder(
 
     Parameters
     ----------
+    device : where it runs.
     model : name, config.json or folder; the small decoder on a CPU and llama-3.1-8b on a GPU where None.
     dtype : fp32 on a CPU and bf16 on a GPU where None.
     layers : layers to build; all of the small decoder, else `GPU_LAYERS` where None.
@@ -105,36 +102,34 @@ def bench_decoder(
     name = dtype or ("bf16" if on_gpu else "fp32")
     if name not in DTYPES:
         raise SpecError.single("request", "dtype", f"found {name!r}", f"Use {', '.join(DTYPES)}")
-    wanted = model or (GPU_MODEL if on_gpu else None)
-    architecture = small_architecture() if wanted is None else Architecture.load(wanted)
-    count = architecture.layers if wanted is None else min(architecture.layers, layers or GPU_LAYERS)
-    if layers is not None and not 1 <= layers <= architecture.layers:
-        raise SpecError.single("request", "layers", f"found {layers}", f"Give 1 to {architecture.layers}")
+    if wanted := model or (GPU_MODEL if on_gpu else None):
+        architecture = Architecture.load(wanted)
+        count = min(architecture.layers, GPU_LAYERS)
+    else:
+        architecture = Architecture.from_config(SMALL, "small decoder")
+        count = architecture.layers
     if layers is not None:
         count = layers
+        if not 1 <= layers <= architecture.layers:
+            raise SpecError.single("request", "layers", f"found {layers}", f"Give 1 to {architecture.layers}")
     spec = architecture.spec.keep_layers(count / architecture.layers)
     architecture = replace(architecture, layers=count, spec=spec.with_dtypes(weights=name, kv=name))
     weights = random_weights(architecture, dtype=DTYPES[name], device=device)
     return Decoder(architecture, weights), name
 
 
-def grid_for(device: torch.device, decoder: Decoder, share: float = 0.6) -> Grid:
-    """Return the shapes to time; on a GPU those whose caches take at most `share` of the free memory."""
+def grid_for(device: torch.device, decoder: Decoder) -> ShapeGrid:
+    """Return the shapes to time; on a GPU those whose caches take at most `SHARE` of the free memory."""
     if device.type != "cuda":
         return CPU_GRID
     free, _ = torch.cuda.mem_get_info(device)
     spec = decoder.architecture.spec
     # Every batch size has a cache of its own.
-    most = share * free / len({batch for batch, _ in GPU_GRID.cells})
-    cells = tuple(
-        (batch, context_len)
-        for batch, context_len in GPU_GRID.cells
-        if batch * float(spec.kv_bytes(float(context_len))) <= most
-    )
-    largest = {batch: max(s for b, s in cells if b == batch) for batch, _ in cells}
-    rounds = tuple(one for one in GPU_GRID.rounds if one[1] <= largest.get(one[0], -math.inf))
+    most = SHARE * free / len({batch for batch, _ in GPU_GRID.cells})
+    cells = tuple(cell for cell in GPU_GRID.cells if cell[0] * float(spec.kv_bytes(float(cell[1]))) <= most)
     if not cells:
-        raise SpecError.single(
-            "request", "device", "too little memory is free", "Free some, or use fewer layers"
-        )
+        problem = "too little memory is free"
+        raise SpecError.single("request", "device", problem, "Free some, or use fewer layers")
+    longest = dict(sorted(cells))
+    rounds = tuple(shape for shape in GPU_GRID.rounds if shape[1] <= longest.get(shape[0], 0))
     return replace(GPU_GRID, cells=cells, rounds=rounds)

@@ -16,7 +16,10 @@ import torch
 
 from perfmodel.errors import SpecError
 
-__all__ = ["CudaClock", "Machine", "Stopwatch", "ThreadClock", "machine_of", "one_thread", "stopwatch_for"]
+__all__ = [
+    "CudaClock", "Machine", "Stopwatch", "ThreadClock", "Work",
+    "device_named", "machine_of", "one_thread", "repeats_for", "stopwatch_for",
+]  # fmt: skip
 
 Work = Callable[[], object]
 _cuda: Any = torch.cuda
@@ -73,8 +76,8 @@ class CudaClock:
     In a graph the host's launches cost nothing, as in an engine that decodes with graphs.
     """
 
-    def __init__(self, device: torch.device, graphs: bool = True) -> None:
-        self.device, self.graphs = device, graphs
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     def name_for(self, work: Work) -> str:
         """Return ``cuda-graph`` for the replay of a graph, ``cuda`` for work launched piece by piece."""
@@ -91,8 +94,6 @@ class CudaClock:
                     work()
             torch.cuda.current_stream().wait_stream(side)
             torch.cuda.synchronize()
-            if not self.graphs:
-                return work
             graph = torch.cuda.CUDAGraph()
             try:
                 with torch.cuda.graph(graph):
@@ -156,11 +157,11 @@ class Machine:
 def machine_of(device: torch.device) -> Machine:
     """Return what is known of a device."""
     if device.type == "cuda":
-        found = torch.cuda.get_device_properties(device)
-        cache = float(getattr(found, "L2_cache_size", 0) or 40e6)
-        count, memory = found.multi_processor_count, float(found.total_memory)
-        return Machine(found.name, count, memory, cache, torch.__version__)
-    return Machine(_processor(), 1, _memory(), _last_level_cache(), torch.__version__)
+        card = torch.cuda.get_device_properties(device)
+        cache = float(getattr(card, "L2_cache_size", 0) or 40e6)
+        memory = float(card.total_memory)
+        return Machine(card.name, card.multi_processor_count, memory, cache, torch.__version__)
+    return Machine(_read_processor(), 1, _read_memory(), _read_last_level_cache(), torch.__version__)
 
 
 def stopwatch_for(device: torch.device) -> Stopwatch:
@@ -184,7 +185,7 @@ def device_named(name: str) -> torch.device:
     return device
 
 
-def _processor() -> str:
+def _read_processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:
             named = [line.partition(":")[2].strip() for line in stream if line.startswith("model name")]
@@ -193,14 +194,14 @@ def _processor() -> str:
     return f"{named[0] if named else platform.processor() or platform.machine()}, one thread"
 
 
-def _memory() -> float:
+def _read_memory() -> float:
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):
         return 8e9
 
 
-def _last_level_cache() -> float:
+def _read_last_level_cache() -> float:
     """Largest cache that Linux tells of, else 32 MB."""
     sizes = [32e6]
     for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
