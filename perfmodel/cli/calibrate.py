@@ -184,10 +184,11 @@ def _name_of(file: str | None, otherwise: str) -> str:
         file = None
     name = otherwise if file is None else Path(file).stem
     if name and not _NAME.fullmatch(name):
-        remedy = "Use lower-case letters, digits, '-', '_' and '.'; the file's name is the name"
+        letters = "lower-case letters, digits, '-', '_', '.'"
+        remedy = f"Use {letters} and the ending .yaml; the file's name is the name"
         raise SpecError.single(file or "", "name", f"found {name!r}", remedy)
     if file is not None and not file.endswith((".yaml", ".yml")):
-        raise SpecError.single(file, "", "the ending is not .yaml", "Name a file that ends on .yaml")
+        raise SpecError.single(file, "", "lacks the ending .yaml", "Name a file that ends on .yaml")
     return name
 
 
