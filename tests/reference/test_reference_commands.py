@@ -16,7 +16,7 @@ from timing_helpers import TINY_GRID, StepClock  # noqa: E402
 
 from perfmodel.acceptance import tokens_per_round  # noqa: E402
 from perfmodel.cli.app import app  # noqa: E402
-from perfmodel.cli.ask import torch_door  # noqa: E402
+from perfmodel.cli.ask import device  # noqa: E402
 from perfmodel.evidence.machine.points import MachinePoint, read_points, write_points  # noqa: E402
 from perfmodel.reference.cache import KVCache  # noqa: E402
 from perfmodel.reference.demo import demo  # noqa: E402
@@ -87,7 +87,7 @@ def test_measure_refuses_a_folder_that_is_not_there_before_it_measures(tmp_path,
 
 @pytest.mark.parametrize("command", [["measure", "-o", "points.csv"], ["demo"]])
 def test_without_torch_the_commands_say_what_to_install(monkeypatch, command):
-    monkeypatch.setattr(torch_door.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda _: None)
     result = draftplan(*command)
     assert result.exit_code == 2
     assert "draftplan[reference]" in result.stderr
