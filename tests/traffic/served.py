@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import numpy as np
-import pytest
 
 import strategies
 from perfmodel.deployment import Deployment
@@ -12,7 +11,6 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.planner import plan
 from perfmodel.speculation import Drafter
-from perfmodel.traffic.metrics import Metrics
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import FollowPlan
 from perfmodel.traffic.synthetic import synthetic_trace
@@ -65,17 +63,3 @@ def scheduled(gammas=(0, 1, 2, 3, 4), alpha=None, adaptive=False, batches=(1, 4,
 
 def drawn(requests=40, qps=8.0, prompt=3000, output=40, **more):
     return synthetic_trace(requests=requests, qps=qps, prompt_tokens=prompt, output_tokens=output, **more)
-
-
-@pytest.fixture
-def steps(monkeypatch):
-    """Everything that is recorded while a test simulates."""
-    seen = []
-    record = Metrics.record
-
-    def recorded(outcome, step):
-        seen.append(step)
-        return record(outcome, step)
-
-    monkeypatch.setattr(Metrics, "record", recorded)
-    return seen
