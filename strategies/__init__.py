@@ -38,8 +38,8 @@ def available() -> tuple[str, ...]:
     ------
     StrategyError : two folders on the package's path hold a strategy of the same name.
     """
-    found = [entry.name for folder in __path__ for entry in pkgutil.iter_modules([folder])]
-    names = sorted(name for name in found if name != "base" and not name.startswith("_"))
+    modules = [entry.name for folder in __path__ for entry in pkgutil.iter_modules([folder])]
+    names = sorted(name for name in modules if name != "base" and not name.startswith("_"))
     for name, times in Counter(names).items():
         if times > 1:
             where = " and ".join(
@@ -101,19 +101,19 @@ def _from_file(path: Path) -> DraftStrategy:
 
 def _strategy_of(module: ModuleType, name: str) -> DraftStrategy:
     file = str(module.__file__)
-    found = getattr(module, "strategy", None)
-    if found is None:
+    strategy = getattr(module, "strategy", None)
+    if strategy is None:
         raise StrategyError(f"{file} exposes no object called 'strategy'.", name=name, file=file)
-    if not isinstance(found, DraftStrategy):
-        missing = [part for part in _PARTS if not hasattr(found, part)]
+    if not isinstance(strategy, DraftStrategy):
+        missing = [part for part in _PARTS if not hasattr(strategy, part)]
         raise StrategyError(f"{file}: strategy lacks {', '.join(missing)}.", name=name, file=file)
-    if found.name != name:
+    if strategy.name != name:
         raise StrategyError(
-            f"{file}: strategy calls itself {found.name!r}; a file and its strategy share one name.",
+            f"{file}: strategy calls itself {strategy.name!r}; a file and its strategy share one name.",
             name=name,
             file=file,
         )
-    return found
+    return strategy
 
 
 def _told(error: Exception) -> str:

@@ -45,7 +45,7 @@ def drift_along(counts: AcceptanceCounts, kept: FloatArray, tries: FloatArray) -
     """Return (change from first to second half, chance of it): along the log, or along each request."""
     from scipy.special import ndtr, stdtr
 
-    found: list[tuple[float, float]] = []
+    drifts: list[tuple[float, float]] = []
     used = tries > 0.0
     if counts.units >= 8 and used.sum() >= 8:
         place = np.linspace(-1.0, 1.0, counts.units)[used]
@@ -56,7 +56,7 @@ def drift_along(counts: AcceptanceCounts, kept: FloatArray, tries: FloatArray) -
         error = weight * place * (rates - weight @ rates - slope * place)
         se = float(np.sqrt((error @ error) * place.size / (place.size - 2.0)) / ((weight * place) @ place))
         if se > 0.0:
-            found.append((slope, 2.0 * float(stdtr(place.size - 2.0, -abs(slope) / se))))
+            drifts.append((slope, 2.0 * float(stdtr(place.size - 2.0, -abs(slope) / se))))
     if counts.halves is not None and counts.units >= 2:
         early, late = counts.halves[:, 0], counts.halves[:, 1]
         if early[:, 1].sum() > 0.0 and late[:, 1].sum() > 0.0:
@@ -65,8 +65,8 @@ def drift_along(counts: AcceptanceCounts, kept: FloatArray, tries: FloatArray) -
             error = error - (early[:, 0] - before * early[:, 1]) / early[:, 1].sum()
             se = float(np.sqrt((error @ error) * counts.units / (counts.units - 1.0)))
             if se > 0.0:
-                found.append((after - before, 2.0 * float(ndtr(-abs(after - before) / se))))
-    if not found:
+                drifts.append((after - before, 2.0 * float(ndtr(-abs(after - before) / se))))
+    if not drifts:
         return None
-    change, chance = min(found, key=lambda one: one[1])
-    return change, min(chance * len(found), 1.0)
+    change, chance = min(drifts, key=lambda drift: drift[1])
+    return change, min(chance * len(drifts), 1.0)

@@ -120,12 +120,12 @@ def counts_of_histograms(
     histograms : rounds that accepted exactly j = 0, 1, .. tokens, per unit.
     drafted : tokens drafted per unit, shape ``[units]``.
     """
-    longest = max((len(one) for one in histograms), default=1)
+    longest = max((len(histogram) for histogram in histograms), default=1)
     table = np.zeros((len(histograms), longest))
-    for place, one in enumerate(histograms):
-        table[place, : len(one)] = one
+    for place, histogram in enumerate(histograms):
+        table[place, : len(histogram)] = histogram
     at_least = np.cumsum(table[:, ::-1], axis=1)[:, ::-1]
-    gamma = np.array([len(one) - 1.0 for one in histograms])
+    gamma = np.array([len(histogram) - 1.0 for histogram in histograms])
     possible = np.arange(1, longest) <= gamma[:, None]
     rounds = at_least[:, 0]
     sent = np.asarray(drafted, dtype=np.float64)

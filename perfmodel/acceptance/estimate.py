@@ -151,9 +151,9 @@ def fit_acceptance(counts: AcceptanceCounts) -> AcceptanceFit:
         tries = counts.rounds * np.asarray(tokens_per_round(alpha.value, counts.gamma - 1.0))
         surplus = counts.accepted / counts.rounds - _accepted(alpha.value, counts.gamma)
         kept = tries * (alpha.value + surplus / _slope(alpha.value, counts.gamma))
-    found = drift_along(counts, kept, tries)
-    if found is not None:
-        drift, drift_p = found
+    seen = drift_along(counts, kept, tries)
+    if seen is not None:
+        drift, drift_p = seen
         if drift_p < NOTABLE:
             warnings.append(
                 f"the rate drifts along the log, {drift:+.3f} from first to second half: fit the recent part"
@@ -179,7 +179,7 @@ def fit_acceptance(counts: AcceptanceCounts) -> AcceptanceFit:
         alpha=alpha,
         first=first,
         rest=rest,
-        survival=tuple(float(one) for one in survival),
+        survival=tuple(float(share) for share in survival),
         tokens=tokens,
         requests=counts.requests,
         rounds=rounds,

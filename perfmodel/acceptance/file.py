@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field, create_model
 
 from perfmodel.acceptance.estimate import AcceptanceFit
 from perfmodel.acceptance.laws import acceptance_rate
@@ -36,6 +36,12 @@ SURPRISE = 2.0
 one, .10 against .025."""
 
 
+_Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+_Error = Annotated[float, Field(gt=0.0, le=1.0)]
+_Tokens = Annotated[float, Field(ge=1.0, le=1e8)]
+_Count = Annotated[int, Field(ge=1)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MeasuredAcceptance:
     """Rates that were measured at one place; what is empty or None holds for all of it.
@@ -49,22 +55,22 @@ class MeasuredAcceptance:
     gamma, requests, rounds, survival, method, source : how they were found.
     """
 
-    alpha: float
-    alpha_se: float
-    alpha1: float
-    alpha1_se: float
-    alpha2: float
-    alpha2_se: float
-    gamma: int
-    rounds: int
-    requests: int | None = None
-    survival: tuple[float, ...] = ()
+    alpha: _Rate
+    alpha_se: _Error
+    alpha1: _Rate
+    alpha1_se: _Error
+    alpha2: _Rate
+    alpha2_se: _Error
+    gamma: Annotated[int, Field(ge=1, le=1000)]
+    rounds: _Count
+    requests: _Count | None = None
+    survival: Sequence[_Rate] = ()
     strategy: str = ""
     drafter: Literal["", "self", "draft", "head", "none"] = ""
     target_model: str = ""
     draft_model: str = ""
-    kv_budget: float | None = None
-    context_len: float | None = None
+    kv_budget: _Tokens | None = None
+    context_len: _Tokens | None = None
     method: str = ""
     source: str = ""
 
@@ -103,43 +109,22 @@ class MeasuredAcceptance:
     def is_about(self, strategy: str, drafter: str, target_name: str, draft_name: str) -> bool:
         """Whether the entry was measured on this strategy, drafter and pair, as far as it says."""
         pairs = ((self.strategy, strategy), (self.target_model, target_name), (self.draft_model, draft_name))
-        names = all(not mine or plain_name(mine) == plain_name(asked) for mine, asked in pairs)
+        names = all(not own or plain_name(own) == plain_name(asked) for own, asked in pairs)
         return names and self.drafter in ("", drafter)
 
 
-_Rate = Annotated[float, Field(ge=0.0, le=1.0)]
-_Error = Annotated[float, Field(gt=0.0, le=1.0)]
-_Tokens = Annotated[float, Field(ge=1.0, le=1e8)]
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    alpha: _Rate
-    alpha_se: _Error
-    alpha1: _Rate
-    alpha1_se: _Error
-    alpha2: _Rate
-    alpha2_se: _Error
-    gamma: Annotated[int, Field(ge=1, le=1000)]
-    rounds: Annotated[int, Field(ge=1)]
-    requests: Annotated[int, Field(ge=1)] | None = None
-    survival: list[_Rate] = []
-    strategy: str = ""
-    drafter: Literal["", "self", "draft", "head", "none"] = ""
-    target_model: str = ""
-    draft_model: str = ""
-    kv_budget: _Tokens | None = None
-    context_len: _Tokens | None = None
-    method: str = ""
-    source: str = ""
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    format: Literal["draftplan acceptance 1"]
-    measured: Annotated[list[_Entry], Field(min_length=1)]
+_STRICT: Any = {"__config__": ConfigDict(extra="forbid", allow_inf_nan=False)}
+_TYPES: Any = get_type_hints(MeasuredAcceptance, include_extras=True)
+_FIELDS: Any = {
+    field.name: (_TYPES[field.name], ... if field.default is MISSING else field.default)
+    for field in fields(MeasuredAcceptance)
+}
+_Entry: Any = create_model("Entry", **_STRICT, **_FIELDS)
+_SHEET: Any = {
+    "format": (Literal["draftplan acceptance 1"], ...),
+    "measured": (Annotated[list[_Entry], Field(min_length=1)], ...),
+}
+_File: Any = create_model("File", **_STRICT, **_SHEET)
 
 
 def read_acceptance(path: str | os.PathLike[str]) -> tuple[MeasuredAcceptance, ...]:
@@ -166,7 +151,7 @@ def write_acceptance(
     SpecError : the file cannot be written, or what is there is no acceptance file.
     """
     earlier = read_acceptance(path) if add and Path(path).exists() else ()
-    rows = [{**asdict(entry), "survival": list(entry.survival)} for entry in (*earlier, *measured)]
+    rows = [asdict(entry) for entry in (*earlier, *measured)]
     write_whole(path, json.dumps({"format": FORMAT, "measured": rows}, indent=1) + "\n")
 
 
@@ -207,21 +192,21 @@ def posterior_acceptance(
         )
 
     prior = at(context_len, kv_budget)
-    entries = [one for one in measured if one.is_about(strategy.name, drafter, target_name, draft_name)]
+    entries = [entry for entry in measured if entry.is_about(strategy.name, drafter, target_name, draft_name)]
     if not entries:
         return prior
-    contexts = [context_len if one.context_len is None else one.context_len for one in entries]
-    budgets = [kv_budget if one.kv_budget is None else one.kv_budget for one in entries]
+    contexts = [context_len if entry.context_len is None else entry.context_len for entry in entries]
+    budgets = [kv_budget if entry.kv_budget is None else entry.kv_budget for entry in entries]
     laws = [at(context, budget) for context, budget in zip(contexts, budgets, strict=True)]
     where = zip([context_len, *contexts], [kv_budget, *budgets], strict=True)
     places = [_place(context, budget) for context, budget in where]
-    arrays = [one.first for one in (prior, *laws)] + [part for place in places for part in place]
-    near = _correlation(places, np.broadcast_shapes(*(np.shape(one) for one in arrays)))
-    spreads = [prior.sd, *(one.sd for one in laws)]
-    firsts, rests = [prior.first, *(one.first for one in laws)], [prior.rest, *(one.rest for one in laws)]
-    first, first_sd = _updated(firsts, spreads, [(one.alpha1, one.alpha1_se) for one in entries], near)
-    rest, rest_sd = _updated(rests, spreads, [(one.alpha2, one.alpha2_se) for one in entries], near)
-    origins = (f"{one.source or 'measured'} ({one.rounds} rounds)" for one in entries)
+    laws = [prior, *laws]
+    arrays = [law.first for law in laws] + [part for place in places for part in place]
+    near = _correlation(places, np.broadcast_shapes(*(np.shape(array) for array in arrays)))
+    firsts, rests, spreads = ([getattr(law, name) for law in laws] for name in ("first", "rest", "sd"))
+    first, first_sd = _updated(firsts, spreads, [(entry.alpha1, entry.alpha1_se) for entry in entries], near)
+    rest, rest_sd = _updated(rests, spreads, [(entry.alpha2, entry.alpha2_se) for entry in entries], near)
+    origins = (f"{entry.source or 'measured'} ({entry.rounds} rounds)" for entry in entries)
     return Acceptance(
         first=first,
         rest=rest,

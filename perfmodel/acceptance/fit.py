@@ -74,7 +74,7 @@ def fit_budget_law(
     )
     names = list(dict.fromkeys(family)) if family is not None else [""]
     member = np.array(
-        [[name == one for name in names] for one in (family or [""] * rate.size)], dtype=np.float64
+        [[name == own for name in names] for own in (family or [""] * rate.size)], dtype=np.float64
     )
     if np.any(budget >= context):
         raise SpecError.single(
@@ -100,12 +100,12 @@ def fit_budget_law(
             return eta
         from scipy.optimize import minimize_scalar
 
-        found = minimize_scalar(
+        minimum = minimize_scalar(
             lambda exponent: float((used * errors(exponent, used) ** 2).sum()),
             bounds=(0.0, 2.0),
             method="bounded",
         )
-        return float(found.x)
+        return float(minimum.x)
 
     everything = np.ones(rate.size)
     exponent = best(everything)

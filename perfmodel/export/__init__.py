@@ -17,7 +17,7 @@ _NO_ENGINES = ("base", "costs")
 def exporters() -> tuple[str, ...]:
     """Names of all engines that a plan can be exported to, sorted."""
     return tuple(
-        sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name not in _NO_ENGINES)
+        sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_ENGINES)
     )
 
 
@@ -29,8 +29,8 @@ def load(engine: str) -> Exporter:
             "request", "--engine", f"there is no exporter called {engine!r}",
             f"Known: {', '.join(exporters())}", nearest_name(name, exporters()),
         )  # fmt: skip
-    found: Exporter = importlib.import_module(f"{__name__}.{name}").exporter
-    return found
+    exporter: Exporter = importlib.import_module(f"{__name__}.{name}").exporter
+    return exporter
 
 
 def export(plan: Plan, engine: str, options: ExportOptions | None = None) -> Exported:

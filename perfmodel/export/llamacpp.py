@@ -71,7 +71,7 @@ def _costs(plan: Plan) -> Exported:
         raise SpecError.single(
             "plan", "cells", "hold no speculated round", "plan with a drafter that pays somewhere"
         )
-    cell = min(candidates, key=lambda one: (one.batch_size, one.context_len))
+    cell = min(candidates, key=lambda candidate: (candidate.batch_size, candidate.context_len))
     a_pass = cell.draft_s / cell.gamma
     overhead = max(cell.round_s - cell.draft_s - cell.verify_s, 0.0)
     known = {1: cell.baseline_s}

@@ -79,7 +79,7 @@ def pipeline_properties(
     sizes = eviction_arguments(exported)
     if sizes is None:
         return {"draft_model": genai.draft_model(path, device)}
-    draft, target = (_scheduler(genai, one) for one in sizes)
+    draft, target = (_scheduler(genai, size) for size in sizes)
     return {
         "draft_model": genai.draft_model(path, device, scheduler_config=draft),
         "scheduler_config": target,

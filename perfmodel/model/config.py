@@ -131,10 +131,10 @@ def read_config(
 def _refuse_unreadable(keys: ConfigKeys) -> None:
     """Note a fault for every sign of an architecture whose bytes are not modelled."""
     for key, reason in UNREADABLE_KEYS.items():
-        found = keys.find(key)
-        if found is not None and found[1]:
+        value = keys.find(key)
+        if value is not None and value[1]:
             keys.fault(
-                found[0], f"this architecture cannot be priced: {reason}", "Choose a decoder-only transformer"
+                value[0], f"this architecture cannot be priced: {reason}", "Choose a decoder-only transformer"
             )
 
 

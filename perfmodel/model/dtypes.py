@@ -73,10 +73,10 @@ def read_stored_dtypes(
 ) -> StoredDtypes:
     """Return how weights and cache are stored; a stated `weight_dtype` or `kv_dtype` wins over the config."""
     base = _base_dtype(keys)
-    found = keys.find("quantization_config", "compression_config")
+    entry = keys.find("quantization_config", "compression_config")
     weights, kv, plain_attention = base, base, False
-    if found is not None:
-        path, value = found
+    if entry is not None:
+        path, value = entry
         if not isinstance(value, Mapping):
             keys.fault(path, f"found {value!r}"[:80], "Give a mapping with quant_method")
         else:
@@ -97,16 +97,16 @@ def read_stored_dtypes(
 
 def _base_dtype(keys: ConfigKeys) -> str:
     """Type of the unquantised weights; checkpoints in float32 are served in bf16, as engines load them."""
-    found = keys.find("torch_dtype", "dtype")
-    if found is None or found[1] == "auto":
+    entry = keys.find("torch_dtype", "dtype")
+    if entry is None or entry[1] == "auto":
         keys.assumed.append("torch_dtype is not in the config; assumed bf16")
         return "bf16"
-    name = _SPELLINGS.get(str(found[1]).lower(), str(found[1]).lower())
+    name = _SPELLINGS.get(str(entry[1]).lower(), str(entry[1]).lower())
     if name == "fp32":
         keys.assumed.append("torch_dtype is float32; assumed to be served in bf16, as engines do")
         return "bf16"
     if name not in UNQUANTIZED:
-        keys.fault(found[0], f"found {found[1]!r}"[:80], "Give bfloat16, float16 or float32")
+        keys.fault(entry[0], f"found {entry[1]!r}"[:80], "Give bfloat16, float16 or float32")
         return "bf16"
     return name
 

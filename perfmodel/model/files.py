@@ -100,10 +100,10 @@ def _config_in_cache(name: str) -> Path | None:
     cache_folder = os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")
     folder = Path(cache_folder, "models--" + name.replace("/", "--"))
     try:
-        found = [path for path in folder.glob("snapshots/*/config.json") if path.is_file()]
+        configs = [path for path in folder.glob("snapshots/*/config.json") if path.is_file()]
         reference = folder / "refs" / "main"
         main = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
-        return max(found, key=lambda path: (path.parent.name == main, path.stat().st_mtime), default=None)
+        return max(configs, key=lambda path: (path.parent.name == main, path.stat().st_mtime), default=None)
     except (OSError, ValueError):
         return None
 

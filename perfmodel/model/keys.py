@@ -60,8 +60,8 @@ class ConfigKeys:
     ) -> None:
         """Note one fault, unless one of the sizes `given` to the comparison is itself wrong."""
         if isinstance(field, str):
-            found = self.find(field)
-            field = (*self._sections[0][0], field) if found is None else found[0]
+            entry = self.find(field)
+            field = (*self._sections[0][0], field) if entry is None else entry[0]
         if not self._document.is_refused(field) and self._wrong.isdisjoint(given):
             name = ".".join(str(part) for part in field)
             self.faults.append(
@@ -92,10 +92,10 @@ class ConfigKeys:
 
     def optional_size(self, *names: str, high: int, low: int = 1, default: _Chosen) -> int | _Chosen:
         """Whole number from `low` to `high` under one of `names`, `default` where none is present."""
-        found = self.find(*names)
-        if found is None:
+        entry = self.find(*names)
+        if entry is None:
             return default
-        path, value = found
+        path, value = entry
         if isinstance(value, float) and math.isfinite(value) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
@@ -106,20 +106,20 @@ class ConfigKeys:
 
     def flag(self, *names: str, default: bool) -> bool:
         """True or false under one of `names`, `default` where none is present."""
-        found = self.find(*names)
-        if found is None:
+        entry = self.find(*names)
+        if entry is None:
             return default
-        if not isinstance(found[1], bool):
-            self.fault(found[0], f"found {_short(found[1])}", "Give true or false")
+        if not isinstance(entry[1], bool):
+            self.fault(entry[0], f"found {_short(entry[1])}", "Give true or false")
             return default
-        return found[1]
+        return entry[1]
 
     def word(self, *names: str) -> str | None:
         """Text under one of `names`, None where none is present."""
-        found = self.find(*names)
-        if found is None or isinstance(found[1], str):
-            return None if found is None else str(found[1])
-        self.fault(found[0], f"found {_short(found[1])}", "Give a text")
+        entry = self.find(*names)
+        if entry is None or isinstance(entry[1], str):
+            return None if entry is None else str(entry[1])
+        self.fault(entry[0], f"found {_short(entry[1])}", "Give a text")
         return None
 
     def numbers(self, *names: str, high: int) -> tuple[int, ...]:

@@ -21,12 +21,12 @@ def count_expert_layers(keys: ConfigKeys, layers: int) -> int:
         "first_k_dense_replace", "moe_layer_start_index", high=layers, low=0, default=0
     )
     dense = keys.numbers("mlp_only_layers", high=layers)
-    found = keys.find("moe_layer_freq")
-    if found is not None and isinstance(found[1], list):
+    entry = keys.find("moe_layer_freq")
+    if entry is not None and isinstance(entry[1], list):
         listed = keys.numbers("moe_layer_freq", high=1)
         if len(listed) != layers:
             keys.fault(
-                found[0],
+                entry[0],
                 f"lists {len(listed)} layers",
                 f"Give one entry for each of the {layers} layers",
                 given=("num_hidden_layers",),

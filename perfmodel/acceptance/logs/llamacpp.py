@@ -43,13 +43,13 @@ def _served(lines: list[Line], file: str, gamma: int | None) -> Iterator[Row]:
     for place, line in enumerate(lines):
         if "draft acceptance" not in line.text:
             continue
-        found = _SERVED.search(line.text)
-        if found is None or int(found.group(2)) > int(found.group(3)):
+        match = _SERVED.search(line.text)
+        if match is None or int(match.group(2)) > int(match.group(3)):
             raise damaged(file, line, "the line is not whole, or more tokens are accepted than generated")
-        kept, sent = float(found.group(2)), float(found.group(3))
+        kept, sent = float(match.group(2)), float(match.group(3))
         following = lines[place + 1].text if place + 1 < len(lines) else ""
         survival = _rates_in(following, "acc per pos = (") if "acc per pos" in following else []
-        yield _totals(kept, sent, float(found.group(4) or "nan"), survival, file, line, gamma)
+        yield _totals(kept, sent, float(match.group(4) or "nan"), survival, file, line, gamma)
 
 
 def _statistics(lines: list[Line], file: str, gamma: int | None) -> Iterator[Row]:
@@ -80,13 +80,13 @@ def _statistics(lines: list[Line], file: str, gamma: int | None) -> Iterator[Row
 def _example(lines: list[Line], file: str, gamma: int | None) -> Iterator[Row]:
     values: dict[str, float] = {}
     for line in lines:
-        found = re.search(r"\b(n_draft|n_predict|n_drafted|n_accept) += +(\S+)\s*$", line.text)
-        if found is None:
+        match = re.search(r"\b(n_draft|n_predict|n_drafted|n_accept) += +(\S+)\s*$", line.text)
+        if match is None:
             continue
-        if not found.group(2).isdigit():
-            raise damaged(file, line, f"found {found.group(2)!r}", found.group(1))
-        values[found.group(1)] = float(found.group(2))
-        if found.group(1) == "n_accept":
+        if not match.group(2).isdigit():
+            raise damaged(file, line, f"found {match.group(2)!r}", match.group(1))
+        values[match.group(1)] = float(match.group(2))
+        if match.group(1) == "n_accept":
             if (
                 not {"n_draft", "n_predict", "n_drafted"} <= set(values)
                 or values["n_accept"] > values["n_drafted"]

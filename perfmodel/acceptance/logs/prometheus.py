@@ -33,11 +33,11 @@ def read_prometheus(lines: list[Line], file: str, prefix: str, gamma: int | None
             or "_created" in text
         ):
             continue
-        found = series.match(text)
-        value = _counter(found.group(3)) if found else None
-        if found is None or value is None:
+        match = series.match(text)
+        value = _counter(match.group(3)) if match else None
+        if match is None or value is None:
             raise damaged(file, line, f"found {text[:80]!r}, not a counter")
-        name, labels = found.group(1), found.group(2) or ""
+        name, labels = match.group(1), match.group(2) or ""
         if not scrapes or f"{name}{labels}" in seen:
             scrapes.append({})
             starts.append(line)

@@ -88,7 +88,7 @@ def _figures(lines: list[Line], file: str) -> Iterator[tuple[int, dict[str, Any]
                 yield line.number, figures
         return
     text = "\n".join(line.text for line in lines)
-    numbers = [lines[text.count("\n", 0, found.start())].number for found in _SIGNATURE.finditer(text)]
+    numbers = [lines[text.count("\n", 0, match.start())].number for match in _SIGNATURE.finditer(text)]
     document = _parsed(text, file, lines[0].number)
     for place, figures in enumerate(_inside(document, file, lines[0].number)):
         yield numbers[min(place, len(numbers) - 1)], figures
@@ -124,12 +124,12 @@ def _inside(value: Any, file: str, line: int, depth: int = 0) -> Iterator[dict[s
 
 
 def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) -> _Record | None:
-    def whole(field: str, found: Any) -> int:
-        if type(found) is not int or not 0 <= found < 10**12:
+    def whole(field: str, value: Any) -> int:
+        if type(value) is not int or not 0 <= value < 10**12:
             raise SpecError.single(
-                file, field, f"found {str(found)[:40]!r}", "Give a whole number, 0 or more", line=line
+                file, field, f"found {str(value)[:40]!r}", "Give a whole number, 0 or more", line=line
             )
-        return found
+        return value
 
     def count(field: str) -> int:
         if field not in figures:
@@ -137,14 +137,14 @@ def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) ->
         return whole(field, figures[field])
 
     def series(field: str) -> list[int]:
-        found = figures.get(field)
-        if found is None:
+        values = figures.get(field)
+        if values is None:
             return []
-        if not isinstance(found, list) or len(found) > 10**7:
+        if not isinstance(values, list) or len(values) > 10**7:
             raise SpecError.single(
-                file, field, f"found {str(found)[:40]!r}", "Give a list of counts", line=line
+                file, field, f"found {str(values)[:40]!r}", "Give a list of counts", line=line
             )
-        return [whole(field, one) for one in found]
+        return [whole(field, value) for value in values]
 
     def agree(holds: bool, field: str, problem: str) -> None:
         if not holds:
@@ -200,15 +200,16 @@ def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) ->
     )
 
 
-def _dense(found: Any, whole: Any, file: str, line: int) -> list[int]:
+def _dense(histogram: Any, whole: Any, file: str, line: int) -> list[int]:
     """Return a histogram as a list: from a list, or from a mapping of accepted tokens to rounds."""
-    if isinstance(found, list):
-        return [whole("acceptance_histogram", one) for one in found]
-    if isinstance(found, dict) and all(key.isascii() and key.isdigit() and len(key) < 4 for key in found):
-        dense = [0] * (max((int(key) for key in found), default=0) + 1)
-        for key, one in found.items():
-            dense[int(key)] = whole("acceptance_histogram", one)
+    if isinstance(histogram, list):
+        return [whole("acceptance_histogram", value) for value in histogram]
+    lengths = histogram if isinstance(histogram, dict) else {"": 0}
+    if all(key.isascii() and key.isdigit() and len(key) < 4 for key in lengths):
+        dense = [0] * (max((int(key) for key in lengths), default=0) + 1)
+        for key, value in lengths.items():
+            dense[int(key)] = whole("acceptance_histogram", value)
         return dense
     raise SpecError.single(
-        file, "acceptance_histogram", f"found {str(found)[:40]!r}", "Give a list of counts", line=line
+        file, "acceptance_histogram", f"found {str(histogram)[:40]!r}", "Give a list of counts", line=line
     )

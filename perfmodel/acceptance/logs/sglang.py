@@ -20,7 +20,7 @@ def read_sglang_text(lines: list[Line], file: str, gamma: int | None) -> Accepta
     ------
     SpecError : a line of that kind that is not whole, or a number of drafts that the lines do not tell.
     """
-    found: list[tuple[Line, float, float, float]] = []
+    printed: list[tuple[Line, float, float, float]] = []
     for line in lines:
         if "accept len:" not in line.text:
             continue
@@ -34,10 +34,11 @@ def read_sglang_text(lines: list[Line], file: str, gamma: int | None) -> Accepta
         values = float(length.group(1)), float(rate.group(1)) if rate else float("nan")
         if not values[0] >= 1.0 or values[1] > 1.0 or (gamma is not None and values[0] > gamma + 1.0):
             raise damaged(file, line, f"found accept len {values[0]:g}, accept rate {values[1]:g}")
-        found.append((line, float(running.group(1)), *values))
-    told = np.array([(length - 1.0) / rate for _, _, length, rate in found if rate >= 0.05])
-    drafts = float(gamma) if gamma is not None else (float(np.round(np.median(told))) if told.size else 0.0)
-    if gamma is None and (drafts < 1.0 or abs(float(np.median(told)) - drafts) > 0.2):
+        printed.append((line, float(running.group(1)), *values))
+    drafted = np.array([(length - 1.0) / rate for _, _, length, rate in printed if rate >= 0.05])
+    likely = float(np.round(np.median(drafted))) if drafted.size else 0.0
+    drafts = likely if gamma is None else float(gamma)
+    if gamma is None and (drafts < 1.0 or abs(float(np.median(drafted)) - drafts) > 0.2):
         raise SpecError.single(
             file,
             "gamma",
@@ -45,7 +46,7 @@ def read_sglang_text(lines: list[Line], file: str, gamma: int | None) -> Accepta
             "Give gamma: --speculative-num-steps",
         )
     rows: list[Row] = []
-    for line, requests, accept_len, _ in found:
+    for line, requests, accept_len, _ in printed:
         if accept_len > drafts + 1.0:
             raise damaged(
                 file, line, f"accept len {accept_len:g} is more than {drafts:g} drafts and the bonus token"
