@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -165,6 +166,25 @@ class SpeculationPolicy:
                 return kept
         self.last_gamma_index = best = entry.best
         return entry.decisions[best] or IDLE
+
+    def decide_each(self, contexts: Sequence[int]) -> list[Decision]:
+        """Speculation length of every sequence of a batch by its own context, where lengths may differ.
+
+        It has no hysteresis, because sequences come and go. Never raises.
+        """
+        table, batch, decisions = self._table, len(contexts), []
+        row = table.rows[bisect_right(table.batch_bounds, batch)]
+        self.clamped.batch += batch > table.most_batch
+        for context in contexts:
+            try:
+                entry = row[bisect_right(table.context_bounds, context)]
+                self.clamped.context += context > table.most_context
+            except TypeError:
+                self.clamped.nonsense += 1
+                decisions.append(IDLE)
+                continue
+            decisions.append(entry.decisions[entry.best] or IDLE)
+        return decisions
 
     def observe(
         self, drafted: int, accepted: int, rounds: int = 1, n_decode: int = 1, sum_context: int = 0

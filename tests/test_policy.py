@@ -61,6 +61,7 @@ def test_no_input_makes_it_raise(n_decode, sum_context, max_context):
     assert policy.decide(n_decode, sum_context, max_context).gamma in GAMMAS
     policy.observe(n_decode, sum_context, max_context)
     policy.observe_step_time(n_decode, sum_context, 2, max_context)
+    policy.decide_each([max_context, sum_context])
     policy.refresh()
 
 
@@ -166,6 +167,12 @@ def test_refresh_without_observations_changes_nothing(policy):
     before = [policy.decide(b, b * c) for b in (4, 64) for c in (1000, 32000)]
     assert policy.refresh() == 0.0
     assert [policy.decide(b, b * c) for b in (4, 64) for c in (1000, 32000)] == before
+
+
+def test_each_sequence_gets_the_length_of_its_own_context(policy):
+    short, long = policy.decide_each([1000, 32000])
+    assert (short.gamma, long.gamma) == (policy.plan.cell(4, 1000).gamma, policy.plan.cell(4, 32000).gamma)
+    assert policy.decide_each([]) == []
 
 
 def test_a_refresh_in_another_thread_swaps_whole_tables(policy):

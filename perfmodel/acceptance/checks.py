@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.acceptance.counts import AcceptanceCounts
+from perfmodel.files.numbers import FloatArray
 
 __all__ = ["between_rows", "decay_chance", "drift_along"]
 
-FloatArray = NDArray[np.float64]
 
 
 def between_rows(kept: FloatArray, tries: FloatArray) -> float:

@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.files.numbers import FloatArray
+
 __all__ = ["AcceptanceCounts", "Unit", "counts_of_histograms", "counts_of_rounds"]
 
-FloatArray = NDArray[np.float64]
 Unit = Literal["request", "window", "total"]
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.acceptance.checks import between_rows, decay_chance, drift_along
 from perfmodel.acceptance.counts import AcceptanceCounts
@@ -25,10 +24,10 @@ from perfmodel.acceptance.intervals import (
 from perfmodel.acceptance.inverse import solve_rising
 from perfmodel.acceptance.tokens import tokens_per_round
 from perfmodel.errors import SpecError
+from perfmodel.files.numbers import FloatArray
 
 __all__ = ["AcceptanceFit", "fit_acceptance"]
 
-FloatArray = NDArray[np.float64]
 
 ROUNDS_OF_A_REQUEST = 100.0
 NOTABLE = 0.01

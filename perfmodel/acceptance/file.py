@@ -10,22 +10,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, create_model
 
 from perfmodel.acceptance.estimate import AcceptanceFit
 from perfmodel.acceptance.laws import acceptance_rate
 from perfmodel.acceptance.published import expit, plain_name
 from perfmodel.acceptance.rates import Acceptance
-from perfmodel.acceptance.tokens import Numeric
 from perfmodel.files.checking import check
 from perfmodel.files.document import read_json, read_yaml
+from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.files.writing import write_whole
 from strategies.base import Drafter, DraftStrategy
 
 __all__ = ["MeasuredAcceptance", "posterior_acceptance", "read_acceptance", "write_acceptance"]
 
-FloatArray = NDArray[np.float64]
 
 FORMAT = "draftplan acceptance 1"
 CORRELATION_LENGTH = 2.0

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.acceptance.laws import budget_shape, missed
-from perfmodel.acceptance.tokens import Numeric, power_sum
+from perfmodel.acceptance.tokens import power_sum
 from perfmodel.errors import SpecError
-
-FloatArray = NDArray[np.float64]
+from perfmodel.files.numbers import FloatArray, Numeric
 
 
 @dataclass(frozen=True)

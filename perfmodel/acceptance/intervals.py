@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from perfmodel.files.numbers import FloatArray
 
 __all__ = [
     "BETWEEN_REQUESTS", "HALF_WIDTH", "WITHIN_A_TASK", "Rate", "assumed_spread_rate",
     "clustered_rate", "independent_se", "logit_interval", "requests_for", "windowed_rate",
 ]  # fmt: skip
 
-FloatArray = NDArray[np.float64]
 
 BETWEEN_REQUESTS = 0.10
 """Spread of the rate between requests where a log cannot tell: .08 to .12 over published task mixes."""

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from perfmodel.acceptance.tokens import tokens_per_round
 from perfmodel.errors import SpecError
-
-Numeric = float | NDArray[np.float64]
+from perfmodel.files.numbers import Numeric
 
 _HALVINGS = 60
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.acceptance.published import expit, head_rates, level_of, pair_rate
 from perfmodel.acceptance.rates import Acceptance, Kind
+from perfmodel.files.numbers import Numeric
 from strategies.base import AcceptanceLaw, Drafter, DraftStrategy, Figure
 
 __all__ = ["Conditions", "acceptance_rate", "budget_shape", "missed"]
 
-Numeric = float | NDArray[np.float64]
 
 
 @dataclass(frozen=True)

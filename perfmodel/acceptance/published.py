@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from perfmodel.acceptance.tokens import Numeric
+from perfmodel.files.numbers import Numeric
 from strategies.base import AcceptanceLaw, Figure
 
 SIZE_INTERCEPT, SIZE_SLOPE, SIZE_SD = 1.56, 0.37, 0.08

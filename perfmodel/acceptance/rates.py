@@ -7,14 +7,13 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.acceptance.published import expit
 from perfmodel.acceptance.tokens import tokens_from_first_rest
+from perfmodel.files.numbers import Numeric
 
 __all__ = ["Acceptance", "Kind", "expected_tokens"]
 
-Numeric = float | NDArray[np.float64]
 Kind = Literal["measured", "published", "assumed"]
 
 

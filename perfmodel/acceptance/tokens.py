@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Numeric = float | NDArray[np.float64]
+from perfmodel.files.numbers import Numeric
 
 _TINY = 1e-300
 

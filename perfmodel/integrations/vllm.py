@@ -1,10 +1,10 @@
-"""vLLM: a scheduler class whose speculation length follows batch and context. Run with 0.32.0, read for
-0.33.0.
+"""vLLM: a scheduler class whose speculation length follows batch and context.
 
-Start it with ``--scheduler-cls perfmodel.integrations.vllm.PlannedScheduler`` and the plan's file in the
-environment variable DRAFTPLAN_PLAN; ``num_speculative_tokens`` is the most that is ever drafted.
-DRAFTPLAN_LEARN=1 lets measured acceptance move the plan's. vLLM declares the scheduler's interface
-non-public: after an upgrade, look at the log line.
+Run with 0.32.0, read for 0.33.0. Start it with
+``--scheduler-cls perfmodel.integrations.vllm.PlannedScheduler`` and the plan's file in the environment
+variable DRAFTPLAN_PLAN; ``num_speculative_tokens`` is the most that is ever drafted. DRAFTPLAN_LEARN=1 lets
+measured acceptance move the plan's. vLLM declares the scheduler's interface non-public: after an upgrade,
+look at the log line.
 """
 
 from __future__ import annotations

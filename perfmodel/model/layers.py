@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from perfmodel.files.numbers import Numeric
 from perfmodel.model.config import DecoderConfig, ExpertSizes, LatentSizes
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED
 
-__all__ = ["AttentionLayers", "LinearLayer", "Numeric", "attention_layers", "keep_evenly", "linear_layers"]
+__all__ = ["AttentionLayers", "LinearLayer", "attention_layers", "keep_evenly", "linear_layers"]
 
-Numeric: TypeAlias = float | NDArray[np.float64]
 Split: TypeAlias = Literal["column", "row", "none"]
 Block: TypeAlias = Literal["attention", "mlp", "experts", "output"]
 

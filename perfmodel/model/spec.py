@@ -10,13 +10,13 @@ import numpy as np
 
 from perfmodel.errors import SpecError
 from perfmodel.files.document import Document
+from perfmodel.files.numbers import Numeric
 from perfmodel.model.config import read_config
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED, dtype_name
 from perfmodel.model.files import available_models, find_config
 from perfmodel.model.layers import (
     AttentionLayers,
     LinearLayer,
-    Numeric,
     attention_layers,
     keep_evenly,
     linear_layers,

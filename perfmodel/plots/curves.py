@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
+from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.speedup_map import Surface
 from perfmodel.plots.style import GREY, INK, Look, axes, family, legend_beside, log_axis, short_tokens, titled
 
 __all__ = ["plot_ratios_against_batch", "plot_speedup_against_batch", "plot_speedup_against_context"]
 
-FloatArray = NDArray[np.float64]
 
 
 def plot_speedup_against_batch(

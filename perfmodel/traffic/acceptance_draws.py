@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.errors import SpecError
+from perfmodel.files.numbers import FloatArray
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.trace import Trace
 
 __all__ = ["BETWEEN_REQUESTS", "AcceptanceDraws", "request_acceptance"]
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 BETWEEN_REQUESTS = 0.08

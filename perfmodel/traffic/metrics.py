@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.files.numbers import FloatArray
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.step_times import CAUSES
 from perfmodel.traffic.trace import Trace
 
 __all__ = ["PERCENTILES", "TIMELINE", "Metrics", "Steps"]
 
-FloatArray = NDArray[np.float64]
 
 PERCENTILES = (50, 90, 99)
 TIMELINE = (

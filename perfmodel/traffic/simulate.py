@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.errors import InfeasibleError, SpecError
+from perfmodel.files.numbers import FloatArray
 from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS, AcceptanceDraws, request_acceptance
 from perfmodel.traffic.metrics import Metrics, Steps
 from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
@@ -19,7 +20,6 @@ from perfmodel.traffic.trace import Trace
 
 __all__ = ["FixedGamma", "FollowPlan", "simulate"]
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 PLAIN_BLOCK, DRAFTED_BLOCK = 256, 32

@@ -13,6 +13,7 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
+from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.plan import Plan
@@ -29,7 +30,6 @@ from perfmodel.workload import Workload
 
 __all__ = ["PlannedTraffic", "deployed_by", "plan_for_traffic", "traffic_workload", "tuned"]
 
-FloatArray = NDArray[np.float64]
 
 STEP = np.sqrt(2.0)
 """Ratio of neighbouring batch sizes and contexts of a schedule. [1]"""

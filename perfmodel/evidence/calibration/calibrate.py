@@ -25,6 +25,7 @@ from perfmodel.evidence.calibration.response import (
     respond,
 )
 from perfmodel.evidence.published.measurements import Measurement
+from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Z90, Quantity
 from perfmodel.files.schema import read_back
 from perfmodel.files.spec import to_yaml
@@ -35,7 +36,6 @@ __all__ = [
     "usual_shares",
 ]  # fmt: skip
 
-Floats = NDArray[np.float64]
 
 FEWEST = 4
 _DIGITS = 4
@@ -73,7 +73,7 @@ class Calibration:
     hardware: str
     rows: int
     figures: tuple[FittedFigure, ...]
-    correlation: Floats
+    correlation: FloatArray
     errors: tuple[KindError, ...]
     residuals: tuple[tuple[str, str, float, float], ...]
     next_cells: tuple[NextCell, ...]

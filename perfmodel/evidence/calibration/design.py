@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.calibration.response import KINDS, NAMES, Observations, Prior, respond
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.evidence.published.steps import price_measurements
+from perfmodel.files.numbers import FloatArray
 
 __all__ = ["Candidates", "NextCell", "candidates", "next_cells"]
 
-Floats = NDArray[np.float64]
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXTS = (1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000)
@@ -55,7 +54,7 @@ class Candidates:
 
     rows: tuple[Measurement, ...]
     seen: Observations
-    informs: Floats
+    informs: FloatArray
 
 
 def candidates(
@@ -109,7 +108,7 @@ def _around(
 
 
 def next_cells(
-    pool: Candidates, information: Floats, figures: Sequence[Prior], count: int = 5
+    pool: Candidates, information: FloatArray, figures: Sequence[Prior], count: int = 5
 ) -> tuple[NextCell, ...]:
     """Return the cells that, one after the other, raise the determinant of the information most.
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.evidence.calibration.response import NOISE, Observations, Prior, Response
+from perfmodel.files.numbers import FloatArray
 
 __all__ = ["Fit", "fit_figures"]
 
-Floats = NDArray[np.float64]
 
 LEARNED = 0.5
 """Share of a figure's prior variance that the points must remove before it counts as determined. [1]"""
@@ -34,20 +34,20 @@ class Fit:
     information : of the points about every figure, before the prior; ``[figures, figures]``.
     """
 
-    values: Floats
+    values: FloatArray
     determined: NDArray[np.bool_]
-    learned: Floats
-    covariance: Floats
-    noise: Floats
-    residuals: Floats
-    information: Floats
+    learned: FloatArray
+    covariance: FloatArray
+    noise: FloatArray
+    residuals: FloatArray
+    information: FloatArray
 
-    def seconds(self, response: Response, figures: Sequence[Prior]) -> Floats:
+    def seconds(self, response: Response, figures: Sequence[Prior]) -> FloatArray:
         """Return what the fit computes for the observations of a response. [s]"""
         return computed(response, self.values, figures)
 
     @property
-    def deviation(self) -> Floats:
+    def deviation(self) -> FloatArray:
         """Standard deviation of each determined figure; zero elsewhere."""
         return np.asarray(np.sqrt(np.diag(self.covariance)))
 
@@ -88,14 +88,14 @@ def fit_figures(
 
 def _at(
     response: Response, seen: Observations, figures: Sequence[Prior], free: NDArray[np.bool_]
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the fitted figures, the noise about them and the information about every figure there."""
     values = _solve(response, seen, figures, free)
     noise = _noise(_residuals(response, seen, values, figures), seen, free)
     return values, noise, _information(response, noise, values, figures)
 
 
-def computed(response: Response, values: Floats, figures: Sequence[Prior]) -> Floats:
+def computed(response: Response, values: FloatArray, figures: Sequence[Prior]) -> FloatArray:
     """Return the seconds of every observation at these figures. [s]"""
     moved = np.array(
         [
@@ -106,13 +106,15 @@ def computed(response: Response, values: Floats, figures: Sequence[Prior]) -> Fl
     return np.asarray(np.maximum(response.base + response.slopes @ moved, 1e-9))
 
 
-def _residuals(response: Response, seen: Observations, values: Floats, figures: Sequence[Prior]) -> Floats:
+def _residuals(
+    response: Response, seen: Observations, values: FloatArray, figures: Sequence[Prior]
+) -> FloatArray:
     return np.asarray(np.log(computed(response, values, figures) / seen.seconds))
 
 
 def _solve(
     response: Response, seen: Observations, figures: Sequence[Prior], free: NDArray[np.bool_]
-) -> Floats:
+) -> FloatArray:
     """Return the figures of least robust squared error; residuals and priors in their own deviations."""
     from scipy.optimize import least_squares
 
@@ -123,16 +125,16 @@ def _solve(
     relative = np.array([prior.relative for prior in figures])
     center = np.where(relative, 0.0, start / deviations)
 
-    def values_of(moved: Floats) -> Floats:
+    def values_of(moved: FloatArray) -> FloatArray:
         unit = center.copy()
         unit[free] = moved
         return np.asarray(np.where(relative, start * np.exp(unit * deviations), unit * deviations))
 
-    def errors(moved: Floats) -> Floats:
+    def errors(moved: FloatArray) -> FloatArray:
         residuals = _residuals(response, seen, values_of(moved), figures) / seen.noise
         return np.concatenate([residuals, moved - center[free]])
 
-    def slopes(moved: Floats) -> Floats:
+    def slopes(moved: FloatArray) -> FloatArray:
         seconds = computed(response, values_of(moved), figures)
         columns = response.slopes[:, free] * deviations[free]
         return np.vstack([columns / (seconds * seen.noise)[:, None], np.eye(int(free.sum()))])
@@ -147,7 +149,7 @@ def _solve(
     return values_of(solved)
 
 
-def _noise(residuals: Floats, seen: Observations, free: NDArray[np.bool_]) -> Floats:
+def _noise(residuals: FloatArray, seen: Observations, free: NDArray[np.bool_]) -> FloatArray:
     """Return the spread of log seconds per observation: the expected one, corrected by what is left.
 
     Far outliers count as in the fit, so that one damaged row does not widen every interval.
@@ -166,16 +168,18 @@ def _noise(residuals: Floats, seen: Observations, free: NDArray[np.bool_]) -> Fl
     return spread
 
 
-def _information(response: Response, noise: Floats, values: Floats, figures: Sequence[Prior]) -> Floats:
+def _information(
+    response: Response, noise: FloatArray, values: FloatArray, figures: Sequence[Prior]
+) -> FloatArray:
     rows = response.slopes / (computed(response, values, figures) * noise)[:, None]
     return np.asarray(rows.T @ rows)
 
 
-def _precision(figures: Sequence[Prior]) -> Floats:
+def _precision(figures: Sequence[Prior]) -> FloatArray:
     return np.diag([prior.deviation**-2 for prior in figures])
 
 
-def _learned(information: Floats, figures: Sequence[Prior], free: NDArray[np.bool_]) -> Floats:
+def _learned(information: FloatArray, figures: Sequence[Prior], free: NDArray[np.bool_]) -> FloatArray:
     """Return the share of prior variance that the points remove from each free figure, the others fixed."""
     share = np.zeros(len(figures))
     inside = np.ix_(free, free)

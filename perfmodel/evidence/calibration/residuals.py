@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.evidence.calibration.fit import Fit, fit_figures
 from perfmodel.evidence.calibration.response import KINDS, Observations, Prior, Response
 from perfmodel.evidence.published.measurements import Measurement
+from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Quantity
 
 __all__ = ["KindError", "held_out_errors", "kind_errors", "residual_figures"]
 
-Floats = NDArray[np.float64]
 
 FOLDS = 5
 _LEAST_RESIDUAL = 0.01
@@ -37,7 +36,7 @@ class KindError:
 
 def held_out_errors(
     rows: Sequence[Measurement], seen: Observations, response: Response, figures: Sequence[Prior], fit: Fit
-) -> Floats:
+) -> FloatArray:
     """Return log errors of every observation, predicted from a fit to the cells of the other folds."""
     cells = [(row.group.target.name, row.tensor_parallel, row.batch, row.context_len) for row in rows]
     number = {cell: index for index, cell in enumerate(dict.fromkeys(cells))}
@@ -61,7 +60,7 @@ def held_out_errors(
     return errors
 
 
-def residual_figures(seen: Observations, held_out: Floats, note: str) -> dict[str, Quantity]:
+def residual_figures(seen: Observations, held_out: FloatArray, note: str) -> dict[str, Quantity]:
     """Return the spread that the figures leave open, of target passes and of draft passes."""
     from scipy.stats import chi2
 
@@ -80,7 +79,7 @@ def residual_figures(seen: Observations, held_out: Floats, note: str) -> dict[st
 
 
 def kind_errors(
-    rows: Sequence[Measurement], seen: Observations, residuals: Floats, held_out: Floats
+    rows: Sequence[Measurement], seen: Observations, residuals: FloatArray, held_out: FloatArray
 ) -> list[KindError]:
     summaries = []
     for number, kind in enumerate(KINDS):

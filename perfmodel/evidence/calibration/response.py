@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.published.measurements import Measurement
-from perfmodel.evidence.published.steps import StepTimes, price_measurements
+from perfmodel.evidence.published.steps import ComputedSteps, price_measurements
+from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Z90, Figure, declared_in
 from perfmodel.hardware import HardwareProfile
 
 __all__ = ["KINDS", "Observations", "Prior", "Response", "observations", "priors", "respond"]
 
-Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 KINDS = ("target", "draft", "verify", "overhead", "round")
@@ -36,10 +36,10 @@ class Observations:
 
     row: Indices
     kind: Indices
-    seconds: Floats
+    seconds: FloatArray
 
     @property
-    def noise(self) -> Floats:
+    def noise(self) -> FloatArray:
         """Expected spread of the log of each. [1]"""
         return np.array([NOISE[kind] for kind in KINDS])[self.kind]
 
@@ -70,8 +70,8 @@ class Response:
     `slopes` is the derivative in the logarithm at the prior value.
     """
 
-    base: Floats
-    slopes: Floats
+    base: FloatArray
+    slopes: FloatArray
 
 
 def observations(rows: Sequence[Measurement]) -> Observations:
@@ -147,7 +147,7 @@ def respond(
     at = {prior.path: (values or {}).get(prior.path, prior.value) for prior in figures if prior.relative}
     bare = engine.with_values({path: 0.0 for path in SECONDS if path in engine.paths()})
 
-    def seconds(change: Mapping[str, float], with_engine: EngineOverhead) -> Floats:
+    def seconds(change: Mapping[str, float], with_engine: EngineOverhead) -> FloatArray:
         priced = price_measurements(rows, engine=with_engine, hardware=_changed(change) if change else None)
         return _observed(priced, seen)
 
@@ -172,7 +172,7 @@ def _changed(values: Mapping[str, float]) -> Callable[[HardwareProfile], Hardwar
     return change
 
 
-def _observed(priced: StepTimes, seen: Observations) -> Floats:
+def _observed(priced: ComputedSteps, seen: Observations) -> FloatArray:
     """Return the computed seconds that belong to each observation."""
     columns = np.stack([getattr(priced, kind) for kind in KINDS], axis=-1)
     return np.asarray(columns[seen.row, seen.kind])

@@ -8,12 +8,12 @@ from functools import partial
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
 from perfmodel.evidence.machine.points import MachinePoint
 from perfmodel.evidence.machine.profile import measured_profile, with_fitted
 from perfmodel.evidence.machine.rates import peak_rates, shares_of
+from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Z90, Quantity
 from perfmodel.files.schema import read_back
 from perfmodel.files.spec import to_yaml
@@ -22,7 +22,6 @@ from perfmodel.latency import attention, linear
 
 __all__ = ["KERNEL", "FittedMachine", "fit_hardware", "fit_machine"]
 
-Floats = NDArray[np.float64]
 Values = Mapping[str, float]
 
 KERNEL = "torch"
@@ -140,8 +139,8 @@ def fit_machine(
 class _KernelFit:
     """One fit: values, deviations of their logarithms, what was held fixed, mean absolute log error."""
 
-    values: Floats
-    deviations: Floats
+    values: FloatArray
+    deviations: FloatArray
     fixed: Values
     error: float
 
@@ -190,7 +189,7 @@ def _fit(
     center = np.log([_initial(start, path) for path in paths])
     center = np.clip(center, bounds[:, 0] + 1e-3, bounds[:, 1] - 1e-3)
 
-    def errors(logs: Floats) -> Floats:
+    def errors(logs: FloatArray) -> FloatArray:
         profile = start.with_values({**fixed, **dict(zip(paths, np.exp(logs).tolist(), strict=True))})
         return np.asarray(np.log(_priced(profile, kind, points)) - measured)
 
@@ -212,14 +211,14 @@ def _fit(
     return _KernelFit(np.exp(solution.x), np.sqrt(np.diag(covariance)), fixed, float(np.mean(np.abs(left))))
 
 
-def _priced(profile: HardwareProfile, kind: str, points: Sequence[MachinePoint]) -> Floats:
+def _priced(profile: HardwareProfile, kind: str, points: Sequence[MachinePoint]) -> FloatArray:
     """Computed seconds of kernel points, dtype by dtype. [s]"""
     seconds = np.empty(len(points))
     for dtype in {point.dtype for point in points}:
         chosen = np.array([point.dtype == dtype for point in points])
         rows = [point for point in points if point.dtype == dtype]
 
-        def column(name: str, rows: Sequence[MachinePoint] = rows) -> Floats:
+        def column(name: str, rows: Sequence[MachinePoint] = rows) -> FloatArray:
             return np.array([getattr(row, name) for row in rows], dtype=float)
 
         if kind == "linear":

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.evidence.published.measurements import Measurement
-from perfmodel.evidence.published.steps import StepTimes, price_measurements
+from perfmodel.evidence.published.steps import ComputedSteps, price_measurements
 from perfmodel.planning.choose import shortest_near_best
 
 __all__ = ["GammaChoice", "gamma_choices", "planned_lengths"]
 
-Floats = NDArray[np.float64]
 
 LENGTHS = np.arange(1.0, 17.0)
 
@@ -42,7 +41,7 @@ class GammaChoice:
         return abs(self.planned - self.published) <= 1
 
 
-def planned_lengths(curve: StepTimes) -> NDArray[np.intp]:
+def planned_lengths(curve: ComputedSteps) -> NDArray[np.intp]:
     """Return the length that planning takes for every cell, 0 where drafting does not pay.
 
     Parameters

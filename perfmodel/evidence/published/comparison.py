@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.published.choices import LENGTHS, planned_lengths
 from perfmodel.evidence.published.measurements import Measurement
-from perfmodel.evidence.published.steps import StepTimes, price_measurements
+from perfmodel.evidence.published.steps import ComputedSteps, price_measurements
+from perfmodel.files.numbers import FloatArray
 
 __all__ = ["MEASURES", "ZERO_SHOT", "Compared", "ErrorSummary", "compare_steps", "summarise"]
 
-Floats = NDArray[np.float64]
 
 MEASURES = {
     "target": "plain step",
@@ -154,7 +153,7 @@ def _printed(row: Measurement) -> Iterator[tuple[str, float]]:
         yield "speedup_by_law", row.speedup
 
 
-def _computed(rows: Sequence[Measurement], engine: EngineOverhead | None) -> dict[str, Floats]:
+def _computed(rows: Sequence[Measurement], engine: EngineOverhead | None) -> dict[str, FloatArray]:
     steps = price_measurements(rows, engine=engine)
     tokens = np.array([row.tokens_per_round for row in rows])
     by_law = {"tpot": steps.tpot(steps.tokens), "speedup": steps.speedup(steps.tokens)}
@@ -175,11 +174,11 @@ def _computed(rows: Sequence[Measurement], engine: EngineOverhead | None) -> dic
     }
 
 
-def _at_planned_length(rows: Sequence[Measurement], engine: EngineOverhead | None) -> StepTimes:
+def _at_planned_length(rows: Sequence[Measurement], engine: EngineOverhead | None) -> ComputedSteps:
     curve = price_measurements(rows, engine=engine, gammas=LENGTHS)
     place = np.maximum(planned_lengths(curve) - 1, 0)
     index = np.arange(len(rows)), place
-    return StepTimes(
+    return ComputedSteps(
         curve.gamma[index], curve.target[index], curve.draft[index], curve.verify[index],
         curve.overhead[index], curve.tokens[index], curve.fits[index],
     )  # fmt: skip

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from perfmodel.acceptance import expected_tokens
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.published.measurements import Measurement
+from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
 from perfmodel.speculation import Round, price_round
 
-__all__ = ["StepTimes", "price_measurements"]
+__all__ = ["ComputedSteps", "price_measurements"]
 
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class StepTimes:
+class ComputedSteps:
     """Computed terms of measured cells, shape ``[cells]`` or ``[cells, gammas]``.
 
     ``target``: one plain step, ``draft``: one draft pass on average over a round, ``verify``: one
@@ -29,25 +29,25 @@ class StepTimes:
     law.
     """
 
-    gamma: Floats
-    target: Floats
-    draft: Floats
-    verify: Floats
-    overhead: Floats
-    tokens: Floats
+    gamma: FloatArray
+    target: FloatArray
+    draft: FloatArray
+    verify: FloatArray
+    overhead: FloatArray
+    tokens: FloatArray
     fits: NDArray[np.bool_]
 
     @property
-    def round(self) -> Floats:
+    def round(self) -> FloatArray:
         """Seconds of one round; a plain step where nothing is drafted. [s]"""
         drafted = self.gamma * self.draft + self.verify + self.overhead
         return np.where(self.gamma > 0.0, drafted, self.target)
 
-    def tpot(self, tokens: Floats) -> Floats:
+    def tpot(self, tokens: FloatArray) -> FloatArray:
         """Seconds per token when a round yields `tokens`. [s]"""
         return np.asarray(self.round / tokens)
 
-    def speedup(self, tokens: Floats) -> Floats:
+    def speedup(self, tokens: FloatArray) -> FloatArray:
         """Plain step over seconds per token. [1]"""
         return np.asarray(self.target / self.tpot(tokens))
 
@@ -57,8 +57,8 @@ def price_measurements(
     *,
     engine: EngineOverhead | None = None,
     hardware: Callable[[HardwareProfile], HardwareProfile] | None = None,
-    gammas: Floats | None = None,
-) -> StepTimes:
+    gammas: FloatArray | None = None,
+) -> ComputedSteps:
     """Price measured cells.
 
     Parameters
@@ -69,14 +69,14 @@ def price_measurements(
         terms of a cell whose length is not known are then those of length 1). [tokens]
     """
     shape = (len(rows),) if gammas is None else (len(rows), np.size(gammas))
-    terms = {field.name: np.zeros(shape) for field in fields(StepTimes)}
+    terms = {field.name: np.zeros(shape) for field in fields(ComputedSteps)}
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(row.key, []).append(index)
     for members in groups.values():
         group = rows[members[0]].group
 
-        def column(name: str, members: list[int] = members) -> Floats:
+        def column(name: str, members: list[int] = members) -> FloatArray:
             values = np.array([getattr(rows[index], name) for index in members], dtype=float)
             return values if gammas is None else values[:, None]
 
@@ -96,10 +96,10 @@ def price_measurements(
         )
         for name, value in _terms(priced, gamma).items():
             terms[name][members] = value
-    return StepTimes(**{**terms, "fits": terms["fits"] > 0.5})  # type: ignore[arg-type]
+    return ComputedSteps(**{**terms, "fits": terms["fits"] > 0.5})  # type: ignore[arg-type]
 
 
-def _terms(priced: Round, gamma: Floats) -> dict[str, NDArray[Any]]:
+def _terms(priced: Round, gamma: FloatArray) -> dict[str, NDArray[Any]]:
     passes = np.maximum(priced.passes, 1.0)
     tokens = 1.0 if priced.acceptance is None else expected_tokens(priced.acceptance, gamma)
     terms = {
