@@ -39,7 +39,7 @@ plan: $(PLAN_READY)
 	@$(BIN)/draftplan plan $(ARGS)
 
 test: $(TEST_READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: lint types layers test
 

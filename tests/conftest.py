@@ -14,7 +14,7 @@ settings.register_profile(
     "draftplan",
     derandomize=True,
     deadline=None,
-    max_examples=50,
+    max_examples=30,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("draftplan")

@@ -285,7 +285,7 @@ def test_a_wrong_question_is_refused(tmp_path: Path) -> None:
     place=st.integers(0, 400),
     sample=st.sampled_from([VLLM_LINE, VLLM_METRICS, LLAMACPP_SERVER, CSV, LLAMACPP_STATISTICS]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_whatever_is_written_into_a_log_it_is_read_or_refused(
     text: str, place: int, sample: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -49,7 +49,7 @@ def config_of(plan, options=EXACT):
     return json.loads(export(plan, "vllm", options).text)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(plans(most_contexts=1))
 def test_vllm_reads_back_the_planned_length_of_every_planned_cell(plan):
     config = unless_off(lambda: config_of(plan))
@@ -60,7 +60,7 @@ def test_vllm_reads_back_the_planned_length_of_every_planned_cell(plan):
         assert table[cell.batch_size] == cell.gamma
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(plans(), st.sampled_from(["weight", "regret"]), st.integers(1, 5), st.integers(1, 400))
 def test_vllm_reads_back_the_ladder_at_every_batch(plan, by, most, max_batch):
     options = ExportOptions(collapse=by, max_distinct=most, max_batch=max_batch)
@@ -73,7 +73,7 @@ def test_vllm_reads_back_the_ladder_at_every_batch(plan, by, most, max_batch):
     assert len(set(table[1:])) <= most
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(plans())
 def test_vllm_with_contexts_reads_back_every_planned_cell(plan):
     config = (
@@ -83,7 +83,7 @@ def test_vllm_with_contexts_reads_back_every_planned_cell(plan):
         assert vllm_lengths_with_context(config, cell.batch_size, cell.context_len) == cell.gamma
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(plans(most_contexts=1))
 def test_sglang_reads_back_the_planned_length_of_every_planned_cell(plan):
     text = unless_off(lambda: export(plan, "sglang", replace(EXACT, form="adaptive")).text)
@@ -93,7 +93,7 @@ def test_sglang_reads_back_the_planned_length_of_every_planned_cell(plan):
         assert sglang_steps(text, cell.batch_size) == cell.gamma
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(plans(), st.sets(st.integers(1, 400), min_size=1, max_size=20))
 def test_sglang_reads_back_the_ladder_at_the_padded_batch(plan, graph_sizes):
     exported = unless_off(lambda: export(plan, "sglang", ExportOptions(form="adaptive")))
@@ -104,7 +104,7 @@ def test_sglang_reads_back_the_ladder_at_the_padded_batch(plan, graph_sizes):
         assert sglang_steps(exported.text, batch, graph_sizes) == exported.schedule.gamma(padded)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(plans(), st.sampled_from(["upper", "lower"]))
 def test_tensorrt_llm_reads_back_the_ladder_at_every_batch(plan, semantics):
     options = ExportOptions(semantics=semantics)
@@ -120,7 +120,7 @@ def test_tensorrt_llm_reads_back_the_ladder_at_every_batch(plan, semantics):
         assert raised or length == planned.gamma(batch)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(plans())
 def test_the_neutral_table_holds_every_planned_cell(plan):
     body = json.loads(export(plan, "neutral").text)
@@ -129,7 +129,7 @@ def test_the_neutral_table_holds_every_planned_cell(plan):
         assert row[body["context_lens"].index(cell.context_len)] == cell.gamma
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(plans(drafter=("streaming_llm", "small", 512)))
 def test_the_other_engines_read_back_what_they_can_hold(plan):
     schedule = collapse(plan)
@@ -151,7 +151,7 @@ def test_vegas_keeps_the_budget_in_every_band(plan):
         assert kept == pytest.approx(512, abs=0.2)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(plans())
 def test_the_policy_and_the_neutral_table_answer_alike(plan):
     policy = SpeculationPolicy.from_plan(plan, hysteresis=0.0)
@@ -214,7 +214,7 @@ def test_the_weight_of_a_context_decides():
     assert collapse(plan, contexts=(1000, 1000)).gamma(4) == 0
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(plans())
 def test_regret_never_has_a_worse_worst_cell_than_weight(plan):
     exact = {"most_lengths": None, "merge_loss": 0.0}
@@ -223,7 +223,7 @@ def test_regret_never_has_a_worse_worst_cell_than_weight(plan):
     assert by_weight.collapse_loss <= by_regret.collapse_loss + 0.02
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(plans(most_contexts=1), st.floats(0.001, 0.2))
 def test_merging_loses_no_more_than_is_allowed(plan, allowed):
     schedule = collapse(plan, most_lengths=None, merge_loss=allowed)

@@ -20,7 +20,7 @@ from perfmodel.errors import SpecError
 from perfmodel.export import ExportOptions, export
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-MANY = settings(max_examples=200, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 HF_CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16,

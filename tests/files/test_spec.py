@@ -36,7 +36,7 @@ def test_what_was_written_reads_back_as_the_same_spec(spec):
     assert plain(read_back(spec)) == plain(spec)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_plausible_figures_read_back_exactly(data):
     values = {}

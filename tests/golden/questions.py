@@ -8,6 +8,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def run(line: str) -> str:
     return str(result.stdout)
 
 
+@cache
 def ask(name: str) -> Any:
     """Ask a question and return its answer as plain data, numbers to `DIGITS` digits."""
     with tempfile.TemporaryDirectory() as folder:

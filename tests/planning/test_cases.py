@@ -336,7 +336,7 @@ def test_whatever_a_row_says_it_is_priced_or_refused(rows) -> None:
     assert len(list(csv.reader(io.StringIO(priced.to_csv(), newline="")))) == len(priced.rows) + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=300))
 def test_whatever_bytes_follow_the_header_the_last_row_is_not_lost(damage: bytes) -> None:
     header, good = cases({}).splitlines()
@@ -346,7 +346,7 @@ def test_whatever_bytes_follow_the_header_the_last_row_is_not_lost(damage: bytes
     assert priced.rows[-1][priced.columns.index("speedup")] != ""
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=200))
 def test_whatever_bytes_a_file_holds_it_is_read_or_refused(content: bytes) -> None:
     with contextlib.suppress(SpecError):
@@ -354,7 +354,7 @@ def test_whatever_bytes_a_file_holds_it_is_read_or_refused(content: bytes) -> No
         assert all(len(row.cells) == len(table.columns) for row in table.rows)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.text(alphabet='ab",\n', max_size=6), min_size=2, max_size=2), max_size=6))
 def test_what_was_written_is_read_back(rows) -> None:
     rows = [row for row in rows if any(cell.strip() for cell in row)]
