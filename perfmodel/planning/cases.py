@@ -52,7 +52,12 @@ def price_file(
     profiles_path: str | None = None,
     measured: Sequence[MeasuredAcceptance] = (),
 ) -> PricedCases:
-    """Price the cases of a CSV file; see `price_cases`. Raises SpecError where the file cannot be read."""
+    """Price the cases of a CSV file, with arguments as in `price_cases`.
+
+    Raises
+    ------
+    SpecError : the file cannot be read, or `price_cases` refuses it.
+    """
     return price_cases(read_bytes(path), os.fspath(path), profiles_path, measured)
 
 
@@ -67,6 +72,13 @@ def price_cases(
     Empty cells mean: engine ``generic``, one GPU, the target itself as draft model, no acceptance given (the
     strategy's own law, moved by what was `measured`). A row that cannot be priced keeps its place with empty
     answers and its reason in a column ``error``, which is there only when it is needed.
+
+    Parameters
+    ----------
+    content : the text of the file, UTF-8.
+    file : what messages call it.
+    profiles_path : a folder of profiles and engines beside the bundled ones.
+    measured : acceptance that was measured, moves the laws where a row gives none.
 
     Returns
     -------

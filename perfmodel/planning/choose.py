@@ -156,6 +156,13 @@ def choose_deployed(
     A cell's score is its best speedup over all lengths, at least that of a plain step with the drafter
     loaded; the pair with the highest weighted mean logarithm wins, unless it loses.
 
+    Parameters
+    ----------
+    deployment : what serves.
+    workload : the cells, whose weights are shares of time.
+    space : what may be chosen; plain decoding is always among it.
+    constraints : limits that every cell keeps.
+
     Returns
     -------
     The space of what is deployed, and why no drafter is where none serves the workload.

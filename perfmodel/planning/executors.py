@@ -136,7 +136,15 @@ def in_order(
     *,
     in_flight: int = IN_FLIGHT,
 ) -> Iterator[DoneT]:
-    """Do the work and yield its results in order; only ``map`` is used, of `in_flight` pieces at a time."""
+    """Do the work and yield its results in order.
+
+    Parameters
+    ----------
+    executor : anything with a ``map``; None works here.
+    fn : what is done to each piece; it must be importable where the executor works.
+    work : the pieces.
+    in_flight : how many pieces are asked for ahead. [1]
+    """
     if executor is None:
         yield from map(fn, work)
         return

@@ -137,6 +137,12 @@ def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpac
     """Price every configuration: one `Priced` a drafter, axes (batch, context, kv_budget, gamma).
 
     The target's own passes are priced once for all drafters.
+
+    Parameters
+    ----------
+    deployment : what serves.
+    workload : batch sizes [sequences] and context lengths [tokens].
+    space : who may draft, at which budgets and lengths. [tokens]
     """
     batch = np.asarray(workload.batch_sizes, dtype=float)[:, None, None, None]
     context_len = np.asarray(workload.context_lens, dtype=float)[:, None, None]

@@ -80,7 +80,14 @@ class Schedule:
 
 
 def tokens_by_gamma(cell: Cell, gammas: Sequence[int], shift: float = 0.0) -> list[float]:
-    """Tokens per round of a cell's drafter at each length, acceptance moved by `shift` logits. [tokens]"""
+    """Return the tokens per round of a cell's drafter at each length. [tokens]
+
+    Parameters
+    ----------
+    cell : where; its acceptance is the plan's.
+    gammas : speculation lengths. [tokens]
+    shift : by how much acceptance is above the plan's, on the logit scale. [1]
+    """
     if cell.alpha is None:
         return [1.0] * len(gammas)
     first = cell.alpha if cell.alpha_first is None else cell.alpha_first
@@ -89,10 +96,14 @@ def tokens_by_gamma(cell: Cell, gammas: Sequence[int], shift: float = 0.0) -> li
 
 
 def speedups(cell: Cell, gammas: Sequence[int], shift: float = 0.0, slower: float = 1.0) -> list[float]:
-    """Speedup over decoding without a drafter at each of `gammas`; 0 where it was not priced. [1]
+    """Return the speedup over decoding without a drafter at each length; 0 where it was not priced. [1]
 
-    `slower` is how many times longer than planned a round takes, relative to plain decoding. At gamma 0 it is
-    1, or less in an engine whose plain steps take longer while the drafter is loaded.
+    At gamma 0 it is 1, or less in an engine whose plain steps take longer while the drafter is loaded.
+
+    Parameters
+    ----------
+    cell, gammas, shift : as for `tokens_by_gamma`.
+    slower : how many times longer than planned a round takes, relative to plain decoding. [1]
     """
     rounds = cell.round_by_gamma_s
     tokens = tokens_by_gamma(cell, gammas, shift)

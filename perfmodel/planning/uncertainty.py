@@ -55,6 +55,12 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
     Figures are drawn between their low and high. Where the engine was calibrated on this very hardware its
     points already contain what hardware figures do to a step, so these keep their values and the residual of
     the calibration stands for what is left; elsewhere both are drawn.
+
+    Parameters
+    ----------
+    deployment : whose figures are drawn.
+    count : how many worlds, the length of the last axis. [1]
+    seed : of the generator; a figure's draws do not depend on what else is drawn.
     """
     hardware, engine = deployment.hardware, deployment.engine
     normal = np.random.default_rng([seed, 0x5EED]).standard_normal((4, count))

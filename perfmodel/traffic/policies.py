@@ -20,14 +20,26 @@ class Chooser(Protocol):
     """A policy at work in one engine."""
 
     def length(self, n_decode: int, sum_context: int, joined: bool) -> int:
-        """Tokens to draft in the next round of so many sequences with `sum_context` tokens together.
+        """Return the tokens to draft in the next round. [tokens]
 
-        `joined` says whether prompts are prefilled in the same step.
+        Parameters
+        ----------
+        n_decode : sequences that decode. [sequences]
+        sum_context : their contexts together. [tokens]
+        joined : whether prompts are prefilled in the same step.
         """
         ...
 
     def learn(self, gamma: int, accepted: int, rounds: int, n_decode: int, sum_context: int) -> None:
-        """Take note of the tokens that so many rounds of single sequences accepted, and where."""
+        """Take note of what rounds accepted, and where.
+
+        Parameters
+        ----------
+        gamma : tokens that each round drafted. [tokens]
+        accepted : drafted tokens accepted by all of them. [tokens]
+        rounds : rounds of single sequences. [1]
+        n_decode, sum_context : as for `length`.
+        """
         ...
 
 

@@ -117,7 +117,17 @@ def most_that_fit(replica: Replica, load: Load) -> int:
 def points_of(
     replica: Replica, machine: Machine, load: Load, share: float, most: int, alpha: float | Acceptance | None
 ) -> Points:
-    """Requests per second and latencies at every batch and gamma; infinite latencies where that cannot be."""
+    """Return requests per second and latencies at every batch and gamma; infinite where that cannot be.
+
+    Parameters
+    ----------
+    replica : what serves, with its drafter.
+    machine : what replicas share that differ in their drafter alone.
+    load : prompt and output of a request. [tokens]
+    share : the share of requests that the latencies cover. [0..1]
+    most : sequences that fit. [sequences]
+    alpha : acceptance in place of the strategy's law. [0..1]
+    """
     batch, gammas, drafter = machine.batches[:, None], machine.gammas, replica.drafter
     priced = price(
         replica.deployment, drafter, batch=batch, context_len=load.prompt_tokens + load.output_tokens / 2.0,

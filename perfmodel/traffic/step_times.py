@@ -64,7 +64,14 @@ class StepTimes:
         self._draft_begins = self._price_beginning() if any(gammas) else np.zeros(self.contexts.size)
 
     def decode(self, batch: int, mean_context: FloatArray, gamma: int) -> FloatArray:
-        """Seconds by cause of rounds of `batch` sequences at each mean context: (causes, rounds). [s]"""
+        """Return the seconds of rounds by cause, shape (causes, rounds). [s]
+
+        Parameters
+        ----------
+        batch : sequences that decode together. [sequences]
+        mean_context : their mean context, one a round. [tokens]
+        gamma : the speculation length, one of those that the table was made for. [tokens]
+        """
         rows = batch * (gamma + 1)
         seconds = np.zeros((len(CAUSES), mean_context.size))
         seconds[LINEAR] = self._prefill.linear[rows] + self._logits[rows]

@@ -118,6 +118,12 @@ def deployed_by(
 ) -> PlannedTraffic:
     """Return what a plan of one deployment deploys, among the drafters that it was made for.
 
+    Parameters
+    ----------
+    answer : made with `one_deployment`.
+    drafters : those that the plan chose among.
+    kv_budgets : the draft KV budgets that it chose among; each strategy's own where None. [tokens]
+
     Raises
     ------
     SpecError
@@ -150,8 +156,15 @@ def tuned(
 ) -> FollowPlan:
     """Return a schedule that favours, in steps with prefill, what serves a trace best under its targets.
 
-    Decided by simulating the first `TUNED_ON` requests each way: by goodput, then throughput; `drawn` as in
-    `perfmodel.traffic.simulate.simulate`. [s]
+    Decided by simulating the first `TUNED_ON` requests each way: by goodput, then throughput.
+
+    Parameters
+    ----------
+    scheduled : the plan's schedule.
+    replica : what serves.
+    trace : what is served.
+    ttft, tpot : targets that a good request meets; none where None. [s]
+    drawn : as in `perfmodel.traffic.simulate.simulate`.
     """
     some = trace.first(TUNED_ON)
 
