@@ -14,7 +14,7 @@ settings.register_profile(
     "draftplan",
     derandomize=True,
     deadline=None,
-    max_examples=30,
+    max_examples=20,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("draftplan")
