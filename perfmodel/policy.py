@@ -12,7 +12,7 @@ from typing import NamedTuple
 from perfmodel.acceptance.online import Learner
 from perfmodel.errors import SpecError
 from perfmodel.planning.plan import Cell, Plan, read_plan
-from perfmodel.planning.schedule import midpoints, nearest_cell, planned_drafter, speedups
+from perfmodel.planning.schedule import midpoints, nearest_cells, planned_drafter, speedups
 
 __all__ = ["Clamped", "Decision", "SpeculationPolicy"]
 
@@ -103,12 +103,7 @@ class SpeculationPolicy:
             )
         plan.check()
         planned_drafter(plan)
-        batches = tuple(sorted({cell.batch_size for cell in plan.cells}))
-        contexts = tuple(sorted({cell.context_len for cell in plan.cells}))
-        places = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
-        cells = tuple(
-            tuple(nearest_cell(places, batch, context, contexts) for context in contexts) for batch in batches
-        )
+        batches, contexts, cells = nearest_cells(plan)
         return cls(plan, cells, batches, contexts, hysteresis)
 
     @property

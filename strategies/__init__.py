@@ -127,7 +127,6 @@ _PARTS = (
     "lossless",
     "drafters",
     "default_budgets",
-    "default_gammas",
     "selector",
     "acceptance",
     "needs_draft_model",

@@ -46,7 +46,7 @@ class DraftPass:
         weighs ``kv_fraction`` of an entry.
     resident_weight_fraction : bytes of weights held beyond those of the named model, relative to that model.
     prefill_kv_tokens : one-off reads and writes at the end of the prompt, in equivalent entries [tokens].
-    host_seconds_free : the host chooses nothing between passes, so the passes can be one graph launch.
+    host_seconds_free : may be stated, and is read by nobody.
     """
 
     weights: Weights
@@ -182,9 +182,6 @@ class DraftStrategy(Protocol):
     def default_budgets(self) -> tuple[int, ...]: ...
 
     @property
-    def default_gammas(self) -> tuple[int, ...]: ...
-
-    @property
     def selector(self) -> KVSelector: ...
 
     @property
@@ -207,7 +204,7 @@ class Strategy:
 
     ``default_budgets`` is empty where the idea has no KV budget; such a strategy is priced once, with an
     infinite budget. ``needs`` says what must exist before it can run, beside a copy of the cache; planners
-    search it when it is named.
+    search it when it is named. ``default_gammas`` may be stated, and is read by nobody.
     """
 
     name: str
@@ -247,6 +244,14 @@ def drafted_so_far(gamma: Numeric) -> Numeric:
     1) / 2``.
     """
     return np.maximum(np.subtract(gamma, 1.0), 0.0) / 2.0
+
+
+def own_cache(weights: Weights, context_len: Numeric, gamma: Numeric) -> Numeric:
+    """Return the entries of the whole cache that a draft model keeps to choose from [tokens].
+
+    The target's cache is there anyway, so drafting with its weights adds none.
+    """
+    return np.add(context_len, gamma) if weights == "draft" else np.multiply(gamma, 0.0)
 
 
 def checked_scores(scores: NDArray[np.float64] | None, context_len: int, wanted: str) -> NDArray[np.float64]:

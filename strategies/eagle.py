@@ -46,7 +46,6 @@ strategy = Head(
     needs="a trained EAGLE head",
     drafters=("head",),
     selector=SinkAndWindow(),
-    default_gammas=tuple(range(1, 11)),
     acceptance=AcceptanceLaw(
         first=Figure(0.74, 0.10, "published", CHAINS),
         rest=Figure(0.69, 0.10, "published", CHAINS),

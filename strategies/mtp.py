@@ -17,7 +17,6 @@ strategy = Head(
     needs="a target with multi-token-prediction layers",
     drafters=("head",),
     selector=SinkAndWindow(),
-    default_gammas=tuple(range(1, 9)),
     acceptance=AcceptanceLaw(
         first=Figure(
             0.84,

@@ -26,7 +26,6 @@ class NGram(Strategy):
             weights=self.weights_of(drafter),
             passes=np.multiply(gamma, 0.0),
             kv_tokens=np.multiply(context_len, 0.0),
-            host_seconds_free=False,
         )
 
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from strategies.base import AcceptanceLaw, Drafter, DraftPass, Figure, Numeric, Strategy, drafted_so_far
+from strategies.base import (
+    AcceptanceLaw,
+    Drafter,
+    DraftPass,
+    Figure,
+    Numeric,
+    Strategy,
+    drafted_so_far,
+    own_cache,
+)
 from strategies.topk_oracle import HighestScores
 
 
@@ -29,15 +38,13 @@ class PQCache(Strategy):
         """Count one pass: ``min(S, B)`` entries, and ``S subvectors code_bytes / (2 key_bytes)`` of codes."""
         weights = self.weights_of(drafter)
         codes = np.multiply(context_len, self.subvectors * self.code_bytes / (2.0 * self.key_bytes))
-        own_cache = np.add(context_len, gamma) if weights == "draft" else np.multiply(gamma, 0.0)
         return DraftPass(
             weights=weights,
             passes=gamma,
             kv_tokens=np.minimum(context_len, kv_budget) + drafted_so_far(gamma),
             selection_kv_tokens=codes,
-            resident_kv_tokens=codes + own_cache,
+            resident_kv_tokens=codes + own_cache(weights, context_len, gamma),
             prefill_kv_tokens=np.multiply(context_len, 0.5 * self.clustering_passes) + codes,
-            host_seconds_free=False,
         )
 
 

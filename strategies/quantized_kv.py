@@ -51,6 +51,10 @@ class QuantizedKV(Strategy):
         )
 
 
+FOUR_BITS = Figure(
+    0.94, 0.02, "published", "QuantSpec (arXiv 2502.10424): .943 at 128K, above .90 elsewhere"
+)
+
 strategy = QuantizedKV(
     name="quantized_kv",
     summary="the target with four-bit weights and a four-bit copy of the cache",
@@ -58,12 +62,5 @@ strategy = QuantizedKV(
     needs="kernels for four-bit weights and four-bit cache",
     drafters=("self",),
     selector=WHOLE_CACHE,
-    acceptance=AcceptanceLaw(
-        first=Figure(
-            0.94, 0.02, "published", "QuantSpec (arXiv 2502.10424): .943 at 128K, above .90 elsewhere"
-        ),
-        rest=Figure(
-            0.94, 0.02, "published", "QuantSpec (arXiv 2502.10424): .943 at 128K, above .90 elsewhere"
-        ),
-    ),
+    acceptance=AcceptanceLaw(first=FOUR_BITS, rest=FOUR_BITS),
 )

@@ -18,6 +18,7 @@ from strategies.base import (
     checked_scores,
     drafted_so_far,
     highest,
+    own_cache,
 )
 
 PAGE = 16
@@ -43,12 +44,8 @@ class BestPages:
         paged = np.pad(bound, filling, constant_values=-np.inf).reshape(*bound.shape[:-1], pages, self.page)
         best = highest(paged.max(axis=-1), int(np.ceil(kv_budget / self.page)))
         positions = best[..., :, None] * self.page + np.arange(self.page)
-        return positions.reshape(*bound.shape[:-1], -1)[..., : self._count(context_len, kv_budget)].astype(
-            np.int64
-        )
-
-    def _count(self, context_len: int, kv_budget: float) -> int:
-        return int(entries_in_pages(context_len, kv_budget, self.page))
+        kept = int(entries_in_pages(context_len, kv_budget, self.page))
+        return positions.reshape(*bound.shape[:-1], -1)[..., :kept].astype(np.int64)
 
 
 def page_bounds(
@@ -58,7 +55,8 @@ def page_bounds(
 
     Parameters
     ----------
-    query : shape ``[..., head_dim]``. keys : shape ``[..., context_len, head_dim]``.
+    query : shape ``[..., head_dim]``.
+    keys : shape ``[..., context_len, head_dim]``.
 
     Returns
     -------
@@ -93,15 +91,13 @@ class Quest(Strategy):
         """
         weights = self.weights_of(drafter)
         bounds = np.divide(context_len, self.page)
-        own_cache = np.add(context_len, gamma) if weights == "draft" else np.multiply(gamma, 0.0)
         return DraftPass(
             weights=weights,
             passes=gamma,
             kv_tokens=entries_in_pages(context_len, kv_budget, self.page) + drafted_so_far(gamma),
             selection_kv_tokens=bounds,
-            resident_kv_tokens=bounds + own_cache,
+            resident_kv_tokens=bounds + own_cache(weights, context_len, gamma),
             prefill_kv_tokens=np.multiply(context_len, 0.5) + bounds,
-            host_seconds_free=False,
         )
 
 

@@ -18,6 +18,7 @@ from strategies.base import (
     checked_scores,
     drafted_so_far,
     highest,
+    own_cache,
 )
 
 
@@ -46,14 +47,12 @@ class TopKOracle(Strategy):
     ) -> DraftPass:
         """Count one pass: ``min(S, B)`` entries and, for choosing them, all keys: half of every entry."""
         weights = self.weights_of(drafter)
-        own_cache = np.add(context_len, gamma) if weights == "draft" else np.multiply(gamma, 0.0)
         return DraftPass(
             weights=weights,
             passes=gamma,
             kv_tokens=np.minimum(context_len, kv_budget) + drafted_so_far(gamma),
             selection_kv_tokens=np.multiply(context_len, 0.5),
-            resident_kv_tokens=own_cache,
-            host_seconds_free=False,
+            resident_kv_tokens=own_cache(weights, context_len, gamma),
         )
 
 

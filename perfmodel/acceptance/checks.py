@@ -10,7 +10,6 @@ from perfmodel.files.numbers import FloatArray
 __all__ = ["between_rows", "decay_chance", "drift_along"]
 
 
-
 def between_rows(kept: FloatArray, tries: FloatArray) -> float:
     """Return the standard deviation between rows beyond chance, by moments."""
     used = tries > 0.0

@@ -75,7 +75,11 @@ def counts_of_rounds(
     def summed(values: FloatArray) -> FloatArray:
         return np.bincount(row, weights=values, minlength=names.size).astype(np.float64)
 
-    depth = range(1, longest + 1)
+    def by_depth(tokens: FloatArray) -> FloatArray | None:
+        if not longest:
+            return None
+        return np.stack([summed((tokens >= k).astype(np.float64)) for k in range(1, longest + 1)], axis=-1)
+
     tries = np.minimum(sent, kept + 1)
     rounds = summed(np.ones(row.size))
     later = _place_in_request(row) >= rounds[row] / 2.0
@@ -88,12 +92,8 @@ def counts_of_rounds(
         drafted=summed(sent),
         accepted=summed(kept),
         gamma=gamma,
-        reached=np.stack([summed((kept >= k).astype(np.float64)) for k in depth], axis=-1)
-        if longest
-        else None,
-        tried=np.stack([summed((tries >= k).astype(np.float64)) for k in depth], axis=-1)
-        if longest
-        else None,
+        reached=by_depth(kept),
+        tried=by_depth(tries),
         halves=np.moveaxis(np.array(halves), -1, 0),
         requests=float(names.size),
         remarks=remarks,

@@ -14,7 +14,8 @@ from pydantic import ConfigDict, Field, create_model
 
 from perfmodel.acceptance.estimate import AcceptanceFit
 from perfmodel.acceptance.laws import acceptance_rate
-from perfmodel.acceptance.published import expit, plain_name
+from perfmodel.acceptance.odds import expit, logit
+from perfmodel.acceptance.published import plain_name
 from perfmodel.acceptance.rates import Acceptance
 from perfmodel.files.checking import check
 from perfmodel.files.document import read_json, read_yaml
@@ -240,11 +241,12 @@ def _updated(
     kernel = near * tau[..., :, None] * tau[..., None, :]
     seen = np.clip(np.array([rate for rate, _ in data]), 1e-3, 1.0 - 1e-3)
     noise = np.array([error for _, error in data]) / (seen * (1.0 - seen))
-    offset = np.log(seen / (1.0 - seen)) - np.log(inside / (1.0 - inside))[..., 1:]
+    prior = np.asarray(logit(inside))
+    offset = logit(seen) - prior[..., 1:]
     misfit = (offset * _solved(kernel[..., 1:, 1:] + np.diag(noise**2), offset)).mean(axis=-1)
     kernel = kernel * np.maximum(misfit / SURPRISE**2, 1.0)[..., None, None]
     weight = _solved(kernel[..., 1:, 1:] + np.diag(noise**2), kernel[..., 1:, 0])
-    moved = np.log(inside / (1.0 - inside))[..., 0] + (weight * offset).sum(axis=-1)
+    moved = prior[..., 0] + (weight * offset).sum(axis=-1)
     variance = np.maximum(kernel[..., 0, 0] - (weight * kernel[..., 0, 1:]).sum(axis=-1), 0.0)
     rate = np.where(tau[..., 0] > 0.0, expit(moved), rates[..., 0])
     return rate, np.sqrt(variance) * rate * (1.0 - rate)

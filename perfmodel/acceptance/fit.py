@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
 
 from perfmodel.acceptance.laws import budget_shape, missed
+from perfmodel.acceptance.published import published_rows
 from perfmodel.acceptance.tokens import power_sum
 from perfmodel.errors import SpecError
 from perfmodel.files.numbers import FloatArray, Numeric
@@ -38,8 +37,7 @@ class BudgetLaw:
 
 def published_points(table: str) -> dict[str, list[str]]:
     """Return the columns of a bundled table of points: ``window``, ``chains``, ``pairs`` or ``tiny``."""
-    text = (files("perfmodel") / "data" / "acceptance" / f"{table}.csv").read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
+    rows = published_rows(table)
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
@@ -56,8 +54,8 @@ def fit_budget_law(
 
     Parameters
     ----------
-    context_len, kv_budget : [tokens], shape ``[points]``, budget below context. alpha : observed rates, shape
-        ``[points]``.
+    context_len, kv_budget : [tokens], shape ``[points]``, budget below context.
+    alpha : observed rates [0..1], shape ``[points]``.
     family : which points share a level (one model and task each); all where None.
     level_budget : budget at which a level is stated [tokens].
     eta : the exponent where it is not to be fitted, as with points of a single budget.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perfmodel.acceptance.odds import expit, logit
 from perfmodel.files.numbers import FloatArray
 
 __all__ = [
@@ -49,8 +50,7 @@ def logit_interval(value: float, se: float, freedom: float) -> Rate:
     bell = value * (1.0 - value)
     if bell <= 0.0 or reach >= 0.5:
         return Rate(value, se, max(value - reach, 0.0), min(value + reach, 1.0))
-    logit = np.log(value / (1.0 - value))
-    low, high = (float(1.0 / (1.0 + np.exp(-(logit + side * reach / bell)))) for side in (-1.0, 1.0))
+    low, high = (float(expit(logit(value) + side * reach / bell)) for side in (-1.0, 1.0))
     return Rate(value, se, low, high)
 
 

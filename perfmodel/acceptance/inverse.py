@@ -25,8 +25,8 @@ def alpha_from_mean_length(mean_length_with_bonus: Numeric, gamma: Numeric) -> N
 
     Parameters
     ----------
-    mean_length_with_bonus : tokens per round, 1 .. gamma + 1. gamma : speculation length [tokens], at least
-        1.
+    mean_length_with_bonus : tokens per round, 1 .. gamma + 1.
+    gamma : speculation length [tokens], at least 1.
 
     Raises
     ------

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perfmodel.acceptance.published import expit, head_rates, level_of, pair_rate
-from perfmodel.acceptance.rates import Acceptance, Kind
+from perfmodel.acceptance.odds import expit, logit
+from perfmodel.acceptance.published import head_rates, level_of, pair_rate
+from perfmodel.acceptance.rates import Acceptance
 from perfmodel.files.numbers import Numeric
-from strategies.base import AcceptanceLaw, Drafter, DraftStrategy, Figure
+from strategies.base import AcceptanceLaw, Drafter, DraftStrategy, Figure, Kind
 
 __all__ = ["Conditions", "acceptance_rate", "budget_shape", "missed"]
-
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def budget_shape(eta: Numeric, context_len: Numeric, kv_budget: Numeric, level_b
 
     Parameters
     ----------
-    eta : exponent of the budget. context_len ``S``, kv_budget ``B``, level_budget ``B0`` : [tokens].
+    eta : exponent of the budget.
+    context_len, kv_budget, level_budget : ``S``, ``B`` and ``B0`` [tokens].
     """
     log_budget = np.log(np.clip(kv_budget, 1.0, 1e30))
     depth = np.maximum(np.log(np.maximum(context_len, 1.0)) - log_budget, 0.0)
@@ -155,7 +156,7 @@ def _miss_sd(law: AcceptanceLaw, level: Figure, miss: Numeric, read: Numeric) ->
 
 
 def _warm(alpha: float, logits: float) -> float:
-    return alpha if alpha >= 1.0 else float(expit(np.log(alpha / (1.0 - alpha)) + logits))
+    return alpha if alpha >= 1.0 else float(expit(logit(alpha) + logits))
 
 
 def _weakest(figures: list[Figure]) -> Kind:

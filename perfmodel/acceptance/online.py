@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from perfmodel.acceptance.inverse import solve_rising
+from perfmodel.acceptance.odds import expit, logit
 from perfmodel.acceptance.tokens import tokens_from_first_rest
 from perfmodel.files.numbers import FloatArray, Numeric
 
-__all__ = ["Learner", "logit", "move_rate", "moved_tokens"]
+__all__ = ["Learner", "move_rate", "moved_tokens"]
 
 NEARLY = 1e-3
 """How far from certain a rate is taken to be once anything was observed. [1]"""
@@ -66,9 +67,7 @@ class Learner:
 
     @property
     def slower(self) -> float | None:
-        """How many times longer than planned a round takes, relative to a plain step; None until both were
-        seen.
-        """
+        """How much longer than planned a round takes, relative to a plain step; None until both were seen."""
         if min(self.steps) < FEWEST_STEPS:
             return None
         return math.exp(self.step_bias[1] - self.step_bias[0])
@@ -108,19 +107,11 @@ class Learner:
         return float(solve_rising(excess, -FARTHEST, FARTHEST))
 
 
-def logit(alpha: float) -> float:
-    """Return the log odds of a rate, which is kept inside 1e-9 .. 1 - 1e-9."""
-    inside = min(max(alpha, 1e-9), 1.0 - 1e-9)
-    return math.log(inside / (1.0 - inside))
-
-
 def move_rate(alpha: Numeric, shift: float) -> Numeric:
     """Return a rate moved by `shift` logits; one of exactly 0 or 1 becomes 0.001 or 0.999 first. [0..1]"""
     if shift == 0.0:
         return alpha
-    inside = np.clip(alpha, NEARLY, 1.0 - NEARLY)
-    moved: Numeric = 1.0 / (1.0 + np.exp(-(np.log(inside / (1.0 - inside)) + shift)))
-    return moved
+    return expit(logit(np.clip(alpha, NEARLY, 1.0 - NEARLY)) + shift)
 
 
 def moved_tokens(first: Numeric, rest: Numeric, gammas: Numeric, shift: float) -> FloatArray:

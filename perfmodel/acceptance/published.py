@@ -9,15 +9,10 @@ from importlib.resources import files
 
 import numpy as np
 
-from perfmodel.files.numbers import Numeric
+from perfmodel.acceptance.odds import expit
 from strategies.base import AcceptanceLaw, Figure
 
 SIZE_INTERCEPT, SIZE_SLOPE, SIZE_SD = 1.56, 0.37, 0.08
-
-
-def expit(logit: Numeric) -> Numeric:
-    """Return ``1 / (1 + exp(-logit))``, without overflow."""
-    return 0.5 * (1.0 + np.tanh(np.multiply(logit, 0.5)))
 
 
 def plain_name(name: str) -> str:
@@ -35,15 +30,16 @@ def level_of(law: AcceptanceLaw, target_name: str) -> tuple[Figure, float]:
 
 
 @cache
-def _published() -> tuple[dict[str, str], ...]:
-    text = (files("perfmodel") / "data" / "acceptance" / "pairs.csv").read_text(encoding="utf-8")
+def published_rows(table: str) -> tuple[dict[str, str], ...]:
+    """Return the rows of a bundled table of points: ``window``, ``chains``, ``pairs`` or ``tiny``."""
+    text = (files("perfmodel") / "data" / "acceptance" / f"{table}.csv").read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))
 
 
 def pair_rate(target_name: str, draft_name: str, size_ratio: float | None) -> Figure:
     """Return the rate of a draft model with its whole cache, greedy: published for the pair, or by size."""
     target, draft = plain_name(target_name), plain_name(draft_name)
-    for row in _published():
+    for row in published_rows("pairs"):
         if (
             row["drafter"] == "draft"
             and plain_name(row["target"]) in target
@@ -58,7 +54,7 @@ def pair_rate(target_name: str, draft_name: str, size_ratio: float | None) -> Fi
 def head_rates(strategy_name: str, target_name: str) -> tuple[Figure, Figure] | None:
     """Return the greedy (first, rest) rates of a head for this target, or None where none is published."""
     target = plain_name(target_name)
-    for row in _published():
+    for row in published_rows("pairs"):
         if row["drafter"] == strategy_name and plain_name(row["target"]) in target:
             first, rest = (
                 Figure(float(row[part]), float(row["sd"]), "published", row["source"])

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 
-from perfmodel.acceptance.published import expit
+from perfmodel.acceptance.odds import expit, logit
 from perfmodel.acceptance.tokens import tokens_from_first_rest
 from perfmodel.files.numbers import Numeric
+from strategies.base import Kind
 
 __all__ = ["Acceptance", "Kind", "expected_tokens"]
-
-Kind = Literal["measured", "published", "assumed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +23,8 @@ class Acceptance:
     ----------
     first, rest : P(accept) of the first drafted token, and of each later one given all before it [0..1].
     sd : standard deviation of both, from the spread of what they rest on.
-    kind : measured, published or assumed: the weakest of what they rest on. source : where they come from.
+    kind : measured, published or assumed: the weakest of what they rest on.
+    source : where they come from.
     tokens : tokens per round where these are given in place of rates, else None.
     """
 
@@ -52,10 +51,11 @@ class Acceptance:
         """Return the acceptance that the true one undercuts with ``probability`` (0..1, both excluded)."""
         return self.shifted(NormalDist().inv_cdf(probability))
 
+
 def _shift(alpha: Numeric, sd: Numeric, deviations: Numeric) -> Numeric:
     inside = np.clip(alpha, 1e-9, 1.0 - 1e-9)
     slope = np.minimum(np.divide(sd, inside * (1.0 - inside)), 10.0)
-    moved = expit(np.log(inside / (1.0 - inside)) + slope * deviations)
+    moved = expit(logit(inside) + slope * deviations)
     return np.where(np.multiply(sd, deviations) == 0.0, alpha, moved)[()]
 
 

@@ -30,7 +30,8 @@ def tokens_per_round(alpha: Numeric, gamma: Numeric) -> Numeric:
 
     Parameters
     ----------
-    alpha : acceptance rate [0..1]. gamma : speculation length [tokens], 0 or more.
+    alpha : acceptance rate [0..1].
+    gamma : speculation length [tokens], 0 or more.
     """
     return 1.0 + np.multiply(alpha, power_sum(alpha, gamma))
 
@@ -42,7 +43,8 @@ def tokens_from_first_rest(first: Numeric, rest: Numeric, gamma: Numeric) -> Num
 
     Parameters
     ----------
-    first, rest : acceptance rates [0..1]. gamma : speculation length [tokens], 0 or more.
+    first, rest : acceptance rates [0..1].
+    gamma : speculation length [tokens], 0 or more.
     """
     return 1.0 + np.multiply(first, power_sum(rest, gamma))
 

@@ -1,29 +1,26 @@
-"""What every exporter is given and gives back: a options, an engine's own words, and what they cannot say."""
+"""What every exporter is given and gives back: options, an engine's own words, and what they cannot say."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import strategies
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.planning.plan import NO_DRAFT, Plan
-from perfmodel.planning.schedule import MERGE_LOSS, MOST_LENGTHS, PlannedDrafter, Schedule, collapse
+from perfmodel.planning.schedule import (
+    MERGE_LOSS,
+    MOST_LENGTHS,
+    PlannedDrafter,
+    Schedule,
+    collapse,
+    planned_drafter,
+)
 
 __all__ = [
-    "ExportOptions",
-    "Exported",
-    "Exporter",
-    "Method",
-    "checked_form",
-    "common_notes",
-    "compact_json",
-    "drafter_key",
-    "method_of",
-    "schedule_of",
-    "sinks_of",
+    "ExportOptions", "Exported", "Exporter", "Method", "Prepared", "check_form", "common_notes",
+    "compact_json", "prepare", "require_drafts", "schedule_of",
 ]  # fmt: skip
 
 
@@ -83,8 +80,10 @@ class Exporter(Protocol):
 class Method:
     """An engine's way to run a drafter.
 
-    name : what the engine calls it. needs_path : a checkpoint must be named. window : it can bound what the
-    drafter reads. reason : why it cannot, in the engine's words.
+    name : what the engine calls it.
+    needs_path : a checkpoint must be named.
+    window : it can bound what the drafter reads.
+    reason : why it cannot, in the engine's words.
     """
 
     name: str
@@ -93,52 +92,63 @@ class Method:
     reason: str = ""
 
 
-def drafter_key(deployment: PlannedDrafter) -> str:
-    """The strategy's name, with ``+draft`` where a model of its own drafts."""
-    return deployment.strategy + ("+draft" if deployment.draft_model else "")
+class Prepared(NamedTuple):
+    """What an engine is told of: the drafter, how it is run, its checkpoint, the lengths, and notes."""
+
+    drafter: PlannedDrafter
+    method: Method
+    path: str | None
+    schedule: Schedule
+    notes: list[str]
 
 
-def method_of(
-    engine: str,
-    methods: Mapping[str, Method],
-    refusal: str,
-    deployment: PlannedDrafter,
-    options: ExportOptions,
-) -> tuple[Method, str | None]:
-    """The engine's method for a plan's drafter and the checkpoint that it loads.
+def prepare(
+    engine: str, methods: Mapping[str, Method], refusal: str, plan: Plan, options: ExportOptions
+) -> Prepared:
+    """What every exporter of a drafter begins with.
+
+    Parameters
+    ----------
+    engine : its name, for messages.
+    methods : the engine's methods by strategy, with ``+draft`` where a model of its own drafts.
+    refusal : why the engine runs no other, in its own words.
 
     Raises
     ------
     SpecError
-        When the plan never speculates, the engine has no such method, or a checkpoint must be named.
+        When the plan is not one deployment or never speculates, the engine has no such method, or a
+        checkpoint must be named.
     """
-    if deployment.strategy == NO_DRAFT:
+    drafter = planned_drafter(plan)
+    if drafter.strategy == NO_DRAFT:
         raise SpecError.single(
-            "plan",
-            "cells",
-            "never speculate",
+            "plan", "cells", "never speculate",
             f"start {engine} without speculation; there is nothing to export",
-        )
-    key = drafter_key(deployment)
+        )  # fmt: skip
+    key = drafter.strategy + ("+draft" if drafter.draft_model else "")
     if options.method is None and key not in methods:
-        known = sorted({name.removesuffix("+draft") for name in methods} - {deployment.strategy})
+        known = sorted({name.removesuffix("+draft") for name in methods} - {drafter.strategy})
         draft = "a --draft-model, with " if f"{key}+draft" in methods else ""
         raise SpecError.single(
-            "plan",
-            "strategy",
+            "plan", "strategy",
             f"{engine} cannot run {key.replace('+draft', ' with a draft model')}: {refusal}",
             f"plan with {draft}--strategy {','.join(known)}, or name the engine's own --method",
-        )
-    method = methods.get(key, Method("")) if options.method is None else Method(options.method)
-    path = options.draft_path or deployment.draft_model
+        )  # fmt: skip
+    method = methods[key] if options.method is None else Method(options.method)
+    path = options.draft_path or drafter.draft_model
     if method.needs_path and not path:
         raise SpecError.single(
-            "request",
-            "--draft-path",
-            f"{method.name} of {engine} loads a checkpoint, none is named",
+            "request", "--draft-path", f"{method.name} of {engine} loads a checkpoint, none is named",
             "name one",
-        )
-    return method, path
+        )  # fmt: skip
+    schedule = schedule_of(plan, options)
+    return Prepared(drafter, method, path, schedule, common_notes(schedule, options))
+
+
+def require_drafts(most: int, remedy: str) -> None:
+    """Refuse lengths of which none drafts: SpecError says how to start the engine instead."""
+    if most == 0:
+        raise SpecError.single("plan", "cells", "collapse to no speculation at any batch size", remedy)
 
 
 def schedule_of(plan: Plan, options: ExportOptions) -> Schedule:
@@ -169,18 +179,13 @@ def common_notes(schedule: Schedule, options: ExportOptions) -> list[str]:
     return notes
 
 
-def sinks_of(deployment: PlannedDrafter) -> int:
-    """Entries that a windowed drafter keeps at the start of the context, part of its budget. [tokens]"""
-    return int(getattr(strategies.load(deployment.strategy).selector, "sinks", 0))
-
-
 def compact_json(body: Any) -> str:
     """JSON on one line, for a command line or a file."""
     return json.dumps(body, allow_nan=False) + "\n"
 
 
-def checked_form(engine: str, forms: tuple[str, ...], options: ExportOptions) -> str:
-    """The form wished for, or the engine's first; SpecError where it has no such form."""
+def check_form(engine: str, forms: tuple[str, ...], options: ExportOptions) -> str:
+    """Return the form wished for, or the engine's first; SpecError where it has no such form."""
     if options.form is None:
         return forms[0]
     if options.form not in forms:

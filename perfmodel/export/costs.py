@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import SpecError
 from perfmodel.planning.plan import Cell, Plan
 
-__all__ = ["AdditiveCosts", "additive_costs", "flat_costs", "verification_points"]
+__all__ = ["AdditiveCosts", "additive_costs", "flat_costs", "verification_points", "verify_seconds"]
 
 MOST_PROBES = 12
 """Token counts of a table at most: engines interpolate between them. [1]"""
@@ -31,39 +31,54 @@ class AdditiveCosts:
     error: float
 
 
-def verification_points(plan: Plan, context_len: int) -> list[tuple[int, int, float]]:
-    """(batch, verified tokens with the bonus, seconds) of every priced round at one planned context.
+def verification_points(
+    plan: Plan, contexts: tuple[int, int] | None = None
+) -> tuple[int, list[tuple[int, int, float]]]:
+    """Return a planned context and (batch, verified tokens, seconds) of every priced round there.
 
-    A plan keeps whole rounds; where a cell speculates, its own draft passes and overhead are taken off,
-    which leaves the target's pass at every length. Where it does not, plain decoding is the one point. [s]
+    The bonus token is verified too. Where a cell does not speculate, plain decoding is the one point. [s]
+
+    Parameters
+    ----------
+    contexts : the longest planned one between these two is taken; the planned median where absent. [tokens]
+
+    Raises
+    ------
+    SpecError
+        When no planned context lies between.
     """
+    planned = sorted({cell.context_len for cell in plan.cells})
+    low, high = contexts or (planned[(len(planned) - 1) // 2],) * 2
+    inside = [context for context in planned if low <= context <= high]
+    if not inside:
+        raise SpecError.single(
+            "request", "--context", f"context {low} is not planned", f"planned are {planned}"
+        )
     points = []
     for cell in plan.cells:
-        if cell.context_len != context_len:
-            continue
-        points.append((cell.batch_size, cell.batch_size, cell.baseline_s))
-        if cell.speculates:
-            points += _verified(cell, plan.gammas)
-    if not points:
-        known = sorted({cell.context_len for cell in plan.cells})
-        raise SpecError.single(
-            "request", "--context", f"context {context_len} is not planned", f"planned are {known}"
-        )
-    return sorted(points)
+        if cell.context_len == inside[-1]:
+            points.append((cell.batch_size, cell.batch_size, cell.baseline_s))
+            points += [
+                (cell.batch_size, cell.batch_size * (gamma + 1), seconds)
+                for gamma, seconds in verify_seconds(cell, plan.gammas).items()
+            ]
+    return inside[-1], sorted(points)
 
 
-def _verified(cell: Cell, gammas: tuple[int, ...]) -> list[tuple[int, int, float]]:
+def verify_seconds(cell: Cell, gammas: tuple[int, ...]) -> dict[int, float]:
+    """Return the seconds of the target's pass by drafted tokens; empty where the cell does not speculate. [s]
+
+    A plan keeps whole rounds: the cell's own draft passes and overhead are taken off.
+    """
+    if not cell.speculates:
+        return {}
     a_pass = cell.draft_s / cell.gamma
     overhead = max(cell.round_s - cell.draft_s - cell.verify_s, 0.0)
-    seconds = {
-        gamma: round_s - gamma * a_pass - overhead
+    return {
+        gamma: max(round_s - gamma * a_pass - overhead, cell.baseline_s)
         for gamma, round_s in zip(gammas, cell.round_by_gamma_s, strict=True)
         if gamma > 0
     }
-    return [
-        (cell.batch_size, cell.batch_size * (gamma + 1), max(time, cell.baseline_s))
-        for gamma, time in seconds.items()
-    ]
 
 
 def flat_costs(points: list[tuple[int, int, float]]) -> list[tuple[int, float]]:

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perfmodel.export.base import (
-    Exported,
-    ExportOptions,
-    checked_form,
-    common_notes,
-    compact_json,
-    schedule_of,
-)
+from perfmodel.export.base import Exported, ExportOptions, check_form, common_notes, compact_json, schedule_of
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import tokens_by_gamma
 
@@ -28,7 +21,7 @@ class Dynamo:
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The longest length in use and the drafts accepted per round there, mean over the contexts."""
-        checked_form(self.name, FORMS, options)
+        check_form(self.name, FORMS, options)
         schedule = schedule_of(plan, options)
         notes = common_notes(schedule, options)
         gamma = schedule.most

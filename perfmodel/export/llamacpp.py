@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from perfmodel.errors import SpecError
-from perfmodel.export.base import (
-    Exported,
-    ExportOptions,
-    Method,
-    checked_form,
-    common_notes,
-    method_of,
-    schedule_of,
-)
+from perfmodel.export.base import Exported, ExportOptions, Method, check_form, prepare
+from perfmodel.export.costs import verify_seconds
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import planned_drafter
 
 METHODS = {
     "eagle": Method("draft-eagle3", needs_path=True),
@@ -38,12 +32,9 @@ class LlamaCpp:
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """Flags of llama-server, or GGML_BATCH_COSTS (pull request 17034)."""
-        if checked_form(self.name, FORMS, options) == "costs":
+        if check_form(self.name, FORMS, options) == "costs":
             return _costs(plan)
-        deployment = planned_drafter(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
-        schedule = schedule_of(plan, options)
-        notes = common_notes(schedule, options)
+        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
         gamma = schedule.gamma(1)
         if len(schedule.bands) > 1:
             lengths = ", ".join(f"{band.gamma} from batch {band.first}" for band in schedule.bands)
@@ -58,9 +49,10 @@ class LlamaCpp:
         if path and method.name.startswith("draft"):
             flags += ["--model-draft", path]
         flags += ["--spec-draft-n-max", str(gamma), "--spec-draft-n-min", "0"]
-        budget = deployment.kv_budget
-        if budget is not None:
-            notes.append(f"the draft KV budget of {budget} tokens is not exported: only its types can be")
+        if drafter.kv_budget is not None:
+            notes.append(
+                f"the draft KV budget of {drafter.kv_budget} tokens is not exported: only its types can be"
+            )
         return Exported(" ".join(flags) + "\n", tuple(notes), schedule)
 
 
@@ -72,20 +64,10 @@ def _costs(plan: Plan) -> Exported:
             "plan", "cells", "hold no speculated round", "plan with a drafter that pays somewhere"
         )
     cell = min(candidates, key=lambda candidate: (candidate.batch_size, candidate.context_len))
-    a_pass = cell.draft_s / cell.gamma
-    overhead = max(cell.round_s - cell.draft_s - cell.verify_s, 0.0)
     known = {1: cell.baseline_s}
-    for gamma, round_s in zip(plan.gammas, cell.round_by_gamma_s, strict=True):
-        if gamma > 0:
-            known[gamma + 1] = max(round_s - gamma * a_pass - overhead, cell.baseline_s)
-    counts = sorted(known)
-    costs = []
-    for tokens in range(1, counts[-1] + 1):
-        low = max(count for count in counts if count <= tokens)
-        high = min(count for count in counts if count >= tokens)
-        share = 0.0 if high == low else (tokens - low) / (high - low)
-        seconds = known[low] + share * (known[high] - known[low])
-        costs.append(seconds / (tokens * cell.baseline_s))
+    known |= {gamma + 1: seconds for gamma, seconds in verify_seconds(cell, plan.gammas).items()}
+    tokens = np.arange(1, max(known) + 1)
+    costs = np.interp(tokens, list(known), list(known.values())) / (tokens * cell.baseline_s)
     notes = [
         f"costs of batch {cell.batch_size} at context {cell.context_len} relative to one token",
         "GGML_BATCH_COSTS is pull request 17034: releases ignore it",

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from perfmodel.export.base import Exported, ExportOptions, checked_form, common_notes, schedule_of
+from perfmodel.export.base import Exported, ExportOptions, check_form, common_notes, schedule_of
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import nearest_cell
+from perfmodel.planning.schedule import nearest_cells
 
 SCHEMA = "draftplan/table/1"
 FORMS = ("table",)
@@ -24,14 +24,9 @@ class Neutral:
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """Lengths by batch and context, the same collapsed to batch bands, and the plan's provenance."""
-        checked_form(self.name, FORMS, options)
+        check_form(self.name, FORMS, options)
         schedule = schedule_of(plan, options)
-        batches = sorted({cell.batch_size for cell in plan.cells})
-        contexts = sorted({cell.context_len for cell in plan.cells})
-        places = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
-        table = [
-            [nearest_cell(places, batch, context, contexts) for context in contexts] for batch in batches
-        ]
+        batches, contexts, rows = nearest_cells(plan)
         notes = tuple(common_notes(schedule, options))
         body: dict[str, Any] = {
             "schema": SCHEMA,
@@ -40,10 +35,10 @@ class Neutral:
             "deployment": asdict(schedule.deployment),
             "batch_sizes": batches,
             "context_lens": contexts,
-            "num_speculative_tokens": [[cell.gamma for cell in row] for row in table],
-            "speedup": [[round(cell.speedup, 4) for cell in row] for row in table],
-            "alpha": [[cell.alpha for cell in row] for row in table],
-            "alpha_first": [[cell.alpha_first for cell in row] for row in table],
+            "num_speculative_tokens": [[cell.gamma for cell in row] for row in rows],
+            "speedup": [[round(cell.speedup, 4) for cell in row] for row in rows],
+            "alpha": [[cell.alpha for cell in row] for row in rows],
+            "alpha_first": [[cell.alpha_first for cell in row] for row in rows],
             "answers_for": "the nearest batch size and context on a logarithmic scale",
             "bands": [asdict(band) for band in schedule.bands],
             "collapse": {

@@ -5,18 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.export.base import (
-    Exported,
-    ExportOptions,
-    Method,
-    checked_form,
-    common_notes,
-    compact_json,
-    method_of,
-    schedule_of,
-)
+from perfmodel.export.base import Exported, ExportOptions, Method, check_form, compact_json, prepare
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import planned_drafter
 
 BLOCK = 32
 """Tokens per cache block: eviction sizes are multiples of it. [tokens]"""
@@ -42,11 +32,8 @@ class OpenVINO:
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """What `perfmodel.integrations.openvino` reads: lengths by batch, and the draft's cache eviction."""
-        checked_form(self.name, FORMS, options)
-        deployment = planned_drafter(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
-        schedule = schedule_of(plan, options)
-        notes = common_notes(schedule, options)
+        check_form(self.name, FORMS, options)
+        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
         body: dict[str, Any] = {
             "generation_config": {"num_assistant_tokens": schedule.gamma(1)},
             "num_assistant_tokens_by_batch": [[band.first, band.last, band.gamma] for band in schedule.bands],
@@ -59,15 +46,13 @@ class OpenVINO:
                 )
         else:
             body["prompt_lookup"] = True
-        budget = deployment.kv_budget
+        budget = drafter.kv_budget
         if budget is not None and method.window:
             size = max(budget // BLOCK, 3) * BLOCK
-            body["draft_cache_eviction"] = {
-                "start_size": BLOCK,
-                "recent_size": size - 2 * BLOCK,
-                "max_cache_size": size,
-            }
-            body["target_cache_eviction"] = {"max_cache_size": _above(plan)}
+            sizes = {"start_size": BLOCK, "recent_size": size - 2 * BLOCK, "max_cache_size": size}
+            body["draft_cache_eviction"] = sizes
+            above = -(-2 * max(cell.context_len for cell in plan.cells) // BLOCK) * BLOCK
+            body["target_cache_eviction"] = {"max_cache_size": above}
             notes.append(
                 "a draft with its own evicting cache needs eviction on the target too: its limit is above "
                 "every planned context"
@@ -92,11 +77,6 @@ class OpenVINO:
                 "num_assistant_tokens 0 means the engine's default: send such requests to a plain pipeline"
             )
         return Exported(compact_json(body), tuple(notes), schedule)
-
-
-def _above(plan: Plan) -> int:
-    """A whole number of blocks above twice the longest planned context. [tokens]"""
-    return -(-2 * max(cell.context_len for cell in plan.cells) // BLOCK) * BLOCK
 
 
 exporter = OpenVINO()

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import strategies
 from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
     ExportOptions,
     Method,
-    checked_form,
-    common_notes,
+    check_form,
     compact_json,
-    method_of,
-    schedule_of,
-    sinks_of,
+    prepare,
+    require_drafts,
 )
 from perfmodel.export.costs import additive_costs, flat_costs, verification_points
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import PlannedDrafter, Schedule, planned_drafter
+from perfmodel.planning.schedule import PlannedDrafter, Schedule
 
 METHODS = {
     "eagle": Method("EAGLE3", needs_path=True, window=True),
@@ -44,18 +43,11 @@ class SGLang:
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The plan as SGLang reads it: flags, a table of steps per batch, or a table of step costs."""
-        form = checked_form(self.name, FORMS, options)
+        form = check_form(self.name, FORMS, options)
         if form.startswith("sps"):
             return _costs(plan, options, additive=form == "sps-additive")
-        deployment = planned_drafter(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
-        schedule = schedule_of(plan, options)
-        if schedule.most == 0:
-            raise SpecError.single(
-                "plan", "cells", "collapse to no speculation at any batch size",
-                "start sglang without --speculative-algorithm",
-            )  # fmt: skip
-        notes = common_notes(schedule, options)
+        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
+        require_drafts(schedule.most, "start sglang without --speculative-algorithm")
         unfit = adaptive_refusal(method.name, options)
         if form != "flags":
             if unfit:
@@ -63,9 +55,8 @@ class SGLang:
                     "request", "--form", f"sglang has no adaptive steps here: {unfit}", "use --form flags"
                 )
             notes.append(
-                "SGLang pads the batch to a captured graph size before it looks it up: a length begins up "
-                "to one "
-                "graph size early; keep --cuda-graph-bs fine around the thresholds"
+                "SGLang pads the batch to a captured graph size before it looks it up: a length begins up to "
+                "one graph size early; keep --cuda-graph-bs fine around the thresholds"
             )
             if form == "guided":
                 notes.append("guided: neighbours of the planned length are candidates and acceptance chooses")
@@ -76,7 +67,7 @@ class SGLang:
             )
             body = {str(first): {"candidate_steps": steps} for first, steps in table.items()}
             return Exported(compact_json(body), tuple(notes), None if form == "guided" else schedule)
-        flags, more = _flags(deployment, method, path, schedule)
+        flags, more = _flags(drafter, method, path, schedule)
         notes += more
         if len(schedule.bands) > 1 and not unfit:
             flags += ["--speculative-adaptive", "--speculative-adaptive-config", CONFIG_FILE]
@@ -99,31 +90,28 @@ def adaptive_refusal(algorithm: str, options: ExportOptions) -> str:
 
 
 def _flags(
-    deployment: PlannedDrafter, method: Method, path: str | None, schedule: Schedule
+    drafter: PlannedDrafter, method: Method, path: str | None, schedule: Schedule
 ) -> tuple[list[str], list[str]]:
     """Arguments of the server, and what they cannot say."""
     flags = ["--speculative-algorithm", method.name]
     if path and method.name != "NGRAM":
         flags += ["--speculative-draft-model-path", path]
     steps = schedule.most
-    if method.name == "NGRAM":
-        flags += ["--speculative-num-draft-tokens", str(steps + 1)]
-    else:
+    if method.name != "NGRAM":
         flags += ["--speculative-num-steps", str(steps), "--speculative-eagle-topk", "1"]
-        flags += ["--speculative-num-draft-tokens", str(steps + 1)]
+    flags += ["--speculative-num-draft-tokens", str(steps + 1)]
     notes: list[str] = []
-    budget = deployment.kv_budget
+    budget = drafter.kv_budget
     if budget is None:
         return flags, notes
     if not method.window:
         notes.append(
             f"the draft KV budget of {budget} tokens is not exported: --speculative-draft-window-size has "
-            "no effect "
-            f"with speculative_algorithm={method.name} (honoured by DFLASH, EAGLE-3 and the "
+            f"no effect with speculative_algorithm={method.name} (honoured by DFLASH, EAGLE-3 and the "
             "EAGLE/MTP/NEXTN drafts)"
         )
         return flags, notes
-    sinks = sinks_of(deployment)
+    sinks = int(getattr(strategies.load(drafter.strategy).selector, "sinks", 0))
     if method.name == "EAGLE3":
         flags += ["--speculative-draft-window-size", str(budget)]
         notes.append(f"EAGLE-3 drafts take a window only: the {sinks} sinks of the plan are part of it")
@@ -150,12 +138,9 @@ def _guided(schedule: Schedule, plan: Plan) -> dict[int, list[int]]:
 
 def _costs(plan: Plan, options: ExportOptions, *, additive: bool) -> Exported:
     """Step costs at one planned context: what DSPARK's scheduler loads instead of assuming constant cost."""
-    contexts = sorted({cell.context_len for cell in plan.cells})
-    low, high = options.contexts or (contexts[(len(contexts) - 1) // 2],) * 2
-    inside = [context for context in contexts if low <= context <= high]
-    points = verification_points(plan, inside[-1] if inside else low)
+    context_len, points = verification_points(plan, options.contexts)
     notes = ["for --speculative-dspark-sps-table-path; SGLang's tables have no context"]
-    notes.append(f"times are those at context {inside[-1] if inside else low}; name another with --context")
+    notes.append(f"times are those at context {context_len}; name another with --context")
     if additive:
         costs = additive_costs(points)
         notes.append(

@@ -11,15 +11,14 @@ from perfmodel.export.base import (
     Exported,
     ExportOptions,
     Method,
-    checked_form,
-    common_notes,
+    check_form,
     compact_json,
-    method_of,
-    schedule_of,
+    prepare,
+    require_drafts,
 )
 from perfmodel.export.costs import additive_costs, verification_points
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import Band, Schedule, planned_drafter
+from perfmodel.planning.schedule import Band, Schedule
 
 NO_WINDOW = "it has no window for the drafter"
 METHODS = {
@@ -44,23 +43,16 @@ class TensorRTLLM:
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The plan as the `--config` file of trtllm-serve, or its step costs."""
-        if checked_form(self.name, FORMS, options) == "sps":
+        if check_form(self.name, FORMS, options) == "sps":
             return _costs(plan, options)
         if options.semantics not in SEMANTICS:
             raise SpecError.single(
                 "request", "--semantics", f"found {options.semantics!r}", "choose upper or lower"
             )
-        deployment = planned_drafter(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
-        schedule = schedule_of(plan, options)
-        if schedule.most == 0:
-            raise SpecError.single(
-                "plan", "cells", "collapse to no speculation at any batch size",
-                "start trtllm-serve without speculative_config",
-            )  # fmt: skip
-        notes = common_notes(schedule, options)
-        if deployment.kv_budget is not None:
-            notes.append(f"the draft KV budget of {deployment.kv_budget} tokens is not exported: {NO_WINDOW}")
+        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
+        require_drafts(schedule.most, "start trtllm-serve without speculative_config")
+        if drafter.kv_budget is not None:
+            notes.append(f"the draft KV budget of {drafter.kv_budget} tokens is not exported: {NO_WINDOW}")
         schedule, raised = _starting_at_the_most(schedule)
         if raised:
             notes.append(raised)
@@ -110,18 +102,15 @@ def _schedule_notes(schedule: Schedule, options: ExportOptions) -> list[str]:
     if any(band.gamma == 0 for band in schedule.bands):
         notes.append(
             "at length 0 the drafter's state is not refreshed and acceptance falls when the batch shrinks "
-            "again "
-            "(PR 16888, open, keeps at least 1)"
+            "again (PR 16888, open, keeps at least 1)"
         )
     return notes
 
 
 def _costs(plan: Plan, options: ExportOptions) -> Exported:
     """The table of confidence scheduling: time by verified tokens, and by batch on top. [ms in the file]"""
-    contexts = sorted({cell.context_len for cell in plan.cells})
-    low, high = options.contexts or (contexts[(len(contexts) - 1) // 2],) * 2
-    inside = [context for context in contexts if low <= context <= high]
-    costs = additive_costs(verification_points(plan, inside[-1] if inside else low))
+    context_len, points = verification_points(plan, options.contexts)
+    costs = additive_costs(points)
     body: dict[str, Any] = {
         "token_counts": list(costs.tokens),
         "step_time_ms": [1e3 * (costs.bias_s + theta) for theta in costs.theta_s],
@@ -130,9 +119,8 @@ def _costs(plan: Plan, options: ExportOptions) -> Exported:
     }
     notes = (
         "for confidence_sps_table_path, with enable_confidence_scheduling and enable_ragged_verify both on",
-        f"times are those at context {inside[-1] if inside else low}, at most {costs.error:.1%} from the "
-        "plan's own; "
-        "the table has no context",
+        f"times are those at context {context_len}, at most {costs.error:.1%} from the plan's own; the "
+        "table has no context",
     )
     return Exported(compact_json(body), notes)
 

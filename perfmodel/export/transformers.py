@@ -5,18 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.export.base import (
-    Exported,
-    ExportOptions,
-    Method,
-    checked_form,
-    common_notes,
-    compact_json,
-    method_of,
-    schedule_of,
-)
+from perfmodel.export.base import Exported, ExportOptions, Method, check_form, compact_json, prepare
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import planned_drafter
 
 SELF = "the target's own weights over a cut cache"
 METHODS = {
@@ -39,12 +29,9 @@ class Transformers:
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The length at the smallest planned batch, as keys of a `GenerationConfig`."""
-        checked_form(self.name, FORMS, options)
-        deployment = planned_drafter(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
-        schedule = schedule_of(plan, options)
+        check_form(self.name, FORMS, options)
+        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
         gamma = schedule.gamma(1)
-        notes = common_notes(schedule, options)
         if schedule.last_batch > 1:
             notes.append("generate() assists one sequence at a time: only the length at batch 1 is exported")
         if min(cell.batch_size for cell in plan.cells) > 1:
@@ -58,9 +45,9 @@ class Transformers:
             body |= {"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}
             place = "load it into assistant.generation_config" + (f" of {path}" if path else "")
             notes.append(f"{place}: generate() reads these keys there, not from the target's")
-        if deployment.kv_budget is not None:
+        if drafter.kv_budget is not None:
             notes.append(
-                f"the draft KV budget of {deployment.kv_budget} tokens has no key: "
+                f"the draft KV budget of {drafter.kv_budget} tokens has no key: "
                 "perfmodel.integrations.transformers applies it, and follows the context too"
             )
         return Exported(compact_json(body), tuple(notes), schedule)

@@ -10,14 +10,12 @@ from perfmodel.export.base import (
     Exported,
     ExportOptions,
     Method,
-    checked_form,
-    common_notes,
+    check_form,
     compact_json,
-    method_of,
+    prepare,
     schedule_of,
 )
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import planned_drafter
 
 METHODS = {"streaming_llm": Method("sparse_attn", window=True)}
 REFUSAL = "its method sparse_attn drafts with the target over sinks and a window, or its own selection"
@@ -34,14 +32,11 @@ class Vegas:
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """A static configuration, or one per context for deployments that split their traffic by context."""
-        form = checked_form(self.name, FORMS, options)
-        deployment = planned_drafter(plan)
-        method, _ = method_of(self.name, METHODS, REFUSAL, deployment, options)
-        budget = deployment.kv_budget
+        form = check_form(self.name, FORMS, options)
+        drafter, method, _, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
+        budget = drafter.kv_budget
         if budget is None:
             raise SpecError.single("plan", "kv_budget", "is not set", "plan with --draft-budget")
-        schedule = schedule_of(plan, options)
-        notes = common_notes(schedule, options)
         contexts = schedule.context_lens
 
         def configuration(gamma: int, ratio: float) -> dict[str, Any]:
@@ -68,9 +63,8 @@ class Vegas:
             return Exported(compact_json(configuration(schedule.most, smallest)), tuple(notes))
         bands = []
         for context in contexts:
-            length = schedule_of(
-                plan, ExportOptions(contexts=(context, context), max_distinct=1, merge_loss=0.0)
-            ).most
+            alone = ExportOptions(contexts=(context, context), max_distinct=1, merge_loss=0.0)
+            length = schedule_of(plan, alone).most
             bands.append({"context_len": context, **configuration(length, min(budget / context, 1.0))})
         notes.append(
             "one configuration per planned context: run one replica per band, the fork has no such table"

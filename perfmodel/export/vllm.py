@@ -6,19 +6,18 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
     ExportOptions,
     Method,
-    checked_form,
-    common_notes,
+    check_form,
     compact_json,
-    method_of,
+    prepare,
+    require_drafts,
     schedule_of,
 )
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import Schedule, midpoints, nearest_cell, planned_drafter
+from perfmodel.planning.schedule import Schedule, midpoints, nearest_cells
 
 NO_WINDOW = "a window of the drafter is PR 53827, open, and for eagle3 only"
 METHODS = {
@@ -45,22 +44,16 @@ class VLLM:
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The plan as vLLM reads it; ranges are inclusive, gaps and the tail carry the last length on."""
-        form = checked_form(self.name, FORMS, options)
-        deployment = planned_drafter(plan)
-        method, path = method_of(self.name, METHODS, REFUSAL, deployment, options)
-        schedule = schedule_of(plan, options)
+        form = check_form(self.name, FORMS, options)
+        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
         by_batch = form in ("speculative-config", "env")
         most = schedule.most if by_batch else max(cell.gamma for cell in plan.cells)
-        if most == 0:
-            raise SpecError.single(
-                "plan", "cells", "collapse to no speculation at any batch size",
-                "start vllm without --speculative-config, or use --form scheduler",
-            )  # fmt: skip
-        notes = common_notes(schedule, options) if form == "speculative-config" else []
-        if deployment.kv_budget is not None:
+        require_drafts(most, "start vllm without --speculative-config, or use --form scheduler")
+        notes = notes if form == "speculative-config" else []
+        if drafter.kv_budget is not None:
             why = method.reason or "its method reads the whole cache"
             notes.append(
-                f"the draft KV budget of {deployment.kv_budget} tokens is not exported: {why}; "
+                f"the draft KV budget of {drafter.kv_budget} tokens is not exported: {why}; "
                 "plan without a budget for what this deployment will do"
             )
         config: dict[str, Any] = {"method": method.name}
@@ -76,8 +69,7 @@ class VLLM:
         if options.data_parallel > 1:
             notes.append(
                 f"data parallel {options.data_parallel}: vLLM disables the schedule because ranks could "
-                "diverge; "
-                f"{most} speculative tokens are exported for every batch"
+                f"diverge; {most} speculative tokens are exported for every batch"
             )
             return Exported(compact_json(config), tuple(notes))
         if form == "context":
@@ -92,24 +84,22 @@ class VLLM:
                 "set DRAFTPLAN_PLAN to the plan file; vLLM declares the scheduler interface non-public"
             )
             return Exported(arguments + "\n", tuple(notes))
-        lengths = sorted({band.gamma for band in schedule.bands})
         if len(schedule.bands) > 1:
             config["num_speculative_tokens_per_batch_size"] = [
                 [band.first, band.last, band.gamma] for band in schedule.bands
             ]
-            notes += _graph_notes(lengths)
+            notes += _graph_notes(sorted({band.gamma for band in schedule.bands}))
         return Exported(compact_json(config), tuple(notes), schedule)
 
 
-def _graph_notes(lengths: list[int]) -> list[str]:
+def _graph_notes(gammas: list[int]) -> list[str]:
     notes = [
-        f"{len(lengths)} distinct lengths: model runner V1 falls back to piecewise graphs (14 to 31 % of a "
-        "single "
-        "stream, issues 49548 and 49986), V2 captures one graph family for each",
+        f"{len(gammas)} distinct lengths: model runner V1 falls back to piecewise graphs (14 to 31 % of a "
+        "single stream, issues 49548 and 49986), V2 captures one graph family for each",
         "the batch that is looked up counts joining prefills (issue 49548): lengths may flip while "
         "requests join",
     ]
-    if 0 in lengths:
+    if 0 in gammas:
         notes.append(
             "length 0 is not plain decoding: the drafter stays loaded and keeps its cache up to date "
             "(issue 49986)"
@@ -122,7 +112,7 @@ def _environment(schedule: Schedule, notes: list[str]) -> Exported:
     contexts = schedule.context_lens
     median = contexts[(len(contexts) - 1) // 2]
     notes.append(
-        f"with enable_adaptive_verification vLLM trims verification itself; give it num_speculative_tokens "
+        "with enable_adaptive_verification vLLM trims verification itself; give it num_speculative_tokens "
         f"{schedule.most} and no schedule"
     )
     return Exported(f"VLLM_ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN={median}\n", tuple(notes))
@@ -130,24 +120,21 @@ def _environment(schedule: Schedule, notes: list[str]) -> Exported:
 
 def _with_contexts(plan: Plan, schedule: Schedule) -> list[list[int]]:
     """Entries [first batch, last batch, first context, last context, length] of every planned cell."""
-    batches = sorted({cell.batch_size for cell in plan.cells})
-    contexts = sorted({cell.context_len for cell in plan.cells})
-    by_place = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
+    batches, contexts, rows = nearest_cells(plan)
     entries: list[list[int]] = []
-    for batch, (first, last) in zip(batches, _ranges(batches, 1, schedule.last_batch), strict=True):
-        for context, (low, high) in zip(contexts, _ranges(contexts, 0, contexts[-1]), strict=True):
-            gamma = nearest_cell(by_place, batch, context, contexts).gamma
+    for row, (first, last) in zip(rows, _ranges(batches, 1, schedule.last_batch), strict=True):
+        for cell, (low, high) in zip(row, _ranges(contexts, 0, contexts[-1]), strict=True):
             if first > last or low > high:
                 continue
             before = entries[-1] if entries else None
-            if before and before[:2] == [first, last] and before[4] == gamma and before[3] + 1 == low:
+            if before and before[:2] == [first, last] and before[4] == cell.gamma and before[3] + 1 == low:
                 before[3] = high
             else:
-                entries.append([first, last, low, high, gamma])
+                entries.append([first, last, low, high, cell.gamma])
     return entries
 
 
-def _ranges(values: list[int], start: int, last: int) -> list[tuple[int, int]]:
+def _ranges(values: tuple[int, ...], start: int, last: int) -> list[tuple[int, int]]:
     """Whole numbers nearest to each value on a logarithmic scale: inclusive ranges from `start` to `last`."""
     firsts = [start, *(math.ceil(middle) for middle in midpoints(values))]
     stops = [*(first - 1 for first in firsts[1:]), max(last, firsts[-1])]
@@ -156,31 +143,20 @@ def _ranges(values: list[int], start: int, last: int) -> list[tuple[int, int]]:
 
 def _per_seq_len(plan: Plan, options: ExportOptions, config: dict[str, Any], notes: list[str]) -> Exported:
     """Entries [first context, last context, length]: here the batch axis is the one that collapses."""
-    turned = _transposed(plan)
-    schedule = schedule_of(
-        turned,
-        ExportOptions(
-            collapse=options.collapse, max_distinct=options.max_distinct, merge_loss=options.merge_loss
-        ),
-    )
+    cells = [replace(cell, batch_size=cell.context_len, context_len=cell.batch_size) for cell in plan.cells]
+    turned = replace(plan, cells=tuple(cells), request={})
+    unlimited = replace(options, weights=None, contexts=None, max_batch=None)
+    schedule = schedule_of(turned, unlimited)
     bands = [[band.first if band.first > 1 else 0, band.last, band.gamma] for band in schedule.bands]
     config["num_speculative_tokens"] = max(schedule.most, 1)
     config["num_speculative_tokens_per_seq_len"] = bands
     notes.append("num_speculative_tokens_per_seq_len is PR 54801, open: releases refuse it")
     notes.append(
         f"all batch sizes are one length per context (by {options.collapse}): "
-        f"{schedule.collapse_loss:.2%} of speed lost on average, {schedule.collapse_worst:.2%} in the worst"
-        " cell"
+        f"{schedule.collapse_loss:.2%} of speed lost on average, {schedule.collapse_worst:.2%} in the "
+        "worst cell"
     )
     return Exported(compact_json(config), tuple(notes))
-
-
-def _transposed(plan: Plan) -> Plan:
-    """The same cells with batch and context exchanged, so that the batch axis is the one that collapses."""
-    cells = tuple(
-        replace(cell, batch_size=cell.context_len, context_len=cell.batch_size) for cell in plan.cells
-    )
-    return replace(plan, cells=cells, request={})
 
 
 exporter = VLLM()

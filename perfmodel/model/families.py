@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["FAMILIES", "UNREADABLE_KEYS", "Family"]
 
@@ -35,15 +35,7 @@ class Family:
 
 
 _PLAIN = Family(norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True, gated_mlp=False)
-_GPT2 = Family(
-    norm_bias=True,
-    qkv_bias=True,
-    output_bias=True,
-    mlp_bias=True,
-    gated_mlp=False,
-    tied_embeddings=True,
-    learned_positions=True,
-)
+_TIED = replace(_PLAIN, tied_embeddings=True)
 _GEMMA3 = Family(
     norms=4,
     qk_norm=True,
@@ -78,14 +70,9 @@ FAMILIES: Mapping[str, Family] = {
         window_pattern=2,
     ),
     **dict.fromkeys(("cohere", "cohere2"), Family(norms=1, tied_embeddings=True, window_pattern=4)),
-    **dict.fromkeys(("gpt2", "gpt_bigcode", "opt"), _GPT2),
+    **dict.fromkeys(("gpt2", "gpt_bigcode", "opt"), replace(_TIED, learned_positions=True)),
     **dict.fromkeys(("gpt_neox", "phi"), _PLAIN),
-    "starcoder2": Family(
-        norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True, gated_mlp=False, tied_embeddings=True
-    ),
-    "bloom": Family(
-        norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True, gated_mlp=False, tied_embeddings=True
-    ),
+    **dict.fromkeys(("starcoder2", "bloom"), _TIED),
     "falcon": Family(
         norms=1,
         norm_bias=True,

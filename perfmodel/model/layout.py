@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perfmodel.errors import nearest_name
+from perfmodel.files.document import Place
 from perfmodel.model.families import Family
 from perfmodel.model.keys import ConfigKeys
 
@@ -25,12 +26,7 @@ def count_expert_layers(keys: ConfigKeys, layers: int) -> int:
     if entry is not None and isinstance(entry[1], list):
         listed = keys.numbers("moe_layer_freq", high=1)
         if len(listed) != layers:
-            keys.fault(
-                entry[0],
-                f"lists {len(listed)} layers",
-                f"Give one entry for each of the {layers} layers",
-                given=("num_hidden_layers",),
-            )
+            _refuse_length(keys, entry[0], len(listed), layers)
         return sum(listed)
     every = keys.optional_size(
         "moe_layer_freq", "decoder_sparse_step", "moe_layer_interval", high=MAX_LAYERS, default=1
@@ -49,11 +45,8 @@ def read_windows(keys: ConfigKeys, family: Family, layers: int, max_position: in
     if not keys.flag("use_sliding_window", default=not family.window_needs_flag):
         window = None
     elif window is None and kinds and any(sliding):
-        keys.fault(
-            "sliding_window",
-            "is missing although layer_types names sliding layers",
-            "Add the window in tokens",
-        )
+        problem = "is missing although layer_types names sliding layers"
+        keys.fault("sliding_window", problem, "Add the window in tokens")
     if window is None or window >= max_position:
         return (None,) * layers
     return tuple(window if slides else None for slides in sliding)
@@ -66,20 +59,11 @@ def _sliding_layers(
     if kinds:
         unknown = sorted({kind for kind in kinds if kind not in (*_FULL, *_SLIDING)})
         if unknown:
+            problem = f"kind {unknown[0]!r} cannot be priced"
             nearest = nearest_name(unknown[0], (*_FULL, *_SLIDING))
-            keys.fault(
-                "layer_types",
-                f"kind {unknown[0]!r} cannot be priced",
-                "Use full or sliding attention",
-                nearest,
-            )
+            keys.fault("layer_types", problem, "Use full or sliding attention", nearest)
         elif len(kinds) != layers:
-            keys.fault(
-                "layer_types",
-                f"lists {len(kinds)} layers",
-                f"Give one entry for each of the {layers} layers",
-                given=("num_hidden_layers",),
-            )
+            _refuse_length(keys, "layer_types", len(kinds), layers)
         return tuple(kind in _SLIDING for kind in kinds)
     pattern = keys.optional_size(
         "sliding_window_pattern", "_sliding_window_pattern", high=MAX_LAYERS, default=family.window_pattern
@@ -88,3 +72,8 @@ def _sliding_layers(
         return tuple((index + 1) % pattern != 0 for index in range(layers))
     first = keys.optional_size("max_window_layers", high=MAX_TOKENS, low=0, default=0)
     return tuple(index >= first for index in range(layers))
+
+
+def _refuse_length(keys: ConfigKeys, field: str | Place, entries: int, layers: int) -> None:
+    remedy = f"Give one entry for each of the {layers} layers"
+    keys.fault(field, f"lists {entries} layers", remedy, given=("num_hidden_layers",))

@@ -164,8 +164,18 @@ class ModelSpec:
         kept = max(1, round(self.num_layers * fraction))
         if kept == self.num_layers:
             return self
+        mlps = {layer.block: layer.count for layer in self.linears if layer.block in ("mlp", "experts")}
+        counts = {"attention": kept, "output": 1}
+        counts |= zip(mlps, keep_evenly(list(mlps.values()), kept), strict=True)
+        linears = (replace(layer, count=counts[layer.block]) for layer in self.linears)
+        groups = keep_evenly([group.count for group in self.attentions], kept)
+        attentions = map(lambda group, count: replace(group, count=count), self.attentions, groups)
         return replace(
-            self._with_layers(kept), name=f"{self.name} ({kept} of {self.num_layers} layers)", num_layers=kept
+            self,
+            name=f"{self.name} ({kept} of {self.num_layers} layers)",
+            num_layers=kept,
+            linears=tuple(layer for layer in linears if layer.count),
+            attentions=tuple(group for group in attentions if group.count),
         )
 
     def head(self, layers: int = 1) -> ModelSpec:
@@ -197,25 +207,6 @@ class ModelSpec:
             embedding_parameters=0,
             other_parameters=hidden,
             owns_lm_head=False,
-        )
-
-    def _with_layers(self, kept: int) -> ModelSpec:
-        """Return the model cut down to `kept` layers, the groups of layers in proportion."""
-        groups = keep_evenly([group.count for group in self.attentions], kept)
-        mlps = {layer.block: layer.count for layer in self.linears if layer.block in ("mlp", "experts")}
-        counts = {"attention": kept, "output": 1} | dict(
-            zip(mlps, keep_evenly(list(mlps.values()), kept), strict=True)
-        )
-        return replace(
-            self,
-            linears=tuple(
-                replace(layer, count=counts[layer.block]) for layer in self.linears if counts[layer.block]
-            ),
-            attentions=tuple(
-                replace(group, count=count)
-                for group, count in zip(self.attentions, groups, strict=True)
-                if count
-            ),
         )
 
     def _holds(self, layer: LinearLayer) -> bool:

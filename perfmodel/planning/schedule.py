@@ -15,7 +15,7 @@ from perfmodel.errors import SpecError, nearest_name
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
 
 __all__ = [
-    "COLLAPSES", "Band", "PlannedDrafter", "Schedule", "collapse", "midpoints", "nearest_cell",
+    "COLLAPSES", "Band", "PlannedDrafter", "Schedule", "collapse", "midpoints", "nearest_cells",
     "planned_drafter", "speedups", "tokens_by_gamma",
 ]  # fmt: skip
 
@@ -138,14 +138,16 @@ def midpoints(values: Sequence[int]) -> tuple[float, ...]:
     return tuple(math.sqrt(low * high) for low, high in pairwise(values))
 
 
-def nearest_cell(
-    cells: Mapping[tuple[int, int], Cell], batch: int, context: int, contexts: Sequence[int]
-) -> Cell:
-    """The cell itself, or where it was infeasible the nearest context of the same batch."""
-    if (batch, context) in cells:
-        return cells[batch, context]
-    known = [other for other in contexts if (batch, other) in cells]
-    return cells[batch, min(known, key=lambda other: abs(math.log(other / context)))]
+def nearest_cells(plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[Cell, ...], ...]]:
+    """Batch sizes, contexts, and each batch's cells: the nearest context's where one was infeasible."""
+    places = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
+    batches, contexts = (tuple(sorted(set(values))) for values in zip(*places, strict=True))
+
+    def cell_near(batch: int, context: int) -> Cell:
+        known = [other for other in contexts if (batch, other) in places]
+        return places[batch, min(known, key=lambda other: abs(math.log(other / context)))]
+
+    return batches, contexts, tuple(tuple(cell_near(batch, at) for at in contexts) for batch in batches)
 
 
 def collapse(

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from typing import Literal, Protocol
 
 from perfmodel.planning.plan import Cell, Plan
-from perfmodel.planning.schedule import midpoints, nearest_cell, speedups, tokens_by_gamma
+from perfmodel.planning.schedule import midpoints, nearest_cells, speedups, tokens_by_gamma
 
 __all__ = ["FAVOURS", "Favour", "MixedSteps", "StepCosts"]
 
@@ -38,12 +38,7 @@ class MixedSteps:
 
     def __init__(self, plan: Plan, gammas: tuple[int, ...], costs: StepCosts, *, shift: float = 0.0) -> None:
         self._gammas, self._costs, self._shift = gammas, costs, shift
-        batches = sorted({cell.batch_size for cell in plan.cells})
-        contexts = sorted({cell.context_len for cell in plan.cells})
-        places = {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
-        self._cells = [
-            [nearest_cell(places, batch, context, contexts) for context in contexts] for batch in batches
-        ]
+        batches, contexts, self._cells = nearest_cells(plan)
         self._batch_bounds, self._context_bounds = midpoints(batches), midpoints(contexts)
         self._found: dict[tuple[int, int], int] = {}
 

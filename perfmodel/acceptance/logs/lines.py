@@ -31,10 +31,7 @@ def damaged(file: str, line: Line, problem: str, field: str = "", remedy: str = 
 
 
 def counts_of_rows(
-    unit: Unit,
-    rows: list[Row],
-    requests: float | None = None,
-    remarks: tuple[str, ...] = (),
+    unit: Unit, rows: list[Row], requests: float | None = None, remarks: tuple[str, ...] = ()
 ) -> AcceptanceCounts:
     """Return the counts of rows: rounds, drafted, accepted, gamma, rounds that reach each position."""
     table = np.array([row[:4] for row in rows], dtype=np.float64).reshape(-1, 4)

@@ -22,12 +22,11 @@ def read_llamacpp_text(lines: list[Line], file: str, gamma: int | None) -> Accep
     SpecError : a summary line that is not whole, or one that does not tell the rounds where ``gamma`` is not
         given.
     """
-    for read, unit in ((_served, "request"), (_statistics, "total"), (_example, "request")):
+    for read in (_served, _statistics, _example):
         if rows := list(read(lines, file, gamma)):
-            requests = float(len(rows)) if unit == "request" else None
-            return counts_of_rows(
-                "request" if unit == "request" else "total", [row[:5] for row in rows], requests
-            )
+            if read is _statistics:
+                return counts_of_rows("total", rows)
+            return counts_of_rows("request", rows, float(len(rows)))
     raise SpecError.single(
         file, "", "no summary of drafted and accepted tokens", "Give the whole log of the server"
     )
@@ -113,12 +112,7 @@ def _totals(
     elif gamma is not None or survival:
         rounds = sent / float(gamma or len(survival))
     else:
-        raise damaged(
-            file,
-            line,
-            "this form of the line does not tell the rounds",
-            "gamma",
-            "Give gamma: --spec-draft-n-max",
-        )
+        problem = "this form of the line does not tell the rounds"
+        raise damaged(file, line, problem, "gamma", "Give gamma: --spec-draft-n-max")
     longest = float(gamma or len(survival) or np.ceil(sent / rounds - 0.02))
     return rounds, sent, kept, max(longest, 1.0), [rate * rounds for rate in survival]

@@ -77,19 +77,11 @@ def _check_scrape(scrape: dict[str, float], file: str, line: Line) -> None:
     reached = _positions(scrape)
     slack = 64.0 + 0.01 * accepted
     if accepted > drafted or (reached and abs(sum(reached) - accepted) > slack):
-        raise damaged(
-            file,
-            line,
-            f"{accepted:g} accepted of {drafted:g} drafted, by position {sum(reached):g}",
-            "accepted_tokens",
-        )
+        problem = f"{accepted:g} accepted of {drafted:g} drafted, by position {sum(reached):g}"
+        raise damaged(file, line, problem, "accepted_tokens")
     if any(late > early + slack for early, late in zip([rounds, *reached], reached, strict=False)):
-        raise damaged(
-            file,
-            line,
-            "a later position is accepted more often than the one before",
-            "accepted_tokens_per_pos",
-        )
+        problem = "a later position is accepted more often than the one before"
+        raise damaged(file, line, problem, "accepted_tokens_per_pos")
 
 
 def _positions(scrape: dict[str, float]) -> list[float]:

@@ -42,7 +42,8 @@ def read_log(
 
     Parameters
     ----------
-    path : the file, or ``-`` for what comes in on stdin. format : who wrote it; found out where ``auto``.
+    path : the file, or ``-`` for what comes in on stdin.
+    format : who wrote it; told by its lines where ``auto``.
     gamma : drafted tokens per round, for logs that do not tell.
 
     Raises
@@ -114,19 +115,11 @@ _MARKS = {
 }
 
 
-def _from_vllm_metrics(lines: list[Line], file: str, gamma: int | None) -> AcceptanceCounts:
-    return read_prometheus(lines, file, "vllm:", gamma)
-
-
-def _from_llamacpp_metrics(lines: list[Line], file: str, gamma: int | None) -> AcceptanceCounts:
-    return read_prometheus(lines, file, "llamacpp:", gamma)
-
-
 _READERS: dict[str, Reader] = {
     "csv": read_csv,
     "responses": read_responses,
-    "vllm metrics": _from_vllm_metrics,
-    "llamacpp metrics": _from_llamacpp_metrics,
+    "vllm metrics": lambda lines, file, gamma: read_prometheus(lines, file, "vllm:", gamma),
+    "llamacpp metrics": lambda lines, file, gamma: read_prometheus(lines, file, "llamacpp:", gamma),
     "vllm": read_vllm_text,
     "sglang": read_sglang_text,
     "llamacpp": read_llamacpp_text,

@@ -124,16 +124,17 @@ def _inside(value: Any, file: str, line: int, depth: int = 0) -> Iterator[dict[s
 
 
 def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) -> _Record | None:
+    def refusal(field: str, problem: str, remedy: str = "") -> SpecError:
+        return SpecError.single(file, field, problem, remedy, line=line)
+
     def whole(field: str, value: Any) -> int:
         if type(value) is not int or not 0 <= value < 10**12:
-            raise SpecError.single(
-                file, field, f"found {str(value)[:40]!r}", "Give a whole number, 0 or more", line=line
-            )
+            raise refusal(field, f"found {str(value)[:40]!r}", "Give a whole number, 0 or more")
         return value
 
     def count(field: str) -> int:
         if field not in figures:
-            raise SpecError.single(file, field, "is missing beside the other speculation figures", line=line)
+            raise refusal(field, "is missing beside the other speculation figures")
         return whole(field, figures[field])
 
     def series(field: str) -> list[int]:
@@ -141,16 +142,26 @@ def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) ->
         if values is None:
             return []
         if not isinstance(values, list) or len(values) > 10**7:
-            raise SpecError.single(
-                file, field, f"found {str(values)[:40]!r}", "Give a list of counts", line=line
-            )
+            raise refusal(field, f"found {str(values)[:40]!r}", "Give a list of counts")
         return [whole(field, value) for value in values]
+
+    def dense(field: str) -> list[int]:
+        """A histogram that is a list already, or a mapping of accepted tokens to rounds."""
+        rounds = figures[field]
+        if isinstance(rounds, list):
+            return series(field)
+        if not isinstance(rounds, dict) or not all(
+            key.isascii() and key.isdigit() and len(key) < 4 for key in rounds
+        ):
+            raise refusal(field, f"found {str(rounds)[:40]!r}", "Give a list of counts")
+        listed = [0] * (max((int(key) for key in rounds), default=0) + 1)
+        for key, value in rounds.items():
+            listed[int(key)] = whole(field, value)
+        return listed
 
     def agree(holds: bool, field: str, problem: str) -> None:
         if not holds:
-            raise SpecError.single(
-                file, field, problem, "Take the log again, or leave this response out", line=line
-            )
+            raise refusal(field, problem, "Take the log again, or leave this response out")
 
     if "draft_n" in figures:
         drafted, accepted = count("draft_n"), count("draft_n_accepted")
@@ -167,49 +178,24 @@ def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) ->
         rounds, accepted, drafted = (
             count(f"num_{part}") for part in ("spec_steps", "accepted_draft_tokens", "draft_tokens")
         )
-        histogram = _dense(figures["acceptance_histogram"], whole, file, line)
+        histogram = dense("acceptance_histogram")
         given = figures.get("num_spec_tokens")
         least = max(len(histogram) - 1, -(-drafted // max(rounds, 1)))
         longest = gamma or (whole("num_spec_tokens", given) if given is not None else least)
         sent, kept = series("per_step_drafted"), series("per_step_accepted")
-        agree(
-            len(sent) == len(kept) and all(k <= d for d, k in zip(sent, kept, strict=False)),
-            "per_step_accepted",
-            "contradicts per_step_drafted",
-        )
-        agree(
-            not sent or (sum(sent), sum(kept)) == (drafted, accepted),
-            "per_step_drafted",
-            "contradicts the totals",
-        )
+        possible = len(sent) == len(kept) and all(k <= d for d, k in zip(sent, kept, strict=False))
+        agree(possible, "per_step_accepted", "contradicts per_step_drafted")
+        whole_log = not sent or (sum(sent), sum(kept)) == (drafted, accepted)
+        agree(whole_log, "per_step_drafted", "contradicts the totals")
         steps = (sent, kept) if sent else None
     agree(accepted <= drafted, "accepted", f"{accepted} accepted of {drafted} drafted")
     if histogram:
-        agree(
-            sum(histogram) == rounds, "histogram", f"holds {sum(histogram)} rounds where {rounds} are stated"
-        )
-        agree(
-            sum(j * n for j, n in enumerate(histogram)) == accepted,
-            "histogram",
-            f"does not give the {accepted} accepted",
-        )
+        counted = sum(histogram)
+        agree(counted == rounds, "histogram", f"holds {counted} rounds where {rounds} are stated")
+        total = sum(tokens * times for tokens, times in enumerate(histogram))
+        agree(total == accepted, "histogram", f"does not give the {accepted} accepted")
         agree(not any(histogram[longest + 1 :]), "histogram", f"has rounds with more than {longest} accepted")
         histogram = (histogram + [0] * (longest + 1))[: longest + 1]
-    return (
-        _Record(rounds, drafted, accepted, float(longest), histogram, steps) if rounds and drafted else None
-    )
-
-
-def _dense(histogram: Any, whole: Any, file: str, line: int) -> list[int]:
-    """Return a histogram as a list: from a list, or from a mapping of accepted tokens to rounds."""
-    if isinstance(histogram, list):
-        return [whole("acceptance_histogram", value) for value in histogram]
-    lengths = histogram if isinstance(histogram, dict) else {"": 0}
-    if all(key.isascii() and key.isdigit() and len(key) < 4 for key in lengths):
-        dense = [0] * (max((int(key) for key in lengths), default=0) + 1)
-        for key, value in lengths.items():
-            dense[int(key)] = whole("acceptance_histogram", value)
-        return dense
-    raise SpecError.single(
-        file, "acceptance_histogram", f"found {str(histogram)[:40]!r}", "Give a list of counts", line=line
-    )
+    if not (rounds and drafted):
+        return None
+    return _Record(rounds, drafted, accepted, float(longest), histogram, steps)

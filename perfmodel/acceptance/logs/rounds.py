@@ -7,7 +7,7 @@ import csv
 import numpy as np
 
 from perfmodel.acceptance.counts import AcceptanceCounts, counts_of_rounds
-from perfmodel.acceptance.logs.lines import Line
+from perfmodel.acceptance.logs.lines import Line, damaged
 from perfmodel.errors import Fault, SpecError, nearest_name
 
 __all__ = ["CSV_COLUMNS", "read_csv"]
@@ -54,40 +54,29 @@ def _csv_row(
     line: Line,
     file: str,
     place: dict[str, int],
-    width: int,
+    columns: int,
     seen: dict[tuple[str, int], int],
     gamma: int | None,
 ) -> tuple[str, int, int, int]:
     cells = next(csv.reader([line.text]))
-    if len(cells) != width:
-        raise SpecError.single(file, "", f"{len(cells)} cells where the header has {width}", line=line.number)
+    if len(cells) != columns:
+        raise damaged(file, line, f"{len(cells)} cells where the header has {columns}", remedy="")
     request = cells[place["request"]].strip()
     number, drafted, accepted = (_count(cells[place[name]], name, line, file) for name in CSV_COLUMNS[1:])
     if accepted > drafted:
-        raise SpecError.single(
-            file,
-            "accepted",
-            f"found {accepted} of {drafted} drafted",
-            "The bonus token is not counted",
-            line=line.number,
-        )
+        problem = f"found {accepted} of {drafted} drafted"
+        raise damaged(file, line, problem, "accepted", "The bonus token is not counted")
     if gamma is not None and drafted > gamma:
-        raise SpecError.single(file, "drafted", f"found {drafted} where gamma is {gamma}", line=line.number)
+        raise damaged(file, line, f"found {drafted} where gamma is {gamma}", "drafted", "")
     earlier = seen.setdefault((request, number), line.number)
     if earlier != line.number:
-        raise SpecError.single(
-            file,
-            "round",
-            f"round {number} of request {request!r} is in line {earlier} already",
-            line=line.number,
-        )
+        problem = f"round {number} of request {request!r} is in line {earlier} already"
+        raise damaged(file, line, problem, "round", "")
     return request, number, drafted, accepted
 
 
 def _count(text: str, field: str, line: Line, file: str) -> int:
     cleaned = text.strip()
     if not (cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 12):
-        raise SpecError.single(
-            file, field, f"found {cleaned[:40]!r}", "Give a whole number, 0 or more", line=line.number
-        )
+        raise damaged(file, line, f"found {cleaned[:40]!r}", field, "Give a whole number, 0 or more")
     return int(cleaned)

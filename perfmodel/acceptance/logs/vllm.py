@@ -37,11 +37,8 @@ def read_vllm_text(lines: list[Line], file: str, gamma: int | None) -> Acceptanc
         length = float(mean.group(1))
         off = min(abs(length - 1.0 - total), abs(length - total))
         if not off <= 0.006 + 0.001 * len(survival) or kept > sent:
-            raise damaged(
-                file,
-                line,
-                f"mean length {length:g} contradicts the rates per position, which sum to {total:.3f}",
-            )
+            problem = f"mean length {length:g} contradicts the rates per position, which sum to {total:.3f}"
+            raise damaged(file, line, problem)
         if any(late > early for early, late in zip([1.0, *survival], survival, strict=False)):
             raise damaged(file, line, "a later position is accepted more often than the one before")
         longest = float(len(survival))
