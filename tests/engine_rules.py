@@ -35,13 +35,13 @@ def vllm_lengths(config, max_num_seqs):
 
 def vllm_lengths_with_context(config, batch, context):
     """Length under five-number entries (pull request 48944): the one entry that holds both."""
-    found = [
+    gammas = [
         entry[4]
         for entry in config["num_speculative_tokens_per_batch_size"]
         if entry[0] <= batch <= entry[1] and entry[2] <= context <= entry[3]
     ]
-    assert len(found) == 1, "every batch and context has exactly one length"
-    return found[0]
+    assert len(gammas) == 1, "every batch and context has exactly one length"
+    return gammas[0]
 
 
 def sglang_steps(text, batch, graph_sizes=()):

@@ -213,7 +213,7 @@ def test_more_budget_never_accepts_less_and_more_context_never_accepts_more(
     for drafter in strategy.drafters:
 
         def rate(context_len: float, kv_budget: float, drafter: Drafter = drafter) -> float:
-            one = acceptance_rate(
+            accepted = acceptance_rate(
                 strategy,
                 drafter=drafter,
                 context_len=context_len,
@@ -222,8 +222,8 @@ def test_more_budget_never_accepts_less_and_more_context_never_accepts_more(
                 temperature=heat,
                 trained_length=np.inf,
             )
-            assert 0.0 <= one.first <= 1.0 and 0.0 <= one.rest <= 1.0 and one.sd >= 0.0
-            return float(one.rest)
+            assert 0.0 <= accepted.first <= 1.0 and 0.0 <= accepted.rest <= 1.0 and accepted.sd >= 0.0
+            return float(accepted.rest)
 
         assert rate(context, budget * more) >= rate(context, budget) - 1e-12
         assert rate(context * more, budget) <= rate(context, budget) + 1e-12

@@ -97,9 +97,9 @@ def test_sure_measurements_win_even_where_the_law_was_far_off() -> None:
 @given(rates=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=4), se=st.floats(0.002, 0.3))
 def test_belief_lies_between_the_law_and_what_was_measured_there(rates: list[float], se: float) -> None:
     law = posterior([], 32e3, 512.0)
-    found = posterior([measured(rate, se, **WINDOW) for rate in rates], 32e3, 512.0)
-    assert min(law.first, *rates) - 1e-9 <= found.first <= max(law.first, *rates) + 1e-9
-    assert found.sd > 0.0
+    updated = posterior([measured(rate, se, **WINDOW) for rate in rates], 32e3, 512.0)
+    assert min(law.first, *rates) - 1e-9 <= updated.first <= max(law.first, *rates) + 1e-9
+    assert updated.sd > 0.0
 
 
 @pytest.mark.parametrize("hits", [(0,) * 10, (4,) * 10, (0, 4) * 5, (1, 2) * 5])
@@ -150,8 +150,8 @@ def test_first_and_rest_of_a_head_are_moved_apart() -> None:
         rounds=900,
         strategy="mtp",
     )
-    found = posterior([entry], 2e3, np.inf, "mtp")
-    assert (found.first, found.rest) == pytest.approx((0.9, 0.6), abs=0.02)
+    updated = posterior([entry], 2e3, np.inf, "mtp")
+    assert (updated.first, updated.rest) == pytest.approx((0.9, 0.6), abs=0.02)
 
 
 def test_a_file_gives_back_what_was_written_and_keeps_what_was_there(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ PLACE = [
 
 
 def run(*arguments: object, **settings: object):
-    return CliRunner().invoke(app, [str(one) for one in arguments], prog_name="draftplan", **settings)
+    return CliRunner().invoke(app, list(map(str, arguments)), prog_name="draftplan", **settings)
 
 
 # fit
@@ -43,17 +43,17 @@ def run(*arguments: object, **settings: object):
 def test_json_holds_the_rates_with_their_interval_and_what_is_behind_them(log: Path) -> None:
     result = run("acceptance", "fit", log, "--json")
     assert result.exit_code == 0 and result.stderr == ""
-    found = json.loads(result.stdout)
-    assert found["alpha_low"] < 0.8 < found["alpha_high"]
-    assert found["alpha_low"] < found["alpha"] < found["alpha_high"]
-    assert (found["requests"], found["rounds"], found["gamma"]) == (40, 2000, 4)
-    assert found["method"] == "clustered by request"
-    assert found["alpha1"] == pytest.approx(found["survival"][0])
-    assert len(found["survival"]) == 4
-    assert found["tokens_per_round"] == pytest.approx(1.0 + sum(found["survival"]))
+    figures = json.loads(result.stdout)
+    assert figures["alpha_low"] < 0.8 < figures["alpha_high"]
+    assert figures["alpha_low"] < figures["alpha"] < figures["alpha_high"]
+    assert (figures["requests"], figures["rounds"], figures["gamma"]) == (40, 2000, 4)
+    assert figures["method"] == "clustered by request"
+    assert figures["alpha1"] == pytest.approx(figures["survival"][0])
+    assert len(figures["survival"]) == 4
+    assert figures["tokens_per_round"] == pytest.approx(1.0 + sum(figures["survival"]))
     kept = [int(row["accepted"]) for row in csv.DictReader(io.StringIO(log.read_text()))]
-    tried = sum(min(one + 1, 4) for one in kept)
-    assert found["alpha"] == pytest.approx(sum(kept) / tried)
+    tried = sum(min(accepted + 1, 4) for accepted in kept)
+    assert figures["alpha"] == pytest.approx(sum(kept) / tried)
 
 
 SGLANG_LOG = "\n".join(
@@ -88,7 +88,7 @@ def test_every_engine_is_read_by_name_or_found_out_and_written_to_a_file(kind: s
 
 
 def test_the_formats_of_the_command_are_those_of_the_library() -> None:
-    assert [one.value for one in LogForm] == list(get_args(LogFormat))
+    assert [form.value for form in LogForm] == list(get_args(LogFormat))
 
 
 def test_a_log_comes_in_on_stdin_too(log: Path) -> None:
@@ -99,11 +99,11 @@ def test_a_log_comes_in_on_stdin_too(log: Path) -> None:
 
 def test_the_table_says_how_sure_what_was_found_and_what_to_do_next(log: Path) -> None:
     text = run("acceptance", "fit", log, "--no-color").stdout
-    found = json.loads(run("acceptance", "fit", log, "--json").stdout)
+    figures = json.loads(run("acceptance", "fit", log, "--json").stdout)
     assert "2,000 rounds of 40 requests, up to 4 drafted" in text
-    assert f"{found['alpha']:.3f}   {found['alpha_low']:.3f}-{found['alpha_high']:.3f}" in text
+    assert f"{figures['alpha']:.3f}   {figures['alpha_low']:.3f}-{figures['alpha_high']:.3f}" in text
     assert re.search(r"about \d+ more requests narrow it to \+-0.02", text)
-    assert str(found["further_requests"]) in text
+    assert str(figures["further_requests"]) in text
     assert "no drift along the log" in text
     assert "all positions are accepted alike" in text
     assert "not alpha" in text
@@ -129,7 +129,7 @@ def test_a_narrow_interval_is_enough(log: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "complaint"),
     [
         ("r3,5,4,", "r3,5,4,9", "accepted: found"),
         ("r3,5,4,", "r3,5,4.5,", "drafted: found '4.5'"),
@@ -138,7 +138,7 @@ def test_a_narrow_interval_is_enough(log: Path) -> None:
     ],
 )
 def test_a_damaged_log_ends_with_two_and_its_line_and_writes_nothing(
-    old: str, new: str, told: str, log: Path
+    old: str, new: str, complaint: str, log: Path
 ) -> None:
     text = log.read_text()
     line = text[: text.index(old)].count("\n") + 1
@@ -148,7 +148,7 @@ def test_a_damaged_log_ends_with_two_and_its_line_and_writes_nothing(
     assert result.exit_code == 2
     assert result.stdout == ""
     assert f"error: {log}:{line}: " in result.stderr
-    assert told in result.stderr
+    assert complaint in result.stderr
     assert not out.exists()
 
 
@@ -163,7 +163,7 @@ def test_every_wrong_flag_is_told_at_once(log: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "complaint"),
     [
         (["--strategy", "none"], "which drafts nothing"),
         (["--strategy", "full_kv"], "drafts with a model of its own"),
@@ -174,10 +174,10 @@ def test_every_wrong_flag_is_told_at_once(log: Path) -> None:
         (["--gamma", "3"], "found 4 where gamma is 3"),
     ],
 )
-def test_what_cannot_be_is_refused(flags: list[str], told: str, log: Path) -> None:
+def test_what_cannot_be_is_refused(flags: list[str], complaint: str, log: Path) -> None:
     result = run("acceptance", "fit", log, *flags)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert complaint in result.stderr
     assert "Traceback" not in result.stderr
 
 

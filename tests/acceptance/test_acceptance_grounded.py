@@ -54,10 +54,10 @@ def decoded(decoder: Decoder, text: Any, strategy: str, gamma: int) -> Decoded:
     return generate(decoder, text.prompts, OUTPUT, drafter=drafter, gamma=gamma)
 
 
-def fitted(found: Decoded, gamma: int, file: Path) -> AcceptanceFit:
+def fitted(run: Decoded, gamma: int, file: Path) -> AcceptanceFit:
     """Write the rounds as a log, and fit what the log says."""
     lines = ["request,round,drafted,accepted"]
-    for number, came in enumerate(found.rounds):
+    for number, came in enumerate(run.rounds):
         lines += [f"{row},{number},{gamma},{count - 1}" for row, count in enumerate(came) if count > 0]
     file.write_text("\n".join(lines) + "\n")
     return fit_acceptance(read_log(file))

@@ -122,24 +122,24 @@ def test_a_head_stops_working_past_its_trained_length_unless_a_window_keeps_it_i
 def test_retrieval_breaks_a_window_and_not_a_choice_that_sees_the_query() -> None:
     published = {"streaming_llm": 0.052, "quest": 0.988, "topk_oracle": 0.999}
     for name, alpha in published.items():
-        found = acc.acceptance_rate(
+        acceptance = acc.acceptance_rate(
             strategies.load(name), drafter="self", context_len=120e3, kv_budget=4096.0, far_share=1.0
         )
-        assert found.first == pytest.approx(alpha, abs=0.04)
+        assert acceptance.first == pytest.approx(alpha, abs=0.04)
 
 
 # published points
 
 
 def test_the_law_gives_the_six_contexts_of_magicdec() -> None:
-    found = acc.acceptance_rate(
+    acceptance = acc.acceptance_rate(
         strategies.load("streaming_llm"),
         drafter="self",
         target_name="llama-3.1-8b",
         context_len=np.array(list(MAGICDEC_BLOG)),
         kv_budget=512.0,
     )
-    assert np.mean(np.abs(found.first - np.array(list(MAGICDEC_BLOG.values())))) <= 0.008
+    assert np.mean(np.abs(acceptance.first - np.array(list(MAGICDEC_BLOG.values())))) <= 0.008
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_the_law_gives_the_six_contexts_of_magicdec() -> None:
 def test_the_law_gives_published_points(
     name: str, context: float, budget: float, alpha: float, limit: float
 ) -> None:
-    found = acc.acceptance_rate(strategies.load(name), drafter="self", context_len=context, kv_budget=budget)
-    assert found.first == pytest.approx(alpha, abs=limit)
+    law = acc.acceptance_rate(strategies.load(name), drafter="self", context_len=context, kv_budget=budget)
+    assert law.first == pytest.approx(alpha, abs=limit)
 
 
 def test_the_window_law_predicts_points_that_it_has_not_seen() -> None:
@@ -227,20 +227,20 @@ def test_the_form_of_the_law_holds_for_a_small_model_whose_every_cell_was_measur
 
 def test_recall_breaks_the_window_of_a_small_model_and_not_its_query_aware_choice() -> None:
     tiny = fit.published_points("tiny")
-    found = {
+    recall = {
         name: np.array(
             [
                 float(alpha)
-                for task, one, budget, alpha in zip(
+                for task, strategy, budget, alpha in zip(
                     tiny["task"], tiny["strategy"], tiny["kv_budget"], tiny["alpha"], strict=True
                 )
-                if task == "recall" and one == name and 32 <= int(budget) <= 64
+                if task == "recall" and strategy == name and 32 <= int(budget) <= 64
             ]
         )
         for name in ("streaming_llm", "snapkv", "quest", "topk_oracle")
     }
-    assert found["streaming_llm"].mean() < 0.4 < 0.6 < found["quest"].mean() < found["topk_oracle"].mean()
-    far = {name: strategies.load(name).acceptance.far.value for name in found}
+    assert recall["streaming_llm"].mean() < 0.4 < 0.6 < recall["quest"].mean() < recall["topk_oracle"].mean()
+    far = {name: strategies.load(name).acceptance.far.value for name in recall}
     assert far["streaming_llm"] < 0.1 < 0.9 < far["quest"] <= far["topk_oracle"]
 
 

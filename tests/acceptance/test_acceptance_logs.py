@@ -169,7 +169,7 @@ def test_a_csv_gives_requests_by_single_rounds(tmp_path: Path) -> None:
 @given(
     rounds=st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 6)).filter(
-            lambda one: one[2] <= one[1]
+            lambda row: row[2] <= row[1]
         ),
         min_size=1,
         max_size=40,
@@ -201,7 +201,7 @@ def test_a_csv_counts_what_a_loop_counts(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "complaint"),
     [
         (f"start\n{VLLM_LINE[:180]}\n", ":2: the line is not whole"),
         (f"start\n{VLLM_LINE.replace('2.26', '2.96')}\n", ":2: mean length 2.96 contradicts"),
@@ -254,10 +254,10 @@ def test_a_csv_counts_what_a_loop_counts(
         ("request,round,drafted,accepted\n", "no round with a drafted token"),
     ],
 )
-def test_a_damaged_log_is_refused_with_its_line(text: str, told: str, tmp_path: Path) -> None:
+def test_a_damaged_log_is_refused_with_its_line(text: str, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError) as refused:
         read(tmp_path, text)
-    assert told in str(refused.value)
+    assert complaint in str(refused.value)
     assert "engine.log" in str(refused.value)
 
 

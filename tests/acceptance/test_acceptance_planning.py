@@ -86,7 +86,7 @@ def regrets(errors: tuple[float, float, float]) -> list[float]:
         drafters = [Mistaken(WINDOW), Mistaken(SNAPKV), Mistaken(WINDOW, small)]
         deployment = Deployment(*nouns, gpus)
         best = np.min([choice.tpot for choice in choices(deployment, workload, drafters, EXACTLY)], axis=0)
-        wrong = [replace(one, error=error) for one, error in zip(drafters, errors, strict=True)]
+        wrong = [replace(drafter, error=error) for drafter, error in zip(drafters, errors, strict=True)]
         mistaken = choices(deployment, workload, wrong, ANYWHERE)
         first = np.argmin([choice.tpot for choice in mistaken], axis=0)
         for place, cell in enumerate(product(workload.batch_sizes, workload.context_lens)):
@@ -128,11 +128,11 @@ cells = st.tuples(st.integers(1, 256), st.integers(2000, 120_000))
 
 
 def chosen_gamma(drafter: Drafter, cell: tuple[int, int], risk: float | None, budget: int = 512) -> Cell:
-    found = plan(
+    answer = plan(
         H100, LLAMA, ENGINE, Workload([cell[0]], [cell[1]]), drafters=[drafter], kv_budgets=[budget],
         tensor_parallel=8, risk=risk, draws=0, constraints=ANYWHERE,
     )  # fmt: skip
-    return found.cells[0]
+    return answer.cells[0]
 
 
 @given(cell=cells, name=st.sampled_from(["streaming_llm", "snapkv", "quest"]))
@@ -187,16 +187,16 @@ def judged(alpha: Acceptance | float | None, cell: tuple[int, int] = (64, 32000)
 @given(cell=cells, alpha=st.floats(0.1, 0.98), sd=st.floats(0.0, 0.2))
 @settings(max_examples=25)
 def test_knowing_is_never_worth_less_than_nothing_nor_more_than_choosing_wrong_loses(cell, alpha, sd):
-    found = judged(Acceptance.given(alpha, sd), cell, draws=64)
-    assert found.regret_if_alpha_wrong >= found.value_of_knowing_alpha - 1e-12
-    assert found.value_of_knowing_alpha >= -1e-12
+    verdict = judged(Acceptance.given(alpha, sd), cell, draws=64)
+    assert verdict.regret_if_alpha_wrong >= verdict.value_of_knowing_alpha - 1e-12
+    assert verdict.value_of_knowing_alpha >= -1e-12
 
 
 @pytest.mark.parametrize("alpha", [0.02, 0.5, 0.83, Acceptance.given(0.83, 0.0)])
 def test_what_is_known_is_not_worth_measuring(alpha):
-    found = judged(alpha)
-    assert found.value_of_knowing_alpha == found.regret_if_alpha_wrong == 0.0
-    assert worth_of_measuring([found]) is None
+    verdict = judged(alpha)
+    assert verdict.value_of_knowing_alpha == verdict.regret_if_alpha_wrong == 0.0
+    assert worth_of_measuring([verdict]) is None
 
 
 def test_the_less_is_known_the_more_knowing_is_worth():
@@ -207,18 +207,18 @@ def test_the_less_is_known_the_more_knowing_is_worth():
 
 def test_worth_and_regret_are_what_trying_every_world_gives():
     believed, draws = Acceptance.given(0.8, 0.1), 100
-    found = judged(believed, draws=draws)
+    verdict = judged(believed, draws=draws)
     worlds = draw(Deployment(H100, LLAMA, ENGINE), count=draws, seed=0)
     table = np.empty((draws, 1 + len(GAMMAS)))
     for world, deviation in enumerate(worlds.deviations):
         rate = float(np.asarray(believed.shifted(float(deviation)).first))
         for place, gamma in enumerate((0, *GAMMAS)):
-            round_s = found.round_by_gamma_s[place]
+            round_s = verdict.round_by_gamma_s[place]
             tokens = tokens_per_round(rate, gamma)
-            table[world, place] = found.baseline_s * float(np.asarray(tokens)) / round_s
+            table[world, place] = verdict.baseline_s * float(np.asarray(tokens)) / round_s
     perfect, mean = table.max(axis=1).mean(), table.mean(axis=0)
-    assert found.value_of_knowing_alpha == pytest.approx(perfect / mean.max() - 1.0, rel=1e-9)
-    assert found.regret_if_alpha_wrong == pytest.approx(perfect / mean[found.gamma] - 1.0, rel=1e-9)
+    assert verdict.value_of_knowing_alpha == pytest.approx(perfect / mean.max() - 1.0, rel=1e-9)
+    assert verdict.regret_if_alpha_wrong == pytest.approx(perfect / mean[verdict.gamma] - 1.0, rel=1e-9)
 
 
 def test_not_to_speculate_may_be_wrong_too_and_a_runner_up_may_step_in():
@@ -226,7 +226,7 @@ def test_not_to_speculate_may_be_wrong_too_and_a_runner_up_may_step_in():
     assert not unsure.speculates
     assert unsure.value_of_knowing_alpha > 0.005
     alone, rivalled = (
-        judged(None, (128, 32000), drafters=[Drafter(one) for one in drafters], kv_budgets=None)
+        judged(None, (128, 32000), drafters=[Drafter(strategy) for strategy in drafters], kv_budgets=None)
         for drafters in ([SNAPKV], [SNAPKV, WINDOW])
     )
     assert alone.strategy == rivalled.strategy == "snapkv"
@@ -281,8 +281,8 @@ def test_measured_acceptance_moves_the_plan():
 
 
 def test_what_was_measured_decides_between_drafters():
-    def choice(*found: tuple[MeasuredAcceptance, ...]) -> str:
-        drafters = [Drafter(one, measured=sum(found, ())) for one in (WINDOW, SNAPKV)]
+    def choice(*entries: tuple[MeasuredAcceptance, ...]) -> str:
+        drafters = [Drafter(strategy, measured=sum(entries, ())) for strategy in (WINDOW, SNAPKV)]
         return judged(None, drafters=drafters, kv_budgets=[512], draws=0).strategy
 
     assert choice(measured(0.95, 0.004), measured(0.70, 0.004, "snapkv")) == "streaming_llm"

@@ -51,8 +51,8 @@ def test_the_closed_form_is_the_sum_of_the_powers(alpha: float, gamma: int) -> N
 
 @given(alpha=RATES, gamma=LENGTHS)
 def test_first_and_rest_of_equal_rate_are_one_rate(alpha: float, gamma: int) -> None:
-    one = acc.tokens_per_round(alpha, gamma)
-    assert acc.tokens_from_first_rest(alpha, alpha, gamma) == pytest.approx(one, rel=1e-12)
+    tokens = acc.tokens_per_round(alpha, gamma)
+    assert acc.tokens_from_first_rest(alpha, alpha, gamma) == pytest.approx(tokens, rel=1e-12)
 
 
 @given(first=RATES, rest=RATES, gamma=st.integers(1, 24))
@@ -98,8 +98,8 @@ def test_each_inverse_undoes_what_it_is_named_for(alpha: float, gamma: int) -> N
 
 @given(first=st.floats(0.01, 1.0), rest=RATES, gamma=st.integers(2, 24))
 def test_first_and_rest_come_back_from_survival(first: float, rest: float, gamma: int) -> None:
-    found = acc.first_rest_from_survival(acc.survival(first, rest, gamma))
-    assert found == pytest.approx((first, rest), abs=1e-9)
+    rates = acc.first_rest_from_survival(acc.survival(first, rest, gamma))
+    assert rates == pytest.approx((first, rest), abs=1e-9)
 
 
 @given(first=st.floats(0.05, 1.0), rest=st.floats(0.05, 1.0))
@@ -127,7 +127,7 @@ def test_an_inverse_over_an_array_equals_scalar_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "complaint"),
     [
         (
             lambda: acc.alpha_from_mean_length(5.5, 4),
@@ -143,6 +143,6 @@ def test_an_inverse_over_an_array_equals_scalar_calls() -> None:
         (lambda: fit.fit_first_rest([3, 5], np.array([2.0, 7.0])), "not between 1 and gamma"),
     ],
 )
-def test_numbers_that_no_acceptance_can_give_are_refused(call: Callable[[], object], told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_numbers_that_no_acceptance_can_give_are_refused(call: Callable[[], object], complaint: str) -> None:
+    with pytest.raises(SpecError, match=complaint):
         call()

@@ -26,7 +26,7 @@ WINDOW = [*ON, "--strategy", "streaming_llm", "--draft-budget", "512"]
 
 
 def run(*arguments: object, **settings: object):
-    return CliRunner().invoke(app, [str(one) for one in arguments], prog_name="draftplan", **settings)
+    return CliRunner().invoke(app, list(map(str, arguments)), prog_name="draftplan", **settings)
 
 
 def cell_of(*flags: object) -> dict[str, object]:
@@ -63,12 +63,13 @@ def test_ten_rounds_do_not_overthrow_a_thousand(log: Path) -> None:
 def test_a_measurement_that_is_about_nothing_asked_is_said_to_be(log: Path) -> None:
     out = log.parent / "acceptance.json"
     run("acceptance", "fit", log, "--strategy", "snapkv", *PLACE[2:], "-o", out)
-    told = "the acceptance measured of snapkv for Llama-3.1-8B at budget 512, context 32,000 is about nothing"
-    assert told in run("plan", *WINDOW, "--acceptance", out).stderr
+    place = "at budget 512, context 32,000"
+    remark = f"the acceptance measured of snapkv for Llama-3.1-8B {place} is about nothing"
+    assert remark in run("plan", *WINDOW, "--acceptance", out).stderr
     cases = log.parent / "cases.csv"
     cases.write_text(CASES)
-    assert told in run("price", cases, "--acceptance", out).stderr
-    assert told not in run("plan", *ON, "--acceptance", out).stderr
+    assert remark in run("price", cases, "--acceptance", out).stderr
+    assert remark not in run("plan", *ON, "--acceptance", out).stderr
 
 
 CASES = (
@@ -130,7 +131,7 @@ def test_temperature_costs_a_small_model_acceptance_and_training_makes_a_head_re
 
 
 @pytest.mark.parametrize(
-    ("flag", "value", "told"),
+    ("flag", "value", "complaint"),
     [
         ("--far-share", "1.5", "Give a share from 0 to 1"),
         ("--temperature", "-1", "Give a temperature from 0 to 5"),
@@ -138,8 +139,8 @@ def test_temperature_costs_a_small_model_acceptance_and_training_makes_a_head_re
         ("--trained-length", "0", "1 or more"),
     ],
 )
-def test_conditions_that_cannot_be_are_refused(flag: str, value: str, told: str) -> None:
+def test_conditions_that_cannot_be_are_refused(flag: str, value: str, complaint: str) -> None:
     result = run("plan", *WINDOW, flag, value)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: {flag}: ")
-    assert told in result.stderr
+    assert complaint in result.stderr

@@ -341,8 +341,8 @@ def test_a_wrong_wish_is_refused_with_what_to_write(engine, options, says):
 def test_every_exporter_says_which_version_and_when_in_its_first_line(engine):
     import importlib
 
-    found = load(engine)
+    exporter = load(engine)
     first = importlib.import_module(f"perfmodel.export.{engine}").__doc__.splitlines()[0]
     assert "2026" in first
-    assert "2026" in found.checked_with
-    assert found.forms
+    assert "2026" in exporter.checked_with
+    assert exporter.forms

@@ -47,11 +47,11 @@ def needs(engine):
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     """Folders with the config.json of a tiny Llama, of its EAGLE-3 head, and of a model with MTP layers."""
-    found = {}
+    folders = {}
     for name, more in (("llama", {}), ("head", HEAD), ("mtp", MTP)):
-        found[name] = tmp_path_factory.mktemp(name)
-        (found[name] / "config.json").write_text(json.dumps(HF_CONFIG | more))
-    return found
+        folders[name] = tmp_path_factory.mktemp(name)
+        (folders[name] / "config.json").write_text(json.dumps(HF_CONFIG | more))
+    return folders
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def llama(seed=0):
     ids, mask, places = given("input_ids"), given("attention_mask"), given("position_ids")
     beam = given("beam_idx", np.int32, rank=1)
     batch = ops.gather(ops.shape_of(ids), whole(0), scalar(0))
-    new, seen = (ops.gather(ops.shape_of(one), scalar(1), scalar(0)) for one in (ids, mask))
+    new, seen = (ops.gather(ops.shape_of(tensor), scalar(1), scalar(0)) for tensor in (ids, mask))
     turns = (10000.0 ** (-np.arange(0, WIDTH, 2) / WIDTH)).astype(np.float32)
     position = ops.convert(ops.unsqueeze(places, whole(-1)), "f32")
     angle = ops.multiply(position, ops.constant(turns[None, None]))
@@ -200,7 +200,7 @@ def test_a_budget_and_three_tokens_abort_when_they_are_rejected(genai, folders, 
 def test_four_requests_prefilled_whole_keep_their_output(genai, folders, budget):
     import openvino as ov
 
-    prompts = [ov.Tensor(one) for one in np.random.default_rng(2).integers(1, VOCAB, (4, 1, CONTEXT))]
+    prompts = [ov.Tensor(prompt) for prompt in np.random.default_rng(2).integers(1, VOCAB, (4, 1, CONTEXT))]
     plan = drafting(2, budget, folders["target"], batch=4)
     extra = pipeline_properties(json.loads(export(plan, "openvino").text))
     scheduler = extra.pop("scheduler_config", genai.SchedulerConfig())
@@ -214,5 +214,5 @@ def test_four_requests_prefilled_whole_keep_their_output(genai, folders, budget)
         pipeline = genai.ContinuousBatchingPipeline(
             folders["target"], scheduler if properties else genai.SchedulerConfig(), "CPU", properties | EXACT
         )
-        answers.append([one.m_generation_ids[0] for one in pipeline.generate(prompts, configs)])
+        answers.append([result.m_generation_ids[0] for result in pipeline.generate(prompts, configs)])
     assert answers[0] == answers[1]

@@ -60,8 +60,8 @@ def test_greedy_output_is_identical_and_length_and_budget_are_the_plans(gamma, b
     ids = torch.randint(0, 512, (1, 300), generator=torch.Generator().manual_seed(1))
     expected = plain(model, ids, 40)
     with drafting(model, policy_of(100, gamma=gamma, budget=budget)) as generator:
-        found = model.generate(ids, max_new_tokens=40, do_sample=False, prompt_lookup_num_tokens=1)
-    assert torch.equal(found, expected)
+        output = model.generate(ids, max_new_tokens=40, do_sample=False, prompt_lookup_num_tokens=1)
+    assert torch.equal(output, expected)
     assert {decision.gamma for decision in generator.decisions} == {gamma}
     assert {decision.kv_budget for decision in generator.decisions} == {budget}
     assert all(kept == budget or 300 <= kept <= 340 for kept in generator.kept)
@@ -87,8 +87,8 @@ def test_a_short_context_is_decoded_plainly():
     model = llama(64, 2, 4, 4096)
     ids = torch.randint(0, 512, (1, 20), generator=torch.Generator().manual_seed(3))
     with drafting(model, policy_of(1000, gamma=4, budget=64)) as generator:
-        found = model.generate(ids, max_new_tokens=20, do_sample=False, prompt_lookup_num_tokens=1)
-    assert torch.equal(found, plain(model, ids, 20))
+        output = model.generate(ids, max_new_tokens=20, do_sample=False, prompt_lookup_num_tokens=1)
+    assert torch.equal(output, plain(model, ids, 20))
     assert {decision.gamma for decision in generator.decisions} == {0}
     assert generator.kept == []
 

@@ -183,9 +183,9 @@ def test_dtypes_may_be_given_on_loading_or_afterwards(sizes: dict[str, Any], wei
 
 @fast
 @given(configs(), st.floats(0.01, 1.0), st.floats(0.01, 1.0))
-def test_keeping_more_layers_never_costs_less(sizes: dict[str, Any], one: float, other: float) -> None:
+def test_keeping_more_layers_never_costs_less(sizes: dict[str, Any], share: float, other: float) -> None:
     model = ModelSpec.from_config(sizes)
-    fewer, more = (model.keep_layers(fraction) for fraction in sorted((one, other)))
+    fewer, more = (model.keep_layers(fraction) for fraction in sorted((share, other)))
     assert fewer.num_layers <= more.num_layers <= model.num_layers
     outputs = [{layer.name: layer.parameters for layer in part.linears}["o"] for part in (fewer, more)]
     assert outputs[0] <= outputs[1]
@@ -258,5 +258,5 @@ def test_importing_the_module_stays_light() -> None:
     heavy = "{'pandas', 'scipy', 'matplotlib', 'torch', 'typer', 'plotly', 'pydantic', 'huggingface_hub'}"
     code = f"import sys, perfmodel.model; print(sorted({heavy} & set(sys.modules)))"
     root = str(Path(__file__).parents[2])
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert found.stdout.strip() == "[]"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert ran.stdout.strip() == "[]"
