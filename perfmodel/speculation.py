@@ -254,12 +254,13 @@ def with_acceptance(
 
     Parameters
     ----------
-    shape : what the terms broadcast to.
+    shape : what the terms broadcast to; its last axis is gamma, on which acceptance does not depend.
     deviations : standard deviations by which acceptance is above its expectation, one a world. [1]
     """
+    assert terms.acceptance is not None
     wide = take(terms, shape, (..., None))
-    assert wide.acceptance is not None
-    tokens = expected_tokens(wide.acceptance.shifted(deviations), wide.gamma)
+    acceptance = take(terms.acceptance, shape, (..., slice(1), None))
+    tokens = expected_tokens(acceptance.shifted(deviations), wide.gamma)
     overhead = round_overhead(
         deployment, batch=wide.batch, gamma=wide.gamma, steps=TargetSteps(wide.baseline, wide.verify),
         draft=wide.draft, draft_passes=wide.passes, tokens_per_round=tokens,
