@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from perfmodel.acceptance.online import Learner
 from perfmodel.errors import SpecError
+from perfmodel.planning.near_tie import shortest_near_best
 from perfmodel.planning.plan import Cell, Plan, read_plan
 from perfmodel.planning.schedule import midpoints, nearest_cells, planned_drafter, speedups
 
@@ -225,10 +228,10 @@ class SpeculationPolicy:
         only their ratio changes a decision.
         """
         believed = {
-            (row, column): (cell.alpha if cell.alpha_first is None else cell.alpha_first, cell.alpha)
+            (row, column): cell.accepted
             for row, cells in enumerate(self.cells)
             for column, cell in enumerate(cells)
-            if cell.alpha is not None
+            if cell.accepted is not None
         }
         self.shift = self.learned.shift(believed)
         self._table = self._compiled()
@@ -255,12 +258,12 @@ class SpeculationPolicy:
         )
 
     def _entry(self, cell: Cell, slower: float, moved: bool) -> _Entry:
-        """The plan's own length where nothing was learned, else the best one; and what is nearly as good."""
+        """The plan's own length, or by the plan's rule where something was learned; and what is as good."""
         gammas = self.plan.gammas
         gains = speedups(cell, gammas, self.shift, slower)
         best = gammas.index(cell.gamma)
         if moved:
-            best = max(range(len(gains)), key=lambda index: (round(gains[index], 9), -index))
+            best = int(shortest_near_best(np.array([1.0 / gain if gain else math.inf for gain in gains])))
         limit = gains[best] / (1.0 + self.hysteresis)
         budget = self.kv_budget
         decisions = tuple(

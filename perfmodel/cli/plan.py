@@ -37,9 +37,10 @@ class PlanFlags(OutputFlags, QuestionFlags):
     format: str | None = flag("--format", "table|json|yaml|csv|ENGINE", complete=plan_formats, panel=_ANSWER,
         help="How to write it; a table, or as -o ends. An engine (vllm, sglang, ...): one deployment, in "
         "that engine's own words.")  # type: ignore[assignment]  # fmt: skip
-    objective: str = flag("--objective", "WHAT,RISK", default="speedup", panel=_ANSWER,
-        help=f"What decides among GPUs and their number ({', '.join(OBJECTIVES)}), and at which "
-        "acceptance: expected, quantile:0.2, or worst (quantile:0.05).")
+    objective: str | None = flag("--objective", "WHAT,RISK", panel=_ANSWER,
+        help=f"What decides among GPUs and their number ({', '.join(OBJECTIVES)}; least cost where --tpot "
+        "limits the time, else least time), and at which acceptance: expected, quantile:0.2, or worst "
+        "(quantile:0.05).")
     one_deployment: bool = flag("--one-deployment", default=False, panel=_ANSWER,
         help="One drafter and draft KV budget for all cells, as a running engine has; gamma may vary.")
     lossy: bool = flag("--lossy", default=False, panel=_ANSWER,

@@ -39,6 +39,7 @@ class Neutral:
             "speedup": [[round(cell.speedup, 4) for cell in row] for row in rows],
             "alpha": [[cell.alpha for cell in row] for row in rows],
             "alpha_first": [[cell.alpha_first for cell in row] for row in rows],
+            "alpha_rest": [[cell.alpha_rest for cell in row] for row in rows],
             "answers_for": "the nearest batch size and context on a logarithmic scale",
             "bands": [asdict(band) for band in schedule.bands],
             "collapse": {

@@ -113,7 +113,7 @@ def break_down(
     gammas: Sequence[int] = DEFAULT_GAMMAS,
     tensor_parallel: int | Sequence[int] = 1,
     alpha: float | None = None,
-    objective: str = "speedup",
+    objective: str | None = None,
     constraints: Constraints = FITS,
     draws: int = DRAWS,
 ) -> Breakdown:

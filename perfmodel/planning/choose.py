@@ -1,8 +1,9 @@
-"""The one rule that chooses: of the lengths that cost nearly least the shortest, there the best budget."""
+"""The one rule that chooses: nothing is drafted for a near tie, and no length is longer than it need be."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -11,18 +12,18 @@ from numpy.typing import NDArray
 
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray
+from perfmodel.planning.near_tie import NEAR_TIE, shortest_near_best
 from perfmodel.planning.plan import NO_DRAFT
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
-from perfmodel.speculation import idle_share
 from perfmodel.workload import Workload
 
 __all__ = [
-    "NEAR_TIE", "Choice", "Constraints", "Place", "allowed_seconds", "choose", "choose_deployed", "describe",
-    "shortest_near_best",
+    "DOES_NOT_FIT", "MISSES_LIMIT", "Choice", "Constraints", "Place", "allowed_seconds", "choose",
+    "choose_deployed", "describe", "rank",
 ]  # fmt: skip
 
-NEAR_TIE = 0.008
-"""Speculation lengths whose cost is this close to the best count as equal, and the shortest is taken. [1]"""
+DOES_NOT_FIT = "does not fit in memory"
+MISSES_LIMIT = "misses the TPOT limit"
 
 Place: TypeAlias = tuple[NDArray[np.intp], ...]
 
@@ -35,26 +36,13 @@ class Constraints:
     ----------
     tpot : most seconds per output token; no limit where None. [s]
     fit_memory : refuse what does not fit in the GPUs' memory.
-    near_tie : among a drafter's configurations this close to its best, the one that drafts least is taken.
-        [1]
+    near_tie : among configurations this close to the best the one that drafts least is taken, plain decoding
+        if it is among them. [1]
     """
 
     tpot: float | None = None
     fit_memory: bool = True
     near_tie: float = NEAR_TIE
-
-
-def shortest_near_best(seconds: FloatArray, near_tie: float = NEAR_TIE) -> NDArray[np.intp]:
-    """Return the first place on the last axis, lengths rising, that costs nearly what the best one does.
-
-    Parameters
-    ----------
-    seconds : what each length costs; infinite where it is not allowed. [s]
-    near_tie : by how much dearer than the best a length may be. [1]
-    """
-    nearly = seconds.min(axis=-1, keepdims=True) * (1.0 + near_tie)
-    shortest: NDArray[np.intp] = np.argmax(seconds <= nearly, axis=-1)
-    return shortest
 
 
 def choose(seconds: FloatArray, near_tie: float = NEAR_TIE) -> Place:
@@ -74,21 +62,25 @@ def choose(seconds: FloatArray, near_tie: float = NEAR_TIE) -> Place:
     return (*np.indices(gamma.shape), np.argmin(of_gamma, axis=-1), gamma)
 
 
-def allowed_seconds(priced: Priced, constraints: Constraints, fallen: Counter[str]) -> FloatArray:
+def allowed_seconds(
+    priced: Priced,
+    constraints: Constraints,
+    fallen: Counter[str],
+    lengths: NDArray[np.bool_] | bool = True,
+) -> FloatArray:
     """Return the seconds per token of every configuration, infinite where a limit is not kept. [s]
-
-    A drafter drafts: its length 0 is infinite too, plain decoding being a drafter of None.
 
     Parameters
     ----------
     fallen : counts the configurations that fell to each limit.
+    lengths : which speculation lengths may be chosen at all; broadcasts.
     """
-    drafts = priced.gamma > 0 if priced.drafter else np.ones((), dtype=bool)
-    seconds: FloatArray = np.where(drafts, priced.expand(priced.round.tpot), np.inf)
+    seconds: FloatArray = np.where(lengths, priced.expand(priced.round.tpot), np.inf)
     if constraints.fit_memory:
-        seconds = _drop(seconds, drafts & ~priced.round.memory.fits, "does not fit in memory", fallen)
+        seconds = _drop(seconds, lengths & ~priced.round.memory.fits, DOES_NOT_FIT, fallen)
     if constraints.tpot is not None:
-        seconds = _drop(seconds, drafts & (seconds > constraints.tpot), "misses the TPOT limit", fallen)
+        late = np.isfinite(seconds) & (seconds > constraints.tpot)
+        seconds = _drop(seconds, late, MISSES_LIMIT, fallen)
     return seconds
 
 
@@ -107,22 +99,33 @@ class Choice:
 
     place : indices into `priced`, one element per cell in (batch, context) order.
     tpot : seconds per token of the choice, one per cell; infinite where nothing is allowed. [s]
+    least : the fewest seconds per token of any allowed configuration. [s]
+    fits : whether any of its configurations fits in memory, per cell.
+    drafts : whether it drafts; else it is plain decoding, without a drafter or with an idle one loaded.
     """
 
     priced: Priced
     place: Place
     tpot: FloatArray
+    least: FloatArray
+    fits: NDArray[np.bool_]
+    drafts: bool
 
     @classmethod
-    def among(cls, priced: Priced, constraints: Constraints, fallen: Counter[str]) -> Choice:
-        """Choose for every cell."""
-        seconds = allowed_seconds(priced, constraints, fallen)
+    def among(
+        cls, priced: Priced, constraints: Constraints, fallen: Counter[str], *, idle: bool = False
+    ) -> Choice:
+        """Choose for every cell among the lengths that draft, or where `idle` take the length 0."""
+        drafts = priced.drafter is not None and not idle
+        lengths = priced.gamma > 0 if drafts else priced.gamma == 0
+        seconds = allowed_seconds(priced, constraints, fallen, lengths)
         place = tuple(index.ravel() for index in choose(seconds, constraints.near_tie))
-        return cls(priced, place, seconds[place])
+        fits = np.any(priced.expand(lengths & priced.round.memory.fits), axis=(-2, -1)).ravel()
+        return cls(priced, place, seconds[place], seconds.min(axis=(-2, -1)).ravel(), fits, drafts)
 
     @property
     def drafter(self) -> Drafter | None:
-        """Who drafts."""
+        """Who drafts, or is loaded."""
         return self.priced.drafter
 
     def at(self, cells: Any = slice(None)) -> Priced:
@@ -136,8 +139,23 @@ class Choice:
     def describe(self, cell: int) -> str:
         """Say in a few words what was chosen in one cell."""
         *_, budget, gamma = (int(index[cell]) for index in self.place)
-        label = self.drafter.label if self.drafter else NO_DRAFT
+        label = self.drafter.label if self.drafter and self.drafts else NO_DRAFT
         return describe(label, float(self.priced.kv_budget[budget, 0]), float(self.priced.gamma[gamma]))
+
+
+def rank(choices: Sequence[Choice], near_tie: float) -> NDArray[np.intp]:
+    """Rank the choices in every cell, the recommended one first, axes (rank, cell).
+
+    Drafters are compared by their least seconds per token, which the near tie inside one does not move;
+    plain decoding comes before every drafter that it nearly equals.
+
+    Parameters
+    ----------
+    near_tie : by how much dearer than the best drafter plain decoding may be. [1]
+    """
+    least = [choice.least / (1.0 if choice.drafts else 1.0 + near_tie) for choice in choices]
+    order: NDArray[np.intp] = np.argsort(np.stack(least), axis=0, kind="stable")
+    return order
 
 
 def describe(label: str, kv_budget: float | None, gamma: float) -> str:
@@ -151,10 +169,11 @@ def describe(label: str, kv_budget: float | None, gamma: float) -> str:
 def choose_deployed(
     deployment: Deployment, workload: Workload, space: SearchSpace, constraints: Constraints
 ) -> tuple[SearchSpace, str]:
-    """Choose the one drafter and draft KV budget that serve a workload best, beside plain decoding.
+    """Choose the one drafter and draft KV budget that serve a workload best, plain steps included.
 
-    A cell's score is its best speedup over all lengths, at least that of a plain step with the drafter
-    loaded; the pair with the highest weighted mean logarithm wins, unless it loses.
+    While the drafter is loaded plain decoding is its length 0: with its memory, and with what the engine
+    charges. A cell's score is the logarithm of its best speedup over plain decoding without a drafter, 0
+    where nothing is allowed; the pair with the highest weighted mean is deployed if that is above 0.
 
     Parameters
     ----------
@@ -170,20 +189,21 @@ def choose_deployed(
     drafters = [drafter for drafter in space.drafters if drafter is not None]
     if not drafters:
         return space, ""
-    by_drafter: list[list[FloatArray]] = [[] for _ in range(len(drafters) + 1)]
+    by_drafter: list[list[FloatArray]] = [[] for _ in drafters]
+    fits = False
     for piece in split(workload, space):
-        every = price_drafters(deployment, workload.part(*piece), replace(space, drafters=[None, *drafters]))
-        for tpots, priced in zip(by_drafter, every, strict=True):
+        every = price_drafters(deployment, workload.part(*piece), replace(space, drafters=drafters))
+        for gains, priced in zip(by_drafter, every, strict=True):
             by_budget = allowed_seconds(priced, constraints, Counter())[..., None, :]
-            chosen = by_budget[choose(by_budget, constraints.near_tie)]
-            tpots.append(chosen.reshape(-1, chosen.shape[-1]))
-    plain, *drafted = (np.concatenate(tpots) for tpots in by_drafter)
-    known = np.isfinite(plain[:, 0])
-    idle = plain[known] * (1.0 + idle_share(deployment, plain[known]))
-    shares = workload.shares.ravel()[known]
+            tpot = by_budget[choose(by_budget, constraints.near_tie)]
+            fits |= bool(np.any((priced.gamma > 0) & priced.round.memory.fits)) or not constraints.fit_memory
+            plain = np.broadcast_to(priced.round.baseline.total, priced.shape)[..., 0]
+            gain = np.log(plain / np.where(np.isfinite(tpot), tpot, plain))
+            gains.append(gain.reshape(-1, gain.shape[-1]))
+    shares = workload.shares.ravel()
     best, winner, budgets = -np.inf, drafters[0], None
-    for drafter, tpot in zip(drafters, drafted, strict=True):
-        means = shares @ np.log(plain[known] / np.minimum(tpot[known], idle))
+    for drafter, gains in zip(drafters, by_drafter, strict=True):
+        means = shares @ np.concatenate(gains)
         budget = int(np.argmax(means))
         if means[budget] > best:
             kept = float(space.budgets_of(drafter)[budget])
@@ -193,4 +213,7 @@ def choose_deployed(
             f"loading {winner.label} would make the whole workload {np.exp(best):.3f} times as fast, "
             "because plain steps take longer while it is loaded: leave it out"
         )
-    return replace(space, drafters=[None, winner], kv_budgets=budgets or space.kv_budgets), ""
+    if best == 0.0:
+        why = "loading a drafter would gain nothing" if fits else "no drafter fits beside the model in memory"
+        return replace(space, drafters=[None]), f"{why}: leave it out"
+    return replace(space, drafters=[winner], kv_budgets=budgets or space.kv_budgets), ""

@@ -116,6 +116,19 @@ def _accepted(answer: Any, name: str) -> Any:
     return None if acceptance is None else getattr(acceptance, name)
 
 
+def _one_rate(answer: Any) -> Any:
+    """The rate of every drafted token that yields the tokens of a round: what break-even is compared with."""
+    import numpy as np
+
+    from perfmodel.acceptance import alpha_from_mean_length
+
+    rest = _accepted(answer, "rest")
+    if rest is None or not np.any(answer.gamma > 0):
+        return rest
+    tokens = np.clip(answer.expand(answer.round.tokens_per_round), 1.0, answer.gamma + 1.0)
+    return np.where(answer.gamma > 0, alpha_from_mean_length(tokens, np.maximum(answer.gamma, 1.0)), rest)
+
+
 def _break_even_alpha(answer: Any) -> Any:
     """Acceptance rate at which each round costs what plain decoding does; None where none drafts."""
     import numpy as np
@@ -215,8 +228,9 @@ class Cell:
     round_s: float = column("s", lambda answer: answer.round.round_s, default=0.0)
     draft_ratio: float = column("1", lambda answer: answer.round.draft_ratio, default=0.0)
     verify_ratio: float = column("1", lambda answer: answer.round.verify_ratio, default=1.0)
-    alpha: float | None = column("1", lambda answer: _accepted(answer, "rest"), default=None)
+    alpha: float | None = column("1", _one_rate, default=None)
     alpha_first: float | None = column("1", lambda answer: _accepted(answer, "first"), default=None)
+    alpha_rest: float | None = column("1", lambda answer: _accepted(answer, "rest"), default=None)
     alpha_sd: float | None = column("1", lambda answer: _accepted(answer, "sd"), default=None)
     alpha_kind: str | None = column("", lambda answer: answer.alpha_kind, default=None)
     break_even_alpha: float | None = column("1", _break_even_alpha, default=None)
@@ -246,13 +260,23 @@ class Cell:
         """Whether the recommendation drafts at all."""
         return self.gamma > 0
 
+    @property
+    def accepted(self) -> tuple[float, float] | None:
+        """Acceptance of the first drafted token and of every later one; None where no drafter is known."""
+        if self.alpha is None:
+            return None
+        return (
+            self.alpha if self.alpha_first is None else self.alpha_first,
+            self.alpha if self.alpha_rest is None else self.alpha_rest,
+        )
 
-def fill(answer: Any, reason: Callable[[Mapping[str, Any]], str]) -> list[Cell]:
+
+def fill(answer: Any, reason: Callable[[Mapping[str, Any], str], str]) -> list[Cell]:
     """Return the cells of an answer, one element of its arrays each.
 
     Parameters
     ----------
-    reason : makes the sentence of a cell from its other fields.
+    reason : makes the sentence of a cell from its other fields and what hinders its drafts.
     """
     import numpy as np
 
@@ -263,9 +287,9 @@ def fill(answer: Any, reason: Callable[[Mapping[str, Any]], str]) -> list[Cell]:
             value = [None if item != item else item for item in np.broadcast_to(value, answer.shape).tolist()]
         values[declared.name] = [None] * answer.shape[0] if value is None else value
     cells = []
-    for row in zip(*values.values(), strict=True):
+    for row, hindrance in zip(zip(*values.values(), strict=True), answer.hindrance, strict=True):
         fields = dict(zip(values, row, strict=True))
-        fields["why"] = reason(fields)
+        fields["why"] = reason(fields, hindrance)
         cells.append(Cell(**fields))
     return cells
 

@@ -14,7 +14,7 @@ from perfmodel.memory import largest_batch
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
 
-__all__ = ["CAUSE_WORDS", "assumptions", "inflection_context", "nearest_miss", "reason"]
+__all__ = ["CAUSE_WORDS", "assumptions", "nearest_miss", "reason"]
 
 CAUSE_WORDS = {
     "linear": "the linear layers",
@@ -22,46 +22,29 @@ CAUSE_WORDS = {
     "communication": "tensor-parallel communication",
     "overhead": "the engine's own overhead",
 }
-SATURATING_BATCH = 1024.0
-"""Batch at which linear layers are compute-bound on every profile: stands for "a large batch". [sequences]"""
 
 
-def reason(fields: Mapping[str, Any]) -> str:
+def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
     """Say why in one sentence that a user can check against the cell's own numbers.
 
     Parameters
     ----------
     fields : those of a `Cell`, by their names.
+    hindrance : why nothing drafts where it is not the price, such as "no draft fits in memory".
     """
     bound = f"mostly {CAUSE_WORDS[fields['bound_by']]}"
     if not fields["gamma"] or fields["break_even_alpha"] is None:
         slower = 1.0 / fields["speedup"] - 1.0
         loaded = f", {slower:.1%} longer with the drafter loaded" if fields["speedup"] < 0.9995 else ""
-        return f"a decode step is {bound}{loaded}; no draft pays for itself"
+        why = hindrance or "no draft pays for itself"
+        if not hindrance and fields["runner_up"] and fields["runner_up_behind"] < 0.0:
+            why = f"the best draft would gain {-fields['runner_up_behind']:.1%}, too little to count on"
+        return f"a decode step is {bound}{loaded}; {why}"
     return (
         f"{bound}; T_D/T_T {fields['draft_ratio']:.2f}, T_V/T_T {fields['verify_ratio']:.2f}; "
         f"{fields['tokens_per_round']:.2f} tokens per round, "
         f"pays above alpha {fields['break_even_alpha']:.2f}"
     )
-
-
-def inflection_context(deployment: Deployment, *, gamma: int = 3) -> float:
-    """Context length beyond which a larger batch makes speculation pay more, not less. [tokens]
-
-    Below it a large batch's verification is bound by the linear layers' compute, which grows with gamma + 1;
-    above it by the KV cache, which is read once. It is where both take equally long at a large batch:
-    MagicDec (arXiv 2408.11049) section 3.2 calls it the inflection point and gives no closed form. Infinite
-    where no context does.
-
-    Parameters
-    ----------
-    gamma : speculation length of the verification. [tokens]
-    """
-    contexts = np.geomspace(64, 4_194_304, 2048)
-    verification = ForwardPass(batch=SATURATING_BATCH, query_tokens=gamma + 1.0, kv_tokens=contexts)
-    step = price_pass(deployment, verification)
-    above = np.flatnonzero(np.broadcast_to(step.attention >= step.linear, contexts.shape))
-    return float(contexts[above[0]]) if above.size else float("inf")
 
 
 def assumptions(

@@ -13,7 +13,10 @@ from typing import Any
 from perfmodel.errors import Fault, SpecError
 from perfmodel.planning.columns import NO_DRAFT, Cell
 
-__all__ = ["LARGEST_PLAN", "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Objective", "Plan", "read_plan"]
+__all__ = [
+    "LARGEST_PLAN", "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Objective", "Plan", "best_machine",
+    "read_plan",
+]  # fmt: skip
 
 SCHEMA = "draftplan/plan/1"
 LARGEST_PLAN = 1 << 30
@@ -23,32 +26,48 @@ REMEDY = "make it anew with draftplan plan"
 
 @dataclass(frozen=True)
 class Objective:
-    """What decides among machines: a column, and whether less of it is better."""
+    """What decides among machines: a column, whether less of it is better, whether its GPUs share it."""
 
     column: str
     least: bool = False
+    per_gpu: bool = False
 
-    def best(self, cells: Sequence[Cell | None]) -> Cell | None:
-        """Return the best of one cell's answers on several machines; None where there is none."""
-        answers = [cell for cell in cells if cell is not None]
-        if len(answers) < 2:
-            return answers[0] if answers else None
-        sign = 1.0 if self.least else -1.0
-
-        def cost(cell: Cell) -> float:
-            value = getattr(cell, self.column)
-            return math.inf if value is None else sign * value
-
-        return min(answers, key=cost)
+    def cost(self, cell: Cell) -> float:
+        """Return what is to be least; infinite where the column is not known."""
+        value = getattr(cell, self.column)
+        if value is None:
+            return math.inf
+        shared = value / cell.tensor_parallel if self.per_gpu else value
+        return float(shared if self.least else -shared)
 
 
 OBJECTIVES = {
     "speedup": Objective("speedup"),
-    "throughput": Objective("throughput_tokens_per_s"),
+    "throughput": Objective("throughput_tokens_per_s", per_gpu=True),
     "tpot": Objective("tpot_s", least=True),
     "cost": Objective("cost_per_million_tokens_usd", least=True),
 }
-"""What may decide among machines; at one hardware and tensor parallelism they agree."""
+"""What may decide among machines; on one machine they agree, and `speedup` orders drafters on one only."""
+
+
+def best_machine(cells: Sequence[Cell | None], objective: str) -> Cell | None:
+    """Return the best of one cell's answers on several machines; None where there is none.
+
+    An answer that is both slower and dearer than another is none.
+
+    Parameters
+    ----------
+    cells : one answer a machine, None where it has none.
+    objective : one of `OBJECTIVES`.
+    """
+    answers = [cell for cell in cells if cell is not None]
+    time, money = OBJECTIVES["tpot"].cost, OBJECTIVES["cost"].cost
+    worth = [
+        cell
+        for cell in answers
+        if not any(time(other) < time(cell) and money(other) < money(cell) for other in answers)
+    ]
+    return min(worth, key=OBJECTIVES[objective].cost, default=None)
 
 
 @dataclass(frozen=True)
@@ -129,7 +148,8 @@ class Plan:
         for index, cell in enumerate(self.cells):
             seconds = (cell.tpot_s, cell.baseline_s, *cell.round_by_gamma_s)
             numbers = (cell.tokens_per_round, cell.speedup, *seconds)
-            alphas = [alpha for alpha in (cell.alpha, cell.alpha_first) if alpha is not None]
+            rates = (cell.alpha, cell.alpha_first, cell.alpha_rest)
+            alphas = [alpha for alpha in rates if alpha is not None]
             budget = cell.kv_budget if cell.kv_budget is not None else 1
             if (
                 min(cell.batch_size, cell.context_len, budget) < 1

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
@@ -19,13 +18,21 @@ from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.choose import Choice, Constraints, choose_deployed
+from perfmodel.planning.choose import (
+    DOES_NOT_FIT,
+    MISSES_LIMIT,
+    Choice,
+    Constraints,
+    choose_deployed,
+    rank,
+)  # fmt: skip
 from perfmodel.planning.columns import fill
-from perfmodel.planning.explain import assumptions, inflection_context, nearest_miss, reason
-from perfmodel.planning.plan import OBJECTIVES, Cell, Plan
+from perfmodel.planning.explain import assumptions, nearest_miss, reason
+from perfmodel.planning.inflection import inflection_context
+from perfmodel.planning.plan import OBJECTIVES, Cell, Plan, best_machine
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
 from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, Draws, draw, judge
-from perfmodel.speculation import Drafter, idle_share, price
+from perfmodel.speculation import Drafter, price
 from perfmodel.workload import Workload
 
 DEFAULT_GAMMAS = tuple(range(17))
@@ -70,7 +77,7 @@ def plan(
     gammas: Sequence[int] = DEFAULT_GAMMAS,
     tensor_parallel: int | Sequence[int] = 1,
     alpha: float | Acceptance | None = None,
-    objective: str = "speedup",
+    objective: str | None = None,
     risk: float | None = None,
     constraints: Constraints = NO_CONSTRAINTS,
     one_deployment: bool = False,
@@ -88,8 +95,9 @@ def plan(
     kv_budgets : draft KV budgets to try; each strategy's own when absent. [tokens]
     gammas : speculation lengths to try; 0, plain decoding, is always among them. [tokens]
     alpha : measured acceptance, a rate or a whole `Acceptance`, replacing every strategy's law. [0..1]
-    objective : one of `OBJECTIVES`. At one hardware and tensor parallelism they agree; they differ in what
-        they prefer among several.
+    objective : one of `OBJECTIVES`; what decides among several machines. Least cost per token where
+        `constraints` limit the TPOT, else least time per token, where absent or ``speedup``, which orders
+        drafters on one machine only. No answer is both slower and dearer than another machine's.
     risk : quantile of acceptance at which configurations are chosen; its expectation when absent. [0..1]
     constraints : what a recommendation must respect.
     one_deployment : one drafter and draft KV budget for all cells, as a running engine has.
@@ -129,17 +137,27 @@ def plan(
         )
         for deployment in deployments
     ]
-    cells = [OBJECTIVES[objective].best(candidates) for candidates in zip(*answers, strict=True)]
-    if not any(cells):
+    if len(deployments) > 1 and objective in (None, "speedup"):
+        objective = "tpot" if constraints.tpot is None else "cost"
+    objective = objective or "speedup"
+    best = [best_machine(candidates, objective) for candidates in zip(*answers, strict=True)]
+    cells = tuple(cell for cell in best if cell is not None)
+    if not cells:
         raise InfeasibleError(dict(fallen), nearest_miss(deployments, workload, constraints.tpot))
-    inflection = inflection_context(deployments[0])
+    machines = {(cell.hardware, cell.tensor_parallel) for cell in cells}
+    chosen = [
+        deployment
+        for deployment in deployments
+        if (str(deployment.hardware.name), deployment.tensor_parallel) in machines
+    ]
+    inflection = inflection_context(chosen[0], workload, space) if len(chosen) == 1 else np.inf
     return Plan(
         model=target.name,
         hardware=", ".join(str(profile.name) for profile in profiles),
         engine=engine.name,
-        tensor_parallel=gpus[0],
+        tensor_parallel=int(chosen[0].tensor_parallel),
         objective=objective,
-        cells=tuple(cell for cell in cells if cell is not None),
+        cells=cells,
         gammas=tuple(lengths),
         assumed=assumptions(deployments, workload, searched, alpha),
         inflection_context_len=inflection if np.isfinite(inflection) else None,
@@ -170,9 +188,9 @@ def read_gammas(gammas: Iterable[int]) -> list[int]:
     return lengths
 
 
-def _check_request(objective: str, alpha: object, risk: float | None) -> None:
+def _check_request(objective: str | None, alpha: object, risk: float | None) -> None:
     """Refuse an objective, a rate or a quantile that cannot be."""
-    if objective not in OBJECTIVES:
+    if objective is not None and objective not in OBJECTIVES:
         raise SpecError.single(
             "request", "objective", f"found {objective!r}", f"choose one of {', '.join(OBJECTIVES)}"
         )
@@ -190,6 +208,7 @@ class Answer(Priced):
     runner_up, runner_up_behind : what came second, and by what share of the winner's time per token; nan
         where nothing did. [1]
     alpha_kind : the weakest of what each cell's acceptance rests on; None where nothing drafts.
+    hindrance : why nothing drafts in a cell where it is not the price; else empty.
     judged : how sure it is, by the names of `Cell`.
     """
 
@@ -197,6 +216,7 @@ class Answer(Priced):
     runner_up: Sequence[str]
     runner_up_behind: FloatArray
     alpha_kind: Sequence[str | None]
+    hindrance: Sequence[str]
     judged: Mapping[str, FloatArray]
 
 
@@ -222,10 +242,9 @@ def _answer_cells(
     for piece in split(workload, space):
         every = price_drafters(deployment, workload.part(*piece), space)
         choices = [Choice.among(priced, constraints, fallen) for priced in every]
-        deployed = choices[-1] if one_deployment and choices[-1].drafter else None
-        if deployed is not None:
-            choices[0] = _with_drafter_loaded(choices[0], constraints)
-        cells += _answer_piece(choices, deployed, space, worlds, left_out)
+        if all(choice.drafts for choice in choices):  # one deployed drafter: plain decoding is its length 0
+            choices.insert(0, Choice.among(every[0], constraints, fallen, idle=True))
+        cells += _answer_piece(choices, constraints, space, worlds, left_out)
     return cells
 
 
@@ -244,48 +263,30 @@ def _name_kinds(runs: Priced, space: SearchSpace) -> list[str | None]:
     return [kinds[place] for place in places]
 
 
-def _with_drafter_loaded(plain: Choice, constraints: Constraints) -> Choice:
-    """Return plain decoding as it is in a deployment that has a drafter loaded."""
-    tpot: FloatArray = plain.tpot * (1.0 + idle_share(plain.priced.deployment, plain.tpot))
-    limit = np.inf if constraints.tpot is None else constraints.tpot
-    return replace(plain, tpot=np.where(tpot > limit, np.inf, tpot))
-
-
 def _answer_piece(
     choices: Sequence[Choice],
-    deployed: Choice | None,
+    constraints: Constraints,
     space: SearchSpace,
     worlds: Draws | None,
     left_out: str,
 ) -> list[Cell | None]:
-    """Answer the cells of one piece by the fastest of the drafters' choices."""
+    """Answer the cells of one piece by the best of the choices, plain decoding the first of them."""
     tpots = np.stack([choice.tpot for choice in choices])
-    order = np.argsort(tpots, axis=0, kind="stable")
+    order = rank(choices, constraints.near_tie)
     first, second = order[0], order[min(1, len(choices) - 1)]
-    behind = np.take_along_axis(tpots, second[None], axis=0)[0] / np.where(
-        np.isfinite(tpots.min(axis=0)), tpots.min(axis=0), 1.0
-    )
-    behind = np.where(np.isfinite(behind) & (second != first), behind - 1.0, np.nan)
+    chosen, rival = (np.take_along_axis(tpots, index[None], axis=0)[0] for index in (first, second))
+    rivalled = np.isfinite(rival) & (second != first)
+    behind = np.where(rivalled, rival, np.nan) / np.where(np.isfinite(chosen), chosen, 1.0) - 1.0
+    hindrances = _name_hindrances(choices, left_out)
     answers: list[Cell | None] = [None] * first.size
-
-    def say_why(fields: Mapping[str, Any]) -> str:
-        return "; ".join(filter(None, (reason(fields), left_out)))
 
     for index, choice in enumerate(choices):
         cells = np.flatnonzero((first == index) & np.isfinite(choice.tpot))
         if not cells.size:
             continue
-        runs, by_gamma = choice.at(cells), (deployed or choice).by_gamma(cells)
-        to_judge = runs, by_gamma
-        if deployed is not None and choice.drafter is None:  # plain decoding is the loaded drafter's length 0
-            loaded = by_gamma.at((slice(None), 0))
-            slows = np.any(idle_share(loaded.deployment, loaded.round.baseline.total))
-            to_judge = (loaded, by_gamma) if slows else (runs, choice.by_gamma(cells))
-            runs = loaded
+        runs, by_gamma = choice.at(cells), choice.by_gamma(cells)
         judged = (
-            judge(worlds, *to_judge, choices, cells, second[cells], behind[cells], space.alpha)
-            if worlds
-            else {}
+            judge(worlds, choice, choices, cells, second[cells], behind[cells], space.alpha) if worlds else {}
         )
         if space.deviations:  # chosen at a quantile of acceptance, told at its expectation
             runs = replace(
@@ -299,8 +300,21 @@ def _answer_piece(
             ],
             runner_up_behind=np.nan_to_num(behind[cells]),
             alpha_kind=_name_kinds(runs, space),
+            hindrance=[hindrances[cell] for cell in cells],
             judged=judged,
         )  # fmt: skip
-        for cell, row in zip(cells, fill(answer, say_why), strict=True):
+        for cell, row in zip(cells, fill(answer, reason), strict=True):
             answers[cell] = row
     return answers
+
+
+def _name_hindrances(choices: Sequence[Choice], left_out: str) -> list[str]:
+    """Return why nothing drafts in each cell where it is not the price; empty where it is, or one drafts."""
+    drafting = [choice for choice in choices if choice.drafts]
+    if not drafting:
+        return [left_out] * choices[0].tpot.size
+    allowed = np.any([np.isfinite(choice.tpot) for choice in drafting], axis=0)
+    fits = np.any([choice.fits for choice in drafting], axis=0)
+    held = np.where(fits, f"every draft {MISSES_LIMIT}", f"every draft {DOES_NOT_FIT}")
+    names: list[str] = np.where(allowed, "", held).tolist()
+    return names

@@ -88,10 +88,9 @@ def tokens_by_gamma(cell: Cell, gammas: Sequence[int], shift: float = 0.0) -> li
     gammas : speculation lengths. [tokens]
     shift : by how much acceptance is above the plan's, on the logit scale. [1]
     """
-    if cell.alpha is None:
+    if cell.accepted is None:
         return [1.0] * len(gammas)
-    first = cell.alpha if cell.alpha_first is None else cell.alpha_first
-    tokens: list[float] = moved_tokens(first, cell.alpha, np.asarray(gammas, dtype=float), shift).tolist()
+    tokens: list[float] = moved_tokens(*cell.accepted, np.asarray(gammas, dtype=float), shift).tolist()
     return tokens
 
 

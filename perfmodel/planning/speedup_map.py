@@ -11,7 +11,8 @@ from perfmodel.deployment import Deployment
 from perfmodel.errors import InfeasibleError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.choose import Choice, Constraints
-from perfmodel.planning.explain import inflection_context, nearest_miss
+from perfmodel.planning.explain import nearest_miss
+from perfmodel.planning.inflection import inflection_context
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters
 from perfmodel.planning.uncertainty import DRAWS, draw, interval, price_draws
@@ -93,7 +94,6 @@ def price_surface(
         raise InfeasibleError(dict(fallen), nearest_miss([deployment], workload, constraints.tpot))
     chosen = choice.at()
     low, high = _speedup_range(chosen, space, draws, seed)
-    drafted = [gamma for gamma in space.gammas if gamma > 0]
     columns = {
         "kv_budget": chosen.kv_budget,
         "gamma": chosen.gamma,
@@ -111,7 +111,7 @@ def price_surface(
         deployment=deployment.label,
         batch_sizes=np.asarray(workload.batch_sizes, dtype=float),
         context_lens=np.asarray(workload.context_lens, dtype=float),
-        inflection_context_len=inflection_context(deployment, gamma=drafted[0] if len(drafted) == 1 else 3),
+        inflection_context_len=inflection_context(deployment, workload, alone),
         **{name: np.where(allowed, value, np.nan).reshape(shape) for name, value in columns.items()},
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +28,50 @@ LEVEL = 0.8
 """Share of cases that an interval is meant to cover. [1]"""
 MATERIAL = 0.005
 """Share of speed below which nobody is told what measuring acceptance would be worth. [1]"""
+SHARED_ACCEPTANCE = 0.5
+"""Share of the variance of acceptance that all drafters have in common: what text and temperature do to them.
+Laws scatter by .02 from run to run beside levels that are known to about .02 (strategies). Assumed. [1]"""
+SHARED_RESIDUAL = 0.4
+"""Share of the variance of a step's residual that a plain step and its verification have in common: their
+kernels are the same. Correlation of both over 47 rows of MagicDec's A100 tables, 0.38. Measured. [1]"""
 
 
 @dataclass(frozen=True)
 class Draws:
     """Possible worlds on a last axis: hardware, engine, what the equations leave out, acceptance.
 
-    deployment : with drawn figures of hardware and engine.
+    deployment, central : with drawn figures of hardware and engine, and with their values.
     target_residual, verify_residual, draft_residual : factors on the passes. [1]
-    deviations : of acceptance from its expectation. [standard deviations]
+    common : what all drafters' deviations of acceptance share. [standard deviations]
+    seed : of what each drafter's own share is drawn with.
     """
 
     deployment: Deployment
+    central: Deployment
     target_residual: FloatArray
     verify_residual: FloatArray
     draft_residual: FloatArray
-    deviations: FloatArray
+    common: FloatArray
+    seed: int
 
     @property
     def size(self) -> int:
         """How many worlds there are."""
-        return self.deviations.size
+        return self.common.size
+
+    def deviations(self, drafter: Drafter | None) -> FloatArray:
+        """Deviations of a drafter's acceptance from its expectation. [standard deviations]
+
+        Two drafters have in common what the text and the temperature do to both; their laws err apart.
+        """
+        label = zlib.crc32((drafter.label if drafter else "").encode())
+        own = np.random.default_rng([self.seed, 0x5EED, label]).standard_normal(self.size)
+        return _correlated(self.common, own, SHARED_ACCEPTANCE)
+
+
+def _correlated(common: FloatArray, own: FloatArray, share: float) -> FloatArray:
+    """Return standard deviations of which `share` of the variance is common. [1]"""
+    return np.asarray(np.sqrt(share) * common + np.sqrt(1.0 - share) * own)
 
 
 def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
@@ -63,17 +88,19 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
     seed : of the generator; a figure's draws do not depend on what else is drawn.
     """
     hardware, engine = deployment.hardware, deployment.engine
-    normal = np.random.default_rng([seed, 0x5EED]).standard_normal((4, count))
+    step, verify, draft, kernels, common = np.random.default_rng([seed, 0x5EED]).standard_normal((5, count))
+    drawn = deployment
     if engine.calibrated_on != hardware.name:
-        deployment = replace(
-            deployment, hardware=hardware.sample(count, seed), engine=engine.sample(count, seed)
-        )
+        drawn = replace(deployment, hardware=hardware.sample(count, seed), engine=engine.sample(count, seed))
+    residual = float(np.asarray(engine.step_residual))
     return Draws(
-        deployment=deployment,
-        target_residual=np.exp(float(np.asarray(engine.step_residual)) * normal[0]),
-        verify_residual=np.exp(float(np.asarray(engine.step_residual)) * normal[1]),
-        draft_residual=np.exp(float(np.asarray(engine.draft_residual)) * normal[2]),
-        deviations=normal[3],
+        deployment=drawn,
+        central=deployment,
+        target_residual=np.exp(residual * _correlated(kernels, step, SHARED_RESIDUAL)),
+        verify_residual=np.exp(residual * _correlated(kernels, verify, SHARED_RESIDUAL)),
+        draft_residual=np.exp(float(np.asarray(engine.draft_residual)) * draft),
+        common=common,
+        seed=seed,
     )
 
 
@@ -87,7 +114,10 @@ def price_draws(
 ) -> Round:
     """Price a configuration in every possible world, on a new last axis of every term.
 
-    Acceptance is drawn from what is believed of it, unless `tokens_per_round` was measured.
+    Acceptance is drawn from what is believed of it, unless `tokens_per_round` was measured. All seconds of a
+    round are scaled by one factor, and those of the plain step by another, so that the price is the median of
+    its worlds: each figure's value is the middle of its range, but a sum of skewed figures is not the sum of
+    their medians, and it is the sum that measurements were compared with.
 
     Parameters
     ----------
@@ -95,42 +125,47 @@ def price_draws(
     alpha, tokens_per_round : as in `price_round`. [0..1], [tokens]
     """
 
-    def widen(value: Numeric) -> Numeric:
+    def widen(value: Any) -> Any:
         """Return the value with one more axis, over the worlds."""
-        return np.asarray(value, dtype=float)[..., None]
+        return value if value is None or isinstance(value, Acceptance) else np.asarray(value)[..., None]
 
-    deployment = worlds.deployment
-    priced = price(
-        replace(deployment, tensor_parallel=widen(deployment.tensor_parallel)),
-        drafter,
-        alpha=alpha if alpha is None or isinstance(alpha, Acceptance) else widen(alpha),
-        tokens_per_round=None if tokens_per_round is None else widen(tokens_per_round),
-        deviations=worlds.deviations,
-        batch=widen(configuration["batch"]),
-        context_len=widen(configuration["context_len"]),
-        kv_budget=widen(configuration["kv_budget"]),
-        gamma=widen(configuration["gamma"]),
+    gpus = widen(worlds.central.tensor_parallel)
+    asked = {name: widen(value) for name, value in configuration.items()}
+    believed = {"alpha": widen(alpha), "tokens_per_round": widen(tokens_per_round)}
+
+    def priced(deployment: Deployment, deviations: Numeric = 0.0) -> Round:
+        runs = replace(deployment, tensor_parallel=gpus)
+        return price(runs, drafter, deviations=deviations, **asked, **believed)
+
+    value, drawn = priced(worlds.central), priced(worlds.deployment, worlds.deviations(drafter))
+    residual = np.where(np.asarray(drawn.gamma) > 0, worlds.verify_residual, worlds.target_residual)
+    drawn = replace(
+        drawn,
+        baseline=drawn.baseline.scale(worlds.target_residual),
+        verify=drawn.verify.scale(residual),
+        draft=drawn.draft.scale(worlds.draft_residual),
     )
-    drafting = np.asarray(priced.gamma) > 0
-    return replace(
-        priced,
-        baseline=priced.baseline.scale(worlds.target_residual),
-        verify=priced.verify.scale(np.where(drafting, worlds.verify_residual, worlds.target_residual)),
-        draft=priced.draft.scale(worlds.draft_residual),
+    round_off = value.tpot / np.median(drawn.tpot, axis=-1, keepdims=True)
+    drawn = replace(
+        drawn,
+        verify=drawn.verify.scale(round_off),
+        draft=drawn.draft.scale(round_off),
+        overhead=drawn.overhead * round_off,
     )
+    step_off = value.speedup / np.median(drawn.speedup, axis=-1, keepdims=True)
+    return replace(drawn, baseline=drawn.baseline.scale(step_off))
 
 
 def interval(values: Numeric, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
-    """Return low and high between which `level` of the draws on the last axis lie."""
+    """Return low and high between which `level` of the draws on the last axis lie, however few there are."""
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(np.asarray(values), [tail, 1.0 - tail], axis=-1)
+    low, high = np.quantile(np.asarray(values), [tail, 1.0 - tail], axis=-1, method="weibull")
     return low, high
 
 
 def judge(
     worlds: Draws,
-    runs: Priced,
-    by_gamma: Priced,
+    chosen: Choice,
     choices: Sequence[Choice],
     cells: NDArray[np.intp],
     second: NDArray[np.intp],
@@ -142,8 +177,8 @@ def judge(
     Parameters
     ----------
     worlds : every configuration is priced in the same ones, so differences are paired.
-    runs, by_gamma : what was chosen in `cells`, and every speculation length of its budget.
-    choices : every drafter's, in all cells.
+    chosen : the choice that is recommended in `cells`.
+    choices : all of them, in all cells.
     second : which of them came second, per cell.
     behind : how far, as a share of the winner's time per token; nan where nothing came second. [1]
     alpha : acceptance in place of the strategies' laws. [0..1]
@@ -152,7 +187,8 @@ def judge(
     -------
     Fields of `Cell` by their names; nan where there is none.
     """
-    size = cells.size
+    size, runs = cells.size, chosen.at(cells)
+    nothing = np.full(size, np.nan)
     priced = price_draws(worlds, runs.drafter, runs.configuration, alpha=alpha)
     tpot = np.broadcast_to(priced.tpot, (size, worlds.size))
     speedup = np.broadcast_to(priced.speedup, (size, worlds.size))
@@ -165,20 +201,18 @@ def judge(
         if against.size:
             configuration = rival.at(cells[against]).configuration
             runner_up[against] = price_draws(worlds, rival.drafter, configuration, alpha=alpha).tpot
-        known = np.flatnonzero(here) if runs.drafter else against
-        if known.size and (runs.drafter or rival.drafter):
-            lengths = (by_gamma.at(known), runs.gamma[known])
-            others = (rival.by_gamma(cells[known]), rival.at(cells[known]).gamma)
-            unsure, other = (lengths, others) if runs.drafter else (others, lengths)
+        known = np.flatnonzero(here) if chosen.drafts else against
+        if known.size and (chosen.drafts or rival.drafts):
+            unsure, other = (chosen, rival) if chosen.drafts else (rival, chosen)
             regret[known], worth[known] = _value_acceptance(
-                worlds, unsure, other, runs.gamma[known], np.isfinite(behind[known])
+                worlds, unsure, other, cells[known], runs.gamma[known], np.isfinite(behind[known])
             )
     return {
         "tpot_low_s": tpot_low,
         "tpot_high_s": tpot_high,
         "speedup_low": speedup_low,
         "speedup_high": speedup_high,
-        "probability_beats_plain": np.mean(speedup > 1.0, axis=-1) if runs.drafter else np.full(size, np.nan),
+        "probability_beats_plain": np.mean(speedup > 1.0, axis=-1) if chosen.drafts else nothing,
         "probability_runner_up_better": np.mean(runner_up < tpot, axis=-1),
         "regret_if_alpha_wrong": regret,
         "value_of_knowing_alpha": worth,
@@ -187,8 +221,9 @@ def judge(
 
 def _value_acceptance(
     worlds: Draws,
-    unsure: tuple[Priced, FloatArray],
-    other: tuple[Priced, FloatArray],
+    unsure: Choice,
+    other: Choice,
+    cells: NDArray[np.intp],
     chosen: FloatArray,
     rivalled: NDArray[np.bool_],
 ) -> tuple[FloatArray, FloatArray]:
@@ -201,15 +236,17 @@ def _value_acceptance(
 
     Parameters
     ----------
-    unsure, other : every length of a drafter, and the one that it would take. [tokens]
-    chosen : the length that was chosen. [tokens]
+    unsure, other : whose acceptance is not known, and what else could be taken.
+    cells, chosen : where, and the length that was chosen there. [tokens]
     rivalled : whether the other is allowed, per cell.
     """
-    speedup = _speedup_by_gamma(worlds, unsure[0])
-    taken = _at_length(speedup, unsure[0], chosen)
+    by_gamma = unsure.by_gamma(cells)
+    speedup = _speedup_by_gamma(worlds, by_gamma)
+    taken = _at_length(speedup, by_gamma, chosen)
     known = np.ptp(speedup, axis=-1).max(axis=1) == 0.0
-    if other[0].drafter is not None:
-        expected = _at_length(_speedup_by_gamma(worlds, other[0]), other[0], other[1])
+    if other.drafts:
+        others = other.by_gamma(cells)
+        expected = _at_length(_speedup_by_gamma(worlds, others), others, other.at(cells).gamma)
         fallback = np.where(rivalled, expected, 0.0)[:, None, None]
         speedup = np.concatenate([speedup, np.broadcast_to(fallback, (chosen.size, 1, worlds.size))], axis=1)
     best = speedup.max(axis=1).mean(axis=-1)
@@ -220,7 +257,9 @@ def _value_acceptance(
 
 def _speedup_by_gamma(worlds: Draws, by_gamma: Priced) -> FloatArray:
     """Return the speedup at every gamma where only acceptance is open, axes (cell, gamma, world). [1]"""
-    moved = with_acceptance(by_gamma.deployment, by_gamma.round, by_gamma.shape, worlds.deviations)
+    moved = with_acceptance(
+        by_gamma.deployment, by_gamma.round, by_gamma.shape, worlds.deviations(by_gamma.drafter)
+    )
     return np.broadcast_to(moved.speedup, (*by_gamma.shape, worlds.size))
 
 

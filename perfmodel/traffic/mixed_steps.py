@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from typing import Literal, Protocol
 
+import numpy as np
+
+from perfmodel.planning.near_tie import shortest_near_best
 from perfmodel.planning.plan import Cell, Plan
 from perfmodel.planning.schedule import midpoints, nearest_cells, speedups, tokens_by_gamma
 
@@ -54,11 +58,11 @@ class MixedSteps:
 def _length(cell: Cell, gammas: tuple[int, ...], costs: StepCosts, shift: float) -> int:
     tokens = tokens_by_gamma(cell, gammas, shift)
     gains = speedups(cell, gammas, shift)
-    alone = max(range(len(gammas)), key=lambda index: gains[index])
+    alone = int(shortest_near_best(np.array([1.0 / gain if gain else math.inf for gain in gains])))
     per_step = cell.batch_size * tokens[alone]
 
     def cost(index: int) -> float:
         batch = max(1, round(per_step / tokens[index]))
         return costs.added(batch, float(cell.context_len), gammas[index]) / (batch * tokens[index])
 
-    return gammas[min(range(len(gammas)), key=cost)]
+    return gammas[int(shortest_near_best(np.array([cost(index) for index in range(len(gammas))])))]

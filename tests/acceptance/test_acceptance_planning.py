@@ -22,7 +22,8 @@ from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.choose import NEAR_TIE, Choice
+from perfmodel.planning.choose import Choice
+from perfmodel.planning.near_tie import NEAR_TIE
 from perfmodel.planning.plan import Cell
 from perfmodel.planning.planner import Constraints, plan
 from perfmodel.planning.price import SearchSpace, price_drafters
@@ -210,7 +211,7 @@ def test_worth_and_regret_are_what_trying_every_world_gives():
     verdict = judged(believed, draws=draws)
     worlds = draw(Deployment(H100, LLAMA, ENGINE), count=draws, seed=0)
     table = np.empty((draws, 1 + len(GAMMAS)))
-    for world, deviation in enumerate(worlds.deviations):
+    for world, deviation in enumerate(worlds.deviations(Drafter(WINDOW))):
         rate = float(np.asarray(believed.shifted(float(deviation)).first))
         for place, gamma in enumerate((0, *GAMMAS)):
             round_s = verdict.round_by_gamma_s[place]

@@ -16,7 +16,8 @@ from perfmodel.evidence.published import measurements
 from perfmodel.evidence.published.choices import gamma_choices
 from perfmodel.evidence.published.comparison import ZERO_SHOT, Compared, summarise
 from perfmodel.evidence.published.validate import Validation, available, limits_of, validate
-from perfmodel.planning.choose import NEAR_TIE, Constraints
+from perfmodel.planning.choose import Constraints
+from perfmodel.planning.near_tie import NEAR_TIE
 from perfmodel.planning.planner import plan
 from perfmodel.workload import Workload
 

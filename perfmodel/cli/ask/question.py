@@ -238,12 +238,12 @@ def read_shares(ctx: typer.Context, text: str) -> list[float]:
     return read_flag(ctx, "pruned", lambda given: [_inner_share(part) for part in _names(given)], text) or []
 
 
-def read_objective(ctx: typer.Context, text: str) -> tuple[str, float | None]:
-    """Return what --objective names: what decides, and a quantile of acceptance or None."""
+def read_objective(ctx: typer.Context, text: str | None) -> tuple[str | None, float | None]:
+    """Return what --objective names: what decides, and a quantile of acceptance; None for the default."""
     known = [*OBJECTIVES, *RISKS]
 
-    def parse(given: str) -> tuple[str, float | None]:
-        objective, risk = "speedup", None
+    def parse(given: str) -> tuple[str | None, float | None]:
+        objective, risk = None, None
         for name in _names(given.lower()):
             if name in OBJECTIVES:
                 objective = name
@@ -256,7 +256,7 @@ def read_objective(ctx: typer.Context, text: str) -> tuple[str, float | None]:
                 raise SpecError.single("", "", f"found {name[:60]!r}", allowed, nearest_name(name, known))
         return objective, risk
 
-    return read_flag(ctx, "objective", parse, text) or ("speedup", None)
+    return read_flag(ctx, "objective", parse, text) or (None, None)
 
 
 def _inner_share(text: str) -> float:

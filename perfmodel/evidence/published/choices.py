@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.evidence.published.steps import ComputedSteps, price_measurements
-from perfmodel.planning.choose import shortest_near_best
+from perfmodel.planning.near_tie import shortest_near_best
 
 __all__ = ["GammaChoice", "gamma_choices", "planned_lengths"]
 

@@ -1,0 +1,57 @@
+"""From which context on larger batches make speculation pay more, by the prices of the question itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perfmodel.deployment import Deployment
+from perfmodel.files.numbers import FloatArray
+from perfmodel.planning.price import SearchSpace, price_drafters, split
+from perfmodel.workload import Workload
+
+__all__ = ["inflection_context"]
+
+SHORTEST = 256
+"""Context from which on it is looked for. [tokens]"""
+CONTEXTS, BATCHES = 40, 6
+"""Context lengths and batch sizes that are priced, the asked contexts beside them. [1]"""
+PAYS = 1.001
+"""Speedup from which on speculation is said to pay. [1]"""
+
+
+def inflection_context(deployment: Deployment, workload: Workload, space: SearchSpace) -> float:
+    """Context length beyond which a larger batch makes speculation pay more, not less. [tokens]
+
+    The smallest context from which on, up to the longest that the model was made for, the best speedup, plain
+    decoding included, falls between no two of the batch sizes asked about, and is above 1 and highest at the
+    largest. MagicDec (arXiv 2408.11049) section 3.2 calls it the inflection point. Whether the memory holds
+    such batches does not count. Infinite where no context is, or only one batch size is asked about.
+
+    Parameters
+    ----------
+    deployment : what serves.
+    workload : its batch sizes; at most `BATCHES` of them are priced, the ends among them. [sequences]
+    space : who may draft, at which budgets and lengths.
+    """
+    sizes, asked = np.asarray(workload.batch_sizes), workload.context_lens
+    if sizes.size < 2:
+        return float("inf")
+    sizes = sizes[np.unique(np.linspace(0, sizes.size - 1, BATCHES).round().astype(int))]
+    longest = max(deployment.model.max_position, *asked, SHORTEST + 1)
+    grid = np.unique(np.geomspace(SHORTEST, longest, CONTEXTS).round())
+    grid = np.union1d(grid, np.asarray(asked)[np.linspace(0, len(asked) - 1, CONTEXTS).round().astype(int)])
+    speedup = best_speedups(deployment, Workload(sizes.tolist(), grid.tolist()), space)
+    pays_more = np.all(np.diff(speedup, axis=0) >= -1e-6, axis=0) & (speedup[-1] > PAYS)
+    pays_more &= speedup[-1] > speedup[0]
+    first = grid.size - int(np.argmin(pays_more[::-1])) if not pays_more.all() else 0
+    return float(grid[first]) if first < grid.size else float("inf")
+
+
+def best_speedups(deployment: Deployment, workload: Workload, space: SearchSpace) -> FloatArray:
+    """Return the best speedup of any drafter, plain decoding included, axes (batch, context). [1]"""
+    best = np.ones((len(workload.batch_sizes), len(workload.context_lens)))
+    for rows, columns in split(workload, space):
+        for priced in price_drafters(deployment, workload.part(rows, columns), space):
+            speedup = priced.expand(priced.round.speedup).max(axis=(-2, -1))
+            best[rows, columns] = np.maximum(best[rows, columns], speedup)
+    return best
