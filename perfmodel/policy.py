@@ -252,9 +252,9 @@ class SpeculationPolicy:
         return _Table(
             rows,
             midpoints(self.batch_sizes),
-            midpoints(self.context_lens),
+            midpoints([context + self.plan.half_way for context in self.context_lens]),
             float(self.batch_sizes[-1]),
-            float(self.context_lens[-1]),
+            self.context_lens[-1] + 2.0 * self.plan.half_way,
         )
 
     def _entry(self, cell: Cell, slower: float, moved: bool) -> _Entry:

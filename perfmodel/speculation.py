@@ -15,11 +15,11 @@ from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import CAUSES, ForwardPass, StepLatency, price_pass
 from perfmodel.memory import ResidentMemory, count_memory
 from perfmodel.model import BYTES, ModelSpec
-from strategies.base import DraftPass
+from strategies.base import DraftPass, budget_after
 
 __all__ = [
-    "FREE", "Configuration", "Drafter", "Drafting", "Round", "TargetSteps", "copied_fraction", "draft_with",
-    "price", "price_round", "price_steps", "take", "with_acceptance",
+    "FREE", "Configuration", "Drafter", "Drafting", "Moment", "Round", "TargetSteps", "copied_fraction",
+    "draft_with", "half_way", "price", "price_round", "price_steps", "take", "with_acceptance",
 ]  # fmt: skip
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
@@ -103,6 +103,29 @@ class Configuration(TypedDict):
     context_len: Numeric
     kv_budget: Numeric
     gamma: Numeric
+    generated: Numeric
+    to_come: Numeric
+
+
+class Moment(TypedDict):
+    """A moment of a generation, by the names that `price` gives it. [tokens]"""
+
+    context_len: Numeric
+    generated: Numeric
+    to_come: Numeric
+
+
+def half_way(prompt_len: Numeric, output_tokens: Numeric) -> Moment:
+    """Return the moment at which a round costs what it costs on average over a whole generation.
+
+    Steps grow in proportion to what is in the cache, so the mean round is that of the middle.
+
+    Parameters
+    ----------
+    prompt_len, output_tokens : of every sequence. [tokens]
+    """
+    half = np.divide(output_tokens, 2.0)
+    return Moment(context_len=np.add(prompt_len, half), generated=half, to_come=half)
 
 
 def take(terms: TermsT, shape: tuple[int, ...], place: Any) -> TermsT:
@@ -137,10 +160,12 @@ def price_steps(
 class Drafting:
     """The draft passes of a round: what the strategy counts, and the pass that runs.
 
+    resident_kv_tokens : entries that are held beyond the target's own at the end of the generation. [tokens]
     deployment : the drafting model on the target's GPUs; None where nothing is run.
     """
 
     counts: DraftPass
+    resident_kv_tokens: Numeric
     forward: ForwardPass
     deployment: Deployment | None
 
@@ -157,6 +182,8 @@ def draft_with(
     context_len: Numeric,
     kv_budget: Numeric,
     gamma: Numeric,
+    generated: Numeric = 0.0,
+    to_come: Numeric = 0.0,
 ) -> Drafting:
     """Count what a drafter does in a round of a deployment; arguments broadcast.
 
@@ -164,10 +191,19 @@ def draft_with(
     ----------
     batch, context_len : sequences, and cache entries of each. [1], [tokens]
     kv_budget, gamma : the draft KV budget, and the speculation length. [tokens]
+    generated, to_come : entries among them that came after the prompt, and tokens still to be generated.
+        [tokens]
     """
-    counts = drafter.strategy.draft_pass(
-        context_len=context_len, kv_budget=kv_budget, gamma=gamma, drafter=drafter.kind
-    )
+
+    def count(context_len: Numeric, generated: Numeric) -> DraftPass:
+        """Count one draft pass when so many tokens followed the prompt."""
+        kept = budget_after(drafter.strategy.selector, kv_budget, generated)
+        return drafter.strategy.draft_pass(
+            context_len=context_len, kv_budget=kept, gamma=gamma, drafter=drafter.kind
+        )
+
+    counts = count(context_len, generated)
+    last = count(np.add(context_len, to_come), np.add(generated, to_come))
     model = drafter.weights(deployment.model, counts)
     stored = model or deployment.model
     forward = ForwardPass(
@@ -179,7 +215,8 @@ def draft_with(
         selection_kv_tokens=counts.selection_kv_tokens,
         drafting=True,
     )
-    return Drafting(counts, forward, None if model is None else replace(deployment, model=model))
+    runs = None if model is None else replace(deployment, model=model)
+    return Drafting(counts, last.resident_kv_tokens, forward, runs)
 
 
 def price(
@@ -190,6 +227,8 @@ def price(
     context_len: Numeric,
     kv_budget: Numeric = np.inf,
     gamma: Numeric = 0.0,
+    generated: Numeric = 0.0,
+    to_come: Numeric = 0.0,
     alpha: Numeric | Acceptance | None = None,
     tokens_per_round: Numeric | None = None,
     deviations: Numeric = 0.0,
@@ -202,17 +241,20 @@ def price(
     target = deployment.model
     if steps is None:
         steps = price_steps(deployment, batch=batch, context_len=context_len, gamma=gamma)
+    longest = np.add(context_len, to_come)
     if drafter is None:
-        memory = count_memory(deployment, batch=batch, context_len=context_len)
+        memory = count_memory(deployment, batch=batch, context_len=longest)
         return Round(0.0, 0.0, batch, FREE, steps.baseline, steps.baseline, 0.0, 1.0, memory)
     drafting = draft_with(
-        deployment, drafter, batch=batch, context_len=context_len, kv_budget=kv_budget, gamma=gamma
-    )
+        deployment, drafter, batch=batch, context_len=context_len, kv_budget=kv_budget, gamma=gamma,
+        generated=generated, to_come=to_come,
+    )  # fmt: skip
     counts, draft = drafting.counts, drafting.price()
     acceptance = None
     if tokens_per_round is None:
         if alpha is None:
-            acceptance = drafter.acceptance(target, context_len=context_len, kv_budget=kv_budget)
+            kept = budget_after(drafter.strategy.selector, kv_budget, generated)
+            acceptance = drafter.acceptance(target, context_len=context_len, kv_budget=kept)
         else:
             acceptance = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
         tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
@@ -220,10 +262,10 @@ def price(
     memory = count_memory(
         deployment,
         batch=batch,
-        context_len=context_len,
+        context_len=longest,
         gamma=gamma,
         draft=extra,
-        draft_resident_kv_tokens=counts.resident_kv_tokens,
+        draft_resident_kv_tokens=drafting.resident_kv_tokens,
         draft_kv_fraction=copied_fraction(counts.kv_fraction, (extra or target).kv_dtype),
         draft_weight_fraction=copied_fraction(counts.resident_weight_fraction, target.weight_dtype),
     )
@@ -333,6 +375,8 @@ def price_round(
     kv_budget: Numeric = np.inf,
     gamma: Numeric = 0.0,
     tensor_parallel: Numeric = 1.0,
+    generated: Numeric = 0.0,
+    to_come: Numeric = 0.0,
     alpha: Numeric | Acceptance | None = None,
     tokens_per_round: Numeric | None = None,
     deviations: Numeric = 0.0,
@@ -348,6 +392,8 @@ def price_round(
     kv_budget : cache entries that the drafter may read. [tokens]
     gamma : speculation length; 0 is plain decoding. [tokens]
     tensor_parallel : GPUs that share every layer. [GPUs]
+    generated, to_come : entries among those of the context that came after the prompt, and tokens still to be
+        generated, for which memory is kept. [tokens]
     alpha : acceptance rate of one drafted token, or a whole `Acceptance`; the strategy's published or assumed
         law when absent. [0..1]
     tokens_per_round : measured tokens per round, bonus included; overrides `alpha`. [1..gamma+1]
@@ -371,6 +417,8 @@ def price_round(
         context_len=context_len,
         kv_budget=kv_budget,
         gamma=gamma,
+        generated=generated,
+        to_come=to_come,
         alpha=alpha,
         tokens_per_round=tokens_per_round,
         deviations=deviations,

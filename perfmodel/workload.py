@@ -23,6 +23,8 @@ class Workload:
     batch_sizes, context_lens : whole numbers of at least one, sorted on construction. [1], [tokens]
     weights : time spent in each cell, shape (batch, context), sorted along and scaled to a sum of one; equal
         when absent. [1]
+    output_tokens : tokens that every sequence generates after a context of that length: what is priced is the
+        mean over them, what must fit is the end. 0 is a step at that very context. [tokens]
 
     Raises
     ------
@@ -33,8 +35,11 @@ class Workload:
     batch_sizes: Sequence[int]
     context_lens: Sequence[int]
     weights: FloatArray | None = field(default=None, compare=False)
+    output_tokens: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.output_tokens <= MAX_CONTEXT:
+            raise _refusal("output_tokens", self.output_tokens, f"give a number from 0 to {MAX_CONTEXT}")
         order = []
         for name, limit in (("batch_sizes", MAX_BATCH), ("context_lens", MAX_CONTEXT)):
             given = np.atleast_1d(np.asarray(getattr(self, name), dtype=float))
@@ -64,7 +69,9 @@ class Workload:
 
     def part(self, rows: slice, columns: slice) -> Workload:
         """Return the cells of some batch sizes and context lengths, weighted as equals."""
-        return Workload(self.batch_sizes[rows], self.context_lens[columns])
+        return Workload(
+            self.batch_sizes[rows], self.context_lens[columns], output_tokens=self.output_tokens
+        )
 
 
 def _refusal(name: str, given: object, remedy: str) -> SpecError:

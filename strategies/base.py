@@ -246,6 +246,15 @@ def drafted_so_far(gamma: Numeric) -> Numeric:
     return np.maximum(np.subtract(gamma, 1.0), 0.0) / 2.0
 
 
+def budget_after(selector: KVSelector, kv_budget: Numeric, generated: Numeric) -> Numeric:
+    """Return the draft KV budget once ``generated`` tokens followed the prompt [tokens].
+
+    A choice that is made once, at the end of the prompt, keeps every later token beside it: what may be kept
+    grows to ``B + L``. Everywhere else a new token displaces an old one, and the budget stays ``B``.
+    """
+    return np.add(kv_budget, generated) if selector.moment == "prompt" else kv_budget
+
+
 def own_cache(weights: Weights, context_len: Numeric, gamma: Numeric) -> Numeric:
     """Return the entries of the whole cache that a draft model keeps to choose from [tokens].
 

@@ -44,6 +44,7 @@ def explain(ctx: typer.Context, flags: ExplainFlags) -> None:
         *question.deployed,
         batch_size=question.workload.batch_sizes[0],
         context_len=question.workload.context_lens[0],
+        output_tokens=question.workload.output_tokens,
         **question.planned,
     )
     note(question.remarks)

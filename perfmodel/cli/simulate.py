@@ -45,6 +45,8 @@ class SimulateFlags(TrafficFlags):
         "absent.")
     spread: float = flag("--acceptance-spread", default=0.08, min=0.0, max=0.49, panel="Acceptance",
         help="Standard deviation of acceptance between requests.")
+    output_tokens: str = flag("--output-tokens", "TOKENS", default="", panel="Serving",
+        help="Output length that the schedule is made for, with --context; from the trace where absent.")
     context: str = flag("--context", "TOKENS,...", default="", panel="Serving",
         help="Context lengths of the schedule; from the trace where absent.")
     batch_size: str = flag("--batch-size", "-b", "N,...", default="", panel="Serving",
@@ -125,7 +127,13 @@ def _question(ctx: typer.Context, flags: SimulateFlags, trace: Trace) -> Questio
     from perfmodel.cli.ask.question import read_question
 
     question = read_question(
-        ctx, replace(flags, context=flags.context or str(trace.longest), batch_size=flags.batch_size or "1")
+        ctx,
+        replace(
+            flags,
+            context=flags.context or str(trace.longest),
+            batch_size=flags.batch_size or "1",
+            output_tokens=flags.output_tokens or str(round(float(trace.output_tokens.mean()))),
+        ),
     )
     question.only_deployment("Name one of each; `draftplan size` compares several")
     return question

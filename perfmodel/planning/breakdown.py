@@ -115,13 +115,14 @@ def break_down(
     alpha: float | None = None,
     objective: str | None = None,
     constraints: Constraints = FITS,
+    output_tokens: float = 0.0,
     draws: int = DRAWS,
 ) -> Breakdown:
     """Plan one (batch, context) cell and lay out what stands behind it; arguments as `perfmodel.plan`.
 
     Parameters
     ----------
-    batch_size, context_len : the cell. [sequences], [tokens]
+    batch_size, context_len, output_tokens : the cell, as of a `Workload`. [sequences], [tokens], [tokens]
 
     Raises
     ------
@@ -130,7 +131,7 @@ def break_down(
     SpecError
         When the request itself is wrong.
     """
-    workload = Workload((batch_size,), (context_len,))
+    workload = Workload((batch_size,), (context_len,), output_tokens=output_tokens)
     searched = list(default_drafters(target) if drafters is None else drafters)
     answer = recommend(
         hardware, target, engine, workload, drafters=searched, kv_budgets=kv_budgets, gammas=gammas,

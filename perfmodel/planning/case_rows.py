@@ -46,6 +46,7 @@ class Case:
     row: int
     batch: int
     context_len: int
+    output_tokens: int
     kv_budget: float
     gamma: int
     tensor_parallel: int
@@ -91,6 +92,7 @@ class CaseReader:
             row=row.number,
             batch=_count(cells, "batch_size", 1, MAX_BATCH),
             context_len=_count(cells, "context_len", 1, MAX_CONTEXT),
+            output_tokens=_count(cells, "output_tokens", 0, MAX_CONTEXT, empty=0),
             kv_budget=kv_budget,
             gamma=gamma,
             tensor_parallel=gpus,
@@ -134,11 +136,12 @@ def _acceptance(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:
 
 
 def _count(cells: Mapping[str, str], name: str, least: int, most: int, empty: int | None = None) -> int:
-    if not cells[name] and empty is not None:
+    text = cells.get(name, "")
+    if not text and empty is not None:
         return empty
-    if not cells[name]:
+    if not text:
         raise SpecError.single("", name, "is empty", f"Give a whole number from {least} to {most}")
-    value = _in(name, parse_count, cells[name])
+    value = _in(name, parse_count, text)
     if not least <= value <= most:
         raise SpecError.single("", name, f"found {value}", f"Give a whole number from {least} to {most}")
     return value

@@ -17,7 +17,7 @@ from perfmodel.planning.case_rows import DEFAULT_ENGINE, Case, CaseGroup, CaseRe
 from perfmodel.planning.columns import Column
 from perfmodel.planning.drafters import passed_over
 from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, draw, interval, price_draws
-from perfmodel.speculation import Configuration, price
+from perfmodel.speculation import Configuration, half_way, price
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -27,7 +27,7 @@ __all__ = ["DEFAULT_ENGINE", "INPUTS", "OUTPUTS", "PricedCases", "price_cases", 
 REQUIRED = ("hardware", "target_model", "strategy", "context_len", "batch_size", "gamma")
 INPUTS = (
     "hardware", "engine", "tensor_parallel", "target_model", "draft_model", "strategy", "kv_budget",
-    "context_len", "batch_size", "gamma", "acceptance_rate", "tokens_per_round",
+    "context_len", "output_tokens", "batch_size", "gamma", "acceptance_rate", "tokens_per_round",
 )  # fmt: skip
 ERROR = "error"
 _DIGITS = 10
@@ -69,8 +69,9 @@ def price_cases(
 ) -> PricedCases:
     """Price every row of a CSV text with the columns `INPUTS`; unknown columns pass through.
 
-    Empty cells mean: engine ``generic``, one GPU, the target itself as draft model, no acceptance given (the
-    strategy's own law, moved by what was `measured`). A row that cannot be priced keeps its place with empty
+    Empty cells mean: engine ``generic``, one GPU, the target itself as draft model, a step at that
+    very context (`output_tokens` 0), no acceptance given (the strategy's own law, moved by what was
+    `measured`). A row that cannot be priced keeps its place with empty
     answers and its reason in a column ``error``, which is there only when it is needed.
 
     Parameters
@@ -153,9 +154,9 @@ def _answer_group(group: CaseGroup, cases: Sequence[Case]) -> Iterator[tuple[int
     deployment = Deployment(group.hardware, group.target, group.engine, column("tensor_parallel"))
     configuration = Configuration(
         batch=column("batch"),
-        context_len=column("context_len"),
         kv_budget=column("kv_budget"),
         gamma=column("gamma"),
+        **half_way(column("context_len"), column("output_tokens")),
     )
     known: dict[str, Any] = {
         "alpha": column("acceptance") if group.acceptance == "alpha" else None,

@@ -40,7 +40,8 @@ def inflection_context(deployment: Deployment, workload: Workload, space: Search
     longest = max(deployment.model.max_position, *asked, SHORTEST + 1)
     grid = np.unique(np.geomspace(SHORTEST, longest, CONTEXTS).round())
     grid = np.union1d(grid, np.asarray(asked)[np.linspace(0, len(asked) - 1, CONTEXTS).round().astype(int)])
-    speedup = best_speedups(deployment, Workload(sizes.tolist(), grid.tolist()), space)
+    cells = Workload(sizes.tolist(), grid.tolist(), output_tokens=workload.output_tokens)
+    speedup = best_speedups(deployment, cells, space)
     pays_more = np.all(np.diff(speedup, axis=0) >= -1e-6, axis=0) & (speedup[-1] > PAYS)
     pays_more &= speedup[-1] > speedup[0]
     first = grid.size - int(np.argmin(pays_more[::-1])) if not pays_more.all() else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -55,20 +55,19 @@ class PassOfRound(NamedTuple):
 def passes_of(priced: Priced) -> list[PassOfRound]:
     """Return the plain step and, where somebody drafts, a draft pass if any and the verification."""
     deployment, drafter, round_ = priced.deployment, priced.drafter, priced.round
-    step = ForwardPass(batch=priced.batch, kv_tokens=priced.context_len)
+    asked = priced.configuration
+    step = ForwardPass(batch=priced.batch, kv_tokens=asked["context_len"])
     passes = [PassOfRound("plain step", deployment, step, 1.0, round_.baseline)]
     if drafter is None:
         return passes
-    drafting = draft_with(deployment, drafter, **priced.configuration)
+    drafting = draft_with(deployment, drafter, **asked)
     if drafting.deployment is not None:
         passes.append(
             PassOfRound(
                 "draft pass", drafting.deployment, drafting.forward, drafting.counts.passes, round_.draft
             )
         )
-    verification = ForwardPass(
-        batch=priced.batch, kv_tokens=priced.context_len, query_tokens=priced.gamma + 1.0
-    )
+    verification = replace(step, query_tokens=priced.gamma + 1.0)
     return [*passes, PassOfRound("verification", deployment, verification, 1.0, round_.verify)]
 
 

@@ -87,6 +87,11 @@ class Plan:
     request: Mapping[str, Any] = field(default_factory=dict)
     infeasible: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def half_way(self) -> float:
+        """Tokens that the mean step of a generation has beyond its prompt: where the cells are priced."""
+        return float(self.request.get("output_tokens") or 0.0) / 2.0
+
     def cell(self, batch_size: int, context_len: int) -> Cell:
         """The cell of exactly this batch size and context length; KeyError when it was not planned."""
         for cell in self.cells:

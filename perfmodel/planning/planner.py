@@ -165,6 +165,7 @@ def plan(
         request={
             "batch_sizes": list(workload.batch_sizes),
             "context_lens": list(workload.context_lens),
+            "output_tokens": workload.output_tokens,
             "tensor_parallel": gpus,
             "kv_budgets": None if kv_budgets is None else list(kv_budgets),
             "alpha": alpha if isinstance(alpha, (int, float)) else None,
@@ -293,7 +294,7 @@ def _answer_piece(
                 runs, round=price(runs.deployment, runs.drafter, **runs.configuration, alpha=space.alpha)
             )
         answer = Answer(
-            runs.deployment, runs.drafter, *runs.axes, runs.round,
+            runs.deployment, runs.drafter, *runs.axes, runs.round, runs.output_tokens,
             round_by_gamma_s=by_gamma.expand(by_gamma.round.round_s),
             runner_up=[
                 choices[second[cell]].describe(cell) if np.isfinite(behind[cell]) else "" for cell in cells

@@ -13,7 +13,7 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.executors import Mapper, in_order
-from perfmodel.speculation import Configuration, Round, price, price_steps, take
+from perfmodel.speculation import Configuration, Round, half_way, price, price_steps, take
 from perfmodel.workload import Workload
 
 __all__ = [
@@ -70,6 +70,7 @@ class Priced:
     batch, context_len, kv_budget, gamma : each along an axis of its own, in this order, or all alike after
         `at`. [sequences], [tokens], [tokens], [tokens]
     round : every term on the axes it depends on; `expand` joins them.
+    output_tokens : tokens that each sequence generates after its context; the round is the mean one. [tokens]
     """
 
     deployment: Deployment
@@ -79,6 +80,7 @@ class Priced:
     kv_budget: FloatArray
     gamma: FloatArray
     round: Round
+    output_tokens: float
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,14 +100,15 @@ class Priced:
         """Return some of the configurations: every term indexed, nothing computed."""
         batch, context_len, kv_budget, gamma = (self.expand(axis)[place] for axis in self.axes)
         terms = take(self.round, self.shape, place)
-        return Priced(self.deployment, self.drafter, batch, context_len, kv_budget, gamma, terms)
+        return Priced(
+            self.deployment, self.drafter, batch, context_len, kv_budget, gamma, terms, self.output_tokens
+        )
 
     @property
     def configuration(self) -> Configuration:
-        """The axes by the names that `price` gives them."""
-        return Configuration(
-            batch=self.batch, context_len=self.context_len, kv_budget=self.kv_budget, gamma=self.gamma
-        )
+        """What was priced, by the names that `price` gives it."""
+        moment = half_way(self.context_len, self.output_tokens)
+        return Configuration(batch=self.batch, kv_budget=self.kv_budget, gamma=self.gamma, **moment)
 
 
 Task: TypeAlias = tuple[Deployment, Workload, SearchSpace, Part]
@@ -147,15 +150,20 @@ def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpac
     batch = np.asarray(workload.batch_sizes, dtype=float)[:, None, None, None]
     context_len = np.asarray(workload.context_lens, dtype=float)[:, None, None]
     gammas = np.asarray(space.gammas, dtype=float)
-    steps = price_steps(deployment, batch=batch, context_len=context_len, gamma=gammas)
+    moment = half_way(context_len, workload.output_tokens)
+    steps = price_steps(deployment, batch=batch, context_len=moment["context_len"], gamma=gammas)
     priced = []
     for drafter in space.drafters:
         budget, gamma = space.budgets_of(drafter)[:, None], space.gammas_of(drafter)
         terms = price(
-            deployment, drafter, batch=batch, context_len=context_len, kv_budget=budget, gamma=gamma,
+            deployment, drafter, batch=batch, kv_budget=budget, gamma=gamma, **moment,
             alpha=space.alpha, deviations=space.deviations, steps=steps,
         )  # fmt: skip
-        priced.append(Priced(deployment, drafter, batch, context_len, budget, gamma, terms))
+        priced.append(
+            Priced(
+                deployment, drafter, batch, context_len, budget, gamma, terms, workload.output_tokens
+            )
+        )
     return priced
 
 

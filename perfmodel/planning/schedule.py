@@ -132,7 +132,7 @@ def planned_drafter(plan: Plan) -> PlannedDrafter:
     return PlannedDrafter(strategy, draft_model, kv_budget, hardware, tensor_parallel)
 
 
-def midpoints(values: Sequence[int]) -> tuple[float, ...]:
+def midpoints(values: Sequence[float]) -> tuple[float, ...]:
     """Where the nearest of sorted values changes, on a logarithmic scale."""
     return tuple(math.sqrt(low * high) for low, high in pairwise(values))
 

@@ -35,7 +35,8 @@ def in_short(plan: Plan) -> list[tuple[str, str]]:
             (f"{best.speedup_low:.2f}{TO}{best.speedup_high:.2f}{TIMES}", "there, in 80\u00a0% of the cases")
         )
     words = "context from which larger batches make it pay more"
-    facts.append((f"{length:,.0f}", words) if length is not None else ("none", words))
+    if length is not None:
+        facts.append((f"{length:,.0f}", words))
     return facts
 
 
@@ -43,10 +44,7 @@ def recommendation(plan: Plan, deployments: Sequence[RankedDrafter]) -> list[str
     """The recommendation as a few sentences, the most important first."""
     drafting = [cell for cell in plan.cells if cell.speculates]
     if not drafting:
-        return [
-            "Do not speculate: at none of these batch sizes and contexts does a draft pay for itself.",
-            _inflection(plan),
-        ]
+        return ["Do not speculate: at none of these batch sizes and contexts does a draft pay for itself."]
     best = max(drafting, key=lambda cell: cell.speedup)
     everywhere = len(drafting) == len(plan.cells)
     sentences = [
@@ -92,7 +90,7 @@ def _listed(values: Sequence[int]) -> str:
 def _inflection(plan: Plan) -> str:
     length = plan.inflection_context_len
     if length is None:
-        return "At no context do larger batches make speculation pay more."
+        return ""
     return (
         f"Beyond about {length:,.0f} tokens of context larger batches make speculation pay more; below, less."
     )

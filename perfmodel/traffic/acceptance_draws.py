@@ -12,6 +12,7 @@ from perfmodel.errors import SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.trace import Trace
+from strategies.base import budget_after
 
 __all__ = ["BETWEEN_REQUESTS", "AcceptanceDraws", "request_acceptance"]
 
@@ -70,7 +71,9 @@ def request_acceptance(
     if alpha is None:
         contexts = trace.prompt_tokens + trace.output_tokens / 2.0
         target = replica.deployment.model
-        alpha = replica.drafter.acceptance(target, context_len=contexts, kv_budget=replica.kv_budget)
+        selector, generated = replica.drafter.strategy.selector, trace.output_tokens / 2.0
+        kept = budget_after(selector, replica.kv_budget, generated)
+        alpha = replica.drafter.acceptance(target, context_len=contexts, kv_budget=kept)
     law = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
     if law.tokens is not None:
         raise SpecError.single(

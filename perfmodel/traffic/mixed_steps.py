@@ -22,7 +22,7 @@ FAVOURS: tuple[Favour, ...] = ("tokens", "alone")
 class StepCosts(Protocol):
     """What rounds of (batch, mean context, gamma) add to a step that prefill chunks fill. [s]"""
 
-    def added(self, batch: int, mean_context: float, gamma: int) -> float: ...
+    def added(self, batch: int, mean_context: float, gamma: int, mean_generated: float = 0.0) -> float: ...
 
 
 class MixedSteps:
@@ -43,7 +43,9 @@ class MixedSteps:
     def __init__(self, plan: Plan, gammas: tuple[int, ...], costs: StepCosts, *, shift: float = 0.0) -> None:
         self._gammas, self._costs, self._shift = gammas, costs, shift
         batches, contexts, self._cells = nearest_cells(plan)
-        self._batch_bounds, self._context_bounds = midpoints(batches), midpoints(contexts)
+        self._half_way = plan.half_way
+        self._batch_bounds = midpoints(batches)
+        self._context_bounds = midpoints([context + plan.half_way for context in contexts])
         self._found: dict[tuple[int, int], int] = {}
 
     def length(self, n_decode: int, mean_context: float) -> int:
@@ -51,11 +53,13 @@ class MixedSteps:
         place = bisect_right(self._batch_bounds, n_decode), bisect_right(self._context_bounds, mean_context)
         if place not in self._found:
             cell = self._cells[place[0]][place[1]]
-            self._found[place] = _length(cell, self._gammas, self._costs, self._shift)
+            self._found[place] = _length(cell, self._gammas, self._costs, self._shift, self._half_way)
         return self._found[place]
 
 
-def _length(cell: Cell, gammas: tuple[int, ...], costs: StepCosts, shift: float) -> int:
+def _length(
+    cell: Cell, gammas: tuple[int, ...], costs: StepCosts, shift: float, generated: float
+) -> int:
     tokens = tokens_by_gamma(cell, gammas, shift)
     gains = speedups(cell, gammas, shift)
     alone = int(shortest_near_best(np.array([1.0 / gain if gain else math.inf for gain in gains])))
@@ -63,6 +67,7 @@ def _length(cell: Cell, gammas: tuple[int, ...], costs: StepCosts, shift: float)
 
     def cost(index: int) -> float:
         batch = max(1, round(per_step / tokens[index]))
-        return costs.added(batch, float(cell.context_len), gammas[index]) / (batch * tokens[index])
+        context = cell.context_len + generated
+        return costs.added(batch, context, gammas[index], generated) / (batch * tokens[index])
 
     return gammas[int(shortest_near_best(np.array([cost(index) for index in range(len(gammas))])))]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.errors import Fault, InfeasibleError, SpecError
-from perfmodel.files.numbers import FloatArray
+from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.memory import MAX_PASS_TOKENS
 from perfmodel.model import ModelSpec
 from perfmodel.speculation import Round, price
 
 __all__ = ["Replica"]
+
+Lengths: TypeAlias = Numeric | NDArray[np.int64]
 
 _KNOTS, _DENSE_TO, _FARTHEST = 400, 4e6, 1e9
 """Contexts at which cache bytes are known; beyond every window and budget they are a line. [tokens]"""
@@ -109,18 +112,49 @@ class Replica:
             )
         return room
 
-    def kv_bytes(self, contexts: FloatArray | NDArray[np.int64]) -> FloatArray:
-        """Bytes on each GPU that the caches of sequences of these contexts fill, the draft's included. [B]
+    @property
+    def chooses_once(self) -> bool:
+        """Whether the drafter chooses its entries at the end of the prompt, and keeps all later ones."""
+        return self.drafter is not None and self.drafter.strategy.selector.moment == "prompt"
+
+    @property
+    def tabled_budget(self) -> float:
+        """The draft KV budget that tables over contexts are made at. [tokens]
+
+        One that grows with what is generated is looked up by the entries that it comes to, `draft_context`.
+        """
+        return np.inf if self.chooses_once else self.kv_budget
+
+    def draft_context(self, contexts: Lengths, generated: Lengths) -> FloatArray:
+        """The context at which tables of `tabled_budget` hold what a drafter reads and keeps. [tokens]
+
+        Parameters
+        ----------
+        contexts, generated : entries of each sequence, and how many of them came after its prompt. [tokens]
+        """
+        kept = np.add(self.kv_budget, generated) if self.chooses_once else np.inf
+        return np.minimum(contexts, kept)
+
+    def kv_bytes(self, contexts: Lengths, generated: Lengths = 0.0) -> FloatArray:
+        """Bytes on each GPU that the caches of sequences fill, the draft's included; broadcasts. [B]
 
         Entries for a round in flight are those of a context that is `look_ahead` longer.
+
+        Parameters
+        ----------
+        contexts, generated : entries of each sequence, and how many of them came after its prompt. [tokens]
         """
-        knots, held = self._held
-        return np.interp(contexts, knots, held)
+        knots, target, draft = self._held
+        read = self.draft_context(contexts, generated)
+        return np.interp(contexts, knots, target) + np.interp(read, knots, draft)
 
     def kv_line(self, shortest: int, longest: int) -> tuple[float, float] | None:
         """Bytes of one sequence as a line of its context between two contexts: at 0 and per token; None where
         a window or budget between them bends it. [B]"""
-        knots, held = self._held
+        if self.chooses_once:
+            return None
+        knots, target, draft = self._held
+        held = target + draft
         low, high = self.kv_bytes(np.array([shortest, longest]))
         slope = float((high - low) / max(longest - shortest, 1))
         inside = (knots > shortest) & (knots < longest)
@@ -132,18 +166,19 @@ class Replica:
     @cached_property
     def most_bytes_per_token(self) -> float:
         """Bytes that one more token of context costs at most. [B]"""
-        knots, held = self._held
-        return float((np.diff(held) / np.diff(knots)).max())
+        knots, target, draft = self._held
+        return float((np.diff(target + draft) / np.diff(knots)).max())
 
     @cached_property
-    def _held(self) -> tuple[FloatArray, FloatArray]:
-        """Contexts between which cache bytes are a line, and the bytes of one sequence there."""
+    def _held(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Contexts between which cache bytes are a line; the target's and the draft's of a sequence there."""
         windows = {layers.window for model in self._models for layers in model.attentions if layers.window}
         kinks = windows | ({self.kv_budget} if np.isfinite(self.kv_budget) else set())
         between = np.unique(np.rint(np.geomspace(1.0, _DENSE_TO, _KNOTS)))
         knots = np.unique(np.concatenate([between, np.array(sorted(map(float, kinks))), [_FARTHEST]]))
         memory = self._price_longest(knots, 1.0).memory
-        return knots, np.broadcast_to(np.asarray(memory.target_kv + memory.draft_kv), knots.shape)
+        target, draft = (np.broadcast_to(held, knots.shape) for held in (memory.target_kv, memory.draft_kv))
+        return knots, target, draft
 
     @property
     def _models(self) -> list[ModelSpec]:
@@ -154,6 +189,6 @@ class Replica:
     def _price_longest(self, contexts: FloatArray, batch: float) -> Round:
         """Price the longest round."""
         return price(
-            self.deployment, self.drafter, batch=batch, context_len=contexts, kv_budget=self.kv_budget,
+            self.deployment, self.drafter, batch=batch, context_len=contexts, kv_budget=self.tabled_budget,
             gamma=float(self.look_ahead - 1), tokens_per_round=1.0,
         )  # fmt: skip

@@ -54,6 +54,7 @@ class Scheduler:
         self.prefilling: deque[Prompt] = deque()
         self.index = np.zeros(0, dtype=np.int64)
         self.context = np.zeros(0, dtype=np.int64)
+        self.prompt = np.zeros(0, dtype=np.int64)
         self.sum_context = 0
         shortest = int(trace.prompt_tokens.min())
         self._line = replica.kv_line(shortest, trace.longest + replica.look_ahead + 1)
@@ -80,7 +81,12 @@ class Scheduler:
             entries = self.sum_context + ahead * self.decoding + (0 if grown is None else int(grown.sum()))
             return promised + at_zero * self.decoding + per_token * entries
         contexts = self.context + ahead if grown is None else self.context + ahead + grown
-        return promised + float(self.replica.kv_bytes(contexts).sum())
+        return promised + float(self.replica.kv_bytes(contexts, contexts - self.prompt).sum())
+
+    @property
+    def mean_prompt(self) -> float:
+        """Entries of the decoding sequences that were there when their prompts ended, mean. [tokens]"""
+        return float(self.prompt.mean()) if self.decoding else 0.0
 
     @property
     def admits_one(self) -> bool:
@@ -101,7 +107,7 @@ class Scheduler:
                 stopped.append(int(self.index[-1]))
                 self.waiting.appendleft(Prompt(stopped[-1], int(self.context[-1])))
                 self.sum_context -= int(self.context[-1])
-                self.index, self.context = self.index[:-1], self.context[:-1]
+                self.index, self.context, self.prompt = self.index[:-1], self.context[:-1], self.prompt[:-1]
         return stopped
 
     def chunks(self, gamma: int) -> list[Chunk]:
@@ -148,6 +154,7 @@ class Scheduler:
         if done.size:
             self.sum_context -= int(self.context[~going].sum())
             self.index, self.context = self.index[going], self.context[going]
+            self.prompt = self.prompt[going]
         return done
 
     def finish_chunks(self, chunks: list[Chunk]) -> list[int]:
@@ -163,5 +170,6 @@ class Scheduler:
             if self.generated[prompt.index] < self.outputs[prompt.index]:
                 self.index = np.append(self.index, prompt.index)
                 self.context = np.append(self.context, prompt.tokens + 1)
+                self.prompt = np.append(self.prompt, prompt.tokens)
                 self.sum_context += prompt.tokens + 1
         return ended

@@ -61,7 +61,7 @@ def simulate(
     SpecError
         When the policy drafts more than the replica is made for.
     """
-    needed = float(replica.kv_bytes(np.array([trace.longest + replica.look_ahead]))[0])
+    needed = float(replica.kv_bytes(trace.longest + replica.look_ahead, trace.output_tokens).max())
     if needed > replica.cache_bytes:
         raise InfeasibleError(
             {"a request exceeds the KV cache": 1},
@@ -196,7 +196,8 @@ class _Simulation:
         if count:
             given = tokens.sum(axis=1)
             before = self.batch.sum_context + np.cumsum(given) - given
-            seconds = self.table.decode(count, before / count, gamma)
+            mean_context = before / count
+            seconds = self.table.decode(count, mean_context, gamma, mean_context - self.batch.mean_prompt)
         else:
             seconds = np.zeros((len(CAUSES), 1))
         if chunks:

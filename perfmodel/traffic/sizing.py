@@ -242,9 +242,9 @@ class _Trial:
         self.policies = policies or _policies(question.candidate, question.load, question.alpha)
         self.answers: dict[float, Confirmed | None] = {}
         gammas = sorted({gamma for policy in self.policies for gamma in (0, *policy.gammas)})
-        longest = self.trace(1.0).longest
-        replica = question.candidate.replica
-        needed = float(replica.kv_bytes(np.array([longest + replica.look_ahead]))[0])
+        trace, replica = self.trace(1.0), question.candidate.replica
+        longest = trace.longest
+        needed = float(replica.kv_bytes(longest + replica.look_ahead, trace.output_tokens).max())
         self.fits = needed <= replica.cache_bytes
         self.table = StepTimes(replica, gammas, longest)
 
@@ -306,13 +306,13 @@ def _policies(candidate: Candidate, load: Load, alpha: float | Acceptance | None
     if replica.drafter is None:
         return [FixedGamma(0)]
     batches = _around(candidate.batch, replica.max_batch)
-    contexts = _around(load.prompt_tokens + load.output_tokens // 2, None)
+    contexts = _around(load.prompt_tokens, None)
     runs = replica.deployment
     answer = plan(
         runs.hardware,
         runs.model,
         runs.engine,
-        Workload(batches, contexts),
+        Workload(batches, contexts, output_tokens=load.output_tokens),
         drafters=[replica.drafter],
         kv_budgets=None if np.isinf(replica.kv_budget) else [int(replica.kv_budget)],
         gammas=range(replica.max_gamma + 1),

@@ -16,7 +16,7 @@ from perfmodel.errors import Fault, InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.latency import price_prefill
 from perfmodel.planning.price import SearchSpace
-from perfmodel.speculation import TargetSteps, price, price_steps
+from perfmodel.speculation import Moment, TargetSteps, half_way, price, price_steps
 from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS
 from perfmodel.traffic.replica import Replica
 
@@ -59,6 +59,11 @@ class Load:
                 Fault("", None, f"--{name}", "is out of range") for name in checks if not checks[name]
             )
 
+    @property
+    def moment(self) -> Moment:
+        """The moment of a generation at which a step costs what it costs on average."""
+        return half_way(self.prompt_tokens, self.output_tokens)
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -80,7 +85,7 @@ class Machine:
         deployment = replica.deployment
         batches = np.unique(np.rint(np.geomspace(1, replica.max_batch, _BATCHES)))
         lengths = np.asarray(gammas, dtype=float)
-        mean_context = load.prompt_tokens + load.output_tokens / 2.0
+        mean_context = load.moment["context_len"]
         steps = price_steps(deployment, batch=batches[:, None], context_len=mean_context, gamma=lengths)
         chunks = math.ceil(load.prompt_tokens / replica.max_step_tokens)
         most = float(replica.max_step_tokens)
@@ -110,7 +115,7 @@ class Points:
 def most_that_fit(replica: Replica, load: Load) -> int:
     """The largest batch whose caches fit beside the one of a prompt that comes in. [sequences]"""
     whole = load.prompt_tokens + load.output_tokens + replica.look_ahead
-    each = float(replica.kv_bytes(np.array([whole]))[0])
+    each = float(replica.kv_bytes(whole, load.output_tokens + replica.look_ahead))
     return int(replica.cache_bytes / each) - (replica.max_batch > 1)
 
 
@@ -130,8 +135,8 @@ def points_of(
     """
     batch, gammas, drafter = machine.batches[:, None], machine.gammas, replica.drafter
     priced = price(
-        replica.deployment, drafter, batch=batch, context_len=load.prompt_tokens + load.output_tokens / 2.0,
-        kv_budget=replica.kv_budget, gamma=gammas, alpha=alpha, steps=machine.steps,
+        replica.deployment, drafter, batch=batch, kv_budget=replica.kv_budget, gamma=gammas, alpha=alpha,
+        steps=machine.steps, **load.moment,
     )  # fmt: skip
     chunk = machine.chunk
     if drafter is not None and (extra := drafter.extra_model(replica.deployment.model)) is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from perfmodel.deployment import Deployment
 from perfmodel.files.numbers import FloatArray
 from perfmodel.latency import ForwardPass, StepLatency, price_pass, price_prefill
-from perfmodel.speculation import draft_with, price
+from perfmodel.speculation import Round, draft_with, price
 from perfmodel.traffic.replica import Replica
 
 __all__ = ["CAUSES", "StepTimes"]
@@ -43,7 +43,9 @@ class StepTimes:
 
     def __init__(self, replica: Replica, gammas: Sequence[int], longest: int) -> None:
         self.replica = replica
-        self.contexts = np.unique(np.rint(np.geomspace(_SHORTEST, max(longest, 64), _CONTEXTS)))
+        evenly = np.rint(np.geomspace(_SHORTEST, max(longest, 64), _CONTEXTS))
+        kinks = [replica.kv_budget] if replica.kv_budget < evenly[-1] else []
+        self.contexts = np.union1d(evenly, np.maximum(kinks, _SHORTEST))
         self._batches = np.arange(1.0, replica.max_batch + 1.0)
         rows = np.arange(1.0, replica.max_step_tokens + 1.0)
         by_rows = price_pass(replica.deployment, ForwardPass(batch=rows, kv_tokens=1.0))
@@ -63,7 +65,9 @@ class StepTimes:
         )
         self._draft_begins = self._price_beginning() if any(gammas) else np.zeros(self.contexts.size)
 
-    def decode(self, batch: int, mean_context: FloatArray, gamma: int) -> FloatArray:
+    def decode(
+        self, batch: int, mean_context: FloatArray, gamma: int, mean_generated: FloatArray | float = 0.0
+    ) -> FloatArray:
         """Return the seconds of rounds by cause, shape (causes, rounds). [s]
 
         Parameters
@@ -71,13 +75,15 @@ class StepTimes:
         batch : sequences that decode together. [sequences]
         mean_context : their mean context, one a round. [tokens]
         gamma : the speculation length, one of those that the table was made for. [tokens]
+        mean_generated : how much of it came after their prompts. [tokens]
         """
         rows = batch * (gamma + 1)
         seconds = np.zeros((len(CAUSES), mean_context.size))
         seconds[LINEAR] = self._prefill.linear[rows] + self._logits[rows]
         seconds[COMMUNICATION] = self._communication[rows]
+        read = {DRAFT: self.replica.draft_context(mean_context, mean_generated)}
         for cause, by_context in self._rounds[gamma].items():
-            seconds[cause] = np.interp(mean_context, self.contexts, by_context[batch - 1])
+            seconds[cause] = np.interp(read.get(cause, mean_context), self.contexts, by_context[batch - 1])
         seconds[OVERHEAD] += self._overhead[rows]
         return seconds
 
@@ -102,7 +108,7 @@ class StepTimes:
             if last:
                 seconds[DRAFT] += np.interp(size + history, self.contexts, self._draft_begins)
 
-    def added(self, batch: int, mean_context: float, gamma: int) -> float:
+    def added(self, batch: int, mean_context: float, gamma: int, mean_generated: float = 0.0) -> float:
         """Seconds that rounds add to a step which prefill chunks fill: attention, drafts, their rows. [s]
 
         Rows are taken at the price of one more row in a full step; a batch beyond the replica's costs in
@@ -113,9 +119,10 @@ class StepTimes:
         rows = self._prefill.linear + self._communication + self._overhead
         a_row = float(rows[full] - rows[half]) / max(full - half, 1)
         most = min(batch, self._batches.size)
+        read = {DRAFT: self.replica.draft_context(mean_context, mean_generated)}
         seconds = sum(
-            float(np.interp(mean_context, self.contexts, by_context[most - 1]))
-            for by_context in self._rounds[gamma].values()
+            float(np.interp(read.get(cause, mean_context), self.contexts, by_context[most - 1]))
+            for cause, by_context in self._rounds[gamma].items()
         )
         logits = self._logits[min(most * (gamma + 1), full)]
         added: float = (seconds + float(logits) + a_row * most * (gamma + 1)) * batch / most
@@ -127,12 +134,16 @@ class StepTimes:
         The target's attention, all draft passes, and the engine's own time of a round or of a plain step
         with the drafter loaded.
         """
-        replica = self.replica
-        priced = price(
-            replica.deployment, replica.drafter, batch=self._batches[:, None], context_len=self.contexts,
-            kv_budget=replica.kv_budget, gamma=float(gamma),
-        )  # fmt: skip
-        terms = {ATTENTION: priced.verify.attention, DRAFT: priced.draft_s, OVERHEAD: priced.overhead}
+
+        def price_at(kv_budget: float) -> Round:
+            return price(
+                self.replica.deployment, self.replica.drafter, batch=self._batches[:, None],
+                context_len=self.contexts, kv_budget=kv_budget, gamma=float(gamma),
+            )  # fmt: skip
+
+        priced = price_at(self.replica.kv_budget)
+        drafts = price_at(self.replica.tabled_budget) if self.replica.chooses_once else priced
+        terms = {ATTENTION: priced.verify.attention, DRAFT: drafts.draft_s, OVERHEAD: priced.overhead}
         shape = (self._batches.size, self.contexts.size)
         return {cause: np.broadcast_to(term, shape) for cause, term in terms.items() if np.any(term)}
 

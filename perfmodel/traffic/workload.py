@@ -52,17 +52,22 @@ class PlannedTraffic:
 
 
 def traffic_workload(outcome: Metrics, max_batch: int) -> Workload:
-    """Return the batch sizes and contexts of a served trace, weighted by the time that was spent there."""
+    """Return the batch sizes and contexts of a served trace, weighted by the time that was spent there.
+
+    A context is that of the prompt; the mean step of its generation comes half an output later.
+    """
     batches = _ladder(1, max_batch)
     contexts = _ladder(min(_SHORTEST, outcome.trace.longest), outcome.trace.longest)
+    outputs = outcome.trace.output_tokens.astype(float)
+    output_tokens = float((outputs**2).sum() / outputs.sum())  # as a token sees it
     weights = np.full((len(batches), len(contexts)), _EVERYWHERE / (len(batches) * len(contexts)))
     lines = outcome.timeline
     decoding = lines["decoding"] > 0
     rows = _nearest(batches, lines["decoding"][decoding])
-    columns = _nearest(contexts, lines["context"][decoding])
+    columns = _nearest(contexts, np.maximum(lines["context"][decoding] - output_tokens / 2.0, 1.0))
     spent = lines["lasted"][decoding]
     np.add.at(weights, (rows, columns), spent / max(spent.sum(), 1e-12))
-    return Workload(batches, contexts, weights)
+    return Workload(batches, contexts, weights, output_tokens)
 
 
 def plan_for_traffic(

@@ -26,7 +26,6 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.breakdown import break_down
 from perfmodel.planning.choose import Constraints
-from perfmodel.planning.explain import inflection_context
 from perfmodel.planning.operations import operations
 from perfmodel.planning.pareto import EVERYTHING, PLAIN, pareto, price_fronts
 from perfmodel.planning.price import SearchSpace, price_drafters
@@ -244,7 +243,7 @@ def test_speedup_against_context_marks_the_inflection_length():
     contexts, speedups = line(ax, "16")
     assert contexts.tolist() == list(CONTEXTS)
     assert np.array_equal(speedups, SURFACE.speedup[1], equal_nan=True)
-    length = inflection_context(DEPLOYMENT, gamma=3)
+    length = SURFACE.inflection_context_len
     assert any(np.allclose(one.get_xdata(), length) for one in ax.get_lines())
     assert f"inflection length\n{length:,.0f} tokens" in [text.get_text() for text in ax.texts]
 

@@ -105,8 +105,8 @@ def test_lengths_beside_prefill_are_compared_at_the_same_tokens_per_step():
     assert cell.gamma > 1
 
     class Costs:
-        def added(self, batch, mean_context, gamma):
-            assert mean_context == 64000
+        def added(self, batch, mean_context, gamma, mean_generated=0.0):
+            assert (mean_context, mean_generated) == (64000, 0.0)
             return 12.0 * gamma + batch * (1.0 + 0.01 * gamma)  # a draft costs the same whatever the batch
 
     tokens = [sum(0.8**k for k in range(gamma + 1)) for gamma in gammas]

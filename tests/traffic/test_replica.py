@@ -101,6 +101,9 @@ def test_what_a_sequence_holds_is_what_memory_says_for_every_strategy(target):
         held = np.broadcast_to(memory.target_kv + memory.draft_kv, contexts.shape)
         np.testing.assert_allclose(served.kv_bytes(contexts), held, rtol=0.005, err_msg=name)
         line = served.kv_line(150_000, 200_000)
+        if served.chooses_once:  # what is kept depends on where the prompt ended, too
+            assert line is None
+            continue
         assert line is not None
         np.testing.assert_allclose(
             line[0] + line[1] * 180_000, served.kv_bytes(np.array([180_000]))[0], rtol=1e-6

@@ -178,6 +178,7 @@ def test_equal_requests_take_what_a_round_is_priced_at(drafter, gamma, tp):
         kv_budget=served.kv_budget,
         gamma=float(gamma),
         tensor_parallel=float(tp),
+        generated=context - 16000.0,
         alpha=0.8,
     )
     assert seconds / rounds == pytest.approx(float(priced.round_s), rel=0.003)

@@ -69,6 +69,9 @@ class QuestionFlags(AcceptanceFlags, DeploymentFlags):
 
     context: str = flag("--context", "--isl", "--prefix-len", "TOKENS,...", required=True, panel=_WORKLOAD,
         help="Context lengths: 32k is 32000, 32K is 32768; 4k,8k or 1k:128k:x2 or 8k:32k:8k.")
+    output_tokens: str = flag("--output-tokens", "--osl", "TOKENS", default="512", panel=_WORKLOAD,
+        help="Tokens that a sequence puts out after that context, mean. What is priced is the mean step of "
+        "the whole generation, what must fit is its end; 0 is a step at that very context.")
     batch_size: str = flag("--batch-size", "-b", "--bs", "N,...", required=True, panel=_WORKLOAD,
         help="Sequences decoded together: 32,64,128 or 1:256:x2 or 16:256:16.")
     strategy: str | None = flag("--strategy", "NAME,...|all", complete=strategy_names, panel=_DRAFTING,

@@ -15,14 +15,14 @@ from perfmodel.cli.ask.traffic import seconds
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.files.units import parse_list
+from perfmodel.files.units import parse_count, parse_list
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.case_rows import DEFAULT_ENGINE
 from perfmodel.planning.drafters import check_tensor_parallel, drafters_among, is_self, passed_over
 from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, default_drafters
 from perfmodel.speculation import Drafter
-from perfmodel.workload import Workload
+from perfmodel.workload import MAX_CONTEXT, Workload
 
 __all__ = [
     "MOST_CELLS", "Question", "read_counts", "read_drafters", "read_objective", "read_question",
@@ -109,6 +109,7 @@ def read_question(
     tensor_parallel = reading.read("tp", partial(_read_tensor_parallel, target), flags.tp)
     batches = reading.read("batch_size", partial(read_counts, least=1), flags.batch_size)
     contexts = reading.read("context", partial(read_counts, least=1), flags.context)
+    output_tokens = reading.read("output_tokens", _read_output_tokens, flags.output_tokens)
     budgets = reading.read("draft_budget", partial(read_counts, least=1), flags.draft_budget)
     gammas = reading.read("gamma", partial(read_counts, most=64), flags.gamma)
     belief = read_belief(reading, flags, gammas)
@@ -136,7 +137,7 @@ def read_question(
         target=target,
         engine=engine,
         tensor_parallel=tensor_parallel,
-        workload=Workload(batches, contexts),
+        workload=Workload(batches, contexts, output_tokens=output_tokens or 0),
         drafters=[
             replace(drafter, measured=belief.measured, conditions=belief.conditions) for drafter in drafters
         ],
@@ -257,6 +258,14 @@ def read_objective(ctx: typer.Context, text: str | None) -> tuple[str | None, fl
         return objective, risk
 
     return read_flag(ctx, "objective", parse, text) or (None, None)
+
+
+def _read_output_tokens(text: str) -> int:
+    """Return a number of tokens that one sequence puts out."""
+    value = parse_count(text)
+    if not 0 <= value <= MAX_CONTEXT:
+        raise SpecError.single("", "", f"found {text[:60]!r}", f"Give a whole number from 0 to {MAX_CONTEXT}")
+    return value
 
 
 def _inner_share(text: str) -> float:

@@ -69,7 +69,10 @@ def causes(question: Question) -> Axes:
     batch_size = _only_value(question.workload.batch_sizes, "--batch-size")
     context_len = _only_value(question.workload.context_lens, "--context")
     return plot_time_by_cause(
-        break_down(*question.deployed, batch_size=batch_size, context_len=context_len, **question.planned)
+        break_down(
+            *question.deployed, batch_size=batch_size, context_len=context_len,
+            output_tokens=question.workload.output_tokens, **question.planned,
+        )
     )
 
 

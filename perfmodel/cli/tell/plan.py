@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -79,14 +78,11 @@ def draw_header(console: Console, plan: Plan) -> None:
         f"{plan.model} ({stored}) on {' or '.join(map(str, gpus))} x {hardware}, "
         f"engine {plan.engine}, best by {plan.objective}",
     )
-    inflection = plan.inflection_context_len
-    if inflection is None:
-        return
-    if math.isfinite(inflection):
-        beyond = f"about {tokens(inflection)} tokens of context"
+    if output_tokens := plan.request.get("output_tokens"):
+        line(console, f"Mean step of {tokens(output_tokens)} output tokens after each context.")
+    if plan.inflection_context_len is not None:
+        beyond = f"about {tokens(plan.inflection_context_len)} tokens of context"
         line(console, f"Beyond {beyond} larger batches make speculation pay more.")
-    else:
-        line(console, "At no context do larger batches make speculation pay more.")
 
 
 def draw_worth(console: Console, plan: Plan) -> None:
@@ -124,5 +120,9 @@ def _beside(cell: Cell) -> str:
     if cell.speculates and cell.probability_beats_plain is not None:
         parts.append(f"beats plain decoding with probability {cell.probability_beats_plain:.2f}")
     if cell.runner_up:
-        parts.append(f"next best {cell.runner_up}, {cell.runner_up_behind:.1%} slower")
+        behind = cell.runner_up_behind
+        step = f"{behind:.1%} slower" if behind >= 0.0 else f"{-behind:.1%} faster"
+        better = cell.probability_runner_up_better
+        sure = "" if better is None else f", the better one with probability {better:.2f}"
+        parts.append(f"next best {cell.runner_up}, {step}{sure}")
     return "".join(f"; {part}" for part in parts)
