@@ -144,6 +144,12 @@ class TestLinearLayers:
         assert a100(tokens=1, dtype="fp8") < 0.62 * a100(tokens=1)
         assert a100(tokens=8192, dtype="fp8") > 0.95 * a100(tokens=8192)
 
+    @pytest.mark.parametrize("profile", [one for one in PROFILES.values() if "fp4" not in one.peak_flops])
+    def test_four_bit_floats_without_their_units_take_as_long_as_four_bit_integers(self, profile):
+        """Both are converted to bf16 first; compute bound, bytes of scales do not show."""
+        run = partial(linear, profile, tokens=4096.0, n=28672.0, k=8192.0, cold=True)
+        assert_allclose([run(dtype=dtype) for dtype in ("fp4", "mxfp4")], run(dtype="int4"), rtol=0.01)
+
 
 class TestAttention:
     @given(profiles, launches, groups, kernels, whole(1, 65536))
