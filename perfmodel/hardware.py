@@ -57,8 +57,10 @@ class Gemm:
     contention: Numeric = figure("ratio", 0, 2, "slow-down of large weights at 32 tokens", (0, 0.02, 0.25))
     wave_overlap: Numeric = figure("ratio", 0, 1, "share of a partial wave not waited for", (0, 0.05, 0.5))
     fixed_rules: Numeric = figure("count", 0, 1, "1: splits and tiles by fixed rules, as on Ada", (0, 0, 0))
+    sustained: Numeric = figure("ratio", 0.3, 1, "rate of long runs against short timings", (0.85, 0.93, 1))
     narrow_memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit weights", (0.6, 0.76, 0.9))
     narrow_compute_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit weights", (0.45, 0.67, 0.85))
+    narrow_sustained: Numeric = figure("ratio", 0.3, 1, "with 8-bit weights", (0.9, 0.97, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
