@@ -141,7 +141,7 @@ class HardwareProfile(Spec):
     def peak(self, dtype: str) -> Numeric:
         """Return the dense peak [FLOP/s] at which values of `dtype` are multiplied.
 
-        A dtype without units of its own (fp8 on A100, fp4 on H100, and dtypes of storage only, such as int4) is
+        A dtype without units of its own (fp8 on A100, fp4 on H100, and dtypes of storage only, as int4) is
         converted first and multiplied in bf16, as weight-only kernels do.
         """
         return self.peak_flops.get(dtype, self.peak_flops["bf16"])

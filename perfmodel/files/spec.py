@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import numpy as np
 from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.files.quantity import (
+    KINDS,
     Z90,
     Figure,
     Grid,
@@ -101,8 +102,10 @@ class Spec:
                     sentences.append(f"{path} is not in the file: {assumption}")
         return dataclasses.replace(self, quantities=quantities, assumed=tuple(sentences))
 
-    def sample(self: SelfT, n: int, seed: int = 0) -> SelfT:
+    def sample(self: SelfT, n: int, seed: int = 0, kinds: Collection[str] = KINDS) -> SelfT:
         """Return the noun with `n` draws of every figure whose low is below its high, on a new last axis.
+
+        Figures of other kinds than `kinds` keep their value.
 
         A draw is ``value * exp(s z)`` with standard normal ``z`` and ``s`` chosen on each side so that low
         and high are the 10th and 90th percentile; the median is the value itself. A range that reaches zero
@@ -113,9 +116,11 @@ class Spec:
         the same ``z`` for the same figure in every noun, whatever other figures there are.
         """
         drawn = {
-            path: _draw(declared, self.quantities.get(path), value, (n, seed, zlib.crc32(path.encode())))
+            path: _draw(declared, quantity, value, (n, seed, zlib.crc32(path.encode())))
             for path, declared, value in figures_of(self)
             if isinstance(declared, Figure)
+            for quantity in (self.quantities.get(path),)
+            if quantity is None or quantity.kind in kinds
         }
         return refill(self, drawn)
 

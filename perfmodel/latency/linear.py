@@ -45,7 +45,8 @@ def linear(
     * *compute*: the cheapest tile of `GEMM_TILES`. Tokens and ``n`` are padded to whole tiles, which run in
       waves over the SMs, whole ones but for ``wave_overlap``; a tile of a x b costs
       ``a b + tile_edge (a + b)``, arithmetic and the loading of its edges. In serving the clocks settle at
-      what the power limit sustains: the rate is ``sustained`` times that of a short kernel timing.
+      what the power limit sustains: the arithmetic runs at ``sustained`` times the rate of a short kernel
+      timing. Padding draws little power and costs what it did.
     * With less than one wave the library splits ``k``, down to ``k_split`` times the square root of the
       filled share of the SMs. One of ``fixed_rules`` splits to ``k_split``, and a loop only beyond
       `SPLIT_FROM`, leaves the 32-row tile beyond 32 tokens, and hides more latency (power 2).
@@ -86,12 +87,13 @@ def linear(
     loop = _serial_loop(hardware, n=n, k=k, rules=rules)
     joined = np.cbrt(transfer * np.sqrt(transfer) + loop * np.sqrt(loop)) ** 2
     memory = np.where(rules, np.sqrt(transfer * transfer + loop * loop), joined)
-    work = 2.0 * _busiest_sm(hardware, tokens=tokens, n=n, k=k, rules=rules) * hardware.sms
-    compute = work / (rate * clocks)
+    arithmetic = 2.0 * tokens * n * k
+    padded = 2.0 * _busiest_sm(hardware, tokens=tokens, n=n, k=k, rules=rules) * hardware.sms
+    compute = (padded + (1.0 / clocks - 1.0) * arithmetic) / rate
     memory, compute = memory * memory, compute * compute
     seconds: Numeric = gemm.t0 + np.sqrt(np.sqrt(memory * memory + compute * compute))
     moved = (weights + BYTES[dtype] * tokens * (k + n)) / stream
-    return hardware.as_it_runs(seconds, gemm.t0 + moved + 2.0 * tokens * n * k / rate)
+    return hardware.as_it_runs(seconds, gemm.t0 + moved + arithmetic / rate)
 
 
 def _seconds_per_byte(
