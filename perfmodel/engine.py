@@ -51,6 +51,10 @@ class EngineOverhead(Spec):
         "ratio", 0, 1, "relative spread of a draft pass that the figures leave open", (0.05, 0.15, 0.3)
     )
     memory_utilization: Numeric = figure("ratio", 0.05, 1, "share of memory it may use", (0.85, 0.9, 0.95))
+    fixed_memory: Numeric = figure(
+        "bytes", 0, 64e9, "memory of each GPU for context, communication buffers and graphs",
+        (0.2 * 2**30, 0.5 * 2**30, 1.8 * 2**30),
+    )  # fmt: skip
     all_reduce: str = text("all-reduce implementation of the hardware profile", "nccl")
     calibrated_on: str = text("hardware profile of the steps that the figures were fitted to", "nothing")
     attention_kernel: str = text("attention kernel of the hardware profile", "generic")

@@ -40,7 +40,6 @@ ALL_REDUCE_ALIASES = {
     "intra-node-comm": "pytorch-symmetric",
 }
 """Other spellings of all-reduce implementations, in lower case."""
-_STANDS_IN = {"fp16": "bf16", "fp8": "bf16", "int8": "bf16", "fp4": "fp8", "fp32": "bf16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +57,10 @@ class Gemm:
     contention: Numeric = figure("ratio", 0, 2, "slow-down of large weights at 32 tokens", (0, 0.02, 0.25))
     wave_overlap: Numeric = figure("ratio", 0, 1, "share of a partial wave not waited for", (0, 0.05, 0.5))
     fixed_rules: Numeric = figure("count", 0, 1, "1: splits and tiles by fixed rules, as on Ada", (0, 0, 0))
+    sustained: Numeric = figure("ratio", 0.3, 1, "rate of long runs against short timings", (0.85, 0.93, 1))
     narrow_memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit weights", (0.6, 0.76, 0.9))
     narrow_compute_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit weights", (0.45, 0.67, 0.85))
+    narrow_sustained: Numeric = figure("ratio", 0.3, 1, "with 8-bit weights", (0.9, 0.97, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +141,10 @@ class HardwareProfile(Spec):
     def peak(self, dtype: str) -> Numeric:
         """Return the dense peak [FLOP/s] at which values of `dtype` are multiplied.
 
-        A dtype without units of its own (fp8 on A100, and dtypes of storage only, such as int4 weights) is
-        converted first and multiplied in the next wider one.
+        A dtype without units of its own (fp8 on A100, fp4 on H100, and dtypes of storage only, as int4) is
+        converted first and multiplied in bf16, as weight-only kernels do.
         """
-        while dtype not in self.peak_flops:
-            dtype = _STANDS_IN.get(dtype, "bf16")
-        return self.peak_flops[dtype]
+        return self.peak_flops.get(dtype, self.peak_flops["bf16"])
 
     def attention_kernel(self, name: str) -> AttentionKernel:
         """Return the figures of the attention kernel `name`, or of the first one where there is none."""

@@ -25,19 +25,18 @@ class ResidentMemory:
     draft_kv: Numeric
     lookahead_kv: Numeric
     activations: Numeric
+    fixed: Numeric
     usable: Numeric
+
+    @property
+    def beside_caches(self) -> Numeric:
+        """Bytes that are resident whatever the caches hold. [B]"""
+        return self.weights + self.draft_weights + self.activations + self.fixed
 
     @property
     def total(self) -> Numeric:
         """Bytes that must be resident on each GPU. [B]"""
-        return (
-            self.weights
-            + self.draft_weights
-            + self.target_kv
-            + self.draft_kv
-            + self.lookahead_kv
-            + self.activations
-        )
+        return self.beside_caches + self.target_kv + self.draft_kv + self.lookahead_kv
 
     @property
     def fits(self) -> np.ndarray:
@@ -101,6 +100,7 @@ def count_memory(
         draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes,
         lookahead_kv=with_slots - target_kv,
         activations=_activation_bytes(target, batch=batch, gamma=gamma, tensor_parallel=gpus),
+        fixed=deployment.engine.fixed_memory,
         usable=deployment.hardware.memory_capacity * deployment.engine.memory_utilization,
     )
 
@@ -149,15 +149,22 @@ def _activation_bytes(
 ) -> Numeric:
     """Peak activation bytes of a GPU: hidden states of a pass, and float32 logits of all verified rows. [B]
 
+    A layer with experts holds residual, input and, for each expert that a token visits, a copy of what its
+    products put out and of what the down projection takes in, as the fused kernels of engines lay them out.
     The logits are split by vocabulary while they are computed, and gathered on one GPU to be sampled from.
     """
+    gpus = np.asarray(tensor_parallel, dtype=float)
     rows = np.asarray(batch) * (np.asarray(gamma, dtype=float) + 1.0)
     widest = max((layer.n for layer in model.linears if layer.count > 1), default=model.hidden_size)
-    hidden = (
-        np.maximum(rows, MAX_PASS_TOKENS)
-        * (4 * model.hidden_size + widest / np.asarray(tensor_parallel))
-        * 2.0
+    dense = 4 * model.hidden_size + widest / gpus
+    copies = sum(
+        layer.experts_per_token
+        * (layer.n_per_gpu(gpus) + (layer.k_per_gpu(gpus) if layer.split == "row" else 0.0))
+        for layer in model.linears
+        if layer.experts
     )
+    width = np.maximum(dense, 2 * model.hidden_size + copies)
+    hidden = np.maximum(rows, MAX_PASS_TOKENS) * width * 2.0
     logits = rows * model.vocab_size * BYTES["fp32"]
     peak: Numeric = hidden + logits
     return peak

@@ -16,14 +16,16 @@ from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.files.units import DIMENSIONS, SI_UNIT
 
 __all__ = [
-    "Z90", "Declared", "Figure", "Grid", "Kind", "Quantity", "Section", "Table", "Text", "declared_in",
-    "figure", "figures", "figures_of", "refill", "section", "sections", "table", "text", "texts",
+    "KINDS", "Z90", "Declared", "Figure", "Grid", "Kind", "Quantity", "Section", "Table", "Text",
+    "declared_in", "figure", "figures", "figures_of", "refill", "section", "sections", "table", "text",
+    "texts",
 ]  # fmt: skip
 
 Z90 = 1.2815515655446004
 """90th percentile of the standard normal distribution: how far low and high lie from the middle. [1]"""
 
 Kind: TypeAlias = Literal["measured", "published", "assumed"]
+KINDS: tuple[Kind, ...] = ("measured", "published", "assumed")
 Range: TypeAlias = tuple[float, float, float]
 NounT = TypeVar("NounT")
 _KEY = "declared"

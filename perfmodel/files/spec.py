@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import numpy as np
 from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.files.quantity import (
+    KINDS,
     Z90,
     Figure,
     Grid,
@@ -33,6 +34,7 @@ __all__ = ["Spec", "to_yaml"]
 SelfT = TypeVar("SelfT", bound="Spec")
 
 _Z75 = 0.6744897501960817  # 75th percentile of the standard normal distribution
+_Z95 = 1.6448536269514722  # its 95th: nine tenths lie within so many deviations on both sides
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,19 +102,25 @@ class Spec:
                     sentences.append(f"{path} is not in the file: {assumption}")
         return dataclasses.replace(self, quantities=quantities, assumed=tuple(sentences))
 
-    def sample(self: SelfT, n: int, seed: int = 0) -> SelfT:
+    def sample(self: SelfT, n: int, seed: int = 0, kinds: Collection[str] = KINDS) -> SelfT:
         """Return the noun with `n` draws of every figure whose low is below its high, on a new last axis.
 
+        Figures of other kinds than `kinds` keep their value.
+
         A draw is ``value * exp(s z)`` with standard normal ``z`` and ``s`` chosen on each side so that low
-        and high are the 10th and 90th percentile; the median is the value itself. Draws stay within the
-        plausible range of the figure; a value or low of zero counts as a hundredth of high. A figure that
-        counts something takes low, value and high in a quarter, half and quarter of the draws. The same seed
-        gives the same ``z`` for the same figure in every noun, whatever other figures there are.
+        and high are the 10th and 90th percentile; the median is the value itself. A range that reaches zero
+        has no logarithm: it is drawn from ``value + s z``, cut off at zero, with the same median and
+        percentiles, and where the value is zero too from the half normal ``high |z| / 1.645``, of which high
+        is the 90th percentile. Draws stay within the plausible range of the figure. A figure that counts
+        something takes low, value and high in a quarter, half and quarter of the draws. The same seed gives
+        the same ``z`` for the same figure in every noun, whatever other figures there are.
         """
         drawn = {
-            path: _draw(declared, self.quantities.get(path), value, (n, seed, zlib.crc32(path.encode())))
+            path: _draw(declared, quantity, value, (n, seed, zlib.crc32(path.encode())))
             for path, declared, value in figures_of(self)
             if isinstance(declared, Figure)
+            for quantity in (self.quantities.get(path),)
+            if quantity is None or quantity.kind in kinds
         }
         return refill(self, drawn)
 
@@ -152,10 +160,15 @@ def _draw(declared: Figure, quantity: Quantity | None, value: Any, draws: tuple[
 
 
 def _two_sided(low: FloatArray, value: FloatArray, high: FloatArray, z: FloatArray) -> FloatArray:
-    least = high / 100.0
-    value, low = np.maximum(value, least), np.maximum(low, least)
-    spread = np.where(z < 0.0, np.log(value / low), np.log(high / value)) / Z90
-    return np.asarray(value * np.exp(spread * z))
+    """Return draws of which low, value and high are the 10th, 50th and 90th percentile, none below zero."""
+    reaches_zero = low <= 0.0
+    least, middle, most = (np.where(reaches_zero, 1.0, end) for end in (low, value, high))
+    spread = np.where(z < 0.0, np.log(middle / least), np.log(most / middle)) / Z90
+    split_lognormal = value * np.exp(spread * z)
+    split_normal = np.maximum(value + np.where(z < 0.0, value, high - value) / Z90 * z, 0.0)
+    half_normal = high * np.abs(z) / _Z95
+    from_zero = np.where(value > 0.0, split_normal, half_normal)
+    return np.where(reaches_zero, from_zero, split_lognormal)
 
 
 # Writing.

@@ -44,7 +44,9 @@ def linear(
       well beyond L2 stream up to ``1 + contention`` times slower, as the square root of the tokens up to 32.
     * *compute*: the cheapest tile of `GEMM_TILES`. Tokens and ``n`` are padded to whole tiles, which run in
       waves over the SMs, whole ones but for ``wave_overlap``; a tile of a x b costs
-      ``a b + tile_edge (a + b)``, arithmetic and the loading of its edges.
+      ``a b + tile_edge (a + b)``, arithmetic and the loading of its edges. In serving the clocks settle at
+      what the power limit sustains: the arithmetic runs at ``sustained`` times the rate of a short kernel
+      timing. Padding draws little power and costs what it did.
     * With less than one wave the library splits ``k``, down to ``k_split`` times the square root of the
       filled share of the SMs. One of ``fixed_rules`` splits to ``k_split``, and a loop only beyond
       `SPLIT_FROM`, leaves the 32-row tile beyond 32 tokens, and hides more latency (power 2).
@@ -55,8 +57,9 @@ def linear(
     tokens, n, k : rows of the activation, output and input features on this GPU. [1]
     dtype : type of the stored weights; a type without tensor cores of its own multiplies in a wider one.
     weight_fraction : bytes of weights read relative to `dtype`. [1]
-    cold : True reads all weights from memory, as a decode step does, whose layers flush each other out of L2.
-        False is a kernel benchmark, in which small weights stay in L2.
+    cold : True is a product inside a serving pass: all weights come from memory, as its layers flush each
+        other out of L2, and clocks are sustained ones. False is a kernel benchmark, in which small weights
+        stay in L2 and clocks are boosted.
 
     Returns
     -------
@@ -73,6 +76,7 @@ def linear(
     stream = (gemm.narrow_memory_fraction if narrow else gemm.memory_fraction) * hardware.memory_bandwidth
     compute_fraction = gemm.narrow_compute_fraction if narrow else gemm.compute_fraction
     rate = compute_fraction * hardware.peak(dtype)
+    clocks = (gemm.narrow_sustained if narrow else gemm.sustained) if cold else 1.0
     rules = np.asarray(gemm.fixed_rules) > 0.5
 
     weights = BYTES[dtype] * weight_fraction * n * k
@@ -83,11 +87,13 @@ def linear(
     loop = _serial_loop(hardware, n=n, k=k, rules=rules)
     joined = np.cbrt(transfer * np.sqrt(transfer) + loop * np.sqrt(loop)) ** 2
     memory = np.where(rules, np.sqrt(transfer * transfer + loop * loop), joined)
-    compute = 2.0 * _busiest_sm(hardware, tokens=tokens, n=n, k=k, rules=rules) * hardware.sms / rate
+    arithmetic = 2.0 * tokens * n * k
+    padded = 2.0 * _busiest_sm(hardware, tokens=tokens, n=n, k=k, rules=rules) * hardware.sms
+    compute = (padded + (1.0 / clocks - 1.0) * arithmetic) / rate
     memory, compute = memory * memory, compute * compute
     seconds: Numeric = gemm.t0 + np.sqrt(np.sqrt(memory * memory + compute * compute))
     moved = (weights + BYTES[dtype] * tokens * (k + n)) / stream
-    return hardware.as_it_runs(seconds, gemm.t0 + moved + 2.0 * tokens * n * k / rate)
+    return hardware.as_it_runs(seconds, gemm.t0 + moved + arithmetic / rate)
 
 
 def _seconds_per_byte(

@@ -78,8 +78,9 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
     """Draw `count` possible worlds; the same seed gives the same worlds.
 
     Figures are drawn between their low and high. Where the engine was calibrated on this very hardware its
-    points already contain what hardware figures do to a step, so these keep their values and the residual of
-    the calibration stands for what is left; elsewhere both are drawn.
+    points already contain what hardware and fitted figures do to a step, so these keep their values and the
+    residual of the calibration stands for what is left; figures of the engine that the points did not
+    determine are drawn. Elsewhere both are drawn.
 
     Parameters
     ----------
@@ -89,8 +90,9 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
     """
     hardware, engine = deployment.hardware, deployment.engine
     step, verify, draft, kernels, common = np.random.default_rng([seed, 0x5EED]).standard_normal((5, count))
-    drawn = deployment
-    if engine.calibrated_on != hardware.name:
+    if engine.calibrated_on == hardware.name:
+        drawn = replace(deployment, engine=engine.sample(count, seed, kinds=("assumed",)))
+    else:
         drawn = replace(deployment, hardware=hardware.sample(count, seed), engine=engine.sample(count, seed))
     residual = float(np.asarray(engine.step_residual))
     return Draws(

@@ -102,8 +102,7 @@ class Replica:
             When the weights leave no room for a single token.
         """
         idle = self._price_longest(np.ones(1), float(self.max_batch)).memory
-        held = idle.weights + idle.draft_weights + idle.activations
-        room = float(np.asarray(idle.usable - held).ravel()[0])
+        room = float(np.asarray(idle.usable - idle.beside_caches).ravel()[0])
         if room < float(self.kv_bytes(np.ones(1))[0]):
             raise InfeasibleError(
                 {"does not fit in memory": 1},

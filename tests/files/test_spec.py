@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
-from perfmodel.files.quantity import Grid, Quantity, figures_of
+from perfmodel.files.quantity import Figure, Grid, Quantity, figures_of
 from perfmodel.files.schema import read_back
 from perfmodel.files.spec import to_yaml
 from perfmodel.hardware import HardwareProfile
@@ -72,3 +72,44 @@ def test_fitted_figures_are_rounded_and_keep_their_source():
 def test_a_figure_that_there_is_not_cannot_be_fitted():
     with pytest.raises(SpecError, match=r"Did you mean 'gemm\.t0'"):
         H100.with_quantities({"gem.t0": H100.quantities["gemm.t0"]}, digits=4)
+
+
+# Drawing.
+
+
+REACHING_ZERO = [
+    (spec, path)
+    for spec in SPECS
+    for path, declared, _ in figures_of(spec)
+    if isinstance(declared, Figure)
+    and declared.dimension != "count"
+    and spec.quantities[path].low == 0.0 < spec.quantities[path].high < declared.most
+]
+
+
+def drawn_figure(spec, path, count=20_000):
+    (draws,) = (value for name, _, value in figures_of(spec.sample(count, seed=3)) if name == path)
+    return draws
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [one for one in REACHING_ZERO if one[0].name in ("generic", "vllm-h100", "magicdec-l40")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_range_that_reaches_zero_has_no_tail_far_beyond_its_high_end(spec, path):
+    """Two deviations of a half normal are 1.4 times its 90th percentile, of a normal at most 1.6 times."""
+    quantity, draws = spec.quantities[path], drawn_figure(spec, path)
+    assert np.quantile(draws, 0.9) == pytest.approx(quantity.high, rel=0.03)
+    assert np.quantile(draws, 0.977) <= 1.65 * quantity.high
+    assert draws.mean() < quantity.high
+    assert draws.min() >= 0.0
+    if quantity.value > 0.0:
+        assert np.median(draws) == pytest.approx(quantity.value, rel=0.05)
+    else:
+        assert np.quantile(draws, 0.5) == pytest.approx(quantity.high * 0.6745 / 1.6449, rel=0.03)
+
+
+def test_some_figures_are_zero_and_some_only_reach_it():
+    values = [spec.quantities[path].value for spec, path in REACHING_ZERO]
+    assert min(values) == 0.0 < max(values)

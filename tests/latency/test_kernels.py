@@ -144,6 +144,59 @@ class TestLinearLayers:
         assert a100(tokens=1, dtype="fp8") < 0.62 * a100(tokens=1)
         assert a100(tokens=8192, dtype="fp8") > 0.95 * a100(tokens=8192)
 
+    @pytest.mark.parametrize("profile", [one for one in PROFILES.values() if "fp4" not in one.peak_flops])
+    def test_four_bit_floats_without_their_units_take_as_long_as_four_bit_integers(self, profile):
+        """Both are converted to bf16 first; compute bound, bytes of scales do not show."""
+        run = partial(linear, profile, tokens=4096.0, n=28672.0, k=8192.0, cold=True)
+        assert_allclose([run(dtype=dtype) for dtype in ("fp4", "mxfp4")], run(dtype="int4"), rtol=0.01)
+
+
+BEST_SHAPE = {
+    "a100-sxm-80gb": 271.2, "a100-pcie-80gb": 256.4, "h100-sxm-80gb": 821.2, "h100-pcie-80gb": 499.5,
+    "h100-nvl-94gb": 488.5, "h200-sxm-141gb": 794.5, "b200": 1745.0, "b300": 1769.0, "gb200": 1822.0,
+    "l40-48gb": 170.3, "l40s-48gb": 252.0, "l4-24gb": 91.4, "a10g-24gb": 69.7, "rtx-3090": 78.0,
+    "rtx-4090": 178.8, "rtx-5090": 236.0, "mi300x": 788.2, "mi325x": 784.9,
+}  # fmt: skip
+"""bf16 rate of the best shape in long runs: stas00/ml-engineering@744d01e1, accelerator chapter;
+mag-/gpu_benchmark@93322b7; zzc0721/torch-performance-test-data. [TFLOP/s]"""
+MEDIAN_SHAPES = {
+    "a100-sxm-80gb": (242.0, 265.0), "h100-sxm-80gb": (744.0, 784.0), "h200-sxm-141gb": (735.0, 778.0),
+    "l40s-48gb": (198.0, 226.0), "b200": (1457.0, 1547.0),
+}  # fmt: skip
+"""Lowest and highest median of the aiconfigurator tables of several engines from 2048 on. [TFLOP/s]"""
+
+
+class TestSustainedClocks:
+    """Products that are bound by arithmetic run slower in serving than in a short timing."""
+
+    @given(profiles, matrices, dtypes, st.floats(0.3, 1.0))
+    def test_sustained_clocks_are_never_faster_and_no_part_of_a_kernel_benchmark(
+        self, profile, matrix, dtype, share
+    ):
+        slow, boosted = (
+            profile.with_values({"gemm.sustained": value, "gemm.narrow_sustained": value})
+            for value in (share, 1.0)
+        )
+        run = partial(linear, **{**matrix, "cold": True}, dtype=dtype)
+        never_below(run(slow), run(boosted))
+        never_below(run(boosted) / share, run(slow))
+        warm = partial(linear, **{**matrix, "cold": False}, dtype=dtype)
+        assert warm(slow) == warm(boosted)
+
+    @pytest.mark.parametrize("name", BEST_SHAPE)
+    def test_no_product_in_serving_is_faster_than_the_best_shape_of_long_runs(self, name):
+        tokens, n, k = np.meshgrid(*3 * [2.0 ** np.arange(10, 18)], indexing="ij")
+        seconds = linear(PROFILES[name], tokens=tokens, n=n, k=k, cold=True)
+        assert np.max(2e-12 * tokens * n * k / seconds) <= 1.03 * BEST_SHAPE[name]
+
+    @pytest.mark.parametrize("name", MEDIAN_SHAPES)
+    def test_large_products_reach_what_kernel_tables_reach_in_the_median(self, name):
+        sizes = np.array([2048.0, 4096.0, 8192.0])
+        tokens, n, k = np.meshgrid(sizes, 2.0 * sizes, sizes, indexing="ij")
+        seconds = linear(PROFILES[name], tokens=tokens, n=n, k=k, cold=True)
+        low, high = MEDIAN_SHAPES[name]
+        assert low <= np.median(2e-12 * tokens * n * k / seconds) <= high
+
 
 class TestAttention:
     @given(profiles, launches, groups, kernels, whole(1, 65536))

@@ -70,6 +70,16 @@ def test_an_engine_calibrated_on_other_hardware_is_less_sure() -> None:
     assert np.all(spread[1] > spread[0])
 
 
+def test_where_an_engine_was_calibrated_only_what_its_points_did_not_determine_is_drawn() -> None:
+    """The points of vllm-h100 are plain steps: they say nothing of the time of a round."""
+    engine = EngineOverhead.load("vllm-h100")
+    drawn = worlds(engine).deployment
+    assert drawn.hardware is H100
+    for path, figure in (("layer", "layer_s"), ("round", "round_s"), ("round_row", "round_row_s")):
+        assumed = engine.quantities[path].kind == "assumed"
+        assert np.size(getattr(drawn.engine, figure)) == (200 if assumed else 1)
+
+
 def test_measured_tokens_per_round_leave_no_doubt_about_acceptance() -> None:
     drawn = price_draws(worlds(EngineOverhead.load("generic")), SNAPKV, CELL, tokens_per_round=3.5)
     assert np.unique(drawn.tokens_per_round).tolist() == [3.5]

@@ -19,6 +19,7 @@ _USED = (
     "tile_large",
 )  # fmt: skip
 """Figures of kernels in the equations of hardware that loads and computes in turn."""
+_SUSTAINED = "whole passes on this machine correct the share of the peak"
 
 
 def measured_profile(
@@ -48,6 +49,8 @@ def measured_profile(
         "sms": _exactly(float(machine.sms), here),
         "peak.bf16": _exactly(max(rates[path] for path in rates if path != "memory.bandwidth"),
                               "not measured: as the others", "assumed"),
+        "gemm.sustained": _exactly(1.0, _SUSTAINED, "assumed"),
+        "gemm.narrow_sustained": _exactly(1.0, _SUSTAINED, "assumed"),
     }  # fmt: skip
     for path, rate in rates.items():
         store[path] = _exactly(rate, source)
