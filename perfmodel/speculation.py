@@ -177,6 +177,7 @@ def draft_with(
         weight_fraction=copied_fraction(counts.weight_fraction, stored.weight_dtype),
         kv_fraction=copied_fraction(counts.kv_fraction, stored.kv_dtype),
         selection_kv_tokens=counts.selection_kv_tokens,
+        selection_launches=counts.selection_launches,
         drafting=True,
     )
     return Drafting(counts, forward, None if model is None else replace(deployment, model=model))

@@ -22,6 +22,8 @@ Kind = Literal["measured", "published", "assumed"]
 WEIGHTS_OF: Mapping[Drafter, Weights] = MappingProxyType(
     {"self": "target", "draft": "draft", "head": "head", "none": "none"}
 )
+SELECTION_LAUNCHES = 2.0
+"""Launches in a layer that chooses: its entries are scored, then the best are taken. Assumed. [launches]"""
 POWERS_OF_TWO_BUDGETS = (128, 256, 512, 1024, 2048, 4096)
 
 
@@ -46,7 +48,8 @@ class DraftPass:
         weighs ``kv_fraction`` of an entry.
     resident_weight_fraction : bytes of weights held beyond those of the named model, relative to that model.
     prefill_kv_tokens : one-off reads and writes at the end of the prompt, in equivalent entries [tokens].
-    host_seconds_free : may be stated, and is read by nobody.
+    selection_launches : kernels launched in every layer of every pass for choosing the entries [launches]:
+        scoring and taking the best are two, which is assumed; 0 where a pass chooses nothing.
     """
 
     weights: Weights
@@ -60,7 +63,7 @@ class DraftPass:
     resident_kv_tokens: Numeric = 0.0
     resident_weight_fraction: Numeric = 0.0
     prefill_kv_tokens: Numeric = 0.0
-    host_seconds_free: bool = True
+    selection_launches: Numeric = 0.0
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ class Strategy:
 
     ``default_budgets`` is empty where the idea has no KV budget; such a strategy is priced once, with an
     infinite budget. ``needs`` says what must exist before it can run, beside a copy of the cache; planners
-    search it when it is named. ``default_gammas`` may be stated, and is read by nobody.
+    search it when it is named.
     """
 
     name: str
@@ -214,7 +217,6 @@ class Strategy:
     acceptance: AcceptanceLaw
     selector: KVSelector
     default_budgets: tuple[int, ...] = ()
-    default_gammas: tuple[int, ...] = tuple(range(1, 17))
     lossless: bool = True
     needs: str = ""
 

@@ -62,6 +62,7 @@ class ForwardPass:
         [tokens]
     weight_fraction, kv_fraction : bytes of a weight, of a cache entry, relative to the model's dtypes. [1]
     selection_kv_tokens : further entries read per sequence to choose what attention may see. [tokens]
+    selection_launches : further kernels launched in each attention layer that chooses. [launches]
     drafting : whether it is a draft pass, whose cache of its own the engine keeps up.
     """
 
@@ -71,6 +72,7 @@ class ForwardPass:
     weight_fraction: Numeric = 1.0
     kv_fraction: Numeric = 1.0
     selection_kv_tokens: Numeric = 0.0
+    selection_launches: Numeric = 0.0
     drafting: bool = False
 
     @property
@@ -180,17 +182,19 @@ def _price_attention_layer(
     """Price one attention layer on one GPU: heads are shared, KV heads copied beyond their number. [s]
 
     The other layers have flushed its cache entries out of L2 since the last pass, so they are read cold.
+    Kernels that choose entries take the ``t_0`` of the attention kernel each, on top of what they read; a
+    layer reads its whole sliding window where choosing in it would take longer.
     """
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
     heads = np.maximum(layers.heads / gpus, 1.0)
     # Latent attention stores one vector for keys and values: half of it counts as the key, and the heads are
     # scaled so that the FLOPs per entry, 2 heads (score_dim + value_dim), stay what they are.
     entry = layers.kv_elements / (2.0 * layers.kv_heads)
-    return attention(
+    price = partial(
+        attention,
         deployment.hardware,
         batch=forward.batch,
         query_tokens=forward.query_tokens,
-        kv_tokens=kv_tokens,
         heads=heads * ((layers.score_dim + layers.value_dim) / (2.0 * entry)),
         kv_heads=np.maximum(layers.kv_heads / gpus, 1.0),
         head_dim=entry,
@@ -199,6 +203,13 @@ def _price_attention_layer(
         kernel=deployment.attention_kernel,
         cold=True,
     )
+    if not np.any(forward.selection_launches):
+        return price(kv_tokens=kv_tokens)
+    a_launch = deployment.hardware.attention_kernel(deployment.attention_kernel).t0
+    chosen: Numeric = price(kv_tokens=kv_tokens) + forward.selection_launches * a_launch
+    if layers.window is None:
+        return chosen
+    return np.minimum(chosen, price(kv_tokens=layers.window + np.subtract(forward.query_tokens, 1.0)))
 
 
 def step_latency(
@@ -213,6 +224,7 @@ def step_latency(
     weight_fraction: Numeric = 1.0,
     kv_fraction: Numeric = 1.0,
     selection_kv_tokens: Numeric = 0.0,
+    selection_launches: Numeric = 0.0,
     drafting: bool = False,
 ) -> StepLatency:
     """Seconds of one forward pass of `model`, by cause; all arguments broadcast. [s]
@@ -221,8 +233,8 @@ def step_latency(
     ----------
     hardware, model, engine : what runs on what, under which software.
     tensor_parallel : GPUs that share every layer; KV heads are replicated beyond their number. [GPUs]
-    batch, query_tokens, kv_tokens, weight_fraction, kv_fraction, selection_kv_tokens, drafting :
-        what the pass runs through and reads, as in `ForwardPass`.
+    batch, query_tokens, kv_tokens, weight_fraction, kv_fraction, selection_kv_tokens, selection_launches,
+    drafting : what the pass runs through and reads, as in `ForwardPass`.
     """
     forward = ForwardPass(
         batch=batch,
@@ -231,6 +243,7 @@ def step_latency(
         weight_fraction=weight_fraction,
         kv_fraction=kv_fraction,
         selection_kv_tokens=selection_kv_tokens,
+        selection_launches=selection_launches,
         drafting=drafting,
     )
     return price_pass(Deployment(hardware, model, engine, tensor_parallel), forward)

@@ -275,6 +275,24 @@ class TestWhatTheEngineAdds:
         assert step.communication == pytest.approx(64 * 10.8e-6, rel=1e-6)
 
 
+class TestWhatChoosingLaunches:
+    """Kernels that choose entries are launches of their own, in every attention layer that runs."""
+
+    KERNEL = H100.attention_kernel("vllm")
+
+    def added(self, model: ModelSpec, kv_tokens: float) -> float:
+        price = partial(step_latency, H100, model, IDEAL, batch=4.0, kv_tokens=kv_tokens)
+        return float((price(selection_launches=2.0).total - price().total) / self.KERNEL.t0)
+
+    def test_every_layer_launches_them_at_the_price_of_an_attention_launch(self):
+        assert self.added(DENSE, 512.0) == pytest.approx(2 * 32)
+        assert self.added(DENSE.keep_layers(0.25), 512.0) == pytest.approx(2 * 8)
+
+    def test_a_layer_whose_whole_window_is_read_chooses_nothing(self):
+        """12 of gpt-oss-20b's 24 layers see 128 entries."""
+        assert self.added(SPARSE, 4096.0) == pytest.approx(2 * 12)
+
+
 class TestPossibleWorlds:
     GRID = {  # noqa: RUF012
         "tensor_parallel": np.array([1.0, 8.0])[:, None, None],
