@@ -110,7 +110,7 @@ class Drafter:
         if self.kind == "draft":
             return self.draft_model
         if draft_pass.weights == "head":
-            return target.head()
+            return target.head(shape=self.strategy.head)
         if draft_pass.weights == "none":
             return None
         return target.keep_layers(float(draft_pass.layer_fraction))
@@ -139,5 +139,5 @@ class Drafter:
     def extra_model(self, target: ModelSpec) -> ModelSpec | None:
         """The model whose weights must be loaded beside the target's, or None."""
         if self.kind == "head":
-            return target.head()
+            return target.head(shape=self.strategy.head)
         return self.draft_model

@@ -126,6 +126,30 @@ class AcceptanceLaw:
     unseen: float = 0.03
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadShape:
+    """What a head is made of beside one layer of its target, whose hidden size is ``h``.
+
+    The defaults are a layer that the model was pre-trained with (arXiv 2412.19437 section 2.2).
+
+    Attributes
+    ----------
+    features : hidden states that one product fuses to the hidden size, ``[features h, h]``.
+    inputs : hidden states that its attention reads, ``[inputs h, ...]``.
+    draft_vocabulary : tokens that an output layer of its own chooses among [tokens]; where None it reads the
+        target's.
+    mlp_width : width of its MLP over ``h`` where the target has experts; where None it has them too.
+    quantized : whether it is stored in the target's weight dtype; otherwise unquantised.
+    """
+
+    features: int = 2
+    inputs: int = 1
+    draft_vocabulary: int | None = None
+    mlp_width: float | None = None
+    quantized: bool = True
+
+
+PRETRAINED_HEAD = HeadShape()
 Moment = Literal["position", "prompt", "pass"]
 
 
@@ -196,6 +220,9 @@ class DraftStrategy(Protocol):
     @property
     def needs(self) -> str: ...
 
+    @property
+    def head(self) -> HeadShape: ...
+
     def draft_pass(
         self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
     ) -> DraftPass: ...
@@ -207,7 +234,7 @@ class Strategy:
 
     ``default_budgets`` is empty where the idea has no KV budget; such a strategy is priced once, with an
     infinite budget. ``needs`` says what must exist before it can run, beside a copy of the cache; planners
-    search it when it is named.
+    search it when it is named. ``head`` is what a head is made of, where one drafts.
     """
 
     name: str
@@ -219,6 +246,7 @@ class Strategy:
     default_budgets: tuple[int, ...] = ()
     lossless: bool = True
     needs: str = ""
+    head: HeadShape = PRETRAINED_HEAD
 
     @property
     def needs_draft_model(self) -> bool:
