@@ -50,8 +50,8 @@ WINDOWED = Figure(
 
 EAGLE_3 = HeadShape(features=3, inputs=2, draft_vocabulary=32_000, mlp_width=6.0, quantized=False)
 """Features of three layers, fused, and the embedding beside them (arXiv 2503.01840 section 3.1); vocabulary,
-unquantised weights and a dense MLP as in the heads that SpecForge trains: 6 hidden sizes wide for gpt-oss-20b,
-Qwen3-30B-A3B and Qwen3-235B-A22B, 2.6 to 8 for other targets with experts."""
+unquantised weights and a dense MLP as in the heads that SpecForge trains: 6 hidden sizes wide for
+gpt-oss-20b, Qwen3-30B-A3B and Qwen3-235B-A22B, 2.6 to 8 for other targets with experts."""
 
 strategy = Head(
     name="eagle",

@@ -104,7 +104,13 @@ def price_pass(deployment: Deployment, forward: ForwardPass) -> StepLatency:
 def price_prefill(
     deployment: Deployment, *, batch: Numeric, prompt_tokens: Numeric, kv_tokens: Numeric | None = None
 ) -> StepLatency:
-    """Price a prefill, or one chunk of it, by cause; arguments as in `prefill_latency`. [s]"""
+    """Price a prefill, or one chunk of it, by cause; arguments as in `prefill_latency`. [s]
+
+    Latent attention computes with the keys and values of every head written out where that is faster than the
+    absorbed form of decoding, as FlashMLA's engines do: ``2 heads (head_dim + head_value_dim)`` FLOPs per
+    query and entry, and before them the up-projection of the history, which counts as attention
+    (DeepSeek-V2, arXiv 2405.04434, section 2.1.2).
+    """
     chunk = np.asarray(prompt_tokens, dtype=float)
     history = np.zeros(()) if kv_tokens is None else np.maximum(np.subtract(kv_tokens, chunk), 0.0)
 
@@ -116,7 +122,7 @@ def price_prefill(
         return mean
 
     forward = ForwardPass(batch=batch, query_tokens=chunk, kv_tokens=history + chunk)
-    return _price_layers(deployment, forward, logit_tokens=1.0, entries=entries)
+    return _price_layers(deployment, forward, logit_tokens=1.0, entries=entries, history=history)
 
 
 def _price_layers(
@@ -125,8 +131,16 @@ def _price_layers(
     *,
     logit_tokens: Numeric,
     entries: Callable[[int | None], Numeric],
+    history: Numeric | None = None,
 ) -> StepLatency:
-    """Sum the kernels over the layers; `entries` tells how many entries a layer of that window reads."""
+    """Sum the kernels over the layers.
+
+    Parameters
+    ----------
+    logit_tokens : tokens of each sequence whose logits are computed. [tokens]
+    entries : how many entries a layer of that window reads. [tokens]
+    history : entries of each sequence before a prefill, None outside of one. [tokens]
+    """
     hardware, model, engine = deployment.hardware, deployment.model, deployment.engine
     logit_rows = np.multiply(forward.batch, logit_tokens)  # they decode: row figures were fitted to them
     linear_s: Numeric = np.zeros(())
@@ -135,9 +149,12 @@ def _price_layers(
         linear_s = linear_s + layer.count * _price_linear_layer(deployment, layer, forward, rows)
     attention_s: Numeric = np.zeros(())
     for layers in model.attentions:
-        attention_s = attention_s + layers.count * _price_attention_layer(
-            deployment, layers, forward, entries(layers.window)
-        )
+        read = entries(layers.window)
+        seconds = _price_attention_layer(deployment, layers, forward, read)
+        if history is not None and layers.head_value_dim:
+            written_out = _price_written_out_layer(deployment, layers, forward, read, history)
+            seconds = np.minimum(seconds, written_out)
+        attention_s = attention_s + layers.count * seconds
     communication_s = (2 * model.num_layers) * all_reduce(
         hardware,
         bytes=forward.rows * (model.hidden_size * BYTES["bf16"]),
@@ -210,6 +227,37 @@ def _price_attention_layer(
     if layers.window is None:
         return chosen
     return np.minimum(chosen, price(kv_tokens=layers.window + np.subtract(forward.query_tokens, 1.0)))
+
+
+def _price_written_out_layer(
+    deployment: Deployment,
+    layers: AttentionLayers,
+    forward: ForwardPass,
+    kv_tokens: Numeric,
+    history: Numeric,
+) -> Numeric:
+    """Price one latent attention layer on one GPU, keys and values of every head written out. [s]
+
+    The up-projection of the pass's own tokens is a linear layer; here it is that of the history. Half of key
+    and value together counts as the width of a head, which keeps bytes and FLOPs.
+    """
+    gpus = np.asarray(deployment.tensor_parallel, dtype=float)
+    heads = np.maximum(layers.heads / gpus, 1.0)
+    attended = attention(
+        deployment.hardware,
+        batch=forward.batch,
+        query_tokens=forward.query_tokens,
+        kv_tokens=kv_tokens,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=0.5 * (layers.head_dim + layers.head_value_dim),
+        kernel=deployment.attention_kernel,
+        cold=True,
+    )
+    up_projection = next(layer for layer in deployment.model.linears if layer.name == "kv_b")
+    rows = np.multiply(forward.batch, history)
+    written = _price_linear_layer(deployment, up_projection, forward, rows)
+    return attended + np.where(rows > 0, written, 0.0)
 
 
 def step_latency(

@@ -113,6 +113,8 @@ class AttentionLayers:
     head_dim : width of a query head; `score_dim` and `value_dim` are the widths that a query row multiplies
         with each cache entry and accumulates from it: FLOPs per query token and entry are
         ``2 heads (score_dim + value_dim)``. They differ under latent attention (absorbed form) only.
+    head_value_dim : under latent attention the width of a head's value once it is written out; its key is
+        `head_dim` wide then. 0 for any other attention.
     kv_elements : elements stored per token and layer: ``2 kv_heads head_dim``, or latent plus rotary part.
     window : most recent tokens that a layer attends to, None for all.
     """
@@ -125,6 +127,7 @@ class AttentionLayers:
     window: int | None
     score_dim: int
     value_dim: int
+    head_value_dim: int = 0
 
 
 def attention_layers(config: DecoderConfig) -> tuple[AttentionLayers, ...]:
@@ -142,6 +145,7 @@ def attention_layers(config: DecoderConfig) -> tuple[AttentionLayers, ...]:
             window=window,
             score_dim=shared or config.head_dim,
             value_dim=latent.kv_rank if latent else config.head_dim,
+            head_value_dim=latent.value_dim if latent else 0,
         )
         for window, count in Counter(config.windows).items()
     )

@@ -253,6 +253,38 @@ class TestPrefill:
             assert long.attention / short.attention == pytest.approx(factor, rel=0.05)
 
 
+class TestPrefillOfLatentAttention:
+    """Keys of 192 and values of 128 are written out for every head; decoding multiplies latents of 576."""
+
+    H200 = PROFILES["h200-sxm-141gb"]
+
+    def attention(self, name: str, gpus: float, chunk: float, reached: float) -> float:
+        one = {"batch": 1.0, "tensor_parallel": gpus, "prompt_tokens": chunk, "kv_tokens": reached}
+        return float(prefill_latency(self.H200, ModelSpec.load(name), IDEAL, **one).attention)
+
+    @pytest.mark.parametrize(
+        ("name", "heads", "gpus"), [("deepseek-v3", 128, 8), ("deepseek-v2-lite", 16, 1)]
+    )
+    @pytest.mark.parametrize(("chunk", "reached"), [(4096.0, 4096.0), (8192.0, 32768.0)])
+    def test_it_takes_the_arithmetic_of_all_pairs_and_of_the_history_written_out(
+        self, name, heads, gpus, chunk, reached
+    ):
+        """``2 heads (192 + 128)`` for each pair of query and entry, ``2 x 512 heads 256`` for each entry
+        before the chunk: 240 ms for the last 8192 of 32768 tokens of DeepSeek-V3 on eight GPUs."""
+        pairs = chunk * (reached - chunk) + chunk * (chunk + 1) / 2
+        flops = 2 * heads / gpus * ((192 + 128) * pairs + (reached - chunk) * 512 * 256)
+        kernel, layers = self.H200.attention_kernel("vllm"), ModelSpec.load(name).num_layers
+        seconds = layers * (flops / (float(kernel.compute_fraction) * self.H200.peak("bf16")) + kernel.t0)
+        assert seconds < self.attention(name, gpus, chunk, reached) < 1.15 * seconds
+
+    def test_few_tokens_on_a_long_history_keep_the_absorbed_form(self):
+        """Writing 131072 entries out for one query takes longer than multiplying their latents."""
+        one = {"batch": 1.0, "tensor_parallel": 8.0}
+        model = ModelSpec.load("deepseek-v3")
+        decode = step_latency(self.H200, model, IDEAL, kv_tokens=131072.0, **one)
+        assert self.attention("deepseek-v3", 8.0, 1.0, 131072.0) == pytest.approx(decode.attention)
+
+
 class TestWhatTheEngineAdds:
     def test_time_per_layer_and_per_row_and_layer_are_added(self):
         """30 us a layer and 0.08 us a row and layer in 32 layers: 16 times 4 tokens, 0.96 + 0.16 ms."""
