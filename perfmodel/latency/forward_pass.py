@@ -170,27 +170,29 @@ def _price_layers(
 def _price_linear_layer(
     deployment: Deployment, layer: LinearLayer, forward: ForwardPass, rows: Numeric
 ) -> Numeric:
-    """Price one GPU's share of a linear layer; experts are one product over the distinct ones. [s]
+    """Price one GPU's share of a linear layer; distinct experts are that many products of one launch. [s]
 
-    Every expert walks its own reduction, so many of them are never faster than those of one token.
+    How many are distinct is an expectation: between two whole numbers of experts seconds are a line. Every
+    expert walks its own reduction, so many of them are never faster than those of one token.
     """
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
     n, k = layer.n_per_gpu(gpus), layer.k_per_gpu(gpus)
     price = partial(
         linear,
         deployment.hardware,
+        n=n,
         k=k,
         dtype=layer.dtype,
         weight_fraction=forward.weight_fraction,
         cold=True,
     )
     if not layer.experts:
-        return price(tokens=rows, n=n)
-    distinct = layer.distinct_experts(rows)
-    visits = np.multiply(rows, layer.experts_per_token)
-    return np.maximum(
-        price(tokens=visits / distinct, n=n * distinct), price(tokens=1.0, n=n * layer.experts_per_token)
-    )
+        return price(tokens=rows)
+    distinct, visits = layer.distinct_experts(rows), np.multiply(rows, layer.experts_per_token)
+    fewer = np.maximum(np.floor(distinct), 1.0)
+    fewer_s, more_s = (price(tokens=visits / count, products=count) for count in (fewer, fewer + 1.0))
+    together = fewer_s + (distinct - fewer) * (more_s - fewer_s)
+    return np.maximum(together, price(tokens=1.0, products=layer.experts_per_token))
 
 
 def _price_attention_layer(

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import CAUSES, StepLatency, prefill_latency, step_latency
-from perfmodel.model import ModelSpec
+from perfmodel.model import LinearLayer, ModelSpec
 
 PROFILES = {name: HardwareProfile.load(name) for name in HardwareProfile.available()}
 ENGINES = {name: EngineOverhead.load(name) for name in EngineOverhead.available()}
@@ -68,6 +68,22 @@ def test_an_array_call_is_its_scalar_calls(profile, model, engine, several):
                 getattr(alone, cause),
                 rtol=1e-12,
             )
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+@pytest.mark.parametrize("name", ["deepseek-v2", "qwen3-30b-a3b", "mixtral-8x7b-v0.1"])
+def test_the_last_bit_of_how_many_experts_are_distinct_changes_nothing(profile, name, monkeypatch):
+    """Powers of one number and of many are rounded differently, and which way must not show."""
+    batch, exact, prices = np.arange(1.0, 257.0), LinearLayer.distinct_experts, []
+    for towards in (-np.inf, np.inf):
+        monkeypatch.setattr(
+            LinearLayer,
+            "distinct_experts",
+            lambda layer, tokens, towards=towards: np.nextafter(exact(layer, tokens), towards),
+        )
+        one = {"batch": batch, "kv_tokens": 1.0, "tensor_parallel": np.array([[1.0], [8.0]])}
+        prices.append(step_latency(profile, ModelSpec.load(name), IDEAL, **one).linear)
+    assert_allclose(*prices, rtol=1e-12)
 
 
 @given(profiles, models, engines, passes)
