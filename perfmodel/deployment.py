@@ -100,6 +100,12 @@ class Drafter:
         """Short name for people, e.g. ``streaming_llm`` or ``streaming_llm(llama-3.2-1b)``."""
         return f"{self.strategy.name}({self.draft_model.name})" if self.draft_model else self.strategy.name
 
+    @property
+    def default_budgets(self) -> tuple[float, ...]:
+        """Draft KV budgets to choose among; a head's, with what it is said to be trained on. [tokens]"""
+        own, trained = self.strategy.default_budgets, self.conditions.trained_length
+        return tuple(sorted({*own, trained})) if trained and self.kind == "head" else own
+
     def plays(self, strategy: str, draft_model: str | None) -> bool:
         """Whether a plan means it by these two names."""
         model = self.draft_model.name if self.draft_model else None

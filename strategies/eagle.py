@@ -61,6 +61,7 @@ strategy = Head(
     needs="a trained EAGLE head",
     drafters=("head",),
     selector=SinkAndWindow(),
+    default_budgets=(512, 1024, 2048, 4096, np.inf),
     acceptance=AcceptanceLaw(
         first=Figure(0.74, 0.10, "published", CHAINS),
         rest=Figure(0.69, 0.10, "published", CHAINS),

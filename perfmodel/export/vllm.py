@@ -54,7 +54,7 @@ class VLLM:
             why = method.reason or "its method reads the whole cache"
             notes.append(
                 f"the draft KV budget of {drafter.kv_budget} tokens is not exported: {why}; "
-                "plan without a budget for what this deployment will do"
+                "plan with --draft-budget all for what this deployment will do"
             )
         config: dict[str, Any] = {"method": method.name}
         if path and method.name != "ngram":

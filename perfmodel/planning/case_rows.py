@@ -16,6 +16,7 @@ from perfmodel.model import ModelSpec
 from perfmodel.planning.drafters import MOST_GPUS, check_tensor_parallel, find_drafter, is_self, read_spelling
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_BATCH, MAX_CONTEXT
+from strategies.base import needs_budget
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -106,7 +107,7 @@ class CaseReader:
 
 def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> tuple[float, str]:
     """Return the draft KV budget and a remark: if none is given, the one its acceptance was published at."""
-    needed = drafter is not None and bool(drafter.strategy.default_budgets)
+    needed = drafter is not None and needs_budget(drafter.strategy)
     if cells["kv_budget"]:
         return float(_count(cells, "kv_budget", 1 if needed else 0, MAX_CONTEXT)), ""
     if drafter is None or not needed:

@@ -181,16 +181,16 @@ def choose_deployed(
     known = np.isfinite(plain[:, 0])
     idle = plain[known] * (1.0 + idle_share(deployment, plain[known]))
     shares = workload.shares.ravel()[known]
-    best, winner, budgets = -np.inf, drafters[0], None
+    best, winner, budgets = -np.inf, drafters[0], space.kv_budgets
     for drafter, tpot in zip(drafters, drafted, strict=True):
         means = shares @ np.log(plain[known] / np.minimum(tpot[known], idle))
         budget = int(np.argmax(means))
         if means[budget] > best:
             kept = float(space.budgets_of(drafter)[budget])
-            best, winner, budgets = float(means[budget]), drafter, (int(kept),) if np.isfinite(kept) else None
+            best, winner, budgets = float(means[budget]), drafter, (kept,)
     if best < 0.0:
         return replace(space, drafters=[None]), (
             f"loading {winner.label} would make the whole workload {np.exp(best):.3f} times as fast, "
             "because plain steps take longer while it is loaded: leave it out"
         )
-    return replace(space, drafters=[None, winner], kv_budgets=budgets or space.kv_budgets), ""
+    return replace(space, drafters=[None, winner], kv_budgets=budgets), ""

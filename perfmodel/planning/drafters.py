@@ -12,7 +12,7 @@ import strategies
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.model import ModelSpec
 from perfmodel.speculation import Drafter
-from strategies.base import DraftStrategy
+from strategies.base import DraftStrategy, needs_budget
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -203,7 +203,7 @@ def _belief(entry: MeasuredAcceptance, entries: Sequence[MeasuredAcceptance]) ->
         strategy = read_spelling(entry.strategy).strategy
     except SpecError:
         return None
-    if strategy is None or (strategy.default_budgets and entry.kv_budget is None):
+    if strategy is None or (needs_budget(strategy) and entry.kv_budget is None):
         return None
     acceptance = posterior_acceptance(
         entries,

@@ -66,7 +66,7 @@ def plan(
     workload: Workload,
     *,
     drafters: Sequence[Drafter] | None = None,
-    kv_budgets: Sequence[int] | None = None,
+    kv_budgets: Sequence[float] | None = None,
     gammas: Sequence[int] = DEFAULT_GAMMAS,
     tensor_parallel: int | Sequence[int] = 1,
     alpha: float | Acceptance | None = None,
@@ -85,7 +85,8 @@ def plan(
     target, engine : what runs, and under which software.
     workload : the cells to answer for.
     drafters : who may draft; `default_drafters` when absent.
-    kv_budgets : draft KV budgets to try; each strategy's own when absent. [tokens]
+    kv_budgets : draft KV budgets to try, infinite for the whole cache; each strategy's own when absent.
+        [tokens]
     gammas : speculation lengths to try; 0, plain decoding, is always among them. [tokens]
     alpha : measured acceptance, a rate or a whole `Acceptance`, replacing every strategy's law. [0..1]
     objective : one of `OBJECTIVES`. At one hardware and tensor parallelism they agree; they differ in what
@@ -148,7 +149,9 @@ def plan(
             "batch_sizes": list(workload.batch_sizes),
             "context_lens": list(workload.context_lens),
             "tensor_parallel": gpus,
-            "kv_budgets": None if kv_budgets is None else list(kv_budgets),
+            "kv_budgets": None
+            if kv_budgets is None
+            else [budget if np.isfinite(budget) else None for budget in kv_budgets],
             "alpha": alpha if isinstance(alpha, (int, float)) else None,
             "risk": risk,
             "one_deployment": one_deployment,

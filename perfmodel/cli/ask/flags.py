@@ -77,7 +77,7 @@ class QuestionFlags(AcceptanceFlags, DeploymentFlags):
         panel=_DRAFTING,
         help="Small models that may draft. With --strategy only these do; `self` is the target itself.")
     draft_budget: str | None = flag("--draft-budget", "TOKENS,...", panel=_DRAFTING,
-        help="Draft KV budgets to search; each strategy's own where absent.")
+        help="Draft KV budgets to search, `all` for the whole cache; each strategy's own where absent.")
     gamma: str | None = flag("--gamma", "--num-speculative-tokens", "--spec-tokens", "N,...", panel=_DRAFTING,
         help="Speculation lengths to search, 0:16:1 where absent. Plain decoding (0) always is.")
     tpot: str | None = flag("--tpot", "--tpot-sla-ms", "MS", panel=_WORKLOAD,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -45,7 +46,7 @@ class Question:
     tensor_parallel: list[int]
     workload: Workload
     drafters: list[Drafter]
-    kv_budgets: list[int] | None
+    kv_budgets: list[float] | None
     gammas: list[int]
     alpha: float | None
     tpot: float | None
@@ -109,7 +110,7 @@ def read_question(
     tensor_parallel = reading.read("tp", partial(_read_tensor_parallel, target), flags.tp)
     batches = reading.read("batch_size", partial(read_counts, least=1), flags.batch_size)
     contexts = reading.read("context", partial(read_counts, least=1), flags.context)
-    budgets = reading.read("draft_budget", partial(read_counts, least=1), flags.draft_budget)
+    budgets = reading.read("draft_budget", _read_budgets, flags.draft_budget)
     gammas = reading.read("gamma", partial(read_counts, most=64), flags.gamma)
     belief = read_belief(reading, flags, gammas)
     tpot = reading.read("tpot", seconds, flags.tpot)
@@ -209,6 +210,14 @@ def read_counts(text: str, least: int = 0, most: int | None = None) -> list[int]
             allowed = f"at least {least}" if most is None else f"from {least} to {most}"
             raise SpecError.single("", "", f"found {value}", f"Give whole numbers {allowed}")
     return values
+
+
+def _read_budgets(text: str) -> list[float]:
+    """Return the draft KV budgets that a list names, infinite for ``all``. Raises SpecError."""
+    named = _names(text)
+    counts = [name for name in named if name.lower() != "all"]
+    whole = [math.inf] if len(counts) < len(named) else []
+    return [*(read_counts(",".join(counts), least=1) if counts else ()), *whole]
 
 
 def _some(text: str) -> float:
