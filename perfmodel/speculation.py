@@ -137,7 +137,7 @@ def price_steps(
 class Drafting:
     """The draft passes of a round: what the strategy counts, and the pass that runs.
 
-    deployment : the drafting model on the target's GPUs; None where nothing is run.
+    deployment : the drafting model on the GPUs that share it; None where nothing is run.
     """
 
     counts: DraftPass
@@ -180,7 +180,7 @@ def draft_with(
         selection_launches=counts.selection_launches,
         drafting=True,
     )
-    return Drafting(counts, forward, None if model is None else replace(deployment, model=model))
+    return Drafting(counts, forward, None if model is None else drafter.runs(deployment, model))
 
 
 def price(
@@ -224,6 +224,7 @@ def price(
         context_len=context_len,
         gamma=gamma,
         draft=extra,
+        draft_tensor_parallel=drafter.gpus(deployment),
         draft_resident_kv_tokens=counts.resident_kv_tokens,
         draft_kv_fraction=copied_fraction(counts.kv_fraction, (extra or target).kv_dtype),
         draft_weight_fraction=copied_fraction(counts.resident_weight_fraction, target.weight_dtype),

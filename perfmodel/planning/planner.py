@@ -21,6 +21,7 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.choose import Choice, Constraints, choose_deployed
 from perfmodel.planning.columns import fill
+from perfmodel.planning.drafters import check_drafts_shard
 from perfmodel.planning.explain import assumptions, inflection_context, nearest_miss, reason
 from perfmodel.planning.plan import OBJECTIVES, Cell, Plan
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
@@ -101,13 +102,14 @@ def plan(
     InfeasibleError
         When no configuration of any cell is allowed; it counts what fell to which constraint.
     SpecError
-        When the request itself is wrong.
+        When the request itself is wrong: among others where the GPUs do not divide a draft model.
     """
     lengths = read_gammas(gammas)
     _check_request(objective, alpha, risk)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     gpus = [int(count) for count in np.atleast_1d(tensor_parallel)]
     searched = list(default_drafters(target) if drafters is None else drafters)
+    check_drafts_shard(searched, gpus)
     space = SearchSpace(
         [None, *searched] if len(lengths) > 1 else [None],
         lengths,

@@ -48,7 +48,7 @@ class SearchSpace:
     deviations: float = 0.0
 
     def budgets_of(self, drafter: Drafter | None) -> FloatArray:
-        """The draft KV budgets of one drafter; the whole cache, infinite, comes first: it wins ties. [tokens]"""
+        """Draft KV budgets of one drafter; the whole cache, infinite, comes first and wins ties. [tokens]"""
         own = drafter.default_budgets if drafter else ()
         asked = self.kv_budgets if self.kv_budgets is not None and own else own
         return np.asarray(sorted(asked or (np.inf,), key=np.isfinite), dtype=float)

@@ -20,7 +20,13 @@ from perfmodel.files.units import parse_list
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.case_rows import DEFAULT_ENGINE
-from perfmodel.planning.drafters import check_tensor_parallel, drafters_among, is_self, passed_over
+from perfmodel.planning.drafters import (
+    check_drafts_shard,
+    check_tensor_parallel,
+    drafters_among,
+    is_self,
+    passed_over,
+)
 from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, default_drafters
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
@@ -110,6 +116,7 @@ def read_question(
     tensor_parallel = reading.read("tp", partial(_read_tensor_parallel, target), flags.tp)
     batches = reading.read("batch_size", partial(read_counts, least=1), flags.batch_size)
     contexts = reading.read("context", partial(read_counts, least=1), flags.context)
+    draft_gpus = reading.read("draft_tp", _read_gpus, flags.draft_tp)
     budgets = reading.read("draft_budget", _read_budgets, flags.draft_budget)
     gammas = reading.read("gamma", partial(read_counts, most=64), flags.gamma)
     belief = read_belief(reading, flags, gammas)
@@ -123,6 +130,16 @@ def read_question(
             f"At most {most_cells} in one plan: use wider steps, or `draftplan sweep`",
         )  # fmt: skip
     drafters, remarks = named if named is not None else (default_drafters(target, small), [])
+    drafters = [
+        replace(
+            drafter,
+            measured=belief.measured,
+            conditions=belief.conditions,
+            draft_tensor_parallel=draft_gpus if drafter.draft_model else None,
+        )
+        for drafter in drafters
+    ]
+    check_drafts_shard(drafters, tensor_parallel)
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
@@ -138,9 +155,7 @@ def read_question(
         engine=engine,
         tensor_parallel=tensor_parallel,
         workload=Workload(batches, contexts),
-        drafters=[
-            replace(drafter, measured=belief.measured, conditions=belief.conditions) for drafter in drafters
-        ],
+        drafters=drafters,
         kv_budgets=budgets,
         gammas=list(DEFAULT_GAMMAS) if gammas is None else gammas,
         alpha=belief.alpha,
@@ -200,6 +215,13 @@ def _read_tensor_parallel(target: ModelSpec | None, text: str) -> list[int]:
         for gpus in counts:
             check_tensor_parallel(target, gpus)
     return counts
+
+
+def _read_gpus(text: str) -> int:
+    counts = read_counts(text, least=1)
+    if len(counts) > 1:
+        raise SpecError.single("", "", f"found {text}", "Give one number of GPUs")
+    return counts[0]
 
 
 def read_counts(text: str, least: int = 0, most: int | None = None) -> list[int]:
