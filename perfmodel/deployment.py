@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate
 from perfmodel.engine import EngineOverhead
@@ -65,14 +67,20 @@ class Deployment:
 class Drafter:
     """Who drafts and which entries it reads: a strategy and, unless the target itself drafts, a model.
 
-    `measured` is acceptance measured on real traffic; with it the strategy's law is only the prior.
-    `conditions` are those that the law is asked under.
+    Parameters
+    ----------
+    strategy : which entries a draft reads.
+    draft_model : a model of its own that drafts, if one does.
+    measured : acceptance measured on real traffic; with it the strategy's law is only the prior.
+    conditions : those that the law is asked under.
+    draft_tensor_parallel : GPUs that share the draft model; those of the target where None. [GPUs]
     """
 
     strategy: DraftStrategy
     draft_model: ModelSpec | None = None
     measured: tuple[MeasuredAcceptance, ...] = ()
     conditions: Conditions = GREEDY
+    draft_tensor_parallel: int | None = None
 
     def __post_init__(self) -> None:
         if self.strategy.needs_draft_model and self.draft_model is None:
@@ -100,17 +108,33 @@ class Drafter:
         """Short name for people, e.g. ``streaming_llm`` or ``streaming_llm(llama-3.2-1b)``."""
         return f"{self.strategy.name}({self.draft_model.name})" if self.draft_model else self.strategy.name
 
+    @property
+    def default_budgets(self) -> tuple[float, ...]:
+        """Draft KV budgets to choose among; a head's, with what it is said to be trained on. [tokens]"""
+        own, trained = self.strategy.default_budgets, self.conditions.trained_length
+        return tuple(sorted({*own, trained})) if trained and self.kind == "head" else own
+
     def plays(self, strategy: str, draft_model: str | None) -> bool:
         """Whether a plan means it by these two names."""
         model = self.draft_model.name if self.draft_model else None
         return (self.strategy.name, model) == (strategy, draft_model)
+
+    def gpus(self, deployment: Deployment) -> Numeric:
+        """How many of a deployment's GPUs share what drafts: never more than there are. [GPUs]"""
+        if self.draft_tensor_parallel is None or self.draft_model is None:
+            return deployment.tensor_parallel
+        return np.minimum(self.draft_tensor_parallel, deployment.tensor_parallel)
+
+    def runs(self, deployment: Deployment, model: ModelSpec) -> Deployment:
+        """Return the deployment of the model that drafts, beside the target's."""
+        return replace(deployment, model=model, tensor_parallel=self.gpus(deployment))
 
     def weights(self, target: ModelSpec, draft_pass: DraftPass) -> ModelSpec | None:
         """The model whose layers one draft pass runs through, or None where nothing is run."""
         if self.kind == "draft":
             return self.draft_model
         if draft_pass.weights == "head":
-            return target.head()
+            return target.head(shape=self.strategy.head)
         if draft_pass.weights == "none":
             return None
         return target.keep_layers(float(draft_pass.layer_fraction))
@@ -139,5 +163,5 @@ class Drafter:
     def extra_model(self, target: ModelSpec) -> ModelSpec | None:
         """The model whose weights must be loaded beside the target's, or None."""
         if self.kind == "head":
-            return target.head()
+            return target.head(shape=self.strategy.head)
         return self.draft_model

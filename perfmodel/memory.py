@@ -82,20 +82,22 @@ def count_memory(
     context_len: Numeric,
     gamma: Numeric = 0.0,
     draft: ModelSpec | None = None,
+    draft_tensor_parallel: Numeric | None = None,
     draft_resident_kv_tokens: Numeric = 0.0,
     draft_kv_fraction: Numeric = 1.0,
     draft_weight_fraction: Numeric = 0.0,
 ) -> ResidentMemory:
     """Count the resident bytes per GPU of target, draft and caches; arguments as in `resident_memory`. [B]"""
     target, gpus = deployment.model, deployment.tensor_parallel
+    draft_gpus = gpus if draft_tensor_parallel is None else draft_tensor_parallel
     weights = weight_bytes_per_gpu(target, gpus)
     slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
-    entry_bytes = kv_bytes_per_gpu(draft or target, draft_resident_kv_tokens, gpus)
+    entry_bytes = kv_bytes_per_gpu(draft or target, draft_resident_kv_tokens, draft_gpus)
     target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, gpus)
     with_slots = np.asarray(batch) * kv_bytes_per_gpu(target, np.asarray(context_len) + slots, gpus)
     return ResidentMemory(
         weights=weights,
-        draft_weights=weight_bytes_per_gpu(draft, gpus) if draft else draft_weight_fraction * weights,
+        draft_weights=weight_bytes_per_gpu(draft, draft_gpus) if draft else draft_weight_fraction * weights,
         target_kv=target_kv,
         draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes,
         lookahead_kv=with_slots - target_kv,
@@ -115,6 +117,7 @@ def resident_memory(
     gamma: Numeric = 0.0,
     tensor_parallel: Numeric = 1.0,
     draft: ModelSpec | None = None,
+    draft_tensor_parallel: Numeric | None = None,
     draft_resident_kv_tokens: Numeric = 0.0,
     draft_kv_fraction: Numeric = 1.0,
     draft_weight_fraction: Numeric = 0.0,
@@ -128,6 +131,7 @@ def resident_memory(
     gamma : drafted tokens; with the bonus token their entries are held until they are verified. [tokens]
     tensor_parallel : GPUs that share every layer. [GPUs]
     draft : the model whose weights are loaded beside the target's, or None in self-speculation.
+    draft_tensor_parallel : GPUs that share what drafts, each of which is counted here; all where None. [GPUs]
     draft_resident_kv_tokens : entries that the drafter keeps beyond the target's, per sequence. [tokens]
     draft_kv_fraction : bytes of such an entry relative to the drafting model's cache dtype. [1]
     draft_weight_fraction : a second copy of the target's weights, relative to the first. [1]
@@ -138,6 +142,7 @@ def resident_memory(
         context_len=context_len,
         gamma=gamma,
         draft=draft,
+        draft_tensor_parallel=draft_tensor_parallel,
         draft_resident_kv_tokens=draft_resident_kv_tokens,
         draft_kv_fraction=draft_kv_fraction,
         draft_weight_fraction=draft_weight_fraction,

@@ -161,7 +161,7 @@ class Drafting:
     """The draft passes of a round: what the strategy counts, and the pass that runs.
 
     resident_kv_tokens : entries that are held beyond the target's own at the end of the generation. [tokens]
-    deployment : the drafting model on the target's GPUs; None where nothing is run.
+    deployment : the drafting model on the GPUs that share it; None where nothing is run.
     """
 
     counts: DraftPass
@@ -213,9 +213,10 @@ def draft_with(
         weight_fraction=copied_fraction(counts.weight_fraction, stored.weight_dtype),
         kv_fraction=copied_fraction(counts.kv_fraction, stored.kv_dtype),
         selection_kv_tokens=counts.selection_kv_tokens,
+        selection_launches=counts.selection_launches,
         drafting=True,
     )
-    runs = None if model is None else replace(deployment, model=model)
+    runs = None if model is None else drafter.runs(deployment, model)
     return Drafting(counts, last.resident_kv_tokens, forward, runs)
 
 
@@ -265,6 +266,7 @@ def price(
         context_len=longest,
         gamma=gamma,
         draft=extra,
+        draft_tensor_parallel=drafter.gpus(deployment),
         draft_resident_kv_tokens=drafting.resident_kv_tokens,
         draft_kv_fraction=copied_fraction(counts.kv_fraction, (extra or target).kv_dtype),
         draft_weight_fraction=copied_fraction(counts.resident_weight_fraction, target.weight_dtype),

@@ -130,6 +130,7 @@ _PARTS = (
     "selector",
     "acceptance",
     "needs_draft_model",
+    "head",
     "needs",
     "draft_pass",
 )

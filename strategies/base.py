@@ -22,6 +22,8 @@ Kind = Literal["measured", "published", "assumed"]
 WEIGHTS_OF: Mapping[Drafter, Weights] = MappingProxyType(
     {"self": "target", "draft": "draft", "head": "head", "none": "none"}
 )
+SELECTION_LAUNCHES = 2.0
+"""Launches in a layer that chooses: its entries are scored, then the best are taken. Assumed. [launches]"""
 POWERS_OF_TWO_BUDGETS = (128, 256, 512, 1024, 2048, 4096)
 
 
@@ -46,7 +48,8 @@ class DraftPass:
         weighs ``kv_fraction`` of an entry.
     resident_weight_fraction : bytes of weights held beyond those of the named model, relative to that model.
     prefill_kv_tokens : one-off reads and writes at the end of the prompt, in equivalent entries [tokens].
-    host_seconds_free : may be stated, and is read by nobody.
+    selection_launches : kernels launched in every layer of every pass for choosing the entries [launches]:
+        scoring and taking the best are two, which is assumed; 0 where a pass chooses nothing.
     """
 
     weights: Weights
@@ -60,7 +63,7 @@ class DraftPass:
     resident_kv_tokens: Numeric = 0.0
     resident_weight_fraction: Numeric = 0.0
     prefill_kv_tokens: Numeric = 0.0
-    host_seconds_free: bool = True
+    selection_launches: Numeric = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,10 @@ class AcceptanceLaw:
 
         miss(B, S) = level * (level_budget / B)**eta * L / (1 + L),   L = ln(S / B)    for B < S, else 0
 
-    so a budget that covers the context loses nothing, and more budget never accepts less.
+    so a budget that covers the context loses nothing, and more budget never accepts less. A trained head that
+    reads more than ``trained_length`` entries falls from ``full`` to ``beyond``, which is reached at
+    ``transition`` times that length, so for it the second holds up to ``trained_length`` only: a budget of so
+    many entries keeps what a larger one or the whole cache loses.
 
     Attributes
     ----------
@@ -96,9 +102,9 @@ class AcceptanceLaw:
     levels : ``level`` where it was observed for a named target model.
     far : acceptance of tokens that need content from outside the kept entries (the task term).
     temperature_slope : change of logit(acceptance) per unit of sampling temperature.
-    trained_length : entries that a trained head has learned to read [tokens]; ``beyond`` holds where it reads
-        more.
-    beyond : ``full`` of every drafted token past ``trained_length``.
+    trained_length : entries that a trained head has learned to read [tokens].
+    beyond : ``full`` of every drafted token far past ``trained_length``.
+    transition : how many times ``trained_length`` a head reads where it has fallen to ``beyond`` [1].
     scatter : run-to-run standard deviation that remains when all parameters are known, at an acceptance near
         .8.
     unseen : standard deviation added where the target is not among ``levels``, at an acceptance near .8.
@@ -119,10 +125,40 @@ class AcceptanceLaw:
     )
     trained_length: Figure = Figure(np.inf, 0.0, "assumed", "no limit of its own")
     beyond: Figure = EXACT
+    transition: Figure = Figure(
+        2.0,
+        0.7,
+        "assumed",
+        "Qwen3-8B EAGLE-3 yields 2.30 tokens a round at 2K, 1.69 at 8K, 1.40 at 10K, 1.09 at 16K",
+    )
     scatter: float = 0.02
     unseen: float = 0.03
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadShape:
+    """What a head is made of beside one layer of its target, whose hidden size is ``h``.
+
+    The defaults are a layer that the model was pre-trained with (arXiv 2412.19437 section 2.2).
+
+    Attributes
+    ----------
+    features : hidden states that one product fuses to the hidden size, ``[features h, h]``.
+    inputs : hidden states that its attention reads, ``[inputs h, ...]``.
+    draft_vocabulary : tokens that an output layer of its own chooses among [tokens]; where None it reads the
+        target's.
+    mlp_width : width of its MLP over ``h`` where the target has experts; where None it has them too.
+    quantized : whether it is stored in the target's weight dtype; otherwise unquantised.
+    """
+
+    features: int = 2
+    inputs: int = 1
+    draft_vocabulary: int | None = None
+    mlp_width: float | None = None
+    quantized: bool = True
+
+
+PRETRAINED_HEAD = HeadShape()
 Moment = Literal["position", "prompt", "pass"]
 
 
@@ -179,7 +215,7 @@ class DraftStrategy(Protocol):
     def drafters(self) -> tuple[Drafter, ...]: ...
 
     @property
-    def default_budgets(self) -> tuple[int, ...]: ...
+    def default_budgets(self) -> tuple[float, ...]: ...
 
     @property
     def selector(self) -> KVSelector: ...
@@ -193,6 +229,9 @@ class DraftStrategy(Protocol):
     @property
     def needs(self) -> str: ...
 
+    @property
+    def head(self) -> HeadShape: ...
+
     def draft_pass(
         self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
     ) -> DraftPass: ...
@@ -203,8 +242,9 @@ class Strategy:
     """The part that drafting ideas share: their label, their choices and their defaults.
 
     ``default_budgets`` is empty where the idea has no KV budget; such a strategy is priced once, with an
-    infinite budget. ``needs`` says what must exist before it can run, beside a copy of the cache; planners
-    search it when it is named. ``default_gammas`` may be stated, and is read by nobody.
+    infinite budget, which reads the whole cache. It is among the budgets of an idea that may do without one.
+    ``needs`` says what must exist before it can run, beside a copy of the cache; planners
+    search it when it is named. ``head`` is what a head is made of, where one drafts.
     """
 
     name: str
@@ -213,10 +253,10 @@ class Strategy:
     drafters: tuple[Drafter, ...]
     acceptance: AcceptanceLaw
     selector: KVSelector
-    default_budgets: tuple[int, ...] = ()
-    default_gammas: tuple[int, ...] = tuple(range(1, 17))
+    default_budgets: tuple[float, ...] = ()
     lossless: bool = True
     needs: str = ""
+    head: HeadShape = PRETRAINED_HEAD
 
     @property
     def needs_draft_model(self) -> bool:
@@ -235,6 +275,11 @@ class Strategy:
             allowed = ", ".join(self.drafters)
             raise ValueError(f"{self.name} cannot draft with {chosen!r}; it drafts with: {allowed}")
         return WEIGHTS_OF[chosen]
+
+
+def needs_budget(strategy: DraftStrategy) -> bool:
+    """Return whether it must be told a KV budget: it has some, and the whole cache is not among them."""
+    return bool(strategy.default_budgets) and np.inf not in strategy.default_budgets
 
 
 def drafted_so_far(gamma: Numeric) -> Numeric:

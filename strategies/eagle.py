@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from strategies.base import AcceptanceLaw, Drafter, DraftPass, Figure, Numeric, Strategy, drafted_so_far
+from strategies.base import (
+    AcceptanceLaw,
+    Drafter,
+    DraftPass,
+    Figure,
+    HeadShape,
+    Numeric,
+    Strategy,
+    drafted_so_far,
+)
 from strategies.streaming_llm import SinkAndWindow
 
 
@@ -39,13 +48,20 @@ WINDOWED = Figure(
     "heads with a window against the whole cache: speculators PR 684, vllm-ascend PR 10023",
 )
 
+EAGLE_3 = HeadShape(features=3, inputs=2, draft_vocabulary=32_000, mlp_width=6.0, quantized=False)
+"""Features of three layers, fused, and the embedding beside them (arXiv 2503.01840 section 3.1); vocabulary,
+unquantised weights and a dense MLP as in the heads that SpecForge trains: 6 hidden sizes wide for
+gpt-oss-20b, Qwen3-30B-A3B and Qwen3-235B-A22B, 2.6 to 8 for other targets with experts."""
+
 strategy = Head(
     name="eagle",
-    summary="a trained one-layer head on the target's hidden states (EAGLE-1, EAGLE-3)",
-    source="EAGLE, arXiv 2401.15077; EAGLE-3, arXiv 2503.01840",
+    summary="a trained one-layer head on the target's hidden states (EAGLE-3)",
+    source="EAGLE-3, arXiv 2503.01840; EAGLE, arXiv 2401.15077",
+    head=EAGLE_3,
     needs="a trained EAGLE head",
     drafters=("head",),
     selector=SinkAndWindow(),
+    default_budgets=(512, 1024, 2048, 4096, np.inf),
     acceptance=AcceptanceLaw(
         first=Figure(0.74, 0.10, "published", CHAINS),
         rest=Figure(0.69, 0.10, "published", CHAINS),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from strategies.base import AcceptanceLaw, Figure
 from strategies.eagle import TEMPERATURE, WINDOWED, Head
 from strategies.streaming_llm import SinkAndWindow
@@ -17,6 +19,7 @@ strategy = Head(
     needs="a target with multi-token-prediction layers",
     drafters=("head",),
     selector=SinkAndWindow(),
+    default_budgets=(1024, 2048, 4096, 8192, 16384, 32768, np.inf),
     acceptance=AcceptanceLaw(
         first=Figure(
             0.84,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from strategies.base import (
+    SELECTION_LAUNCHES,
     AcceptanceLaw,
     Drafter,
     DraftPass,
@@ -43,6 +44,7 @@ class PQCache(Strategy):
             passes=gamma,
             kv_tokens=np.minimum(context_len, kv_budget) + drafted_so_far(gamma),
             selection_kv_tokens=codes,
+            selection_launches=SELECTION_LAUNCHES,
             resident_kv_tokens=codes + own_cache(weights, context_len, gamma),
             prefill_kv_tokens=np.multiply(context_len, 0.5 * self.clustering_passes) + codes,
         )

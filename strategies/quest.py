@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.base import (
+    SELECTION_LAUNCHES,
     AcceptanceLaw,
     Drafter,
     DraftPass,
@@ -96,6 +97,7 @@ class Quest(Strategy):
             passes=gamma,
             kv_tokens=entries_in_pages(context_len, kv_budget, self.page) + drafted_so_far(gamma),
             selection_kv_tokens=bounds,
+            selection_launches=SELECTION_LAUNCHES,
             resident_kv_tokens=bounds + own_cache(weights, context_len, gamma),
             prefill_kv_tokens=np.multiply(context_len, 0.5) + bounds,
         )

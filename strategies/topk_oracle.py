@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.base import (
+    SELECTION_LAUNCHES,
     AcceptanceLaw,
     Drafter,
     DraftPass,
@@ -52,6 +53,7 @@ class TopKOracle(Strategy):
             passes=gamma,
             kv_tokens=np.minimum(context_len, kv_budget) + drafted_so_far(gamma),
             selection_kv_tokens=np.multiply(context_len, 0.5),
+            selection_launches=SELECTION_LAUNCHES,
             resident_kv_tokens=own_cache(weights, context_len, gamma),
         )
 

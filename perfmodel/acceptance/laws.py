@@ -102,15 +102,19 @@ def acceptance_rate(
     limit = (
         law.trained_length if trained_length is None else Figure(trained_length, 0.0, "published", "given")
     )
-    learned = np.less_equal(read, limit.value)
+    outside, outside_sd = _outside(law.transition, read / limit.value)
     miss = missed(level.value, law.eta.value, context_len, kv_budget, law.level_budget)
     covered = np.divide(read, np.maximum(context_len, 1.0))
     far = law.far.value + (1.0 - law.far.value) * covered
     kept = (1.0 - far_share) * (1.0 - miss) + far_share * far
 
-    first_full = np.where(learned, _warm(first.value, slope.value * temperature), law.beyond.value)
-    rest_full = np.where(learned, _warm(rest.value, slope.value * temperature), law.beyond.value)
-    full_sd = np.where(learned, 0.5 * (first.sd + rest.sd), law.beyond.sd)
+    first_inside, rest_inside = (_warm(full.value, slope.value * temperature) for full in (first, rest))
+    first_full = first_inside + outside * (law.beyond.value - first_inside)
+    rest_full = rest_inside + outside * (law.beyond.value - rest_inside)
+    full_sd = np.hypot(
+        (1.0 - outside) * 0.5 * (first.sd + rest.sd) + outside * law.beyond.sd,
+        (0.5 * (first_inside + rest_inside) - law.beyond.value) * outside_sd,
+    )
     middle = 0.5 * (first_full + rest_full)
     bell = middle * kept * (1.0 - middle * kept)
     sd = np.sqrt(
@@ -121,8 +125,8 @@ def acceptance_rate(
         + bell / BELL_AT_POINT_EIGHT * (law.scatter**2 + unseen**2)
     )
     figures = [first, rest, *([level, law.eta] if np.any(miss > 0.0) else [])]
-    if not np.all(learned):
-        figures += [law.beyond, limit]
+    if np.any(outside > 0.0):
+        figures += [law.beyond, limit, law.transition]
     return Acceptance(
         first=first_full * kept,
         rest=rest_full * kept,
@@ -153,6 +157,22 @@ def _miss_sd(law: AcceptanceLaw, level: Figure, miss: Numeric, read: Numeric) ->
     stretch = np.log(law.level_budget) - np.log(np.maximum(read, 1.0))
     spread: Numeric = miss * np.hypot(level.sd / level.value, stretch * law.eta.sd)
     return spread
+
+
+def _outside(transition: Figure, length: Numeric) -> tuple[Numeric, Numeric]:
+    """Return how far a head has left what it was trained to read, and its standard deviation [0..1].
+
+    ``w = x^2 (3 - 2 x)``, ``x = ln(length) / ln(transition)`` between 0 and 1: no edge on either side.
+
+    Parameters
+    ----------
+    transition : its figure in the law.
+    length : entries read over those that it was trained to read [1].
+    """
+    logs = np.log(np.maximum(length, 1.0))
+    gone = np.minimum(logs / np.log(transition.value), 1.0)
+    spread = 6.0 * gone**2 * (1.0 - gone) * transition.sd / (transition.value * np.log(transition.value))
+    return gone**2 * (3.0 - 2.0 * gone), spread
 
 
 def _warm(alpha: float, logits: float) -> float:

@@ -83,12 +83,14 @@ class Method:
     name : what the engine calls it.
     needs_path : a checkpoint must be named.
     window : it can bound what the drafter reads.
+    draft_gpus : it can be told how many GPUs share the draft model.
     reason : why it cannot, in the engine's words.
     """
 
     name: str
     needs_path: bool = False
     window: bool = False
+    draft_gpus: bool = False
     reason: str = ""
 
 
@@ -142,7 +144,13 @@ def prepare(
             "name one",
         )  # fmt: skip
     schedule = schedule_of(plan, options)
-    return Prepared(drafter, method, path, schedule, common_notes(schedule, options))
+    notes = common_notes(schedule, options)
+    if drafter.draft_tensor_parallel is not None and not method.draft_gpus:
+        notes.append(
+            f"a draft model on {drafter.draft_tensor_parallel} of {drafter.tensor_parallel} GPUs is not "
+            f"exported: {method.name} of {engine} shares it among as many as the target"
+        )
+    return Prepared(drafter, method, path, schedule, notes)
 
 
 def require_drafts(most: int, remedy: str) -> None:

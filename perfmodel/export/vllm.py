@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
     ExportOptions,
@@ -24,8 +25,10 @@ METHODS = {
     "eagle": Method("eagle3", needs_path=True, reason=NO_WINDOW),
     "mtp": Method("mtp", reason=NO_WINDOW),
     "ngram": Method("ngram"),
-    "full_kv+draft": Method("draft_model", needs_path=True),
-    "streaming_llm+draft": Method("draft_model", needs_path=True, reason="draft_model reads its whole cache"),
+    "full_kv+draft": Method("draft_model", needs_path=True, draft_gpus=True),
+    "streaming_llm+draft": Method(
+        "draft_model", needs_path=True, draft_gpus=True, reason="draft_model reads its whole cache"
+    ),
 }
 REFUSAL = "drafting with the target's own weights is RFC 47351, open"
 FORMS = ("speculative-config", "context", "per-seq-len", "env", "scheduler")
@@ -54,13 +57,22 @@ class VLLM:
             why = method.reason or "its method reads the whole cache"
             notes.append(
                 f"the draft KV budget of {drafter.kv_budget} tokens is not exported: {why}; "
-                "plan without a budget for what this deployment will do"
+                "plan with --draft-budget all for what this deployment will do"
             )
         config: dict[str, Any] = {"method": method.name}
         if path and method.name != "ngram":
             config["model"] = path
         if method.name == "ngram":
             config["prompt_lookup_max"] = PROMPT_LOOKUP_MAX
+        if drafter.draft_tensor_parallel is not None and method.draft_gpus:
+            if drafter.draft_tensor_parallel not in (1, drafter.tensor_parallel):
+                raise SpecError.single(
+                    "plan", "draft_tensor_parallel",
+                    f"is {drafter.draft_tensor_parallel}: vllm runs a draft model on one GPU or on all "
+                    f"{drafter.tensor_parallel}",
+                    "plan with --draft-tp 1",
+                )  # fmt: skip
+            config["draft_tensor_parallel_size"] = drafter.draft_tensor_parallel
         config["num_speculative_tokens"] = most
         if form == "env":
             return _environment(schedule, notes)

@@ -62,6 +62,7 @@ class ForwardPass:
         [tokens]
     weight_fraction, kv_fraction : bytes of a weight, of a cache entry, relative to the model's dtypes. [1]
     selection_kv_tokens : further entries read per sequence to choose what attention may see. [tokens]
+    selection_launches : further kernels launched in each attention layer that chooses. [launches]
     drafting : whether it is a draft pass, whose cache of its own the engine keeps up.
     """
 
@@ -71,6 +72,7 @@ class ForwardPass:
     weight_fraction: Numeric = 1.0
     kv_fraction: Numeric = 1.0
     selection_kv_tokens: Numeric = 0.0
+    selection_launches: Numeric = 0.0
     drafting: bool = False
 
     @property
@@ -102,7 +104,13 @@ def price_pass(deployment: Deployment, forward: ForwardPass) -> StepLatency:
 def price_prefill(
     deployment: Deployment, *, batch: Numeric, prompt_tokens: Numeric, kv_tokens: Numeric | None = None
 ) -> StepLatency:
-    """Price a prefill, or one chunk of it, by cause; arguments as in `prefill_latency`. [s]"""
+    """Price a prefill, or one chunk of it, by cause; arguments as in `prefill_latency`. [s]
+
+    Latent attention computes with the keys and values of every head written out where that is faster than the
+    absorbed form of decoding, as FlashMLA's engines do: ``2 heads (head_dim + head_value_dim)`` FLOPs per
+    query and entry, and before them the up-projection of the history, which counts as attention
+    (DeepSeek-V2, arXiv 2405.04434, section 2.1.2).
+    """
     chunk = np.asarray(prompt_tokens, dtype=float)
     history = np.zeros(()) if kv_tokens is None else np.maximum(np.subtract(kv_tokens, chunk), 0.0)
 
@@ -114,7 +122,7 @@ def price_prefill(
         return mean
 
     forward = ForwardPass(batch=batch, query_tokens=chunk, kv_tokens=history + chunk)
-    return _price_layers(deployment, forward, logit_tokens=1.0, entries=entries)
+    return _price_layers(deployment, forward, logit_tokens=1.0, entries=entries, history=history)
 
 
 def _price_layers(
@@ -123,8 +131,16 @@ def _price_layers(
     *,
     logit_tokens: Numeric,
     entries: Callable[[int | None], Numeric],
+    history: Numeric | None = None,
 ) -> StepLatency:
-    """Sum the kernels over the layers; `entries` tells how many entries a layer of that window reads."""
+    """Sum the kernels over the layers.
+
+    Parameters
+    ----------
+    logit_tokens : tokens of each sequence whose logits are computed. [tokens]
+    entries : how many entries a layer of that window reads. [tokens]
+    history : entries of each sequence before a prefill, None outside of one. [tokens]
+    """
     hardware, model, engine = deployment.hardware, deployment.model, deployment.engine
     logit_rows = np.multiply(forward.batch, logit_tokens)  # they decode: row figures were fitted to them
     linear_s: Numeric = np.zeros(())
@@ -133,9 +149,12 @@ def _price_layers(
         linear_s = linear_s + layer.count * _price_linear_layer(deployment, layer, forward, rows)
     attention_s: Numeric = np.zeros(())
     for layers in model.attentions:
-        attention_s = attention_s + layers.count * _price_attention_layer(
-            deployment, layers, forward, entries(layers.window)
-        )
+        read = entries(layers.window)
+        seconds = _price_attention_layer(deployment, layers, forward, read)
+        if history is not None and layers.head_value_dim:
+            written_out = _price_written_out_layer(deployment, layers, forward, read, history)
+            seconds = np.minimum(seconds, written_out)
+        attention_s = attention_s + layers.count * seconds
     communication_s = (2 * model.num_layers) * all_reduce(
         hardware,
         bytes=forward.rows * (model.hidden_size * BYTES["bf16"]),
@@ -151,27 +170,29 @@ def _price_layers(
 def _price_linear_layer(
     deployment: Deployment, layer: LinearLayer, forward: ForwardPass, rows: Numeric
 ) -> Numeric:
-    """Price one GPU's share of a linear layer; experts are one product over the distinct ones. [s]
+    """Price one GPU's share of a linear layer; distinct experts are that many products of one launch. [s]
 
-    Every expert walks its own reduction, so many of them are never faster than those of one token.
+    How many are distinct is an expectation: between two whole numbers of experts seconds are a line. Every
+    expert walks its own reduction, so many of them are never faster than those of one token.
     """
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
     n, k = layer.n_per_gpu(gpus), layer.k_per_gpu(gpus)
     price = partial(
         linear,
         deployment.hardware,
+        n=n,
         k=k,
         dtype=layer.dtype,
         weight_fraction=forward.weight_fraction,
         cold=True,
     )
     if not layer.experts:
-        return price(tokens=rows, n=n)
-    distinct = layer.distinct_experts(rows)
-    visits = np.multiply(rows, layer.experts_per_token)
-    return np.maximum(
-        price(tokens=visits / distinct, n=n * distinct), price(tokens=1.0, n=n * layer.experts_per_token)
-    )
+        return price(tokens=rows)
+    distinct, visits = layer.distinct_experts(rows), np.multiply(rows, layer.experts_per_token)
+    fewer = np.maximum(np.floor(distinct), 1.0)
+    fewer_s, more_s = (price(tokens=visits / count, products=count) for count in (fewer, fewer + 1.0))
+    together = fewer_s + (distinct - fewer) * (more_s - fewer_s)
+    return np.maximum(together, price(tokens=1.0, products=layer.experts_per_token))
 
 
 def _price_attention_layer(
@@ -180,17 +201,19 @@ def _price_attention_layer(
     """Price one attention layer on one GPU: heads are shared, KV heads copied beyond their number. [s]
 
     The other layers have flushed its cache entries out of L2 since the last pass, so they are read cold.
+    Kernels that choose entries take the ``t_0`` of the attention kernel each, on top of what they read; a
+    layer reads its whole sliding window where choosing in it would take longer.
     """
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
     heads = np.maximum(layers.heads / gpus, 1.0)
     # Latent attention stores one vector for keys and values: half of it counts as the key, and the heads are
     # scaled so that the FLOPs per entry, 2 heads (score_dim + value_dim), stay what they are.
     entry = layers.kv_elements / (2.0 * layers.kv_heads)
-    return attention(
+    price = partial(
+        attention,
         deployment.hardware,
         batch=forward.batch,
         query_tokens=forward.query_tokens,
-        kv_tokens=kv_tokens,
         heads=heads * ((layers.score_dim + layers.value_dim) / (2.0 * entry)),
         kv_heads=np.maximum(layers.kv_heads / gpus, 1.0),
         head_dim=entry,
@@ -199,6 +222,44 @@ def _price_attention_layer(
         kernel=deployment.attention_kernel,
         cold=True,
     )
+    if not np.any(forward.selection_launches):
+        return price(kv_tokens=kv_tokens)
+    a_launch = deployment.hardware.attention_kernel(deployment.attention_kernel).t0
+    chosen: Numeric = price(kv_tokens=kv_tokens) + forward.selection_launches * a_launch
+    if layers.window is None:
+        return chosen
+    return np.minimum(chosen, price(kv_tokens=layers.window + np.subtract(forward.query_tokens, 1.0)))
+
+
+def _price_written_out_layer(
+    deployment: Deployment,
+    layers: AttentionLayers,
+    forward: ForwardPass,
+    kv_tokens: Numeric,
+    history: Numeric,
+) -> Numeric:
+    """Price one latent attention layer on one GPU, keys and values of every head written out. [s]
+
+    The up-projection of the pass's own tokens is a linear layer; here it is that of the history. Half of key
+    and value together counts as the width of a head, which keeps bytes and FLOPs.
+    """
+    gpus = np.asarray(deployment.tensor_parallel, dtype=float)
+    heads = np.maximum(layers.heads / gpus, 1.0)
+    attended = attention(
+        deployment.hardware,
+        batch=forward.batch,
+        query_tokens=forward.query_tokens,
+        kv_tokens=kv_tokens,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=0.5 * (layers.head_dim + layers.head_value_dim),
+        kernel=deployment.attention_kernel,
+        cold=True,
+    )
+    up_projection = next(layer for layer in deployment.model.linears if layer.name == "kv_b")
+    rows = np.multiply(forward.batch, history)
+    written = _price_linear_layer(deployment, up_projection, forward, rows)
+    return attended + np.where(rows > 0, written, 0.0)
 
 
 def step_latency(
@@ -213,6 +274,7 @@ def step_latency(
     weight_fraction: Numeric = 1.0,
     kv_fraction: Numeric = 1.0,
     selection_kv_tokens: Numeric = 0.0,
+    selection_launches: Numeric = 0.0,
     drafting: bool = False,
 ) -> StepLatency:
     """Seconds of one forward pass of `model`, by cause; all arguments broadcast. [s]
@@ -221,8 +283,8 @@ def step_latency(
     ----------
     hardware, model, engine : what runs on what, under which software.
     tensor_parallel : GPUs that share every layer; KV heads are replicated beyond their number. [GPUs]
-    batch, query_tokens, kv_tokens, weight_fraction, kv_fraction, selection_kv_tokens, drafting :
-        what the pass runs through and reads, as in `ForwardPass`.
+    batch, query_tokens, kv_tokens, weight_fraction, kv_fraction, selection_kv_tokens, selection_launches,
+    drafting : what the pass runs through and reads, as in `ForwardPass`.
     """
     forward = ForwardPass(
         batch=batch,
@@ -231,6 +293,7 @@ def step_latency(
         weight_fraction=weight_fraction,
         kv_fraction=kv_fraction,
         selection_kv_tokens=selection_kv_tokens,
+        selection_launches=selection_launches,
         drafting=drafting,
     )
     return price_pass(Deployment(hardware, model, engine, tensor_parallel), forward)

@@ -30,6 +30,7 @@ def linear(
     tokens: Numeric,
     n: Numeric,
     k: Numeric,
+    products: Numeric = 1.0,
     dtype: str = "bf16",
     weight_fraction: Numeric = 1.0,
     cold: bool = False,
@@ -50,11 +51,13 @@ def linear(
     * With less than one wave the library splits ``k``, down to ``k_split`` times the square root of the
       filled share of the SMs. One of ``fixed_rules`` splits to ``k_split``, and a loop only beyond
       `SPLIT_FROM`, leaves the 32-row tile beyond 32 tokens, and hides more latency (power 2).
+    * Several ``products`` of one launch fill the SMs together; no tile holds rows or columns of two.
     * Hardware without ``overlap`` takes ``t_0`` and its bytes and its multiply-adds in turn, none padded.
 
     Parameters
     ----------
     tokens, n, k : rows of the activation, output and input features on this GPU. [1]
+    products : matrices of this shape, each with so many tokens of its own. [1]
     dtype : type of the stored weights; a type without tensor cores of its own multiplies in a wider one.
     weight_fraction : bytes of weights read relative to `dtype`. [1]
     cold : True is a product inside a serving pass: all weights come from memory, as its layers flush each
@@ -79,20 +82,20 @@ def linear(
     clocks = (gemm.narrow_sustained if narrow else gemm.sustained) if cold else 1.0
     rules = np.asarray(gemm.fixed_rules) > 0.5
 
-    weights = BYTES[dtype] * weight_fraction * n * k
-    activations = (1.0 if narrow else 2.0) * tokens * (k + n)
+    weights = BYTES[dtype] * weight_fraction * products * n * k
+    activations = (1.0 if narrow else 2.0) * products * tokens * (k + n)
     transfer = (weights + activations) * _seconds_per_byte(
         hardware, stream, tokens=tokens, weights=weights, cold=cold
     )
-    loop = _serial_loop(hardware, n=n, k=k, rules=rules)
+    loop = _serial_loop(hardware, n=n, k=k, products=products, rules=rules)
     joined = np.cbrt(transfer * np.sqrt(transfer) + loop * np.sqrt(loop)) ** 2
     memory = np.where(rules, np.sqrt(transfer * transfer + loop * loop), joined)
-    arithmetic = 2.0 * tokens * n * k
-    padded = 2.0 * _busiest_sm(hardware, tokens=tokens, n=n, k=k, rules=rules) * hardware.sms
-    compute = (padded + (1.0 / clocks - 1.0) * arithmetic) / rate
+    arithmetic = 2.0 * products * tokens * n * k
+    busiest = _busiest_sm(hardware, tokens=tokens, n=n, k=k, products=products, rules=rules)
+    compute = (2.0 * busiest * hardware.sms + (1.0 / clocks - 1.0) * arithmetic) / rate
     memory, compute = memory * memory, compute * compute
     seconds: Numeric = gemm.t0 + np.sqrt(np.sqrt(memory * memory + compute * compute))
-    moved = (weights + BYTES[dtype] * tokens * (k + n)) / stream
+    moved = (weights + BYTES[dtype] * products * tokens * (k + n)) / stream
     return hardware.as_it_runs(seconds, gemm.t0 + moved + arithmetic / rate)
 
 
@@ -125,11 +128,16 @@ def _split_depth(
 
 
 def _serial_loop(
-    hardware: HardwareProfile, *, n: NDArray[np.float64], k: NDArray[np.float64], rules: NDArray[np.bool_]
+    hardware: HardwareProfile,
+    *,
+    n: NDArray[np.float64],
+    k: NDArray[np.float64],
+    products: Numeric,
+    rules: NDArray[np.bool_],
 ) -> Numeric:
     """Return the latency of the loop over ``k`` that too few thread blocks cannot hide. [s]"""
-    filled = np.minimum(np.ceil(n / GEMM_COLUMNS) / hardware.sms, 1.0)
-    whole = rules & (k <= SPLIT_FROM * (n / 1024.0) ** 3)
+    filled = np.minimum(products * np.ceil(n / GEMM_COLUMNS) / hardware.sms, 1.0)
+    whole = rules & (k <= SPLIT_FROM * (products * n / 1024.0) ** 3)
     depth = np.where(whole, k, _split_depth(hardware, k, filled, rules))
     loop: Numeric = hardware.gemm.k_latency * depth * (1.0 - filled)
     return loop
@@ -141,13 +149,14 @@ def _busiest_sm(
     tokens: NDArray[np.float64],
     n: NDArray[np.float64],
     k: NDArray[np.float64],
+    products: Numeric,
     rules: NDArray[np.bool_],
 ) -> Numeric:
     """Return the multiply-adds of the busiest SM under the cheapest tile, as if edges cost nothing. [1]"""
     gemm = hardware.gemm
     work = np.full((), np.inf)
     for rows, columns in GEMM_TILES:
-        waves = np.ceil(tokens / rows) * np.ceil(n / columns) / hardware.sms
+        waves = products * np.ceil(tokens / rows) * np.ceil(n / columns) / hardware.sms
         filled, turns = np.minimum(waves, 1.0), np.maximum(waves, 1.0)
         turns = np.ceil(turns) * (1.0 - gemm.wave_overlap) + turns * gemm.wave_overlap
         split = _split_depth(hardware, k, filled, rules)

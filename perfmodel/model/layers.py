@@ -12,11 +12,17 @@ import numpy as np
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.config import DecoderConfig, ExpertSizes, LatentSizes
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED
+from strategies.base import HeadShape
 
-__all__ = ["AttentionLayers", "LinearLayer", "attention_layers", "keep_evenly", "linear_layers"]
+__all__ = [
+    "AttentionLayers", "LinearLayer", "attention_layers", "head_layers", "keep_evenly", "linear_layers",
+]  # fmt: skip
 
 Split: TypeAlias = Literal["column", "row", "none"]
 Block: TypeAlias = Literal["attention", "mlp", "experts", "output"]
+
+_READ_HIDDEN_STATES = ("qkv", "q", "q_a", "kv_a")
+"""Products of attention whose input is the layer's own."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,8 @@ class AttentionLayers:
     head_dim : width of a query head; `score_dim` and `value_dim` are the widths that a query row multiplies
         with each cache entry and accumulates from it: FLOPs per query token and entry are
         ``2 heads (score_dim + value_dim)``. They differ under latent attention (absorbed form) only.
+    head_value_dim : under latent attention the width of a head's value once it is written out; its key is
+        `head_dim` wide then. 0 for any other attention.
     kv_elements : elements stored per token and layer: ``2 kv_heads head_dim``, or latent plus rotary part.
     window : most recent tokens that a layer attends to, None for all.
     """
@@ -119,6 +127,7 @@ class AttentionLayers:
     window: int | None
     score_dim: int
     value_dim: int
+    head_value_dim: int = 0
 
 
 def attention_layers(config: DecoderConfig) -> tuple[AttentionLayers, ...]:
@@ -136,6 +145,7 @@ def attention_layers(config: DecoderConfig) -> tuple[AttentionLayers, ...]:
             window=window,
             score_dim=shared or config.head_dim,
             value_dim=latent.kv_rank if latent else config.head_dim,
+            head_value_dim=latent.value_dim if latent else 0,
         )
         for window, count in Counter(config.windows).items()
     )
@@ -162,6 +172,40 @@ def linear_layers(config: DecoderConfig) -> tuple[LinearLayer, ...]:
     ]
     dtypes = config.dtypes
     return tuple(layer.stored_as(dtypes.weights, dtypes.base) for layer in layers)
+
+
+def head_layers(
+    target: Sequence[LinearLayer], shape: HeadShape, *, hidden_size: int, count: int
+) -> tuple[LinearLayer, ...]:
+    """Return the matrix products of a draft head: one that fuses features, its layers, an output layer.
+
+    Parameters
+    ----------
+    target : the products of the target, whose attention and MLP (or experts) the head repeats.
+    shape : what differs from them.
+    hidden_size : of the target. [1]
+    count : layers of the head. [1]
+    """
+    has_experts = any(layer.block == "experts" for layer in target)
+    width = round(shape.mlp_width * hidden_size) if has_experts and shape.mlp_width else 0
+    kept = {"attention"} if width else {"attention", "experts" if has_experts else "mlp"}
+    norms = shape.features * hidden_size if shape.inputs == 1 else 0  # of all that is fused
+    fused = shape.features * hidden_size
+    layers = [LinearLayer("fuse", hidden_size, fused, 1, "none", block="output", vectors=norms)]
+    for layer in target:
+        if layer.name == "lm_head" and shape.draft_vocabulary is not None:
+            layers.append(replace(layer, n=min(shape.draft_vocabulary, layer.n), vectors=0))
+        elif layer.block == "output":
+            layers.append(layer)
+        elif layer.block in kept:
+            wider = (shape.inputs - 1) * hidden_size if layer.name in _READ_HIDDEN_STATES else 0
+            layers.append(replace(layer, k=layer.k + wider, count=count))
+    if width:
+        layers += [
+            LinearLayer("gate_up", 2 * width, hidden_size, count, "column", block="mlp", vectors=hidden_size),
+            LinearLayer("down", hidden_size, width, count, "row", block="mlp"),
+        ]
+    return tuple(layers)
 
 
 def keep_evenly(counts: Sequence[int], kept: int) -> tuple[int, ...]:

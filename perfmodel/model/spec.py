@@ -18,9 +18,11 @@ from perfmodel.model.layers import (
     AttentionLayers,
     LinearLayer,
     attention_layers,
+    head_layers,
     keep_evenly,
     linear_layers,
 )
+from strategies.base import PRETRAINED_HEAD, HeadShape
 
 __all__ = ["BYTES", "AttentionLayers", "LinearLayer", "ModelSpec"]
 
@@ -178,35 +180,34 @@ class ModelSpec:
             attentions=tuple(group for group in attentions if group.count),
         )
 
-    def head(self, layers: int = 1) -> ModelSpec:
+    def head(self, layers: int = 1, *, shape: HeadShape = PRETRAINED_HEAD) -> ModelSpec:
         """Return a draft head as EAGLE or multi-token prediction attach it to this model.
 
-        It holds one projection of the target's features and the last token's embedding to the hidden size,
-        ``[2 hidden_size, hidden_size]`` with a norm on each, and `layers` layers of the target: with experts
-        where the target has them, with its widest attention window. It reads the target's embedding and
-        language-model head, so these cost time but no memory (arXiv 2401.15077 section 3; arXiv 2412.19437
-        section 2.2).
+        It holds one projection of hidden states (features of the target, the last token's embedding) to the
+        hidden size and `layers` layers of the target, with its widest attention window. It reads the target's
+        embedding, and the target's language-model head where it has none of its own: these cost time but no
+        memory (arXiv 2412.19437 section 2.2; arXiv 2503.01840 section 3.1).
+
+        Parameters
+        ----------
+        layers : its layers, at least one, else SpecError. [1]
+        shape : what it is made of.
         """
         if layers < 1:
             raise SpecError.single("request", "layers", f"found {layers!r}", "Give at least one layer")
-        hidden = self.hidden_size
-        last = "experts" if any(layer.block == "experts" for layer in self.linears) else "mlp"
-        fuse = LinearLayer("fuse", hidden, 2 * hidden, 1, "none", block="output", vectors=2 * hidden)
+        weight_dtype = self.weight_dtype if shape.quantized else self.base_dtype
+        products = head_layers(self.linears, shape, hidden_size=self.hidden_size, count=layers)
         widest = max(self.attentions, key=lambda group: np.inf if group.window is None else group.window)
-        own = [
-            layer if layer.block == "output" else replace(layer, count=layers)
-            for layer in self.linears
-            if layer.block in ("attention", last, "output")
-        ]
         return replace(
             self,
             name=f"{self.name} head",
             num_layers=layers,
-            linears=(fuse.stored_as(self.weight_dtype, self.base_dtype), *own),
+            weight_dtype=weight_dtype,
+            linears=tuple(layer.stored_as(weight_dtype, self.base_dtype) for layer in products),
             attentions=(replace(widest, count=layers),),
             embedding_parameters=0,
-            other_parameters=hidden,
-            owns_lm_head=False,
+            other_parameters=shape.inputs * self.hidden_size,
+            owns_lm_head=shape.draft_vocabulary is not None,
         )
 
     def _holds(self, layer: LinearLayer) -> bool:

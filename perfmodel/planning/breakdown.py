@@ -110,7 +110,7 @@ def break_down(
     batch_size: int,
     context_len: int,
     drafters: Sequence[Drafter] | None = None,
-    kv_budgets: Sequence[int] | None = None,
+    kv_budgets: Sequence[float] | None = None,
     gammas: Sequence[int] = DEFAULT_GAMMAS,
     tensor_parallel: int | Sequence[int] = 1,
     alpha: float | None = None,

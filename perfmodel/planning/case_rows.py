@@ -13,9 +13,17 @@ from perfmodel.files.csv_rows import CsvRow
 from perfmodel.files.units import parse_count, parse_quantity
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.drafters import MOST_GPUS, check_tensor_parallel, find_drafter, is_self, read_spelling
+from perfmodel.planning.drafters import (
+    MOST_GPUS,
+    check_drafts_shard,
+    check_tensor_parallel,
+    find_drafter,
+    is_self,
+    read_spelling,
+)
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_BATCH, MAX_CONTEXT
+from strategies.base import needs_budget
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -24,6 +32,8 @@ __all__ = ["DEFAULT_ENGINE", "MOST_GAMMA", "Case", "CaseGroup", "CaseReader"]
 
 DEFAULT_ENGINE = "generic"
 MOST_GAMMA = 64
+
+_NOUNS = ("hardware", "engine", "target_model", "draft_model", "draft_tensor_parallel", "strategy")
 
 NounT = TypeVar("NounT")
 
@@ -80,7 +90,9 @@ class CaseReader:
         draft = None if itself else _in("draft_model", self._model, named)
         drafter = find_drafter(spelling, draft)
         if drafter is not None:
-            drafter = replace(drafter, measured=self._measured)
+            own = _count(cells, "draft_tensor_parallel", 1, MOST_GPUS, empty=0) or None
+            drafter = replace(drafter, measured=self._measured, draft_tensor_parallel=own)
+            check_drafts_shard([drafter], [gpus])
         gamma = _count(cells, "gamma", 0, MOST_GAMMA, empty=0 if drafter is None else None)
         if drafter is None and gamma:
             raise SpecError.single(
@@ -100,7 +112,7 @@ class CaseReader:
         )
         group = CaseGroup(hardware, engine, target, drafter, given)
         key = (
-            *(cells[name] for name in ("hardware", "engine", "target_model", "draft_model", "strategy")),
+            *(cells[name] for name in _NOUNS),
             given,
         )
         return key, group, case, "; ".join(filter(None, (spelling.remark, budget_remark)))
@@ -108,7 +120,7 @@ class CaseReader:
 
 def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> tuple[float, str]:
     """Return the draft KV budget and a remark: if none is given, the one its acceptance was published at."""
-    needed = drafter is not None and bool(drafter.strategy.default_budgets)
+    needed = drafter is not None and needs_budget(drafter.strategy)
     if cells["kv_budget"]:
         return float(_count(cells, "kv_budget", 1 if needed else 0, MAX_CONTEXT)), ""
     if drafter is None or not needed:

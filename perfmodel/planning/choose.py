@@ -201,13 +201,13 @@ def choose_deployed(
             gain = np.log(plain / np.where(np.isfinite(tpot), tpot, plain))
             gains.append(gain.reshape(-1, gain.shape[-1]))
     shares = workload.shares.ravel()
-    best, winner, budgets = -np.inf, drafters[0], None
+    best, winner, budgets = -np.inf, drafters[0], space.kv_budgets
     for drafter, gains in zip(drafters, by_drafter, strict=True):
         means = shares @ np.concatenate(gains)
         budget = int(np.argmax(means))
         if means[budget] > best:
             kept = float(space.budgets_of(drafter)[budget])
-            best, winner, budgets = float(means[budget]), drafter, (int(kept),) if np.isfinite(kept) else None
+            best, winner, budgets = float(means[budget]), drafter, (kept,)
     if best < 0.0:
         return replace(space, drafters=[None]), (
             f"loading {winner.label} would make the whole workload {np.exp(best):.3f} times as fast, "
@@ -216,4 +216,4 @@ def choose_deployed(
     if best == 0.0:
         why = "loading a drafter would gain nothing" if fits else "no drafter fits beside the model in memory"
         return replace(space, drafters=[None]), f"{why}: leave it out"
-    return replace(space, drafters=[winner], kv_budgets=budgets or space.kv_budgets), ""
+    return replace(space, drafters=[winner], kv_budgets=budgets), ""

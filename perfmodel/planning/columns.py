@@ -105,6 +105,10 @@ def _draft_models(answer: Any) -> list[str | None]:
     return _drafting(answer, model.name if model else None)
 
 
+def _draft_tensor_parallel(answer: Any) -> list[int | None]:
+    return _drafting(answer, answer.drafter.draft_tensor_parallel if answer.drafter else None)
+
+
 def _kv_budgets(answer: Any) -> list[int | None]:
     budgets = _drafting(answer, answer.kv_budget)
     return [int(budget) if budget is not None and math.isfinite(budget) else None for budget in budgets]
@@ -254,6 +258,11 @@ class Cell:
         "s", lambda answer: [tuple(rounds) for rounds in answer.round_by_gamma_s.tolist()], default=()
     )
     why: str = column("", lambda _: "", default="")  # said of the other fields by `fill`
+    draft_tensor_parallel: int | None = column(
+        "GPUs", _draft_tensor_parallel, default=None, title="draft\ntp", place=6.5,
+        show=lambda cell: str(cell.draft_tensor_parallel or "-"),
+        printed=lambda plan: any(cell.draft_tensor_parallel for cell in plan.cells),
+    )
 
     @property
     def speculates(self) -> bool:

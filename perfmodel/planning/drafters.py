@@ -6,20 +6,21 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import strategies
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.model import ModelSpec
 from perfmodel.speculation import Drafter
-from strategies.base import DraftStrategy
+from strategies.base import DraftStrategy, needs_budget
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = [
-    "Spelling", "check_tensor_parallel", "describe_measured", "drafters_among", "find_drafter", "is_self",
-    "load_strategy", "passed_over", "read_spelling",
+    "Spelling", "check_drafts_shard", "check_tensor_parallel", "describe_measured", "drafters_among",
+    "find_drafter", "is_self", "load_strategy", "passed_over", "read_spelling",
 ]  # fmt: skip
 
 MOST_GPUS = 1024
@@ -203,7 +204,7 @@ def _belief(entry: MeasuredAcceptance, entries: Sequence[MeasuredAcceptance]) ->
         strategy = read_spelling(entry.strategy).strategy
     except SpecError:
         return None
-    if strategy is None or (strategy.default_budgets and entry.kv_budget is None):
+    if strategy is None or (needs_budget(strategy) and entry.kv_budget is None):
         return None
     acceptance = posterior_acceptance(
         entries,
@@ -227,6 +228,32 @@ def _size_ratio(entry: MeasuredAcceptance) -> float | None:
     except SpecError:
         return None
     return draft.parameters / target.parameters
+
+
+def check_drafts_shard(drafters: Iterable[Drafter | None], tensor_parallel: Iterable[int]) -> None:
+    """Refuse a draft model whose attention heads its GPUs cannot share evenly.
+
+    Parameters
+    ----------
+    drafters : who may draft; a drafter's own number of GPUs counts where it has one.
+    tensor_parallel : GPUs of the target, each number that is asked about. [GPUs]
+
+    Raises
+    ------
+    SpecError
+        Naming the numbers of GPUs that can.
+    """
+    models = [(drafter, drafter.draft_model) for drafter in drafters if drafter and drafter.draft_model]
+    for (drafter, model), gpus in product(models, tensor_parallel):
+        heads = math.gcd(*(layers.heads for layers in model.attentions))
+        shared = min(drafter.draft_tensor_parallel or gpus, gpus)
+        if heads % shared:
+            allowed = [str(count) for count in range(1, gpus + 1) if heads % count == gpus % count == 0]
+            raise SpecError.single(
+                "", "draft_tensor_parallel",
+                f"{model.name} has {heads} attention heads, which {shared} GPUs do not divide",
+                f"Run it on fewer of the {gpus} GPUs: --draft-tp {' or '.join(allowed)}",
+            )  # fmt: skip
 
 
 def check_tensor_parallel(model: ModelSpec, tensor_parallel: int) -> None:

@@ -27,6 +27,7 @@ from perfmodel.planning.choose import (
     rank,
 )  # fmt: skip
 from perfmodel.planning.columns import fill
+from perfmodel.planning.drafters import check_drafts_shard
 from perfmodel.planning.explain import assumptions, nearest_miss, reason
 from perfmodel.planning.inflection import inflection_context
 from perfmodel.planning.plan import OBJECTIVES, Cell, Plan, best_machine
@@ -73,7 +74,7 @@ def plan(
     workload: Workload,
     *,
     drafters: Sequence[Drafter] | None = None,
-    kv_budgets: Sequence[int] | None = None,
+    kv_budgets: Sequence[float] | None = None,
     gammas: Sequence[int] = DEFAULT_GAMMAS,
     tensor_parallel: int | Sequence[int] = 1,
     alpha: float | Acceptance | None = None,
@@ -92,7 +93,8 @@ def plan(
     target, engine : what runs, and under which software.
     workload : the cells to answer for.
     drafters : who may draft; `default_drafters` when absent.
-    kv_budgets : draft KV budgets to try; each strategy's own when absent. [tokens]
+    kv_budgets : draft KV budgets to try, infinite for the whole cache; each strategy's own when absent.
+        [tokens]
     gammas : speculation lengths to try; 0, plain decoding, is always among them. [tokens]
     alpha : measured acceptance, a rate or a whole `Acceptance`, replacing every strategy's law. [0..1]
     objective : one of `OBJECTIVES`; what decides among several machines. Least cost per token where
@@ -108,13 +110,14 @@ def plan(
     InfeasibleError
         When no configuration of any cell is allowed; it counts what fell to which constraint.
     SpecError
-        When the request itself is wrong.
+        When the request itself is wrong: among others where the GPUs do not divide a draft model.
     """
     lengths = read_gammas(gammas)
     _check_request(objective, alpha, risk)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     gpus = [int(count) for count in np.atleast_1d(tensor_parallel)]
     searched = list(default_drafters(target) if drafters is None else drafters)
+    check_drafts_shard(searched, gpus)
     space = SearchSpace(
         [None, *searched] if len(lengths) > 1 else [None],
         lengths,
@@ -167,7 +170,9 @@ def plan(
             "context_lens": list(workload.context_lens),
             "output_tokens": workload.output_tokens,
             "tensor_parallel": gpus,
-            "kv_budgets": None if kv_budgets is None else list(kv_budgets),
+            "kv_budgets": None
+            if kv_budgets is None
+            else [budget if np.isfinite(budget) else None for budget in kv_budgets],
             "alpha": alpha if isinstance(alpha, (int, float)) else None,
             "risk": risk,
             "one_deployment": one_deployment,

@@ -36,22 +36,22 @@ class SearchSpace:
     ----------
     drafters : who may draft; None is plain decoding, which has neither budget nor speculation length.
     gammas : speculation lengths. [tokens]
-    kv_budgets : draft KV budgets; each strategy's own where None. [tokens]
+    kv_budgets : draft KV budgets, infinite for the whole cache; each strategy's own where None. [tokens]
     alpha : acceptance in place of the strategies' laws, a rate or a whole `Acceptance`. [0..1]
     deviations : standard deviations by which acceptance is above its expectation. [1]
     """
 
     drafters: Sequence[Drafter | None]
     gammas: Sequence[int]
-    kv_budgets: Sequence[int] | None = None
+    kv_budgets: Sequence[float] | None = None
     alpha: float | Acceptance | None = None
     deviations: float = 0.0
 
     def budgets_of(self, drafter: Drafter | None) -> FloatArray:
-        """The draft KV budgets of one drafter, infinite where it has none. [tokens]"""
-        own = drafter.strategy.default_budgets if drafter else ()
+        """Draft KV budgets of one drafter; the whole cache, infinite, comes first and wins ties. [tokens]"""
+        own = drafter.default_budgets if drafter else ()
         asked = self.kv_budgets if self.kv_budgets is not None and own else own
-        return np.asarray(asked or (np.inf,), dtype=float)
+        return np.asarray(sorted(asked or (np.inf,), key=np.isfinite), dtype=float)
 
     def gammas_of(self, drafter: Drafter | None) -> FloatArray:
         """The speculation lengths of one drafter. [tokens]"""

@@ -35,6 +35,7 @@ class PlannedDrafter:
     kv_budget: int | None
     hardware: str
     tensor_parallel: int
+    draft_tensor_parallel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,11 @@ def speedups(cell: Cell, gammas: Sequence[int], shift: float = 0.0, slower: floa
 
 def planned_drafter(plan: Plan) -> PlannedDrafter:
     """The one drafter, draft KV budget and GPUs of a plan; SpecError where cells do not agree."""
-    drafters = {(cell.strategy, cell.draft_model, cell.kv_budget) for cell in plan.cells if cell.speculates}
+    drafters = {
+        (cell.strategy, cell.draft_model, cell.kv_budget, cell.draft_tensor_parallel)
+        for cell in plan.cells
+        if cell.speculates
+    }
     machines = {(cell.hardware or plan.hardware, cell.tensor_parallel) for cell in plan.cells}
     if len(drafters) > 1 or len(machines) > 1:
         what = "drafters or draft KV budgets" if len(drafters) > 1 else "accelerators or numbers of GPUs"
@@ -127,9 +132,9 @@ def planned_drafter(plan: Plan) -> PlannedDrafter:
             "plan with --one-deployment, or name one --strategy, --draft-model, --draft-budget, --hardware "
             "and --tp",
         )
-    strategy, draft_model, kv_budget = next(iter(drafters), (NO_DRAFT, None, None))
+    strategy, draft_model, kv_budget, draft_gpus = next(iter(drafters), (NO_DRAFT, None, None, None))
     hardware, tensor_parallel = next(iter(machines))
-    return PlannedDrafter(strategy, draft_model, kv_budget, hardware, tensor_parallel)
+    return PlannedDrafter(strategy, draft_model, kv_budget, hardware, tensor_parallel, draft_gpus)
 
 
 def midpoints(values: Sequence[float]) -> tuple[float, ...]:

@@ -57,7 +57,7 @@ def report_content(
     workload: Workload,
     *,
     drafters: Sequence[Drafter] | None = None,
-    kv_budgets: Sequence[int] | None = None,
+    kv_budgets: Sequence[float] | None = None,
     gammas: Sequence[int] = DEFAULT_GAMMAS,
     tensor_parallel: int = 1,
     alpha: float | Acceptance | None = None,

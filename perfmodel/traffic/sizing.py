@@ -314,7 +314,7 @@ def _policies(candidate: Candidate, load: Load, alpha: float | Acceptance | None
         runs.engine,
         Workload(batches, contexts, output_tokens=load.output_tokens),
         drafters=[replica.drafter],
-        kv_budgets=None if np.isinf(replica.kv_budget) else [int(replica.kv_budget)],
+        kv_budgets=[replica.kv_budget],
         gammas=range(replica.max_gamma + 1),
         tensor_parallel=replica.gpus,
         alpha=alpha,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -56,11 +55,11 @@ class StepTimes:
         self._communication = _from_zero(by_rows.communication, rows.size)
         self._overhead = _from_zero(by_rows.overhead, rows.size)
         self._rounds = {gamma: self._price_round(gamma) for gamma in gammas}
-        target = replica.deployment.model
-        extra = replica.drafter.extra_model(target) if replica.drafter and any(gammas) else None
+        drafter = replica.drafter if any(gammas) else None
+        extra = drafter.extra_model(replica.deployment.model) if drafter else None
         self._draft_prefill = (
-            _Prefill(replica, dataclasses.replace(replica.deployment, model=extra), self.contexts)
-            if extra
+            _Prefill(replica, drafter.runs(replica.deployment, extra), self.contexts)
+            if drafter and extra
             else None
         )
         self._draft_begins = self._price_beginning() if any(gammas) else np.zeros(self.contexts.size)

@@ -77,7 +77,7 @@ def plan_for_traffic(
     trace: Trace,
     *,
     drafters: Sequence[Drafter],
-    kv_budgets: Sequence[int] | None = None,
+    kv_budgets: Sequence[float] | None = None,
     gammas: Sequence[int] = tuple(range(17)),
     tensor_parallel: int = 1,
     alpha: float | Acceptance | None = None,
@@ -119,7 +119,7 @@ def plan_for_traffic(
 
 
 def deployed_by(
-    answer: Plan, drafters: Sequence[Drafter], kv_budgets: Sequence[int] | None = None
+    answer: Plan, drafters: Sequence[Drafter], kv_budgets: Sequence[float] | None = None
 ) -> PlannedTraffic:
     """Return what a plan of one deployment deploys, among the drafters that it was made for.
 
@@ -137,7 +137,7 @@ def deployed_by(
     deployed = planned_drafter(answer)
     if not any(cell.speculates for cell in answer.cells):
         first = drafters[0]
-        own = first.strategy.default_budgets
+        own = first.default_budgets
         budgets = kv_budgets if kv_budgets and own else own
         return PlannedTraffic(answer, first, float(budgets[len(budgets) // 2]) if budgets else np.inf)
     for drafter in drafters:

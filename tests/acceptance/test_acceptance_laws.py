@@ -98,27 +98,6 @@ def test_temperature_hurts_a_small_draft_and_hardly_the_target_itself() -> None:
     assert cold.first == warm.first and warm.sd > cold.sd
 
 
-def test_a_head_stops_working_past_its_trained_length_unless_a_window_keeps_it_inside() -> None:
-    eagle = strategies.load("eagle")
-    context = np.array([2e3, 4096.0, 5e3, 60e3])
-    rates = acc.acceptance_rate(eagle, drafter="head", context_len=context, kv_budget=np.inf)
-    assert np.asarray(rates.first).tolist() == [0.74, 0.74, 0.25, 0.25]
-    assert rates.kind == "assumed"
-    long = acc.acceptance_rate(
-        eagle, drafter="head", context_len=context, kv_budget=np.inf, trained_length=1e5
-    )
-    assert np.all(long.first == 0.74)
-    windowed = acc.acceptance_rate(eagle, drafter="head", context_len=60e3, kv_budget=4096.0)
-    assert 0.25 < windowed.first < 0.74
-    assert (
-        1.2
-        < acc.expected_tokens(
-            acc.acceptance_rate(eagle, drafter="head", context_len=32e3, kv_budget=np.inf), 8
-        )
-        < 1.4
-    )
-
-
 def test_retrieval_breaks_a_window_and_not_a_choice_that_sees_the_query() -> None:
     published = {"streaming_llm": 0.052, "quest": 0.988, "topk_oracle": 0.999}
     for name, alpha in published.items():

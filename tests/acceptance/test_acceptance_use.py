@@ -126,8 +126,9 @@ def test_temperature_costs_a_small_model_acceptance_and_training_makes_a_head_re
     small = ("--strategy", "full_kv", "--draft-model", "llama-3.2-1b")
     assert alpha(*small) == pytest.approx(0.69, abs=0.01)
     assert alpha(*small, "--temperature", "1") < 0.6
-    head = ("--strategy", "eagle")
+    head = ("--strategy", "eagle", "--draft-budget", "all")
     assert alpha(*head) < 0.4 < 0.6 < alpha(*head, "--trained-length", "64k")
+    assert 0.4 < alpha("--strategy", "eagle", "--draft-budget", "4096") < 0.7
 
 
 @pytest.mark.parametrize(

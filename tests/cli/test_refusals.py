@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 from asking import CELL, ON, run
 
+SPLIT = [
+    "--model", "qwen2.5-72b", "--hardware", "h100", "--tp", "8", "--context", "16k", "-b", "4",
+    "--draft-model", "qwen2.5-0.5b", "--strategy", "full_kv",
+]  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -20,6 +25,12 @@ from asking import CELL, ON, run
         (["plan", *CELL, "--strategy", "strming_llm"], "Did you mean 'streaming_llm'?"),
         (["plan", *CELL, "--strategy", "full_kv"], "needs a draft model"),
         (["plan", *CELL, "--tp", "3"], "1, 2, 4, 8, 16, 32"),
+        (["plan", *SPLIT], "14 attention heads, which 8 GPUs do not divide"),
+        (["explain", *SPLIT], "--draft-tp 1 or 2"),
+        (["simulate", "--synthetic", "qps=1,prompt=1k,output=10", *SPLIT], "--draft-tp 1 or 2"),
+        (["sweep", *SPLIT, "-o", "all.csv"], "--draft-tp 1 or 2"),
+        (["plan", *SPLIT, "--draft-tp", "4"], "which 4 GPUs do not divide"),
+        (["plan", *SPLIT, "--draft-tp", "1,2"], "one number of GPUs"),
         (["plan", *CELL, "--gamma", "65"], "from 0 to 64"),
         (["plan", *CELL, "--draft-budget", "0"], "at least 1"),
         (["plan", *CELL, "--tpot", "0"], "above 0"),

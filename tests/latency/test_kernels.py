@@ -90,6 +90,11 @@ class TestLinearLayers:
         one_by_one = [linear(profile, **{**one, "cold": True}, dtype=dtype) for one in several]
         assert_allclose(linear(profile, **columns, dtype=dtype, cold=True), one_by_one, rtol=1e-12)
 
+    def test_no_tile_holds_columns_of_two_products(self):
+        """100 products of 65 columns are padded to 128 each, where one product of 6500 has 51 x 128."""
+        price = partial(linear, H100.with_values({"memory.bandwidth": 1e20}), tokens=8192.0, k=8192.0)
+        assert price(n=65.0, products=100.0) / price(n=6500.0) > 1.9
+
     def test_one_token_takes_the_time_to_read_the_weights(self):
         """4096 x 14336 weights in bf16 are 2 x 4096 x 14336 = 117.4 MB: 40.1 us at 87.5 % of 3.35 TB/s."""
         figures = {"gemm.memory_fraction": 0.875, "gemm.t0": 2.716e-6, "gemm.contention": 0}

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import CAUSES, StepLatency, prefill_latency, step_latency
-from perfmodel.model import ModelSpec
+from perfmodel.model import LinearLayer, ModelSpec
 
 PROFILES = {name: HardwareProfile.load(name) for name in HardwareProfile.available()}
 ENGINES = {name: EngineOverhead.load(name) for name in EngineOverhead.available()}
@@ -68,6 +68,22 @@ def test_an_array_call_is_its_scalar_calls(profile, model, engine, several):
                 getattr(alone, cause),
                 rtol=1e-12,
             )
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+@pytest.mark.parametrize("name", ["deepseek-v2", "qwen3-30b-a3b", "mixtral-8x7b-v0.1"])
+def test_the_last_bit_of_how_many_experts_are_distinct_changes_nothing(profile, name, monkeypatch):
+    """Powers of one number and of many are rounded differently, and which way must not show."""
+    batch, exact, prices = np.arange(1.0, 257.0), LinearLayer.distinct_experts, []
+    for towards in (-np.inf, np.inf):
+        monkeypatch.setattr(
+            LinearLayer,
+            "distinct_experts",
+            lambda layer, tokens, towards=towards: np.nextafter(exact(layer, tokens), towards),
+        )
+        one = {"batch": batch, "kv_tokens": 1.0, "tensor_parallel": np.array([[1.0], [8.0]])}
+        prices.append(step_latency(profile, ModelSpec.load(name), IDEAL, **one).linear)
+    assert_allclose(*prices, rtol=1e-12)
 
 
 @given(profiles, models, engines, passes)
@@ -253,6 +269,38 @@ class TestPrefill:
             assert long.attention / short.attention == pytest.approx(factor, rel=0.05)
 
 
+class TestPrefillOfLatentAttention:
+    """Keys of 192 and values of 128 are written out for every head; decoding multiplies latents of 576."""
+
+    H200 = PROFILES["h200-sxm-141gb"]
+
+    def attention(self, name: str, gpus: float, chunk: float, reached: float) -> float:
+        one = {"batch": 1.0, "tensor_parallel": gpus, "prompt_tokens": chunk, "kv_tokens": reached}
+        return float(prefill_latency(self.H200, ModelSpec.load(name), IDEAL, **one).attention)
+
+    @pytest.mark.parametrize(
+        ("name", "heads", "gpus"), [("deepseek-v3", 128, 8), ("deepseek-v2-lite", 16, 1)]
+    )
+    @pytest.mark.parametrize(("chunk", "reached"), [(4096.0, 4096.0), (8192.0, 32768.0)])
+    def test_it_takes_the_arithmetic_of_all_pairs_and_of_the_history_written_out(
+        self, name, heads, gpus, chunk, reached
+    ):
+        """``2 heads (192 + 128)`` for each pair of query and entry, ``2 x 512 heads 256`` for each entry
+        before the chunk: 240 ms for the last 8192 of 32768 tokens of DeepSeek-V3 on eight GPUs."""
+        pairs = chunk * (reached - chunk) + chunk * (chunk + 1) / 2
+        flops = 2 * heads / gpus * ((192 + 128) * pairs + (reached - chunk) * 512 * 256)
+        kernel, layers = self.H200.attention_kernel("vllm"), ModelSpec.load(name).num_layers
+        seconds = layers * (flops / (float(kernel.compute_fraction) * self.H200.peak("bf16")) + kernel.t0)
+        assert seconds < self.attention(name, gpus, chunk, reached) < 1.15 * seconds
+
+    def test_few_tokens_on_a_long_history_keep_the_absorbed_form(self):
+        """Writing 131072 entries out for one query takes longer than multiplying their latents."""
+        one = {"batch": 1.0, "tensor_parallel": 8.0}
+        model = ModelSpec.load("deepseek-v3")
+        decode = step_latency(self.H200, model, IDEAL, kv_tokens=131072.0, **one)
+        assert self.attention("deepseek-v3", 8.0, 1.0, 131072.0) == pytest.approx(decode.attention)
+
+
 class TestWhatTheEngineAdds:
     def test_time_per_layer_and_per_row_and_layer_are_added(self):
         """30 us a layer and 0.08 us a row and layer in 32 layers: 16 times 4 tokens, 0.96 + 0.16 ms."""
@@ -273,6 +321,24 @@ class TestWhatTheEngineAdds:
         assert engine.all_reduce == "custom-graph"
         step = step_latency(H100, DENSE, engine, batch=32.0, kv_tokens=1.0, tensor_parallel=8.0)
         assert step.communication == pytest.approx(64 * 10.8e-6, rel=1e-6)
+
+
+class TestWhatChoosingLaunches:
+    """Kernels that choose entries are launches of their own, in every attention layer that runs."""
+
+    KERNEL = H100.attention_kernel("vllm")
+
+    def added(self, model: ModelSpec, kv_tokens: float) -> float:
+        price = partial(step_latency, H100, model, IDEAL, batch=4.0, kv_tokens=kv_tokens)
+        return float((price(selection_launches=2.0).total - price().total) / self.KERNEL.t0)
+
+    def test_every_layer_launches_them_at_the_price_of_an_attention_launch(self):
+        assert self.added(DENSE, 512.0) == pytest.approx(2 * 32)
+        assert self.added(DENSE.keep_layers(0.25), 512.0) == pytest.approx(2 * 8)
+
+    def test_a_layer_whose_whole_window_is_read_chooses_nothing(self):
+        """12 of gpt-oss-20b's 24 layers see 128 entries."""
+        assert self.added(SPARSE, 4096.0) == pytest.approx(2 * 12)
 
 
 class TestPossibleWorlds:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from perfmodel.errors import SpecError
 from perfmodel.model import BYTES, ModelSpec
+from strategies.eagle import EAGLE_3
 
 # Columns: name; elements of all weights; elements that one token touches, the embedding included; elements
 # that a decode step of one sequence reads; cache bytes per token of all layers, of the layers without a
@@ -166,7 +167,7 @@ def test_active_parameters_grow_with_the_tokens_up_to_all(sizes: dict[str, Any],
 @given(configs())
 def test_every_layer_is_an_attention_layer_and_an_mlp(sizes: dict[str, Any]) -> None:
     model = ModelSpec.from_config(sizes)
-    for part in (model, model.keep_layers(0.4), model.head(2)):
+    for part in (model, model.keep_layers(0.4), model.head(2), model.head(shape=EAGLE_3)):
         assert sum(group.count for group in part.attentions) == part.num_layers
         row_split = [
             layer for layer in part.linears if layer.split == "row" and not layer.name.startswith("shared")
@@ -241,6 +242,29 @@ def test_draft_heads_have_the_published_sizes() -> None:
     assert [round(size / 1e9, 2) for size in sizes] == [0.24, 0.37, 0.99]
     deepseek = ModelSpec.load("DeepSeek-V3")
     assert deepseek.head().parameters + 2 * deepseek.embedding_parameters == pytest.approx(14e9, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("target", "gigabytes"),
+    [("Llama-3.1-8B", 0.85), ("Qwen3-8B", 0.80), ("Llama-3.1-70B", 2.81), ("gpt-oss-20b", 0.62)],
+)
+def test_an_eagle_3_head_reads_its_own_small_vocabulary_and_a_dense_layer(
+    target: str, gigabytes: float
+) -> None:
+    """Weights of a pass over one token, all in bf16, also beside gpt-oss's four-bit experts: 3 h x h fused,
+    2 h read by attention, an MLP (17280 wide in SpecForge's head of gpt-oss-20b), 32000 tokens."""
+    head = ModelSpec.load(target).head(shape=EAGLE_3)
+    assert round(float(head.weight_bytes_read()) / 1e9, 2) == gigabytes
+    assert head.weight_bytes == head.weight_bytes_read()
+    quantized = ModelSpec.load(target).with_dtypes(weights="fp8")
+    assert quantized.head(shape=EAGLE_3).weight_bytes == head.weight_bytes
+
+
+def test_eagle_3_heads_have_the_published_sizes() -> None:
+    """SpecForge's heads have 424,689,664 parameters for Llama-3.1-8B and 1.448 billion for DeepSeek-V3, there
+    with ordinary attention and an MLP of 5.7 in place of 6 hidden sizes."""
+    assert ModelSpec.load("Llama-3.1-8B").head(shape=EAGLE_3).parameters == 424_689_664
+    assert ModelSpec.load("DeepSeek-V3").head(shape=EAGLE_3).parameters == pytest.approx(1.448e9, rel=0.05)
 
 
 @pytest.mark.parametrize("fraction", [0.0, -1.0, 1.5, math.nan])

@@ -59,7 +59,7 @@ def test_on_h100_with_the_papers_engine_it_is_where_drafting_begins_to_pay_at_th
 
 
 def test_one_batch_size_and_a_small_cache_have_none():
-    """With one batch nothing can be said; with 256 entries a layer no batch makes the cache the bottleneck."""
+    """Nothing can be said of one batch; with 256 entries a layer no batch is bound by its cache."""
     space = SearchSpace([None, WINDOW], range(9), [512])
     deployment = Deployment(HardwareProfile.load("h100-sxm-80gb"), LLAMA, EngineOverhead.load("ideal"))
     assert inflection_context(deployment, Workload([64], [32000]), space) == np.inf

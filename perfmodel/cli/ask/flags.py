@@ -79,8 +79,10 @@ class QuestionFlags(AcceptanceFlags, DeploymentFlags):
     draft_model: str | None = flag("--draft-model", "--spec-model", "NAME|PATH,...", complete=model_names,
         panel=_DRAFTING,
         help="Small models that may draft. With --strategy only these do; `self` is the target itself.")
+    draft_tp: str | None = flag("--draft-tp", "--draft-tensor-parallel-size", "N", panel=_DRAFTING,
+        help="GPUs that share a draft model; all of the target's where absent.")
     draft_budget: str | None = flag("--draft-budget", "TOKENS,...", panel=_DRAFTING,
-        help="Draft KV budgets to search; each strategy's own where absent.")
+        help="Draft KV budgets to search, `all` for the whole cache; each strategy's own where absent.")
     gamma: str | None = flag("--gamma", "--num-speculative-tokens", "--spec-tokens", "N,...", panel=_DRAFTING,
         help="Speculation lengths to search, 0:16:1 where absent. Plain decoding (0) always is.")
     tpot: str | None = flag("--tpot", "--tpot-sla-ms", "MS", panel=_WORKLOAD,

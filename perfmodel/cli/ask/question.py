@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -19,7 +20,13 @@ from perfmodel.files.units import parse_count, parse_list
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.case_rows import DEFAULT_ENGINE
-from perfmodel.planning.drafters import check_tensor_parallel, drafters_among, is_self, passed_over
+from perfmodel.planning.drafters import (
+    check_drafts_shard,
+    check_tensor_parallel,
+    drafters_among,
+    is_self,
+    passed_over,
+)
 from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, default_drafters
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_CONTEXT, Workload
@@ -45,7 +52,7 @@ class Question:
     tensor_parallel: list[int]
     workload: Workload
     drafters: list[Drafter]
-    kv_budgets: list[int] | None
+    kv_budgets: list[float] | None
     gammas: list[int]
     alpha: float | None
     tpot: float | None
@@ -110,7 +117,8 @@ def read_question(
     batches = reading.read("batch_size", partial(read_counts, least=1), flags.batch_size)
     contexts = reading.read("context", partial(read_counts, least=1), flags.context)
     output_tokens = reading.read("output_tokens", _read_output_tokens, flags.output_tokens)
-    budgets = reading.read("draft_budget", partial(read_counts, least=1), flags.draft_budget)
+    draft_gpus = reading.read("draft_tp", _read_gpus, flags.draft_tp)
+    budgets = reading.read("draft_budget", _read_budgets, flags.draft_budget)
     gammas = reading.read("gamma", partial(read_counts, most=64), flags.gamma)
     belief = read_belief(reading, flags, gammas)
     tpot = reading.read("tpot", seconds, flags.tpot)
@@ -123,6 +131,16 @@ def read_question(
             f"At most {most_cells} in one plan: use wider steps, or `draftplan sweep`",
         )  # fmt: skip
     drafters, remarks = named if named is not None else (default_drafters(target, small), [])
+    drafters = [
+        replace(
+            drafter,
+            measured=belief.measured,
+            conditions=belief.conditions,
+            draft_tensor_parallel=draft_gpus if drafter.draft_model else None,
+        )
+        for drafter in drafters
+    ]
+    check_drafts_shard(drafters, tensor_parallel)
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
@@ -138,9 +156,7 @@ def read_question(
         engine=engine,
         tensor_parallel=tensor_parallel,
         workload=Workload(batches, contexts, output_tokens=output_tokens or 0),
-        drafters=[
-            replace(drafter, measured=belief.measured, conditions=belief.conditions) for drafter in drafters
-        ],
+        drafters=drafters,
         kv_budgets=budgets,
         gammas=list(DEFAULT_GAMMAS) if gammas is None else gammas,
         alpha=belief.alpha,
@@ -202,6 +218,13 @@ def _read_tensor_parallel(target: ModelSpec | None, text: str) -> list[int]:
     return counts
 
 
+def _read_gpus(text: str) -> int:
+    counts = read_counts(text, least=1)
+    if len(counts) > 1:
+        raise SpecError.single("", "", f"found {text}", "Give one number of GPUs")
+    return counts[0]
+
+
 def read_counts(text: str, least: int = 0, most: int | None = None) -> list[int]:
     """Return the whole numbers that a list or range names. Raises SpecError."""
     values = parse_list(text)
@@ -210,6 +233,14 @@ def read_counts(text: str, least: int = 0, most: int | None = None) -> list[int]
             allowed = f"at least {least}" if most is None else f"from {least} to {most}"
             raise SpecError.single("", "", f"found {value}", f"Give whole numbers {allowed}")
     return values
+
+
+def _read_budgets(text: str) -> list[float]:
+    """Return the draft KV budgets that a list names, infinite for ``all``. Raises SpecError."""
+    named = _names(text)
+    counts = [name for name in named if name.lower() != "all"]
+    whole = [math.inf] if len(counts) < len(named) else []
+    return [*(read_counts(",".join(counts), least=1) if counts else ()), *whole]
 
 
 def _some(text: str) -> float:

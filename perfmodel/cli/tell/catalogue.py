@@ -161,10 +161,14 @@ def _summarise_strategy(strategy: DraftStrategy) -> dict[str, Any]:
     return {
         "name": strategy.name,
         "drafters": ", ".join(strategy.drafters),
-        "budgets": ", ".join(map(str, strategy.default_budgets)) or "none",
+        "budgets": ", ".join(map(_show_budget, strategy.default_budgets)) or "none",
         "output": "lossless" if strategy.lossless else "lossy",
         "summary": strategy.summary,
     }
+
+
+def _show_budget(budget: float) -> str:
+    return f"{budget:.0f}" if np.isfinite(budget) else "all"
 
 
 DETAILS: Mapping[str, Callable[[Any], dict[str, Any]]] = {

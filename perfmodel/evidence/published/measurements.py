@@ -17,8 +17,8 @@ __all__ = ["Measurement", "available", "load", "read_file", "read_measurements"]
 
 TIMES = ("t_target_ms", "t_draft_ms", "draft_phase_ms", "t_verify_ms", "round_ms", "step_ms", "tpot_ms")
 QUESTION = (
-    "hardware", "engine", "tensor_parallel", "target_model", "draft_model", "strategy", "kv_budget",
-    "context_len", "batch_size", "gamma",
+    "hardware", "engine", "tensor_parallel", "target_model", "draft_model", "draft_tensor_parallel",
+    "strategy", "kv_budget", "context_len", "batch_size", "gamma",
 )  # fmt: skip
 OTHERS = (
     "tokens_per_round", "speedup", "table", "cell", "gamma_is_best", "unknown", "source", "acceptance_rate",
