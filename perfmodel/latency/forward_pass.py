@@ -182,7 +182,7 @@ def _price_attention_layer(
     The other layers have flushed its cache entries out of L2 since the last pass, so they are read cold.
     """
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
-    heads = np.maximum(layers.heads / gpus, 1.0)
+    heads = layers.heads_per_gpu(gpus)
     # Latent attention stores one vector for keys and values: half of it counts as the key, and the heads are
     # scaled so that the FLOPs per entry, 2 heads (score_dim + value_dim), stay what they are.
     entry = layers.kv_elements / (2.0 * layers.kv_heads)
@@ -192,7 +192,7 @@ def _price_attention_layer(
         query_tokens=forward.query_tokens,
         kv_tokens=kv_tokens,
         heads=heads * ((layers.score_dim + layers.value_dim) / (2.0 * entry)),
-        kv_heads=np.maximum(layers.kv_heads / gpus, 1.0),
+        kv_heads=layers.kv_heads_per_gpu(gpus),
         head_dim=entry,
         kv_dtype=deployment.model.kv_dtype,
         kv_fraction=forward.kv_fraction,
