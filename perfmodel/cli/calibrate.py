@@ -208,12 +208,13 @@ def _points(flags: CalibrateFlags) -> Sequence[Measurement]:
 
 
 def _start(flags: CalibrateFlags) -> EngineOverhead:
-    """Return the engine that the fit starts from: figures as asked, words those of a known --engine."""
+    """Return the engine that the fit starts from: figures as asked, words and kernels of a known --engine."""
     from perfmodel.engine import EngineOverhead
 
     figures = flags.start or "generic"
     if flags.engine in EngineOverhead.available(flags.profiles_path):
         known = EngineOverhead.load(flags.engine, flags.profiles_path)
         start = known if flags.start is None else EngineOverhead.load(figures, flags.profiles_path)
-        return replace(start, description=known.description, aliases=known.aliases)
+        words = ("description", "aliases", "attention_kernel", "all_reduce")
+        return replace(start, **{name: getattr(known, name) for name in words})
     return replace(EngineOverhead.load(figures, flags.profiles_path), description="", aliases=())

@@ -168,7 +168,7 @@ def calibrate(
     start : where each figure stays that the points do not determine; its description and aliases are those of
         the result.
     attention_kernel, all_reduce : the kernel of the hardware profile that ran; empty tries each that the
-        profile has and takes the pair of least error on cells predicted from the others.
+        profile has, see `rank_kernels`.
     achieved : dotted paths of figures of the hardware to fit as well, where the points tell them apart; None
         fits those of `usual_shares`. A share of one kernel says that it ran.
     keep : dotted paths of the engine's figures that stay at their start whatever the points say.
@@ -317,8 +317,8 @@ def _why_these(kernels: Sequence[KernelPair]) -> str:
         return ""
     best, second = kernels[:2]
     return (
-        f"; of {len(kernels)} pairs of kernels, {best} err least on cells predicted from the others "
-        f"({best.error:.1%}; {second} {second.error:.1%})"
+        f"; of {len(kernels)} pairs of kernels, {best} foretell cells from the others to {best.error:.1%}, "
+        f"{second} to {second.error:.1%}"
     )
 
 

@@ -45,7 +45,7 @@ def rank_kernels(
     attention_kernel: str = "",
     all_reduce: str = "",
 ) -> tuple[KernelPair, ...]:
-    """Return every pair of kernels that may have run, the one of least error first; ties keep the start's.
+    """Return every pair of kernels that may have run, the one to believe in first, the others by their error.
 
     Parameters
     ----------
@@ -60,24 +60,40 @@ def rank_kernels(
 
     Notes
     -----
-    Kernels are told apart by the engine's seconds alone, at the profile's own shares of the peak rates.
+    Of the pairs that err by at most one standard error more than the least (Breiman et al. 1984, section
+    3.4.3) the one that has most in common with the start is believed in: kernels that the points hardly tell
+    apart are no news. They are told apart at the profile's own shares of the peak rates.
     """
     hardware = rows[0].group.hardware
     figures = priors(start, hardware)
     response = respond(rows, seen, start, figures)  # the slopes are those of any kernel: no kernel is in them
     passes = seen.kind != KINDS.index("overhead")
-    pairs = []
-    for attention, reduction in product(
-        _attention_kernels(hardware, start, attention_kernel),
-        _all_reduces(hardware, start, all_reduce, max(row.tensor_parallel for row in rows)),
-    ):
+    pairs = list(
+        product(
+            _attention_kernels(hardware, start, attention_kernel),
+            _all_reduces(hardware, start, all_reduce, max(row.tensor_parallel for row in rows)),
+        )
+    )
+    errors = []
+    for attention, reduction in pairs:
         engine = replace(start, attention_kernel=attention, all_reduce=reduction)
         of_pair = replace(response, base=bare_seconds(rows, seen, engine))
         fit = fit_figures(of_pair, seen, figures, free)
-        errors = np.abs(held_out_errors(rows, seen, of_pair, figures, fit)[passes])
-        known = errors[np.isfinite(errors)]
-        pairs.append(KernelPair(attention, reduction, float(known.mean()) if known.size else float("nan")))
-    return tuple(sorted(pairs, key=lambda pair: round(pair.error, 6) if pair.error == pair.error else np.inf))
+        errors.append(np.abs(held_out_errors(rows, seen, of_pair, figures, fit)[passes]))
+    known = np.stack(errors)
+    known = known[:, np.isfinite(known).all(axis=0)]
+    if not known.size:
+        return tuple(KernelPair(*pair, float("nan")) for pair in pairs)
+    mean = known.mean(axis=-1)
+    behind = known - known[mean.argmin()]
+    as_good = mean - mean.min() <= behind.std(axis=-1) / np.sqrt(known.shape[-1])
+    common = [(attention == pairs[0][0]) + (reduction == pairs[0][1]) for attention, reduction in pairs]
+    order = sorted(range(len(pairs)), key=lambda index: float(mean[index]))
+    best = min(order, key=lambda index: (not as_good[index], -common[index]))
+    return tuple(
+        KernelPair(*pairs[index], float(mean[index]))
+        for index in (best, *(index for index in order if index != best))
+    )
 
 
 def _attention_kernels(hardware: HardwareProfile, start: EngineOverhead, known: str) -> list[str]:
