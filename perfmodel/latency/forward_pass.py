@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.latency.all_reduce import all_reduce
+from perfmodel.latency.all_reduce import all_gather, all_reduce
 from perfmodel.latency.attention import attention
 from perfmodel.latency.linear import linear
 from perfmodel.model import BYTES, AttentionLayers, LinearLayer, ModelSpec
@@ -125,7 +125,7 @@ def _price_layers(
     entries: Callable[[int | None], Numeric],
 ) -> StepLatency:
     """Sum the kernels over the layers; `entries` tells how many entries a layer of that window reads."""
-    hardware, model, engine = deployment.hardware, deployment.model, deployment.engine
+    model, engine = deployment.model, deployment.engine
     logit_rows = np.multiply(forward.batch, logit_tokens)  # they decode: row figures were fitted to them
     linear_s: Numeric = np.zeros(())
     for layer in model.linears:
@@ -136,12 +136,7 @@ def _price_layers(
         attention_s = attention_s + layers.count * _price_attention_layer(
             deployment, layers, forward, entries(layers.window)
         )
-    communication_s = (2 * model.num_layers) * all_reduce(
-        hardware,
-        bytes=forward.rows * (model.hidden_size * BYTES["bf16"]),
-        gpus=np.asarray(deployment.tensor_parallel, dtype=float),
-        implementation=deployment.all_reduce,
-    )
+    communication_s = _price_communication(deployment, forward.rows, logit_rows)
     upkeep = engine.draft_row_layer_s * forward.batch if forward.drafting else 0.0
     row_s = engine.row_layer_s * logit_rows + upkeep
     overhead_s = engine.forward_s + model.num_layers * (engine.layer_s + row_s)
@@ -199,6 +194,30 @@ def _price_attention_layer(
         kernel=deployment.attention_kernel,
         cold=True,
     )
+
+
+def _price_communication(deployment: Deployment, rows: Numeric, logit_rows: Numeric) -> Numeric:
+    """Price what the GPUs exchange in a pass. [s]
+
+    Every layer reduces its rows after attention and after the MLP; the embedding, which is split by
+    vocabulary, once; and the logits, split alike, are gathered to be sampled from.
+    """
+    hardware, model = deployment.hardware, deployment.model
+    gpus = np.asarray(deployment.tensor_parallel, dtype=float)
+    reduced = all_reduce(
+        hardware,
+        bytes=np.multiply(rows, model.hidden_size * BYTES["bf16"]),
+        gpus=gpus,
+        implementation=deployment.all_reduce,
+    )
+    vocabulary = sum(layer.n for layer in model.linears if layer.name == "lm_head")
+    gathered = all_gather(
+        hardware,
+        bytes=np.multiply(logit_rows, vocabulary * BYTES["bf16"]),
+        gpus=gpus,
+        implementation=deployment.all_gather,
+    )
+    return (2 * model.num_layers + 1) * reduced + gathered
 
 
 def step_latency(
