@@ -57,6 +57,11 @@ class Deployment:
         return "nccl" if over_pcie and not wanted.startswith("nccl") else wanted
 
     @property
+    def all_gather(self) -> str:
+        """The all-gather that runs: NCCL's, as the kernels of engines only reduce."""
+        return self.all_reduce if self.all_reduce.startswith("nccl") else "nccl"
+
+    @property
     def label(self) -> str:
         """What runs on what, for a title."""
         gpus = f"{float(self.tensor_parallel):.0f} x {self.hardware.name}"

@@ -56,7 +56,7 @@ def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
     held: Numeric = (model.embedding_parameters / gpus + model.other_parameters) * size
     for layer in model.linears:
         if model.owns_lm_head or layer.name != "lm_head":
-            matrix = layer.n_per_gpu(gpus) * layer.k_per_gpu(gpus) * BYTES[layer.dtype]
+            matrix = layer.elements_per_gpu(gpus) * BYTES[layer.dtype]
             held = held + layer.count * max(layer.experts, 1) * (matrix + layer.vectors * size)
     return held
 
@@ -70,8 +70,7 @@ def kv_bytes_per_gpu(model: ModelSpec, kv_tokens: Numeric, tensor_parallel: Nume
     total: Numeric = np.zeros(())
     for layers in model.attentions:
         held = kv_tokens if layers.window is None else np.minimum(kv_tokens, layers.window)
-        shards = np.minimum(tensor_parallel, layers.kv_heads)
-        total = total + layers.count * layers.kv_elements * size * np.asarray(held) / shards
+        total = total + layers.count * layers.kv_elements_per_gpu(tensor_parallel) * size * np.asarray(held)
     return total
 
 

@@ -19,7 +19,8 @@ from strategies.base import DraftPass, budget_after
 
 __all__ = [
     "FREE", "Configuration", "Drafter", "Drafting", "Moment", "Round", "TargetSteps", "copied_fraction",
-    "draft_with", "half_way", "price", "price_round", "price_steps", "take", "with_acceptance",
+    "draft_with", "half_way", "price", "price_round", "price_steps", "take", "target_passes",
+    "with_acceptance",
 ]  # fmt: skip
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
@@ -151,9 +152,18 @@ def price_steps(
     deployment: Deployment, *, batch: Numeric, context_len: Numeric, gamma: Numeric
 ) -> TargetSteps:
     """Price one plain decode step and one verification of ``gamma + 1`` tokens; arguments broadcast. [s]"""
-    step = ForwardPass(batch=batch, kv_tokens=context_len)
-    verification = replace(step, query_tokens=np.asarray(gamma, dtype=float) + 1.0)
+    step, verification = target_passes(batch=batch, context_len=context_len, gamma=gamma)
     return TargetSteps(price_pass(deployment, step), price_pass(deployment, verification))
+
+
+def target_passes(*, batch: Numeric, context_len: Numeric, gamma: Numeric) -> tuple[ForwardPass, ForwardPass]:
+    """Return a plain decode step and a verification, whose query ``i`` in 0..gamma reads ``S + i`` entries.
+
+    Its last query reads them all, so ``S + gamma`` entries cross memory once for all queries.
+    """
+    drafted = np.asarray(gamma, dtype=float)
+    step = ForwardPass(batch=batch, kv_tokens=context_len)
+    return step, replace(step, query_tokens=drafted + 1.0, kv_tokens=np.add(context_len, drafted))
 
 
 @dataclass(frozen=True)

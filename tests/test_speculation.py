@@ -19,7 +19,7 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import StepLatency
 from perfmodel.memory import resident_memory
 from perfmodel.model import ModelSpec
-from perfmodel.speculation import FREE, Drafter, Round, price_round, price_steps
+from perfmodel.speculation import FREE, Drafter, Round, price_round, price_steps, target_passes
 from strategies.base import EXACT
 
 H100 = HardwareProfile.load("h100-sxm-80gb")
@@ -184,6 +184,15 @@ class TestByHand:
             H100, LLAMA, engine, DRAFTERS[0], batch=100, context_len=9000, gamma=np.array([0, 1, 8])
         )
         assert_allclose(found.overhead, [0.0, 0.76e-3, 0.76e-3])
+
+    def test_the_last_query_of_a_verification_reads_every_draft(self):
+        """At 200 entries and length 16 that is 8 % more of the cache than a decode step reads."""
+        step, verification = target_passes(batch=64.0, context_len=200.0, gamma=16.0)
+        assert verification.query_tokens == 17.0
+        assert verification.kv_tokens / step.kv_tokens == pytest.approx(1.08)
+        assert verification.entries(100) == 100 + 16
+        plain, idle = target_passes(batch=64.0, context_len=200.0, gamma=0.0)
+        assert (plain.kv_tokens, plain.query_tokens) == (idle.kv_tokens, idle.query_tokens)
 
     def test_looking_a_draft_up_runs_no_pass(self):
         found = price(Drafter(strategies.load("ngram")), batch=16, context_len=9000, gamma=4)

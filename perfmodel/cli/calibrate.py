@@ -24,7 +24,6 @@ __all__ = ["calibrate"]
 
 _POINTS, _ENGINE, _ANSWER = "Points", "Engine", "Answer"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_KERNELS = ("all_reduce", "attention_kernel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +50,9 @@ class CalibrateFlags:
         help="Engine to start from, and to keep where the points say nothing; the engine itself if it is "
         "known, else `generic`.")
     all_reduce: str | None = flag("--all-reduce", "NAME", panel=_ENGINE,
-        help="All-reduce implementation of the hardware profile that the engine calls.")
+        help="All-reduce of the hardware profile that ran; each is tried where absent.")
     attention_kernel: str | None = flag("--attention-kernel", "NAME", panel=_ENGINE,
-        help="Attention kernel of the hardware profile that the engine calls.")
+        help="Attention kernel of the hardware profile that ran; each is tried where absent.")
     achieved: str | None = flag("--achieved", "PATH,...", panel=_ENGINE,
         help="Shares of peak rates to fit as well, as dotted paths of the hardware profile.")
     keep: str | None = flag("--keep", "FIGURE,...", panel=_ENGINE,
@@ -81,11 +80,12 @@ class CalibrateFlags:
 @command("calibrate", 9)
 @takes(CalibrateFlags)
 def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG001
-    """Fit an engine's seconds per pass, layer, row and round to measured steps.
+    """Fit an engine's kernels and its seconds per pass, layer, row and round to measured steps.
 
     One measured cell a row, in the columns of `price` with any of t_target_ms, t_draft_ms, t_verify_ms and
     round_ms; or an engine's log with step_ms, batch_size, context_len and gamma (0: a plain step, else a
-    whole round). Figures that the points cannot determine keep their start, and the cells that would
+    whole round). The kernels are those of the hardware profile that explain the points best; points that none
+    explains are refused. Figures that the points cannot determine keep their start, and the cells that would
     determine them are named.
 
     Points that `draftplan measure` took make a hardware profile of this machine in place of an engine;
@@ -103,17 +103,17 @@ def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG00
 def _calibrate_engine(flags: CalibrateFlags) -> None:
     """Fit an engine, and shares of the hardware where asked, to measured steps; write and report them."""
     from perfmodel.cli.tell.calibration import draw_calibration
-    from perfmodel.evidence.calibration.calibrate import calibrate, profile_text, usual_shares
+    from perfmodel.evidence.calibration.calibrate import calibrate, profile_text
 
     name, profile_name = _name_of(flags.output, flags.engine), _name_of(flags.profile_output, "")
     rows = _points(flags)
     start = _start(flags)
     achieved = _names(flags.achieved)
-    if flags.profile_output is not None and not achieved:
-        achieved = usual_shares(rows[0].group.hardware, start)
+    usual = flags.profile_output is not None and not achieved
     with working("fitting"):
         calibration = calibrate(
-            rows, start=start, name=name, achieved=achieved, keep=_names(flags.keep),
+            rows, start=start, name=name, attention_kernel=flags.attention_kernel or "",
+            all_reduce=flags.all_reduce or "", achieved=None if usual else achieved, keep=_names(flags.keep),
             calibrated_on=profile_name,
             source="" if rows[0].table else f"own measurements, {Path(flags.points).name}",
         )  # fmt: skip
@@ -208,16 +208,13 @@ def _points(flags: CalibrateFlags) -> Sequence[Measurement]:
 
 
 def _start(flags: CalibrateFlags) -> EngineOverhead:
-    """Return the engine that the fit starts from: figures as asked, words and kernels those of --engine."""
+    """Return the engine that the fit starts from: figures as asked, words and kernels of a known --engine."""
     from perfmodel.engine import EngineOverhead
 
     figures = flags.start or "generic"
     if flags.engine in EngineOverhead.available(flags.profiles_path):
         known = EngineOverhead.load(flags.engine, flags.profiles_path)
         start = known if flags.start is None else EngineOverhead.load(figures, flags.profiles_path)
-        words = {name: getattr(known, name) for name in ("description", "aliases", *_KERNELS)}
-    else:
-        start = EngineOverhead.load(figures, flags.profiles_path)
-        words = {"description": "", "aliases": ()}
-    words |= {name: asked for name in _KERNELS if (asked := getattr(flags, name)) is not None}
-    return replace(start, **words)
+        words = ("description", "aliases", "attention_kernel", "all_reduce")
+        return replace(start, **{name: getattr(known, name) for name in words})
+    return replace(EngineOverhead.load(figures, flags.profiles_path), description="", aliases=())

@@ -43,8 +43,8 @@ class SimulateFlags(TrafficFlags):
     plan: str | None = flag("--plan", "FILE", panel="Serving",
         help="Schedule to follow, from `draftplan plan --one-deployment -o FILE`; made for the trace where "
         "absent.")
-    spread: float = flag("--acceptance-spread", default=0.08, min=0.0, max=0.49, panel="Acceptance",
-        help="Standard deviation of acceptance between requests.")
+    spread: float | None = flag("--acceptance-spread", min=0.0, max=0.49, panel="Acceptance",
+        help="Standard deviation of acceptance between requests; that of published task mixes where absent.")
     output_tokens: str = flag("--output-tokens", "TOKENS", default="", panel="Serving",
         help="Output length that the schedule is made for, with --context; from the trace where absent.")
     context: str = flag("--context", "TOKENS,...", default="", panel="Serving",
@@ -68,6 +68,7 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
     Example: draftplan simulate --synthetic qps=2,prompt=32k,output=500 --model llama-3.1-8b --hardware
     h100-sxm-80gb --tp 8 --policy none,fixed:3,schedule --ttft 5s --tpot 20
     """
+    from perfmodel.acceptance.intervals import BETWEEN_REQUESTS
     from perfmodel.cli.ask.reading import read_flag
     from perfmodel.cli.ask.traffic import read_factors, read_policies, seconds
     from perfmodel.errors import SpecError
@@ -94,8 +95,9 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
         )
         cases = [
             case_for(
-                policy, replica, trace.faster(speed), deployed, alpha=question.alpha, spread=flags.spread,
-                seed=flags.seed, ttft=ttft, tpot=question.tpot,
+                policy, replica, trace.faster(speed), deployed, alpha=question.alpha,
+                spread=BETWEEN_REQUESTS if flags.spread is None else flags.spread, seed=flags.seed,
+                ttft=ttft, tpot=question.tpot,
             )
             for speed in speeds
             for policy in policies

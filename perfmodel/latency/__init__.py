@@ -1,6 +1,6 @@
 """Seconds of kernels and of forward passes."""
 
-from perfmodel.latency.all_reduce import all_reduce
+from perfmodel.latency.all_reduce import all_gather, all_reduce
 from perfmodel.latency.attention import attention
 from perfmodel.latency.forward_pass import (
     CAUSES,
@@ -14,6 +14,6 @@ from perfmodel.latency.forward_pass import (
 from perfmodel.latency.linear import linear
 
 __all__ = [
-    "CAUSES", "ForwardPass", "StepLatency", "all_reduce", "attention", "linear", "prefill_latency",
-    "price_pass", "price_prefill", "step_latency",
+    "CAUSES", "ForwardPass", "StepLatency", "all_gather", "all_reduce", "attention", "linear",
+    "prefill_latency", "price_pass", "price_prefill", "step_latency",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.latency.all_reduce import all_reduce
+from perfmodel.latency.all_reduce import all_gather, all_reduce
 from perfmodel.latency.attention import attention
 from perfmodel.latency.linear import linear
 from perfmodel.model import BYTES, AttentionLayers, LinearLayer, ModelSpec
@@ -141,7 +141,7 @@ def _price_layers(
     entries : how many entries a layer of that window reads. [tokens]
     history : entries of each sequence before a prefill, None outside of one. [tokens]
     """
-    hardware, model, engine = deployment.hardware, deployment.model, deployment.engine
+    model, engine = deployment.model, deployment.engine
     logit_rows = np.multiply(forward.batch, logit_tokens)  # they decode: row figures were fitted to them
     linear_s: Numeric = np.zeros(())
     for layer in model.linears:
@@ -155,12 +155,7 @@ def _price_layers(
             written_out = _price_written_out_layer(deployment, layers, forward, read, history)
             seconds = np.minimum(seconds, written_out)
         attention_s = attention_s + layers.count * seconds
-    communication_s = (2 * model.num_layers) * all_reduce(
-        hardware,
-        bytes=forward.rows * (model.hidden_size * BYTES["bf16"]),
-        gpus=np.asarray(deployment.tensor_parallel, dtype=float),
-        implementation=deployment.all_reduce,
-    )
+    communication_s = _price_communication(deployment, forward.rows, logit_rows)
     upkeep = engine.draft_row_layer_s * forward.batch if forward.drafting else 0.0
     row_s = engine.row_layer_s * logit_rows + upkeep
     overhead_s = engine.forward_s + model.num_layers * (engine.layer_s + row_s)
@@ -205,7 +200,7 @@ def _price_attention_layer(
     layer reads its whole sliding window where choosing in it would take longer.
     """
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
-    heads = np.maximum(layers.heads / gpus, 1.0)
+    heads = layers.heads_per_gpu(gpus)
     # Latent attention stores one vector for keys and values: half of it counts as the key, and the heads are
     # scaled so that the FLOPs per entry, 2 heads (score_dim + value_dim), stay what they are.
     entry = layers.kv_elements / (2.0 * layers.kv_heads)
@@ -215,7 +210,7 @@ def _price_attention_layer(
         batch=forward.batch,
         query_tokens=forward.query_tokens,
         heads=heads * ((layers.score_dim + layers.value_dim) / (2.0 * entry)),
-        kv_heads=np.maximum(layers.kv_heads / gpus, 1.0),
+        kv_heads=layers.kv_heads_per_gpu(gpus),
         head_dim=entry,
         kv_dtype=deployment.model.kv_dtype,
         kv_fraction=forward.kv_fraction,
@@ -243,8 +238,7 @@ def _price_written_out_layer(
     The up-projection of the pass's own tokens is a linear layer; here it is that of the history. Half of key
     and value together counts as the width of a head, which keeps bytes and FLOPs.
     """
-    gpus = np.asarray(deployment.tensor_parallel, dtype=float)
-    heads = np.maximum(layers.heads / gpus, 1.0)
+    heads = layers.heads_per_gpu(np.asarray(deployment.tensor_parallel, dtype=float))
     attended = attention(
         deployment.hardware,
         batch=forward.batch,
@@ -260,6 +254,30 @@ def _price_written_out_layer(
     rows = np.multiply(forward.batch, history)
     written = _price_linear_layer(deployment, up_projection, forward, rows)
     return attended + np.where(rows > 0, written, 0.0)
+
+
+def _price_communication(deployment: Deployment, rows: Numeric, logit_rows: Numeric) -> Numeric:
+    """Price what the GPUs exchange in a pass. [s]
+
+    Every layer reduces its rows after attention and after the MLP; the embedding, which is split by
+    vocabulary, once; and the logits, split alike, are gathered to be sampled from.
+    """
+    hardware, model = deployment.hardware, deployment.model
+    gpus = np.asarray(deployment.tensor_parallel, dtype=float)
+    reduced = all_reduce(
+        hardware,
+        bytes=np.multiply(rows, model.hidden_size * BYTES["bf16"]),
+        gpus=gpus,
+        implementation=deployment.all_reduce,
+    )
+    vocabulary = sum(layer.n for layer in model.linears if layer.name == "lm_head")
+    gathered = all_gather(
+        hardware,
+        bytes=np.multiply(logit_rows, vocabulary * BYTES["bf16"]),
+        gpus=gpus,
+        implementation=deployment.all_gather,
+    )
+    return (2 * model.num_layers + 1) * reduced + gathered
 
 
 def step_latency(

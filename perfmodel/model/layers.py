@@ -94,6 +94,10 @@ class LinearLayer:
         shards = np.asarray(tensor_parallel, dtype=float)
         return self.k / shards if self.split == "row" else np.full_like(shards, self.k)
 
+    def elements_per_gpu(self, tensor_parallel: Numeric) -> Numeric:
+        """Elements of one matrix on each of `tensor_parallel` GPUs, the copied columns too."""
+        return self.n_per_gpu(tensor_parallel) * self.k_per_gpu(tensor_parallel)
+
     def stored_as(self, weights: str, base_dtype: str) -> LinearLayer:
         """Return the layer in a model whose weights are of dtype `weights` and the rest of `base_dtype`."""
         keep = self.keeps_precision and weights not in UNQUANTIZED
@@ -128,6 +132,18 @@ class AttentionLayers:
     score_dim: int
     value_dim: int
     head_value_dim: int = 0
+
+    def heads_per_gpu(self, tensor_parallel: Numeric) -> Numeric:
+        """Query heads on each of `tensor_parallel` GPUs."""
+        return np.maximum(self.heads / np.asarray(tensor_parallel, dtype=float), 1.0)
+
+    def kv_heads_per_gpu(self, tensor_parallel: Numeric) -> Numeric:
+        """KV heads on each of `tensor_parallel` GPUs; beyond their number they are copied."""
+        return np.maximum(self.kv_heads / np.asarray(tensor_parallel, dtype=float), 1.0)
+
+    def kv_elements_per_gpu(self, tensor_parallel: Numeric) -> Numeric:
+        """Elements that each of `tensor_parallel` GPUs stores per token and layer."""
+        return self.kv_elements / self.kv_heads * self.kv_heads_per_gpu(tensor_parallel)
 
 
 def attention_layers(config: DecoderConfig) -> tuple[AttentionLayers, ...]:

@@ -72,6 +72,13 @@ def assumptions(
         for path, quantity in engine.quantities.items()
         if quantity.kind == "assumed" and np.any(quantity.high > 0.0)
     ]
+    models = [target, *(drafter.draft_model for drafter in drafters if drafter.draft_model)]
+    sentences += [
+        f"{model.name}: every token is taken to choose its experts uniformly and independently; tokens of "
+        "one sequence share experts, so a verification at a small batch costs at most what is priced"
+        for model in models
+        if any(layer.experts for layer in model.linears)
+    ]
     for drafter in drafters if alpha is None else ():
         budget = drafter.strategy.default_budgets[0] if drafter.strategy.default_budgets else np.inf
         acceptance = drafter.acceptance(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +10,9 @@ import numpy as np
 from perfmodel.deployment import Deployment
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.latency import ForwardPass, StepLatency
-from perfmodel.memory import kv_bytes_per_gpu
+from perfmodel.model import BYTES
 from perfmodel.planning.price import Priced
-from perfmodel.speculation import draft_with
+from perfmodel.speculation import draft_with, target_passes
 
 __all__ = ["Operation", "PassOfRound", "count_operations", "operations", "passes_of"]
 
@@ -56,7 +56,9 @@ def passes_of(priced: Priced) -> list[PassOfRound]:
     """Return the plain step and, where somebody drafts, a draft pass if any and the verification."""
     deployment, drafter, round_ = priced.deployment, priced.drafter, priced.round
     asked = priced.configuration
-    step = ForwardPass(batch=priced.batch, kv_tokens=asked["context_len"])
+    step, verification = target_passes(
+        batch=priced.batch, context_len=asked["context_len"], gamma=priced.gamma
+    )
     passes = [PassOfRound("plain step", deployment, step, 1.0, round_.baseline)]
     if drafter is None:
         return passes
@@ -67,7 +69,6 @@ def passes_of(priced: Priced) -> list[PassOfRound]:
                 "draft pass", drafting.deployment, drafting.forward, drafting.counts.passes, round_.draft
             )
         )
-    verification = replace(step, query_tokens=priced.gamma + 1.0)
     return [*passes, PassOfRound("verification", deployment, verification, 1.0, round_.verify)]
 
 
@@ -76,23 +77,27 @@ def count_operations(
 ) -> tuple[Numeric, Numeric, Numeric, Numeric]:
     """Count FLOPs and weight bytes of the linear layers, FLOPs and cache bytes of attention, on one GPU.
 
-    ``2 rows n k`` per matrix that a row visits; ``2 rows heads kv_tokens (score_dim + value_dim)`` per
-    attention layer, whose cache is read once for all queries of a sequence. [FLOP], [B], [FLOP], [B]
+    ``2 rows n k`` per matrix that a row visits; ``2 rows heads entries (score_dim + value_dim)`` per
+    attention layer, whose cache is read once for all queries of a sequence. Shapes on a GPU and entries that
+    are read are those that `perfmodel.latency.price_pass` prices. [FLOP], [B], [FLOP], [B]
     """
     model, gpus = deployment.model, np.asarray(deployment.tensor_parallel, dtype=float)
-    matrices = sum(
-        layer.count * (layer.experts_per_token or 1) * layer.n_per_gpu(gpus) * layer.k_per_gpu(gpus)
-        for layer in model.linears
-    )
-    read = np.add(forward.kv_tokens, forward.selection_kv_tokens)
-    work: Numeric = np.zeros(())
+    rows = np.asarray(forward.rows)
+    visited, weights, work, cache = (np.zeros(()) for _ in range(4))
+    for layer in model.linears:
+        matrix = layer.count * layer.elements_per_gpu(gpus)
+        visited = visited + (layer.experts_per_token or 1) * matrix
+        weights = weights + layer.distinct_experts(rows) * matrix * BYTES[layer.dtype]
     for layers in model.attentions:
-        entries = read if layers.window is None else np.minimum(read, layers.window)
-        heads = np.maximum(layers.heads / gpus, 1.0)
-        work = work + layers.count * heads * entries * (layers.score_dim + layers.value_dim)
-    weights = model.weight_bytes_read(forward.rows) / gpus * forward.weight_fraction
-    cache = np.asarray(forward.batch) * kv_bytes_per_gpu(model, read, gpus) * forward.kv_fraction
-    return 2.0 * np.asarray(forward.rows) * matrices, weights, 2.0 * np.asarray(forward.rows) * work, cache
+        entries = layers.count * np.asarray(forward.entries(layers.window))
+        work = work + entries * layers.heads_per_gpu(gpus) * (layers.score_dim + layers.value_dim)
+        cache = cache + entries * layers.kv_elements_per_gpu(gpus) * BYTES[model.kv_dtype]
+    return (
+        2.0 * rows * visited,
+        weights * forward.weight_fraction,
+        2.0 * rows * work,
+        np.asarray(forward.batch) * cache * forward.kv_fraction,
+    )
 
 
 def operations(priced: Priced) -> list[Operation]:

@@ -14,13 +14,10 @@ from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.trace import Trace
 from strategies.base import budget_after
 
-__all__ = ["BETWEEN_REQUESTS", "AcceptanceDraws", "request_acceptance"]
+__all__ = ["AcceptanceDraws", "request_acceptance"]
 
 IntArray = NDArray[np.int64]
 
-BETWEEN_REQUESTS = 0.08
-"""Standard deviation of acceptance between requests of one kind of traffic. Source: llama.cpp MTP over 9
-prompts .082, SpecForge EAGLE-3 over 7 data sets .114 (median), Gemma-4 over 9 tasks .080. [1]"""
 _AT_ONCE = 4_000_000
 """Positions that are drawn at once. [tokens]"""
 

@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any
 
 from perfmodel.acceptance import Acceptance
+from perfmodel.acceptance.intervals import BETWEEN_REQUESTS
 from perfmodel.files.checkpoint import Arrays, Parts, fingerprint
 from perfmodel.planning.executors import Mapper, in_order
-from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS
 from perfmodel.traffic.metrics import Metrics
 from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance
+from perfmodel.acceptance.intervals import BETWEEN_REQUESTS
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
-from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS, AcceptanceDraws, request_acceptance
+from perfmodel.traffic.acceptance_draws import AcceptanceDraws, request_acceptance
 from perfmodel.traffic.metrics import Metrics, Steps
 from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica

@@ -11,13 +11,13 @@ from statistics import NormalDist
 import numpy as np
 
 from perfmodel.acceptance import Acceptance, expected_tokens
+from perfmodel.acceptance.intervals import BETWEEN_REQUESTS
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.errors import Fault, InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.latency import price_prefill
 from perfmodel.planning.price import SearchSpace
 from perfmodel.speculation import Moment, TargetSteps, half_way, price, price_steps
-from perfmodel.traffic.acceptance_draws import BETWEEN_REQUESTS
 from perfmodel.traffic.replica import Replica
 
 __all__ = [

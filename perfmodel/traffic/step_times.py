@@ -50,9 +50,9 @@ class StepTimes:
         by_rows = price_pass(replica.deployment, ForwardPass(batch=rows, kv_tokens=1.0))
         prefill = _Prefill(replica, replica.deployment, self.contexts)
         self._prefill = prefill
-        with_logits = _from_zero(by_rows.linear, rows.size)
-        self._logits = with_logits - prefill.linear  # of as many rows as the index, beyond one
-        self._communication = _from_zero(by_rows.communication, rows.size)
+        # Logits of as many rows as the index, beyond one.
+        self._logits = _from_zero(by_rows.linear, rows.size) - prefill.linear
+        self._gathers = _from_zero(by_rows.communication, rows.size) - prefill.communication
         self._overhead = _from_zero(by_rows.overhead, rows.size)
         self._rounds = {gamma: self._price_round(gamma) for gamma in gammas}
         drafter = replica.drafter if any(gammas) else None
@@ -79,7 +79,7 @@ class StepTimes:
         rows = batch * (gamma + 1)
         seconds = np.zeros((len(CAUSES), mean_context.size))
         seconds[LINEAR] = self._prefill.linear[rows] + self._logits[rows]
-        seconds[COMMUNICATION] = self._communication[rows]
+        seconds[COMMUNICATION] = self._prefill.communication[rows] + self._gathers[rows]
         read = {DRAFT: self.replica.draft_context(mean_context, mean_generated)}
         for cause, by_context in self._rounds[gamma].items():
             seconds[cause] = np.interp(read.get(cause, mean_context), self.contexts, by_context[batch - 1])
@@ -95,14 +95,18 @@ class StepTimes:
         """
         tokens = sum(chunk[0] for chunk in chunks)
         rows, logits = decode_rows + tokens, decode_rows + len(chunks)
-        before = self._prefill.linear[decode_rows] + self._logits[decode_rows]
-        seconds[LINEAR] += self._prefill.linear[rows] + self._logits[logits] - before
-        seconds[COMMUNICATION] += self._communication[rows] - self._communication[decode_rows]
+        for cause, by_rows, of_logits in (
+            (LINEAR, self._prefill.linear, self._logits),
+            (COMMUNICATION, self._prefill.communication, self._gathers),
+        ):
+            before = by_rows[decode_rows] + of_logits[decode_rows]
+            seconds[cause] += by_rows[rows] + of_logits[logits] - before
         seconds[OVERHEAD] += self._overhead[rows] - self._overhead[decode_rows]
         seconds[ATTENTION] += self._prefill.attention(chunks)
         if self._draft_prefill is not None:
             draft = self._draft_prefill
-            seconds[DRAFT] += draft.linear[tokens] + draft.other[tokens] + draft.attention(chunks)
+            by_tokens = draft.linear[tokens] + draft.communication[tokens] + draft.overhead[tokens]
+            seconds[DRAFT] += by_tokens + draft.attention(chunks)
         for size, history, last in chunks:
             if last:
                 seconds[DRAFT] += np.interp(size + history, self.contexts, self._draft_begins)
@@ -115,7 +119,7 @@ class StepTimes:
         """
         full = self._prefill.linear.size - 1
         half = max(full // 2, 1)
-        rows = self._prefill.linear + self._communication + self._overhead
+        rows = self._prefill.linear + self._prefill.communication + self._overhead
         a_row = float(rows[full] - rows[half]) / max(full - half, 1)
         most = min(batch, self._batches.size)
         read = {DRAFT: self.replica.draft_context(mean_context, mean_generated)}
@@ -123,7 +127,8 @@ class StepTimes:
             float(np.interp(read.get(cause, mean_context), self.contexts, by_context[most - 1]))
             for cause, by_context in self._rounds[gamma].items()
         )
-        logits = self._logits[min(most * (gamma + 1), full)]
+        logit_rows = min(most * (gamma + 1), full)
+        logits = self._logits[logit_rows] + self._gathers[logit_rows]
         added: float = (seconds + float(logits) + a_row * most * (gamma + 1)) * batch / most
         return added
 
@@ -172,7 +177,8 @@ class _Prefill:
         rows = np.arange(1.0, replica.max_step_tokens + 1.0)
         by_rows = price_chunk(rows)
         self.linear = _from_zero(by_rows.linear, rows.size)
-        self.other = _from_zero(by_rows.communication + by_rows.overhead, rows.size)
+        self.communication = _from_zero(by_rows.communication, rows.size)
+        self.overhead = _from_zero(by_rows.overhead, rows.size)
         self._sizes = np.unique(np.rint(np.geomspace(1, replica.max_step_tokens, _CHUNKS)))
         self._histories = np.concatenate([[0.0], contexts])
         table = np.asarray(price_chunk(self._sizes[:, None], self._histories).attention)

@@ -3,8 +3,10 @@
 from collections import Counter
 
 import pytest
+from typer.testing import CliRunner
 
-from perfmodel.evidence.published.trends import AGREES, CANNOT_TELL, DISAGREES, check_trends
+from perfmodel.cli.app import app
+from perfmodel.evidence.published.trends import CANNOT_TELL, check_trends
 
 
 @pytest.fixture(scope="module")
@@ -13,16 +15,24 @@ def trends():
 
 
 def test_no_published_trend_is_contradicted(trends):
-    assert [trend for trend in trends if trend.verdict == DISAGREES] == []
+    assert [trend for trend in trends if trend.verdict == "disagrees"] == []
 
 
 def test_what_is_not_known_is_said_and_not_guessed(trends):
     for trend in trends:
-        assert trend.verdict in (AGREES, CANNOT_TELL, DISAGREES)
-        assert trend.reason
-        if trend.tried == 0:
-            assert trend.verdict == CANNOT_TELL
-            assert "source does not" in trend.reason or "bundled" in trend.reason or "profile" in trend.reason
+        assert trend.left_out
+        assert (trend.verdict == CANNOT_TELL) == (trend.agreeing not in (0, trend.tried) or not trend.tried)
+        assert bool(trend.tried) == (trend.left_out not in ("model", "a bundled model"))
+
+
+def test_only_what_can_be_told_is_printed_and_the_rest_is_counted_in_a_line(trends):
+    result = CliRunner().invoke(app, ["validate"], prog_name="draftplan")
+    printed = result.stdout[result.stdout.index("Trends that users measured") :].splitlines()
+    told = [trend for trend in trends if trend.verdict != CANNOT_TELL]
+    assert 0 < len(told) < len(trends)
+    assert len(printed) == 1 + 2 + len(told) + 1
+    assert printed[-1].startswith(f"{len(trends) - len(told)} more cannot be told")
+    assert "a bundled model (9)" in printed[-1]
 
 
 def test_sparse_self_drafting_pays_on_one_h100(trends):

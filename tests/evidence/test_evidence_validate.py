@@ -73,6 +73,15 @@ def test_the_planned_length_is_near_the_published_best_and_costs_little(everythi
     assert total.mean_regret <= 0.02
 
 
+def test_what_nothing_chosen_on_these_cells_would_plan_stands_beside(everything):
+    (total,) = [one for one in everything.gammas if one.scope == "all"]
+    assert 0.85 <= total.untuned_within_one <= total.share_within_one
+    assert total.untuned_regret <= 0.03
+    for choice in everything.choices:
+        assert 0.0 <= choice.untuned_regret < 1.0
+    assert "* chosen on these cells" in run("--table", "magicdec-6").stdout
+
+
 def test_engines_that_saw_no_table_stand_beside_and_are_farther_off(everything):
     for scope in ("8xA100", "8xL40"):
         one = error(everything, scope, "speedup")

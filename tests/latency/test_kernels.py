@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from perfmodel.hardware import HardwareProfile
-from perfmodel.latency import all_reduce, attention, linear
+from perfmodel.latency import all_gather, all_reduce, attention, linear
 
 PROFILES = {name: HardwareProfile.load(name) for name in HardwareProfile.available()}
 H100 = PROFILES["h100-sxm-80gb"]
@@ -294,6 +294,14 @@ class TestAllReduce:
         need 4.90 us at 32 KiB, so six, log2(6) - 2 = .585 of the way, 4.90 (5.59 / 4.90)^.585 = 5.29 us."""
         assert all_reduce(H100, bytes=48 * 1024, gpus=8) == pytest.approx(5.97e-6, rel=1e-3)
         assert all_reduce(H100, bytes=32 * 1024, gpus=6) == pytest.approx(5.29e-6, rel=1e-3)
+
+    @given(profiles, messages, gpu_counts)
+    def test_an_all_gather_moves_half_of_what_an_all_reduce_moves(self, profile, message, gpus):
+        gathered = all_gather(profile, bytes=message, gpus=gpus)
+        reduced = all_reduce(profile, bytes=message, gpus=gpus, implementation="nccl")
+        never_below(reduced, gathered)
+        assert gathered == all_reduce(profile, bytes=message / 2, gpus=gpus, implementation="nccl")
+        assert all_gather(profile, bytes=message, gpus=1) == 0.0
 
     def test_beyond_the_table_gpus_count_with_their_exponent(self):
         """The exponent is .5: 16 GPUs take sqrt(2) times as long as 8."""

@@ -10,9 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
-from perfmodel.latency import CAUSES, StepLatency, prefill_latency, step_latency
+from perfmodel.latency import (
+    CAUSES,
+    ForwardPass,
+    StepLatency,
+    all_gather,
+    all_reduce,
+    prefill_latency,
+    price_pass,
+    step_latency,
+)
 from perfmodel.model import LinearLayer, ModelSpec
 
 PROFILES = {name: HardwareProfile.load(name) for name in HardwareProfile.available()}
@@ -315,12 +325,36 @@ class TestWhatTheEngineAdds:
         price = partial(step_latency, H100, DENSE, engine, batch=16.0, kv_tokens=512.0)
         assert price(drafting=True).total - price().total == pytest.approx(32 * 16 * 1e-6)
 
-    def test_every_layer_reduces_twice_among_the_gpus(self):
-        """32 sequences of 4096 values in bf16 are 256 KiB: 10.8 us with vLLM's kernel, 64 times."""
+    def test_every_layer_reduces_twice_among_the_gpus_the_embedding_once_and_logits_are_gathered(self):
+        """32 sequences of 4096 values in bf16 are 256 KiB: 10.8 us with vLLM's kernel, 65 times. Their
+        logits, 128256 values each, are 7.83 MiB: NCCL's all-reduce of half of that."""
         engine = ENGINES["vllm-h100"]
         assert engine.all_reduce == "custom-graph"
         step = step_latency(H100, DENSE, engine, batch=32.0, kv_tokens=1.0, tensor_parallel=8.0)
-        assert step.communication == pytest.approx(64 * 10.8e-6, rel=1e-6)
+        gathered = all_reduce(H100, bytes=32 * 128256.0, gpus=8.0, implementation="nccl")
+        assert step.communication == pytest.approx(65 * 10.8e-6 + gathered, rel=1e-6)
+
+    def test_a_prompt_gathers_the_logits_of_its_last_token(self):
+        prefill = partial(prefill_latency, H100, DENSE, IDEAL, batch=1, tensor_parallel=8.0)
+        one = step_latency(H100, DENSE, IDEAL, batch=1.0, kv_tokens=1.0, tensor_parallel=8.0)
+        assert prefill(prompt_tokens=1.0).communication == pytest.approx(float(one.communication))
+
+    @pytest.mark.parametrize(
+        ("hardware", "batch", "seconds", "share"),
+        [("h100-sxm-80gb", 128.0, 0.4e-3, 0.015), ("l40s-48gb", 64.0, 3.6e-3, 0.03)],
+    )
+    def test_logits_of_a_verification_of_five_tokens_take_their_time(self, hardware, batch, seconds, share):
+        """164 and 82 MB of logits, gathered on eight GPUs after 32,000 entries of context."""
+        deployment = Deployment(HardwareProfile.load(hardware), DENSE, ENGINES["generic"], 8.0)
+        verification = ForwardPass(batch=batch, query_tokens=5.0, kv_tokens=32_004.0)
+        gathered = all_gather(
+            deployment.hardware,
+            bytes=batch * 5 * 128256 * 2.0,
+            gpus=8.0,
+            implementation=deployment.all_gather,
+        )
+        assert gathered == pytest.approx(seconds, rel=0.1)
+        assert gathered / price_pass(deployment, verification).total == pytest.approx(share, rel=0.15)
 
 
 class TestWhatChoosingLaunches:

@@ -78,6 +78,21 @@ def test_what_was_assumed_is_said():
     assert any("memory_utilization is assumed" in sentence for sentence in PLAN.assumed)
 
 
+@pytest.mark.parametrize(
+    ("target", "draft", "routed"),
+    [
+        ("qwen3-30b-a3b", None, ["Qwen3-30B-A3B"]),
+        ("llama-3.1-8b", "qwen3-30b-a3b", ["Qwen3-30B-A3B"]),
+        ("llama-3.1-8b", None, []),
+    ],
+)
+def test_independent_experts_are_among_what_is_assumed(target, draft, routed):
+    drafters = [Drafter(strategies.load("full_kv"), ModelSpec.load(draft))] if draft else []
+    deployments = [Deployment(H100, ModelSpec.load(target), ENGINE)]
+    sentences = assumptions(deployments, Workload((1,), (1000,)), drafters, None)
+    assert [sentence.split(":")[0] for sentence in sentences if "experts uniformly and" in sentence] == routed
+
+
 def test_a_given_acceptance_is_not_assumed():
     lookup = [Drafter(strategies.load("ngram"))]
     guessed, given = (

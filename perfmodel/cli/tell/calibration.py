@@ -47,6 +47,11 @@ _FIGURES = (
     Column("learned", lambda figure: f"{figure.learned:.0%}"),
     left("", lambda figure: "fitted" if figure.determined else "kept: not determined"),
 )
+_KERNELS = (
+    left("attention", lambda pair: pair.attention_kernel),
+    left("all-reduce", lambda pair: pair.all_reduce),
+    Column("from other cells", lambda pair: f"{pair.error:.1%}" if pair.error == pair.error else "-"),
+)
 _ERRORS = (
     left("what", lambda error: NAMES[error.kind]),
     Column("measured", lambda error: error.count),
@@ -84,10 +89,13 @@ _MACHINE = (
 
 
 def draw_calibration(console: Console, calibration: Calibration, text: str) -> None:
-    """Draw figures with intervals, errors, the worst residuals, what to measure next, an unwritten file."""
+    """Draw figures with intervals, kernels, errors, the worst residuals, what to measure next, the file."""
     heading(console, f"{calibration.engine.name} on {calibration.hardware}, from {calibration.rows} rows")
     draw(console, _FIGURES, calibration.figures)
     lines(console, _name_entangled(calibration))
+    tried = len(calibration.kernels)
+    section(console, "Kernels" + (f", of {tried} pairs of the profile, the first taken" if tried > 1 else ""))
+    draw(console, _KERNELS, calibration.kernels[:_WORST])
     section(console, "Errors of log seconds")
     draw(console, _ERRORS, calibration.errors)
     section(console, "Largest residuals")

@@ -14,7 +14,14 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.evidence.calibration.design import NextCell, candidates, next_cells
 from perfmodel.evidence.calibration.fit import Fit, fit_figures
-from perfmodel.evidence.calibration.residuals import KindError, held_out_errors, kind_errors, residual_figures
+from perfmodel.evidence.calibration.kernels import KernelPair, rank_kernels
+from perfmodel.evidence.calibration.residuals import (
+    KindError,
+    held_out_errors,
+    kind_errors,
+    refuse_unexplained,
+    residual_figures,
+)
 from perfmodel.evidence.calibration.response import (
     KINDS,
     Observations,
@@ -32,8 +39,7 @@ from perfmodel.files.spec import to_yaml
 from perfmodel.hardware import HardwareProfile
 
 __all__ = [
-    "Calibration", "FittedFigure", "KindError", "calibrate", "profile_text",
-    "usual_shares",
+    "Calibration", "FittedFigure", "KernelPair", "KindError", "calibrate", "profile_text", "usual_shares",
 ]  # fmt: skip
 
 
@@ -63,7 +69,8 @@ class Calibration:
 
     Attributes
     ----------
-    engine : with the fitted figures.
+    engine : with the fitted figures and the kernels that explain the points best.
+    kernels : every pair of kernels that was tried, the one of the engine first.
     correlation : of the determined figures, in the order of `determined`.
     residuals : (place, kind, measured seconds, log of computed over measured) of every observation.
     next_cells : what to measure next.
@@ -72,6 +79,7 @@ class Calibration:
     engine: EngineOverhead
     hardware: str
     rows: int
+    kernels: tuple[KernelPair, ...]
     figures: tuple[FittedFigure, ...]
     correlation: FloatArray
     errors: tuple[KindError, ...]
@@ -100,6 +108,7 @@ class Calibration:
             "engine": self.engine.name,
             "hardware": self.hardware,
             "rows": self.rows,
+            "kernels": [vars(pair) for pair in self.kernels],
             "figures": [
                 {
                     "path": figure.path,
@@ -144,19 +153,24 @@ def calibrate(
     *,
     start: EngineOverhead,
     name: str,
-    achieved: Sequence[str] = (),
+    attention_kernel: str = "",
+    all_reduce: str = "",
+    achieved: Sequence[str] | None = (),
     keep: Sequence[str] = (),
     calibrated_on: str = "",
     source: str = "",
 ) -> Calibration:
-    """Fit an engine's seconds per pass, layer, row and round to measured cells.
+    """Fit an engine's kernels and its seconds per pass, layer, row and round to measured cells.
 
     Parameters
     ----------
     rows : measured cells on one accelerator.
-    start : where each figure stays that the points do not determine; its description, aliases and the kernels
-        that it calls are those of the result.
-    achieved : dotted paths of figures of the hardware to fit as well, where the points tell them apart.
+    start : where each figure stays that the points do not determine; its description and aliases are those of
+        the result.
+    attention_kernel, all_reduce : the kernel of the hardware profile that ran; empty tries each that the
+        profile has, see `rank_kernels`.
+    achieved : dotted paths of figures of the hardware to fit as well, where the points tell them apart; None
+        fits those of `usual_shares`. A share of one kernel says that it ran.
     keep : dotted paths of the engine's figures that stay at their start whatever the points say.
     calibrated_on : the profile that the engine will be used with, where the fitted shares go into a new one.
     source : where the points come from, as the written file will say.
@@ -165,7 +179,8 @@ def calibrate(
     ------
     SpecError
         Fewer than `FEWEST` measured times, rows of several accelerators, rows that differ in nothing that a
-        figure depends on, or points that determine no figure at all.
+        figure depends on, a kernel that the profile does not have, points that determine no figure at all, or
+        points that no kernels explain, see `residuals.refuse_unexplained`.
 
     Notes
     -----
@@ -173,13 +188,21 @@ def calibrate(
     is held by a weak prior, and one that the points do not narrow to half of its prior variance keeps its
     start.
     """
-    _check(rows, start, achieved, keep)
+    _check(rows, start, achieved or (), keep)
     hardware = rows[0].group.hardware
     seen = observations(rows)
-    figures = priors(start, hardware, achieved)
-    response, fit = _fitted(
-        rows, seen, start, figures, np.array([figure.path not in keep for figure in figures])
+    kernels = rank_kernels(
+        rows,
+        seen,
+        start,
+        _free(priors(start, hardware), keep),
+        attention_kernel=attention_kernel or _kernel_in("attention", achieved),
+        all_reduce=all_reduce or _kernel_in("all_reduce", achieved),
     )
+    best = kernels[0]
+    start = replace(start, attention_kernel=best.attention_kernel, all_reduce=best.all_reduce)
+    figures = priors(start, hardware, usual_shares(hardware, start) if achieved is None else achieved)
+    response, fit = _fitted(rows, seen, start, figures, _free(figures, keep))
     if not fit.determined.any():
         raise SpecError.single(
             "",
@@ -188,6 +211,7 @@ def calibrate(
             "Measure cells of other batch sizes and contexts",
         )
     held_out = held_out_errors(rows, seen, response, figures, fit)
+    refuse_unexplained(rows, seen, held_out, str(best))
     measured_from = (
         source or "; ".join(dict.fromkeys(row.source for row in rows if row.source)) or "own measurements"
     )
@@ -199,8 +223,10 @@ def calibrate(
     after = {
         figure.path: figure.after for figure in figures_after if figure.determined and not figure.relative
     }
-    after |= residual_figures(seen, held_out, note)
-    description = start.description or f"Calibrated on {hardware.name} from {len(rows)} measured rows"
+    after |= residual_figures(seen, held_out, note + _why_these(kernels))
+    description = (
+        start.description or f"Calibrated on {hardware.name} from {len(rows)} measured rows, with {best}"
+    )
     named = replace(
         start, name=name, description=description, calibrated_on=calibrated_on or str(hardware.name)
     )
@@ -213,6 +239,7 @@ def calibrate(
         engine=engine,
         hardware=str(hardware.name),
         rows=len(rows),
+        kernels=kernels,
         figures=figures_after,
         correlation=fit.covariance[np.ix_(chosen, chosen)] / np.outer(deviation, deviation),
         errors=tuple(kind_errors(rows, seen, fit.residuals, held_out)),
@@ -272,6 +299,27 @@ def _check(
             if path not in noun.quantities:
                 nearest = nearest_name(path, noun.quantities)
                 raise SpecError.single("", path, f"no such figure of {noun.name}", nearest=nearest)
+
+
+def _free(figures: Sequence[Prior], keep: Sequence[str]) -> NDArray[np.bool_]:
+    return np.array([figure.path not in keep for figure in figures])
+
+
+def _kernel_in(section: str, achieved: Sequence[str] | None) -> str:
+    """Return the kernel whose shares are to be fitted, by dotted path; empty where there is none."""
+    named = {path.split(".")[1] for path in achieved or () if path.startswith(f"{section}.")}
+    return named.pop() if len(named) == 1 else ""
+
+
+def _why_these(kernels: Sequence[KernelPair]) -> str:
+    """Return why the first pair of kernels was taken, in words; empty where no other was tried."""
+    if len(kernels) == 1:
+        return ""
+    best, second = kernels[:2]
+    return (
+        f"; of {len(kernels)} pairs of kernels, {best} foretell cells from the others to {best.error:.1%}, "
+        f"{second} to {second.error:.1%}"
+    )
 
 
 def _fitted(

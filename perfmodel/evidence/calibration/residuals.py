@@ -6,19 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from perfmodel.errors import SpecError
 from perfmodel.evidence.calibration.fit import Fit, fit_figures
-from perfmodel.evidence.calibration.response import KINDS, Observations, Prior, Response
+from perfmodel.evidence.calibration.response import KINDS, NAMES, Observations, Prior, Response
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Quantity
 
-__all__ = ["KindError", "held_out_errors", "kind_errors", "residual_figures"]
+__all__ = ["KindError", "held_out_errors", "kind_errors", "refuse_unexplained", "residual_figures"]
 
 
 FOLDS = 5
+MOST_RESIDUAL = 0.15
+"""Spread of target passes above which nothing is explained: half as much again as of an engine that was never
+calibrated. [1]"""
 _LEAST_RESIDUAL = 0.01
 _FEWEST = 4
+_TARGET_PASSES = ("target", "verify", "round")
 
 
 @dataclass(frozen=True)
@@ -65,17 +71,51 @@ def residual_figures(seen: Observations, held_out: FloatArray, note: str) -> dic
     from scipy.stats import chi2
 
     figures: dict[str, Quantity] = {}
-    for path, kinds in (("step_residual", ("target", "verify", "round")), ("draft_residual", ("draft",))):
-        of_kind = np.isin(seen.kind, [KINDS.index(kind) for kind in kinds]) & np.isfinite(held_out)
-        count = int(of_kind.sum())
+    for path, kinds in (("step_residual", _TARGET_PASSES), ("draft_residual", ("draft",))):
+        spread, count = _spread(seen, held_out, kinds)
         if count < _FEWEST:
             continue
-        spread = max(float(np.sqrt(np.mean(held_out[of_kind] ** 2))), _LEAST_RESIDUAL)
+        spread = max(spread, _LEAST_RESIDUAL)
         low, high = (spread * float(np.sqrt(count / chi2.ppf(share, count))) for share in (0.9, 0.1))
         figures[path] = Quantity(
             spread, low, high, "", f"{note}; cells predicted from the others", "measured"
         )
     return figures
+
+
+def refuse_unexplained(
+    rows: Sequence[Measurement], seen: Observations, held_out: FloatArray, kernels: str
+) -> None:
+    """Refuse a fit that leaves target passes open by more than `MOST_RESIDUAL`.
+
+    Parameters
+    ----------
+    held_out : log errors of every observation, predicted from the other cells. [1]
+    kernels : which ones the fit was made with, in words.
+    """
+    spread, count = _spread(seen, held_out, _TARGET_PASSES)
+    if count < _FEWEST or spread <= MOST_RESIDUAL:
+        return
+    worst = int(np.nanargmax(np.where(_of_kinds(seen, _TARGET_PASSES), np.abs(held_out), np.nan)))
+    raise SpecError.single(
+        "",
+        "points",
+        f"nothing explains them: predicted from each other, target passes are off by {spread:.0%} with "
+        f"{kernels}, and more than {MOST_RESIDUAL:.0%} is no engine; the {NAMES[KINDS[seen.kind[worst]]]} of "
+        f"{rows[seen.row[worst]].place} is computed {np.expm1(held_out[worst]):+.0%}",
+        "Check that cell, the accelerator, the model, its GPUs and the unit of the times, and that they are "
+        "of decode steps; a kernel that ran and is not in the hardware profile needs an entry there",
+    )
+
+
+def _of_kinds(seen: Observations, kinds: Sequence[str]) -> NDArray[np.bool_]:
+    return np.isin(seen.kind, [KINDS.index(kind) for kind in kinds])
+
+
+def _spread(seen: Observations, held_out: FloatArray, kinds: Sequence[str]) -> tuple[float, int]:
+    """Return the root mean square of the log errors of these kinds, and how many there are. [1], [1]"""
+    errors = held_out[_of_kinds(seen, kinds) & np.isfinite(held_out)]
+    return (float(np.sqrt(np.mean(errors**2))) if errors.size else 0.0), int(errors.size)
 
 
 def kind_errors(

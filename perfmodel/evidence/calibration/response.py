@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.published.measurements import Measurement
-from perfmodel.evidence.published.steps import ComputedSteps, price_measurements
+from perfmodel.evidence.published.steps import price_measurements
 from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Z90, Figure, declared_in
 from perfmodel.hardware import HardwareProfile
 
-__all__ = ["KINDS", "Observations", "Prior", "Response", "observations", "priors", "respond"]
+__all__ = [
+    "KINDS", "Observations", "Prior", "Response", "bare_seconds", "observations", "priors", "respond",
+]  # fmt: skip
 
 Indices = NDArray[np.intp]
 
@@ -145,24 +147,46 @@ def respond(
     values : values of relative figures at which to price; their prior values where absent.
     """
     at = {prior.path: (values or {}).get(prior.path, prior.value) for prior in figures if prior.relative}
-    bare = engine.with_values({path: 0.0 for path in SECONDS if path in engine.paths()})
-
-    def seconds(change: Mapping[str, float], with_engine: EngineOverhead) -> FloatArray:
-        priced = price_measurements(rows, engine=with_engine, hardware=_changed(change) if change else None)
-        return _observed(priced, seen)
-
-    base = seconds(at, bare)
+    base = bare_seconds(rows, seen, engine, at)
     slopes = []
     for prior in figures:
         if prior.relative:
             step = 1e-3
-            slopes.append(
-                (seconds({**at, prior.path: at[prior.path] * (1.0 + step)}, bare) - base) / np.log1p(step)
-            )
+            moved = {**at, prior.path: at[prior.path] * (1.0 + step)}
+            slopes.append((bare_seconds(rows, seen, engine, moved) - base) / np.log1p(step))
         else:
             unit = max(prior.deviation, 1e-9)
-            slopes.append((seconds(at, bare.with_values({prior.path: unit})) - base) / unit)
+            with_it = _seconds(rows, seen, _bare(engine).with_values({prior.path: unit}), at)
+            slopes.append((with_it - base) / unit)
     return Response(base, np.stack(slopes, axis=-1) if slopes else np.zeros((base.size, 0)))
+
+
+def bare_seconds(
+    rows: Sequence[Measurement],
+    seen: Observations,
+    engine: EngineOverhead,
+    values: Mapping[str, float] | None = None,
+) -> FloatArray:
+    """Price every observation with the engine's kernels and none of its seconds. [s]
+
+    Parameters
+    ----------
+    values : figures of the hardware that are not those of its profile, by dotted path.
+    """
+    return _seconds(rows, seen, _bare(engine), values or {})
+
+
+def _bare(engine: EngineOverhead) -> EngineOverhead:
+    return engine.with_values({path: 0.0 for path in SECONDS if path in engine.paths()})
+
+
+def _seconds(
+    rows: Sequence[Measurement], seen: Observations, engine: EngineOverhead, values: Mapping[str, float]
+) -> FloatArray:
+    """Return the computed seconds that belong to each observation. [s]"""
+    priced = price_measurements(rows, engine=engine, hardware=_changed(values) if values else None)
+    columns = np.stack([getattr(priced, kind) for kind in KINDS], axis=-1)
+    return np.asarray(columns[seen.row, seen.kind])
 
 
 def _changed(values: Mapping[str, float]) -> Callable[[HardwareProfile], HardwareProfile]:
@@ -170,9 +194,3 @@ def _changed(values: Mapping[str, float]) -> Callable[[HardwareProfile], Hardwar
         return profile.with_values(dict(values))
 
     return change
-
-
-def _observed(priced: ComputedSteps, seen: Observations) -> FloatArray:
-    """Return the computed seconds that belong to each observation."""
-    columns = np.stack([getattr(priced, kind) for kind in KINDS], axis=-1)
-    return np.asarray(columns[seen.row, seen.kind])

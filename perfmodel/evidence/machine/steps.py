@@ -88,7 +88,7 @@ def _step(point: MachinePoint, index: int, profile: HardwareProfile, engine: Eng
         key=(str(point.shape_of_model), point.dtype, drafter.label if drafter else "plain"),
         tensor_parallel=1,
         batch=int(point.batch or 1),
-        context_len=int(point.kv_tokens or 1),
+        context_len=int(point.kv_tokens or 1) - (int(gamma) if point.kind == "forward" else 0),
         kv_budget=float(point.kv_budget or np.inf) if drafter else math.inf,
         gamma=float(gamma),
         gamma_is_best=False,

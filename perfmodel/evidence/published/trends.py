@@ -1,10 +1,10 @@
-"""Whether speculation paid, and the best length, as users measured: agrees, disagrees, or cannot tell."""
+"""Whether speculation paid, and the best length, as users measured: agrees, disagrees, or cannot be told."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -12,17 +12,17 @@ import numpy as np
 
 import strategies
 from perfmodel.engine import EngineOverhead
-from perfmodel.errors import SpecError
+from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.speculation import Drafter, price_round
 
-__all__ = ["Trend", "check_trends"]
+__all__ = ["CANNOT_TELL", "Trend", "check_trends"]
 
-AGREES, DISAGREES, CANNOT_TELL = "agrees", "disagrees", "cannot tell"
+CANNOT_TELL = "cannot tell"
 NEAR_BEST = 0.01
 """Published rates this close to the best one are as good: runs repeat no better. [1]"""
-UNSTATED = (("h100-sxm-80gb", 8), ("h200-sxm-141gb", 8), ("b200", 8))
+MACHINES = (("h100-sxm-80gb", 8), ("h200-sxm-141gb", 8), ("b200", 8))
 """Accelerators that are tried where a source names none, with their number."""
 CONTEXTS = (500.0, 2000.0, 8000.0)
 """Contexts that are tried where a source states none. [tokens]"""
@@ -30,158 +30,103 @@ BATCHES = (1.0, 8.0, 32.0, 64.0)
 """Batch sizes that are tried where a source states none. [sequences]"""
 DEVIATIONS = (-1.0, 0.0, 1.0)
 """Standard deviations of acceptance around its law that are tried: no source states it. [1]"""
+_OPEN = {"hardware": "accelerator", "context_len": "context", "batch_size": "batch size"}
 
 
 @dataclass(frozen=True)
 class Trend:
     """One measured series beside what is computed over everything that its source leaves open.
 
-    question : ``sign`` (does it pay) or ``length`` (the best one). agreeing : how many of `tried` agree.
+    question : ``sign`` (does it pay) or ``length`` (the best one; at most 1 apart agrees). left_out : what
+    the source does not state, or what is not bundled. agreeing : how many of the `tried` combinations of what
+    is varied agree; none is tried without the model.
     """
 
     series: str
     question: str
     published: str
     computed: str
-    verdict: str
-    reason: str
+    left_out: str
     source: str
     agreeing: int = 0
     tried: int = 0
 
-
-@dataclass(frozen=True)
-class _Series:
-    name: str
-    row: dict[str, str]
-    rates: dict[int, float]
-    unknown: str
+    @property
+    def verdict(self) -> str:
+        """``agrees`` where all combinations do, ``disagrees`` where none does, else ``cannot tell``."""
+        if self.tried and self.agreeing in (0, self.tried):
+            return "agrees" if self.agreeing else "disagrees"
+        return CANNOT_TELL
 
 
 def check_trends() -> tuple[Trend, ...]:
-    """Hold every published series against the equations.
-
-    Inputs that a source leaves open are varied together. The verdict is "agrees" where all combinations
-    agree, "disagrees" where none does, and "cannot tell" where it depends on what is not stated, or where the
-    model or the accelerator is not known here. Lengths agree when they are at most 1 apart.
-    """
-    return tuple(trend for series in _published() for trend in _checked(series))
-
-
-def _published() -> list[_Series]:
+    """Hold every published series against the equations, with what its source leaves open varied together."""
     text = (files("perfmodel") / "data" / "measurements" / "trends.csv").read_text(encoding="utf-8")
-    grouped: dict[str, list[dict[str, str]]] = {}
+    series: dict[str, list[dict[str, str]]] = {}
     for row in csv.DictReader(text.splitlines()):
-        grouped.setdefault(row["series"], []).append(row)
-    return [
-        _Series(
-            name,
-            rows[0],
-            {int(row["gamma"]): float(row["rate"]) for row in rows},
-            "; ".join(dict.fromkeys(row["unknown"] for row in rows if row["unknown"])),
-        )
-        for name, rows in grouped.items()
-    ]
+        series.setdefault(row["series"], []).append(row)
+    return tuple(trend for rows in series.values() for trend in _checked(rows))
 
 
-def _checked(series: _Series) -> list[Trend]:
-    """The sign where plain decoding was measured too, the best length where several were."""
-    lengths = [gamma for gamma in series.rates if gamma > 0]
-    best_rate = max(series.rates[gamma] for gamma in lengths)
-    best = [gamma for gamma in lengths if series.rates[gamma] >= best_rate * (1.0 - NEAR_BEST)]
-    asked: list[tuple[str, str]] = []
-    if 0 in series.rates:
-        asked.append(("sign", "pays" if best_rate > series.rates[0] else "does not pay"))
+def _checked(rows: Sequence[dict[str, str]]) -> Iterator[Trend]:
+    """Yield the sign where plain decoding was measured too, the best length where several were."""
+    row, rates = rows[0], {int(row["gamma"]): float(row["rate"]) for row in rows}
+    lengths = [gamma for gamma in rates if gamma > 0]
+    best_rate = max(rates[gamma] for gamma in lengths)
+    best = [gamma for gamma in lengths if rates[gamma] >= best_rate * (1.0 - NEAR_BEST)]
+    missing, left_out = _missing(rows), [words for column, words in _OPEN.items() if not row[column]]
+    speedups = np.empty((0, len(lengths))) if missing else _speedups(row, lengths)
+    pays = ["pays" if each.max() > 1.0 else "does not pay" for each in speedups]
+    planned = [lengths[int(each.argmax())] for each in speedups]
+    unstated = missing or ", ".join(left_out)
+    if 0 in rates:
+        published = "pays" if best_rate > rates[0] else "does not pay"
+        yield _trend(row, "sign", published, pays, unstated, [each == published for each in pays])
     if len(lengths) > 1:
-        asked.append(("length", " or ".join(map(str, best))))
-    missing = _missing(series)
-    if missing:
-        return [
-            Trend(series.name, question, published, "", CANNOT_TELL, missing, series.row["source"])
-            for question, published in asked
-        ]
-    speedups = _computed(series, lengths)
-    trends = []
-    for question, published in asked:
-        if question == "sign":
-            answers = ["pays" if row.max() > 1.0 else "does not pay" for row in speedups]
-            agree = [row == published for row in answers]
-        else:
-            at = [lengths[int(np.argmax(row))] for row in speedups]
-            answers = list(map(str, at))
-            agree = [min(abs(gamma - good) for good in best) <= 1 for gamma in at]
-        trends.append(_judged(series, question, published, answers, agree))
-    return trends
+        near = [min(abs(length - good) for good in best) <= 1 for length in planned]
+        yield _trend(row, "length", " or ".join(map(str, best)), list(map(str, planned)), unstated, near)
 
 
-def _missing(series: _Series) -> str:
-    """What makes a series impossible to compute; empty where it can be."""
-    row = series.row
-    if series.unknown:
-        return f"the source does not state the {series.unknown}"
+def _trend(
+    row: dict[str, str], question: str, published: str, answers: list[str], left_out: str, agree: list[bool]
+) -> Trend:
+    """Return a trend with how many combinations answer what."""
+    computed = ", ".join(f"{answer} ({count})" for answer, count in sorted(Counter(answers).items()))
+    return Trend(
+        row["series"], question, published, computed, left_out, row["source"], sum(agree), len(agree)
+    )
+
+
+def _missing(rows: Sequence[dict[str, str]]) -> str:
+    """Return what makes a series impossible to compute; empty where it can be."""
+    row, unknown = rows[0], [each["unknown"] for each in rows if each["unknown"]]
     if not row["target_model"]:
-        return "the source does not name the model"
-    try:
-        ModelSpec.load(row["target_model"])
-    except SpecError:
-        return f"{row['target_model']} is not among the bundled models"
-    if row["hardware"]:
-        try:
-            HardwareProfile.load(row["hardware"])
-        except SpecError:
-            return f"there is no profile of {row['hardware']}"
-    return ""
+        return "model"
+    if row["target_model"].lower() not in map(str.lower, ModelSpec.available()):
+        return "a bundled model"
+    if row["hardware"] and row["hardware"] not in HardwareProfile.available():
+        return "a bundled accelerator"
+    return unknown[0] if unknown else ""
 
 
-def _computed(series: _Series, lengths: Sequence[int]) -> list[np.ndarray]:
-    """Speedup by length in every combination of what the source leaves open."""
-    row = series.row
-    target = ModelSpec.load(row["target_model"])
-    engine = EngineOverhead.load("generic")
-    drafter = Drafter(strategies.load(row["strategy"]))
-    machines = ((row["hardware"], int(row["tensor_parallel"])),) if row["hardware"] else UNSTATED
+def _speedups(row: dict[str, str], lengths: Sequence[int]) -> FloatArray:
+    """Return speedups in every combination of what the source leaves open, axes (combination, length)."""
+    machines = ((row["hardware"], int(row["tensor_parallel"])),) if row["hardware"] else MACHINES
     contexts = (float(row["context_len"]),) if row["context_len"] else CONTEXTS
     batches = (float(row["batch_size"]),) if row["batch_size"] else BATCHES
-    budget = float(row["kv_budget"] or np.inf)
-    speedups = [
+    by_machine = [
         price_round(
             HardwareProfile.load(name),
-            target,
-            engine,
-            drafter,
+            ModelSpec.load(row["target_model"]),
+            EngineOverhead.load("generic"),
+            Drafter(strategies.load(row["strategy"])),
             context_len=np.reshape(contexts, (-1, 1, 1, 1)),
             batch=np.reshape(batches, (-1, 1, 1)),
             deviations=np.reshape(DEVIATIONS, (-1, 1)),
-            kv_budget=budget,
+            kv_budget=float(row["kv_budget"] or np.inf),
             gamma=np.asarray(lengths, dtype=float),
-            tensor_parallel=float(width),
+            tensor_parallel=float(gpus),
         ).speedup
-        for name, width in machines
+        for name, gpus in machines
     ]
-    return [row for of_machine in speedups for row in np.reshape(of_machine, (-1, len(lengths)))]
-
-
-def _judged(
-    series: _Series, question: str, published: str, answers: Sequence[str], agree: Sequence[bool]
-) -> Trend:
-    tried, agreeing = len(agree), sum(agree)
-    computed = ", ".join(f"{answer} ({count})" for answer, count in sorted(Counter(answers).items()))
-    verdict = AGREES if agreeing == tried else DISAGREES if agreeing == 0 else CANNOT_TELL
-    names = {
-        "hardware": "accelerators",
-        "context_len": "context",
-        "batch_size": "batch size",
-    }
-    left = [words for column, words in names.items() if not series.row[column]]
-    reason = f"{agreeing} of {tried} combinations of {', '.join([*left, 'acceptance'])} agree"
-    return Trend(
-        series.name,
-        question,
-        published,
-        computed,
-        verdict,
-        reason,
-        series.row["source"],
-        agreeing,
-        tried,
-    )
+    return np.concatenate([np.reshape(each, (-1, len(lengths))) for each in by_machine])

@@ -26,7 +26,10 @@ LIMIT_COLUMNS = ("scope", "measure", "statistic", "at_least", "at_most")
 
 @dataclass(frozen=True)
 class GammaSummary:
-    """Planned lengths of a scope: how many within one of the published best, and the speedup lost. [1]"""
+    """Planned lengths of a scope: how many within one of the published best, and the speedup lost. [1]
+
+    The untuned shares are those of `perfmodel.evidence.published.choices.GammaChoice.untuned`.
+    """
 
     scope: str
     count: int
@@ -34,6 +37,8 @@ class GammaSummary:
     mean_regret: float
     worst_regret: float
     worst_cell: str
+    untuned_within_one: float
+    untuned_regret: float
 
 
 @dataclass(frozen=True)
@@ -208,4 +213,6 @@ def _gamma_summary(scope: str, choices: Sequence[GammaChoice]) -> GammaSummary:
         mean_regret=float(regrets.mean()),
         worst_regret=worst.regret,
         worst_cell=f"{worst.table}: {worst.cell}",
+        untuned_within_one=float(np.mean([row.untuned_within_one for row in choices])),
+        untuned_regret=float(np.mean([row.untuned_regret for row in choices])),
     )
