@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
@@ -40,10 +42,16 @@ class Deployment:
     tensor_parallel: Numeric = 1.0
 
     @property
-    def attention_kernel(self) -> str:
-        """The attention kernel that runs: the engine's, or the profile's first where it lacks that one."""
-        wanted, kernels = self.engine.attention_kernel, self.hardware.attention
-        return wanted if wanted in kernels else next(iter(kernels))
+    def attention_kernels(self) -> tuple[str, ...]:
+        """The attention kernel that runs: the engine's, or the profile's first where it lacks that one.
+
+        With the other one behind it where the engine leaves open which runs and the profile has both.
+        """
+        wanted, other = self.engine.attention_kernel, self.engine.other_attention_kernel
+        kernels = self.hardware.attention
+        runs = wanted if wanted in kernels else next(iter(kernels))
+        open_ = other in kernels and other != runs and np.any(self.engine.other_kernel_share)
+        return (runs, other) if open_ else (runs,)
 
     @property
     def all_reduce(self) -> str:

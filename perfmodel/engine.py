@@ -50,10 +50,14 @@ class EngineOverhead(Spec):
     draft_residual: Numeric = figure(
         "ratio", 0, 1, "relative spread of a draft pass that the figures leave open", (0.05, 0.15, 0.3)
     )
+    other_kernel_share: Numeric = figure(
+        "count", 0, 1, "share of the other attention kernel: 0 the first runs, 1 the other", (0, 0, 0)
+    )
     memory_utilization: Numeric = figure("ratio", 0.05, 1, "share of memory it may use", (0.85, 0.9, 0.95))
     all_reduce: str = text("all-reduce implementation of the hardware profile", "nccl")
     calibrated_on: str = text("hardware profile of the steps that the figures were fitted to", "nothing")
     attention_kernel: str = text("attention kernel of the hardware profile", "generic")
+    other_attention_kernel: str = text("kernel that may run instead, where nobody says which does", "")
 
     @classmethod
     def load(

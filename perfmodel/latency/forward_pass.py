@@ -180,13 +180,15 @@ def _price_attention_layer(
     """Price one attention layer on one GPU: heads are shared, KV heads copied beyond their number. [s]
 
     The other layers have flushed its cache entries out of L2 since the last pass, so they are read cold.
+    Of two kernels that may run, ``T = T_1^(1-share) T_2^share``: the first at 0, the other at 1.
     """
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
     heads = np.maximum(layers.heads / gpus, 1.0)
     # Latent attention stores one vector for keys and values: half of it counts as the key, and the heads are
     # scaled so that the FLOPs per entry, 2 heads (score_dim + value_dim), stay what they are.
     entry = layers.kv_elements / (2.0 * layers.kv_heads)
-    return attention(
+    price = partial(
+        attention,
         deployment.hardware,
         batch=forward.batch,
         query_tokens=forward.query_tokens,
@@ -196,9 +198,14 @@ def _price_attention_layer(
         head_dim=entry,
         kv_dtype=deployment.model.kv_dtype,
         kv_fraction=forward.kv_fraction,
-        kernel=deployment.attention_kernel,
         cold=True,
     )
+    seconds, *other = (price(kernel=kernel) for kernel in deployment.attention_kernels)
+    if not other:
+        return seconds
+    share = deployment.engine.other_kernel_share
+    between: Numeric = seconds ** np.subtract(1.0, share) * other[0] ** share
+    return between
 
 
 def step_latency(

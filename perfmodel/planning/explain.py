@@ -80,14 +80,20 @@ def assumptions(
     engine, target = deployments[0].engine, deployments[0].model
     sentences = []
     for deployment in deployments:
-        used = f"attention.{deployment.attention_kernel}.", f"all_reduce.{engine.all_reduce}"
+        kernels = deployment.attention_kernels
+        used = *(f"attention.{kernel}." for kernel in kernels), f"all_reduce.{engine.all_reduce}"
         for sentence in deployment.hardware.assumed:
             if sentence.startswith(used) or not sentence.startswith(("attention.", "all_reduce.")):
                 sentences.append(sentence)
+        if len(kernels) > 1:
+            sentences.append(
+                f"{deployment.hardware.name}: which attention kernel runs is not known, {' or '.join(kernels)}; "
+                "priced between them, so name an engine that says which"
+            )
     sentences += [
         f"engine {engine.name}: {path} is assumed ({quantity.source})"
         for path, quantity in engine.quantities.items()
-        if quantity.kind == "assumed" and np.any(quantity.high > 0.0)
+        if quantity.kind == "assumed" and np.any(quantity.high > 0.0) and path != "other_kernel_share"
     ]
     for drafter in drafters if alpha is None else ():
         budget = drafter.strategy.default_budgets[0] if drafter.strategy.default_budgets else np.inf
