@@ -45,13 +45,13 @@ class Deployment:
     def attention_kernels(self) -> tuple[str, ...]:
         """The attention kernel that runs: the engine's, or the profile's first where it lacks that one.
 
-        With the other one behind it where the engine leaves open which runs and the profile has both.
+        The other one follows where the engine leaves open which of them runs and the profile has both.
         """
-        wanted, other = self.engine.attention_kernel, self.engine.other_attention_kernel
-        kernels = self.hardware.attention
-        runs = wanted if wanted in kernels else next(iter(kernels))
-        open_ = other in kernels and other != runs and np.any(self.engine.other_kernel_share)
-        return (runs, other) if open_ else (runs,)
+        engine, kernels = self.engine, self.hardware.attention
+        first, other = engine.attention_kernel, engine.other_attention_kernel
+        first = first if first in kernels else next(iter(kernels))
+        either = other in kernels and other != first and np.any(engine.other_kernel_share)
+        return (first, other) if either else (first,)
 
     @property
     def all_reduce(self) -> str:

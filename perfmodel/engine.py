@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,18 @@ class EngineOverhead(Spec):
     calibrated_on: str = text("hardware profile of the steps that the figures were fitted to", "nothing")
     attention_kernel: str = text("attention kernel of the hardware profile", "generic")
     other_attention_kernel: str = text("kernel that may run instead, where nobody says which does", "")
+
+    def calling(self, *, attention_kernel: str, all_reduce: str) -> EngineOverhead:
+        """Return the same engine with kernels that are known to run, by their names in hardware profiles."""
+        share = "other_kernel_share"
+        return replace(
+            self,
+            attention_kernel=attention_kernel,
+            all_reduce=all_reduce,
+            other_attention_kernel="",
+            other_kernel_share=0.0,
+            quantities={path: quantity for path, quantity in self.quantities.items() if path != share},
+        ).with_defaults()
 
     @classmethod
     def load(

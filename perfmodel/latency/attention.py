@@ -11,7 +11,7 @@ from perfmodel.model.dtypes import BYTES
 __all__ = ["attention"]
 
 EDGE = 0.15
-"""Share of a wave of thread blocks over which the next whole wave is counted by and by. [waves]"""
+"""Share of a wave over which the next whole one is counted by and by; any measured one is larger. [waves]"""
 
 
 def attention(
@@ -64,7 +64,8 @@ def attention(
     Notes
     -----
     FlashAttention-2 packs heads and splits KV for single queries of grouped heads only; FlashInfer has tiles
-    of 16, 64 and 128 rows. Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT)
+    of 16, 64 and 128 rows. Lengths are equal: with unequal ones the longest makes an unsplit grid longer.
+    Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT)
     kernel tables and on the step times of MagicDec (arXiv 2408.11049).
     """
     figures = hardware.attention_kernel(kernel)
@@ -116,7 +117,7 @@ def _whole_waves(waves: Numeric, ctas_per_sm: Numeric) -> NDArray[np.float64]:
 
     A CTA that has its SM to itself runs at the rate of all its slots, so a wave that is not full takes whole
     CTAs per SM. Whole waves are what launches of equal lengths show (docs/verification.md); over the first
-    `EDGE` of a wave they rise in proportion, as the number of sequences in a step is never quite known.
+    `EDGE` of a wave they rise in proportion, so that no answer hangs on one sequence more or less.
     """
     partial_wave = np.less_equal(waves, 1.0)
     units = np.multiply(waves, np.where(partial_wave, ctas_per_sm, 1.0))

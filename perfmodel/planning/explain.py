@@ -87,8 +87,8 @@ def assumptions(
                 sentences.append(sentence)
         if len(kernels) > 1:
             sentences.append(
-                f"{deployment.hardware.name}: which attention kernel runs is not known, {' or '.join(kernels)}; "
-                "priced between them, so name an engine that says which"
+                f"{deployment.hardware.name}: engine {engine.name} does not say which attention kernel runs, "
+                f"{' or '.join(kernels)}; prices lie between them: name your engine"
             )
     sentences += [
         f"engine {engine.name}: {path} is assumed ({quantity.source})"

@@ -174,6 +174,7 @@ def calibrate(
     start.
     """
     _check(rows, start, achieved, keep)
+    start = start.calling(attention_kernel=start.attention_kernel, all_reduce=start.all_reduce)
     hardware = rows[0].group.hardware
     seen = observations(rows)
     figures = priors(start, hardware, achieved)
