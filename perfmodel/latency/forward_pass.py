@@ -133,9 +133,8 @@ def _price_layers(
         linear_s = linear_s + layer.count * _price_linear_layer(deployment, layer, forward, rows)
     attention_s: Numeric = np.zeros(())
     for layers in model.attentions:
-        attention_s = attention_s + layers.count * _price_attention_layer(
-            deployment, layers, forward, entries(layers.window)
-        )
+        price = partial(_price_attention_layer, deployment, layers, forward, entries(layers.window))
+        attention_s = attention_s + layers.count * _between_kernels(deployment, price)
     communication_s = (2 * model.num_layers) * all_reduce(
         hardware,
         bytes=forward.rows * (model.hidden_size * BYTES["bf16"]),
@@ -174,21 +173,35 @@ def _price_linear_layer(
     )
 
 
+def _between_kernels(deployment: Deployment, price: Callable[[str], Numeric]) -> Numeric:
+    """Return seconds with the attention kernel that runs, or between those of two that may. [s]
+
+    .. math::
+        T = T_1^{1-share} T_2^{share}
+
+    The first at 0 and the other at 1; between them, whatever grows with both grows.
+    """
+    seconds, *other = map(price, deployment.attention_kernels)
+    if not other:
+        return seconds
+    share = deployment.engine.other_kernel_share
+    between: Numeric = seconds ** np.subtract(1.0, share) * other[0] ** share
+    return between
+
+
 def _price_attention_layer(
-    deployment: Deployment, layers: AttentionLayers, forward: ForwardPass, kv_tokens: Numeric
+    deployment: Deployment, layers: AttentionLayers, forward: ForwardPass, kv_tokens: Numeric, kernel: str
 ) -> Numeric:
     """Price one attention layer on one GPU: heads are shared, KV heads copied beyond their number. [s]
 
     The other layers have flushed its cache entries out of L2 since the last pass, so they are read cold.
-    Of two kernels that may run, ``T = T_1^(1-share) T_2^share``: the first at 0, the other at 1.
     """
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
     heads = np.maximum(layers.heads / gpus, 1.0)
     # Latent attention stores one vector for keys and values: half of it counts as the key, and the heads are
     # scaled so that the FLOPs per entry, 2 heads (score_dim + value_dim), stay what they are.
     entry = layers.kv_elements / (2.0 * layers.kv_heads)
-    price = partial(
-        attention,
+    return attention(
         deployment.hardware,
         batch=forward.batch,
         query_tokens=forward.query_tokens,
@@ -198,14 +211,9 @@ def _price_attention_layer(
         head_dim=entry,
         kv_dtype=deployment.model.kv_dtype,
         kv_fraction=forward.kv_fraction,
+        kernel=kernel,
         cold=True,
     )
-    seconds, *other = (price(kernel=kernel) for kernel in deployment.attention_kernels)
-    if not other:
-        return seconds
-    share = deployment.engine.other_kernel_share
-    between: Numeric = seconds ** np.subtract(1.0, share) * other[0] ** share
-    return between
 
 
 def step_latency(
