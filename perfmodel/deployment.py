@@ -42,10 +42,16 @@ class Deployment:
     tensor_parallel: Numeric = 1.0
 
     @property
-    def attention_kernel(self) -> str:
-        """The attention kernel that runs: the engine's, or the profile's first where it lacks that one."""
-        wanted, kernels = self.engine.attention_kernel, self.hardware.attention
-        return wanted if wanted in kernels else next(iter(kernels))
+    def attention_kernels(self) -> tuple[str, ...]:
+        """The attention kernel that runs: the engine's, or the profile's first where it lacks that one.
+
+        The other one follows where the engine leaves open which of them runs and the profile has both.
+        """
+        engine, kernels = self.engine, self.hardware.attention
+        first, other = engine.attention_kernel, engine.other_attention_kernel
+        first = first if first in kernels else next(iter(kernels))
+        either = other in kernels and other != first and np.any(engine.other_kernel_share)
+        return (first, other) if either else (first,)
 
     @property
     def all_reduce(self) -> str:

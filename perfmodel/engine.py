@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,9 @@ class EngineOverhead(Spec):
     draft_residual: Numeric = figure(
         "ratio", 0, 1, "relative spread of a draft pass that the figures leave open", (0.05, 0.15, 0.3)
     )
+    other_kernel_share: Numeric = figure(
+        "count", 0, 1, "share of the other attention kernel: 0 the first runs, 1 the other", (0, 0, 0)
+    )
     memory_utilization: Numeric = figure("ratio", 0.05, 1, "share of memory it may use", (0.85, 0.9, 0.95))
     fixed_memory: Numeric = figure(
         "bytes", 0, 64e9, "memory of each GPU for context, communication buffers and graphs",
@@ -58,6 +61,19 @@ class EngineOverhead(Spec):
     all_reduce: str = text("all-reduce implementation of the hardware profile", "nccl")
     calibrated_on: str = text("hardware profile of the steps that the figures were fitted to", "nothing")
     attention_kernel: str = text("attention kernel of the hardware profile", "generic")
+    other_attention_kernel: str = text("kernel that may run instead, where nobody says which does", "")
+
+    def calling(self, *, attention_kernel: str, all_reduce: str) -> EngineOverhead:
+        """Return the same engine with kernels that are known to run, by their names in hardware profiles."""
+        share = "other_kernel_share"
+        return replace(
+            self,
+            attention_kernel=attention_kernel,
+            all_reduce=all_reduce,
+            other_attention_kernel="",
+            other_kernel_share=0.0,
+            quantities={path: quantity for path, quantity in self.quantities.items() if path != share},
+        ).with_defaults()
 
     @classmethod
     def load(

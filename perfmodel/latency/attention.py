@@ -10,6 +10,9 @@ from perfmodel.model.dtypes import BYTES
 
 __all__ = ["attention"]
 
+EDGE = 0.15
+"""Share of a wave over which the next whole one is counted by and by; any measured one is larger. [waves]"""
+
 
 def attention(
     hardware: HardwareProfile,
@@ -35,9 +38,10 @@ def attention(
     * A kernel that packs heads: a stream is a (sequence, KV head) and its ``group x query_tokens`` rows share
       tiles. One that does not: a stream is a (sequence, query head) with ``query_tokens`` rows.
     * Rows are padded to ``tile_small``, else ``tile_mid``, else to multiples of ``tile_large``.
-    * *compute*: whole waves of CTAs, each walking the KV of its tile at the SM's share of the tensor rate. A
-      packed grid of fewer than ``split_below`` waves splits the KV and so fills the slots, down to one
-      block of KV per CTA; a grid that may not split keeps only as many SMs busy as it has CTAs.
+    * *compute*: whole waves of CTAs, each walking the KV of its tile at the slot's share of the tensor rate,
+      or at all of its SM's while it is alone there. A packed grid of fewer than ``split_below`` waves splits
+      the KV and so fills the slots, down to one block of KV per CTA; a grid that may not split keeps only as
+      many SMs busy as it has CTAs.
     * *memory*: the KV once, for all queries; CTAs that share a KV head and do not run together read it again
       where L2 cannot hold it; queries and outputs cross memory ``row_passes`` times.
     * Hardware without ``overlap`` reads the KV once for every ``tile_large`` rows and then computes.
@@ -60,7 +64,8 @@ def attention(
     Notes
     -----
     FlashAttention-2 packs heads and splits KV for single queries of grouped heads only; FlashInfer has tiles
-    of 16, 64 and 128 rows. Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT)
+    of 16, 64 and 128 rows. Lengths are equal: with unequal ones the longest makes an unsplit grid longer.
+    Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT)
     kernel tables and on the step times of MagicDec (arXiv 2408.11049).
     """
     figures = hardware.attention_kernel(kernel)
@@ -88,7 +93,7 @@ def attention(
         copies = np.ceil(rows / tile) * (group / shared)  # CTAs that read the same KV
         waves = batch * kv_heads * copies / slots
         split = packed & (waves < figures.split_below)
-        walked = np.where(split, np.maximum(waves, 1.0 / blocks), np.ceil(waves))
+        walked = np.where(split, np.maximum(waves, 1.0 / blocks), _whole_waves(waves, figures.ctas_per_sm))
         compute = walked * (tile + figures.tile_overhead) * row_of_walk
         passes = np.clip(batch * copies / slots, 1.0, copies)
         memory = (kv * (1.0 + (passes - 1.0) * missed_again) + row_bytes * rows_per_head) / stream
@@ -105,6 +110,20 @@ def attention(
     together = launch(query_tokens, packs | ((group > 1.0) & (np.asarray(query_tokens) == 1.0)))
     held: Numeric = np.clip(together, decode, query_tokens * decode)
     return held
+
+
+def _whole_waves(waves: Numeric, ctas_per_sm: Numeric) -> NDArray[np.float64]:
+    """Return how many waves long an unsplit grid computes: whole ones, with drawn-out edges. [waves]
+
+    A CTA that has its SM to itself runs at the rate of all its slots, so a wave that is not full takes whole
+    CTAs per SM. Whole waves are what launches of equal lengths show (docs/verification.md); over the first
+    `EDGE` of a wave they rise in proportion, so that no answer hangs on one sequence more or less.
+    """
+    partial_wave = np.less_equal(waves, 1.0)
+    units = np.multiply(waves, np.where(partial_wave, ctas_per_sm, 1.0))
+    full = np.floor(units)
+    begun = np.minimum((units - full) / EDGE, 1.0)
+    return np.asarray(np.maximum(full + begun, 1.0) / np.where(partial_wave, ctas_per_sm, 1.0))
 
 
 def _tile_height(figures: AttentionKernel, rows: Numeric) -> Numeric:

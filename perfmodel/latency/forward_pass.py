@@ -149,11 +149,9 @@ def _price_layers(
         linear_s = linear_s + layer.count * _price_linear_layer(deployment, layer, forward, rows)
     attention_s: Numeric = np.zeros(())
     for layers in model.attentions:
-        read = entries(layers.window)
-        seconds = _price_attention_layer(deployment, layers, forward, read)
-        if history is not None and layers.head_value_dim:
-            written_out = _price_written_out_layer(deployment, layers, forward, read, history)
-            seconds = np.minimum(seconds, written_out)
+        seconds = _between_kernels(
+            deployment, partial(_price_layer, deployment, layers, forward, entries(layers.window), history)
+        )
         attention_s = attention_s + layers.count * seconds
     communication_s = _price_communication(deployment, forward.rows, logit_rows)
     upkeep = engine.draft_row_layer_s * forward.batch if forward.drafting else 0.0
@@ -190,8 +188,40 @@ def _price_linear_layer(
     return np.maximum(together, price(tokens=1.0, products=layer.experts_per_token))
 
 
+def _between_kernels(deployment: Deployment, price: Callable[[str], Numeric]) -> Numeric:
+    """Return seconds with the attention kernel that runs, or between those of two that may. [s]
+
+    .. math::
+        T = T_1^{1-share} T_2^{share}
+
+    The first at 0 and the other at 1; between them, whatever grows with both grows.
+    """
+    seconds, *other = map(price, deployment.attention_kernels)
+    if not other:
+        return seconds
+    share = deployment.engine.other_kernel_share
+    between: Numeric = seconds ** np.subtract(1.0, share) * other[0] ** share
+    return between
+
+
+def _price_layer(
+    deployment: Deployment,
+    layers: AttentionLayers,
+    forward: ForwardPass,
+    kv_tokens: Numeric,
+    history: Numeric | None,
+    kernel: str,
+) -> Numeric:
+    """Price one attention layer on one GPU, in a prefill of latent attention by its faster form. [s]"""
+    seconds = _price_attention_layer(deployment, layers, forward, kv_tokens, kernel)
+    if history is None or not layers.head_value_dim:
+        return seconds
+    written_out = _price_written_out_layer(deployment, layers, forward, kv_tokens, history, kernel)
+    return np.minimum(seconds, written_out)
+
+
 def _price_attention_layer(
-    deployment: Deployment, layers: AttentionLayers, forward: ForwardPass, kv_tokens: Numeric
+    deployment: Deployment, layers: AttentionLayers, forward: ForwardPass, kv_tokens: Numeric, kernel: str
 ) -> Numeric:
     """Price one attention layer on one GPU: heads are shared, KV heads copied beyond their number. [s]
 
@@ -214,12 +244,12 @@ def _price_attention_layer(
         head_dim=entry,
         kv_dtype=deployment.model.kv_dtype,
         kv_fraction=forward.kv_fraction,
-        kernel=deployment.attention_kernel,
+        kernel=kernel,
         cold=True,
     )
     if not np.any(forward.selection_launches):
         return price(kv_tokens=kv_tokens)
-    a_launch = deployment.hardware.attention_kernel(deployment.attention_kernel).t0
+    a_launch = deployment.hardware.attention_kernel(kernel).t0
     chosen: Numeric = price(kv_tokens=kv_tokens) + forward.selection_launches * a_launch
     if layers.window is None:
         return chosen
@@ -232,6 +262,7 @@ def _price_written_out_layer(
     forward: ForwardPass,
     kv_tokens: Numeric,
     history: Numeric,
+    kernel: str,
 ) -> Numeric:
     """Price one latent attention layer on one GPU, keys and values of every head written out. [s]
 
@@ -247,7 +278,7 @@ def _price_written_out_layer(
         heads=heads,
         kv_heads=heads,
         head_dim=0.5 * (layers.head_dim + layers.head_value_dim),
-        kernel=deployment.attention_kernel,
+        kernel=kernel,
         cold=True,
     )
     up_projection = next(layer for layer in deployment.model.linears if layer.name == "kv_b")

@@ -63,14 +63,20 @@ def assumptions(
     engine, target = deployments[0].engine, deployments[0].model
     sentences = []
     for deployment in deployments:
-        used = f"attention.{deployment.attention_kernel}.", f"all_reduce.{engine.all_reduce}"
+        kernels = deployment.attention_kernels
+        used = *(f"attention.{kernel}." for kernel in kernels), f"all_reduce.{engine.all_reduce}"
         for sentence in deployment.hardware.assumed:
             if sentence.startswith(used) or not sentence.startswith(("attention.", "all_reduce.")):
                 sentences.append(sentence)
+        if len(kernels) > 1:
+            sentences.append(
+                f"{deployment.hardware.name}: engine {engine.name} does not say which attention kernel runs, "
+                f"{' or '.join(kernels)}; prices lie between them: name your engine"
+            )
     sentences += [
         f"engine {engine.name}: {path} is assumed ({quantity.source})"
         for path, quantity in engine.quantities.items()
-        if quantity.kind == "assumed" and np.any(quantity.high > 0.0)
+        if quantity.kind == "assumed" and np.any(quantity.high > 0.0) and path != "other_kernel_share"
     ]
     models = [target, *(drafter.draft_model for drafter in drafters if drafter.draft_model)]
     sentences += [

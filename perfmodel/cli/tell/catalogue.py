@@ -140,7 +140,7 @@ def _summarise_engine(engine: EngineOverhead) -> dict[str, Any]:
         "name": engine.name,
         "layer": format_seconds(float(engine.layer_s)),
         "round": format_seconds(float(engine.round_s)),
-        "attention": engine.attention_kernel,
+        "attention": " or ".join(filter(None, (engine.attention_kernel, engine.other_attention_kernel))),
         "all_reduce": engine.all_reduce,
         "description": engine.description,
     }

@@ -13,7 +13,7 @@ from perfmodel._version import __version__
 from perfmodel.cli.tell.tables import Column, draw, heading, left, line, lines, number, section
 from perfmodel.evidence.published.comparison import MEASURES, ZERO_SHOT
 from perfmodel.evidence.published.trends import CANNOT_TELL, check_trends
-from perfmodel.planning.choose import NEAR_TIE
+from perfmodel.planning.near_tie import NEAR_TIE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -200,7 +200,7 @@ def calibrate(
         all_reduce=all_reduce or _kernel_in("all_reduce", achieved),
     )
     best = kernels[0]
-    start = replace(start, attention_kernel=best.attention_kernel, all_reduce=best.all_reduce)
+    start = start.calling(attention_kernel=best.attention_kernel, all_reduce=best.all_reduce)
     figures = priors(start, hardware, usual_shares(hardware, start) if achieved is None else achieved)
     response, fit = _fitted(rows, seen, start, figures, _free(figures, keep))
     if not fit.determined.any():

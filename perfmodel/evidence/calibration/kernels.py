@@ -76,7 +76,7 @@ def rank_kernels(
     )
     errors = []
     for attention, reduction in pairs:
-        engine = replace(start, attention_kernel=attention, all_reduce=reduction)
+        engine = start.calling(attention_kernel=attention, all_reduce=reduction)
         of_pair = replace(response, base=bare_seconds(rows, seen, engine))
         fit = fit_figures(of_pair, seen, figures, free)
         errors.append(np.abs(held_out_errors(rows, seen, of_pair, figures, fit)[passes]))
