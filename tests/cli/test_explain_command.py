@@ -19,7 +19,8 @@ def test_an_explanation_adds_up():
         assert row["flops"] > 0
     assert target["total_s"] == pytest.approx(cell["baseline_s"])
     assert verify["total_s"] == pytest.approx(cell["verify_s"])
-    with_drafts = (cell["context_len"] + cell["gamma"]) / cell["context_len"]
+    mean_context = cell["context_len"] + explanation["request"]["output_tokens"] / 2
+    with_drafts = (mean_context + cell["gamma"]) / mean_context
     assert draft["kv_bytes"] < target["kv_bytes"]
     assert verify["kv_bytes"] == pytest.approx(with_drafts * target["kv_bytes"])
     assert verify["flops"] > target["flops"]

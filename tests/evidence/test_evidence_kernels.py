@@ -104,13 +104,14 @@ def test_a_share_of_one_kernel_says_that_it_ran():
 
 def test_one_gpu_tells_nothing_of_an_all_reduce():
     rows = [replace(row, tensor_parallel=1) for row in measurements.load(["magicdec-6"])]
+    start = GENERIC.calling(attention_kernel="vllm", all_reduce=GENERIC.all_reduce)
     alone = [
         replace(row, target=target, draft=np.nan, verify=np.nan, round=np.nan)
-        for row, target in zip(rows, price_measurements(rows, engine=GENERIC).target.tolist(), strict=True)
+        for row, target in zip(rows, price_measurements(rows, engine=start).target.tolist(), strict=True)
     ]
-    calibration = calibrate(alone, start=GENERIC, name="ours")
-    assert {pair.all_reduce for pair in calibration.kernels} == {GENERIC.all_reduce}
-    assert calibration.engine.attention_kernel == GENERIC.attention_kernel
+    calibration = calibrate(alone, start=start, name="ours")
+    assert {pair.all_reduce for pair in calibration.kernels} == {start.all_reduce}
+    assert calibration.engine.attention_kernel == start.attention_kernel
 
 
 def test_points_that_no_kernel_explains_are_refused(flashinfer_steps):

@@ -26,8 +26,8 @@ def priced_round(model, gpus, strategy="streaming_llm", context_len=32_000):
     return priced.at((0, 0, 0, 0))
 
 
-def count_weights(hardware, *, tokens, n, k, dtype, weight_fraction, cold):  # noqa: ARG001
-    return np.asarray(n) * k * BYTES[dtype] * weight_fraction
+def count_weights(hardware, *, tokens, n, k, dtype, weight_fraction, cold, products=1.0):  # noqa: ARG001
+    return np.multiply(products, n) * k * BYTES[dtype] * weight_fraction
 
 
 def count_entries(hardware, *, batch, kv_tokens, kv_heads, head_dim, kv_dtype, kv_fraction, **shape):  # noqa: ARG001
