@@ -19,6 +19,7 @@ from perfmodel.reference.rounds import draft_verify_round, generate  # noqa: E40
 from perfmodel.reference.scores import PageBounds, observe_attention  # noqa: E402
 from perfmodel.reference.sequences import prefill  # noqa: E402
 from perfmodel.reference.weights import round_to_bits  # noqa: E402
+from strategies.base import budget_after  # noqa: E402
 from strategies.quest import page_bounds  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -217,6 +218,30 @@ def test_a_draft_pass_reads_the_entries_that_are_priced(target, name, kv_budget,
     assert len(counting.widths) == layers * float(counted.passes)
     # A pass reads its own token on top of what is priced as the cache.
     assert np.mean(counting.widths) - 1 == float(counted.kv_tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "kv_budget"),
+    [("streaming_llm", 32), ("snapkv", 40), ("topk_oracle", 24), ("quantized_kv", 0), ("layer_skip", 0)],
+)
+def test_the_entries_that_are_priced_are_read_at_every_step_of_a_generation(target, name, kv_budget):
+    """A choice of the prompt keeps what is generated; a window, and a choice in every pass, let it displace."""
+    strategy, gamma = strategies.load(name), 2
+    sequences, drafter = decode_rounds(target, [[3, 1] * 40], name, kv_budget, 0, gamma)
+    for _ in range(8):
+        cache = drafter.cache
+        storage = cache.kept if isinstance(cache, CompactCache) else cache.source
+        inside, context_len = storage.attention, float(sequences.cache.lens[0])
+        storage.attention = counting = Counting(inside)
+        draft_verify_round(target, drafter, sequences, gamma, Greedy())
+        storage.attention = inside
+        counted = strategy.draft_pass(
+            context_len=context_len,
+            kv_budget=budget_after(strategy.selector, float(kv_budget), context_len - 80.0),
+            gamma=float(gamma),
+        )
+        drafted = counting.widths[: drafter.decoder.layers * int(float(counted.passes))]
+        assert np.mean(drafted) - 1 == float(counted.kv_tokens)
 
 
 def test_whole_caches_are_read_in_place(target, ragged, draft_model):
