@@ -33,7 +33,7 @@ SHARED_ACCEPTANCE = 0.5
 Laws scatter by .02 from run to run beside levels that are known to about .02 (strategies). Assumed. [1]"""
 SHARED_RESIDUAL = 0.3
 """Share of the variance of a step's residual that a plain step and its verification have in common: their
-kernels are the same. Correlation over 47 rows of MagicDec's A100 tables 0.32, 12 of H100 0.15. Measured. [1]"""
+kernels are the same. Correlation over 47 rows of MagicDec's A100 tables .32, 12 of H100 .15. Measured. [1]"""
 
 
 @dataclass(frozen=True)

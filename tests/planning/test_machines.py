@@ -18,7 +18,8 @@ OFFERS = [(["l40s-48gb", "h100-sxm-80gb"], [8], 32), (["l4-24gb", "h100-sxm-80gb
 
 def answer(names, widths, batch, **asked):
     machines = [HardwareProfile.load(name) for name in names]
-    return plan(machines, LLAMA, GENERIC, Workload([batch], [32000]), tensor_parallel=widths, draws=0, **asked)
+    workload = Workload([batch], [32000])
+    return plan(machines, LLAMA, GENERIC, workload, tensor_parallel=widths, draws=0, **asked)
 
 
 def alone(names, widths, batch, **asked):

@@ -60,7 +60,7 @@ def test_an_interval_holds_the_price(engine: str) -> None:
 @pytest.mark.parametrize("engine", ["generic", "magicdec-h100", "vllm-v1-h100"])
 @pytest.mark.parametrize("drafter", [SNAPKV, None, Drafter(strategies.load("eagle"))])
 def test_the_price_is_the_median_of_its_worlds(engine: str, drafter: Drafter | None) -> None:
-    """Also where the ranges of the figures are skewed, as `layer` of the default engine, 25 in 12 to 80 us."""
+    """Also where ranges of figures are skewed, as of `layer` of the default engine, 25 in 12 to 80 us."""
     overhead = EngineOverhead.load(engine)
     asked = CELL if drafter else {**CELL, "gamma": 0.0}
     priced = price_round(H100, LLAMA, overhead, drafter, tensor_parallel=8.0, **asked)
