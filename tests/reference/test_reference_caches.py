@@ -225,7 +225,7 @@ def test_a_draft_pass_reads_the_entries_that_are_priced(target, name, kv_budget,
     [("streaming_llm", 32), ("snapkv", 40), ("topk_oracle", 24), ("quantized_kv", 0), ("layer_skip", 0)],
 )
 def test_the_entries_that_are_priced_are_read_at_every_step_of_a_generation(target, name, kv_budget):
-    """A choice of the prompt keeps what is generated; with a window or a choice in every pass it displaces."""
+    """A choice of the prompt keeps what is generated; where passes choose or a window moves, it displaces."""
     strategy, gamma = strategies.load(name), 2
     sequences, drafter = decode_rounds(target, [[3, 1] * 40], name, kv_budget, 0, gamma)
     for _ in range(8):
