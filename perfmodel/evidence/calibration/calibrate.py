@@ -16,6 +16,7 @@ from perfmodel.evidence.calibration.design import NextCell, candidates, next_cel
 from perfmodel.evidence.calibration.fit import Fit, fit_figures
 from perfmodel.evidence.calibration.kernels import KernelPair, rank_kernels
 from perfmodel.evidence.calibration.residuals import (
+    MOST_RESIDUAL,
     KindError,
     held_out_errors,
     kind_errors,
@@ -159,6 +160,7 @@ def calibrate(
     keep: Sequence[str] = (),
     calibrated_on: str = "",
     source: str = "",
+    most_residual: float = MOST_RESIDUAL,
 ) -> Calibration:
     """Fit an engine's kernels and its seconds per pass, layer, row and round to measured cells.
 
@@ -174,6 +176,7 @@ def calibrate(
     keep : dotted paths of the engine's figures that stay at their start whatever the points say.
     calibrated_on : the profile that the engine will be used with, where the fitted shares go into a new one.
     source : where the points come from, as the written file will say.
+    most_residual : relative spread of target passes above which the points are refused. [1]
 
     Raises
     ------
@@ -211,7 +214,7 @@ def calibrate(
             "Measure cells of other batch sizes and contexts",
         )
     held_out = held_out_errors(rows, seen, response, figures, fit)
-    refuse_unexplained(rows, seen, held_out, str(best))
+    refuse_unexplained(rows, seen, held_out, str(best), most_residual)
     measured_from = (
         source or "; ".join(dict.fromkeys(row.source for row in rows if row.source)) or "own measurements"
     )

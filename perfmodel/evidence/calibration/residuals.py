@@ -84,24 +84,25 @@ def residual_figures(seen: Observations, held_out: FloatArray, note: str) -> dic
 
 
 def refuse_unexplained(
-    rows: Sequence[Measurement], seen: Observations, held_out: FloatArray, kernels: str
+    rows: Sequence[Measurement], seen: Observations, held_out: FloatArray, kernels: str, most: float
 ) -> None:
-    """Refuse a fit that leaves target passes open by more than `MOST_RESIDUAL`.
+    """Refuse a fit that leaves target passes open by more than `most`, usually `MOST_RESIDUAL`.
 
     Parameters
     ----------
     held_out : log errors of every observation, predicted from the other cells. [1]
     kernels : which ones the fit was made with, in words.
+    most : relative spread that an engine may leave open. [1]
     """
     spread, count = _spread(seen, held_out, _TARGET_PASSES)
-    if count < _FEWEST or spread <= MOST_RESIDUAL:
+    if count < _FEWEST or spread <= most:
         return
     worst = int(np.nanargmax(np.where(_of_kinds(seen, _TARGET_PASSES), np.abs(held_out), np.nan)))
     raise SpecError.single(
         "",
         "points",
         f"nothing explains them: predicted from each other, target passes are off by {spread:.0%} with "
-        f"{kernels}, and more than {MOST_RESIDUAL:.0%} is no engine; the {NAMES[KINDS[seen.kind[worst]]]} of "
+        f"{kernels}, and more than {most:.0%} is no engine; the {NAMES[KINDS[seen.kind[worst]]]} of "
         f"{rows[seen.row[worst]].place} is computed {np.expm1(held_out[worst]):+.0%}",
         "Check that cell, the accelerator, the model, its GPUs and the unit of the times, and that they are "
         "of decode steps; a kernel that ran and is not in the hardware profile needs an entry there",

@@ -62,6 +62,7 @@ def fit_engine(
         name=name,
         achieved=[path for path in shares if path in profile.quantities] if refine else (),
         source="passes and rounds of draftplan measure",
+        most_residual=np.inf,  # the profile is of these points and has one kernel: what is left is noise
     )
 
 
