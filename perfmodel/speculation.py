@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, budget_after
 
 __all__ = [
-    "FREE", "Configuration", "Drafter", "Drafting", "Moment", "Round", "TargetSteps", "copied_fraction",
-    "draft_with", "half_way", "price", "price_round", "price_steps", "take", "target_passes",
+    "FREE", "Configuration", "Drafter", "Drafting", "Round", "TargetSteps", "copied_fraction", "draft_with",
+    "half_way", "price", "price_round", "price_steps", "take", "target_passes",
     "with_acceptance",
 ]  # fmt: skip
 
@@ -104,29 +104,7 @@ class Configuration(TypedDict):
     context_len: Numeric
     kv_budget: Numeric
     gamma: Numeric
-    generated: Numeric
-    to_come: Numeric
-
-
-class Moment(TypedDict):
-    """A moment of a generation, by the names that `price` gives it. [tokens]"""
-
-    context_len: Numeric
-    generated: Numeric
-    to_come: Numeric
-
-
-def half_way(prompt_len: Numeric, output_tokens: Numeric) -> Moment:
-    """Return the moment at which a round costs what it costs on average over a whole generation.
-
-    Steps grow in proportion to what is in the cache, so the mean round is that of the middle.
-
-    Parameters
-    ----------
-    prompt_len, output_tokens : of every sequence. [tokens]
-    """
-    half = np.divide(output_tokens, 2.0)
-    return Moment(context_len=np.add(prompt_len, half), generated=half, to_come=half)
+    output_tokens: NotRequired[Numeric]
 
 
 def take(terms: TermsT, shape: tuple[int, ...], place: Any) -> TermsT:
@@ -146,6 +124,24 @@ class TargetSteps:
 
     baseline: StepLatency
     verify: StepLatency
+
+
+MOMENTS = (0.012702, 0.25, 0.787298)
+WEIGHTS = (0.062612, 0.444444, 0.492944)
+"""Shares of a generation and how much of it each stands for: Gauss-Legendre over their square root, because
+what a choice of the prompt accepts changes fastest at first. [1]"""
+
+
+def half_way(context_len: Numeric, output_tokens: Numeric) -> Numeric:
+    """Return the context at which a step costs what it costs on average over a generation. [tokens]
+
+    Steps grow in proportion to what is in the cache, so it is that of the middle.
+
+    Parameters
+    ----------
+    context_len, output_tokens : entries at its beginning, and tokens that follow. [tokens]
+    """
+    return np.add(context_len, np.divide(output_tokens, 2.0))
 
 
 def price_steps(
@@ -193,7 +189,7 @@ def draft_with(
     kv_budget: Numeric,
     gamma: Numeric,
     generated: Numeric = 0.0,
-    to_come: Numeric = 0.0,
+    output_tokens: Numeric = 0.0,
 ) -> Drafting:
     """Count what a drafter does in a round of a deployment; arguments broadcast.
 
@@ -201,8 +197,8 @@ def draft_with(
     ----------
     batch, context_len : sequences, and cache entries of each. [1], [tokens]
     kv_budget, gamma : the draft KV budget, and the speculation length. [tokens]
-    generated, to_come : entries among them that came after the prompt, and tokens still to be generated.
-        [tokens]
+    generated, output_tokens : entries among them that came after the prompt, and tokens that are still to
+        come. [tokens]
     """
 
     def count(context_len: Numeric, generated: Numeric) -> DraftPass:
@@ -213,7 +209,7 @@ def draft_with(
         )
 
     counts = count(context_len, generated)
-    last = count(np.add(context_len, to_come), np.add(generated, to_come))
+    last = count(np.add(context_len, output_tokens), np.add(generated, output_tokens))
     model = drafter.weights(deployment.model, counts)
     stored = model or deployment.model
     forward = ForwardPass(
@@ -239,7 +235,7 @@ def price(
     kv_budget: Numeric = np.inf,
     gamma: Numeric = 0.0,
     generated: Numeric = 0.0,
-    to_come: Numeric = 0.0,
+    output_tokens: Numeric = 0.0,
     alpha: Numeric | Acceptance | None = None,
     tokens_per_round: Numeric | None = None,
     deviations: Numeric = 0.0,
@@ -251,24 +247,27 @@ def price(
     """
     target = deployment.model
     if steps is None:
-        steps = price_steps(deployment, batch=batch, context_len=context_len, gamma=gamma)
-    longest = np.add(context_len, to_come)
+        middle = half_way(context_len, output_tokens)
+        steps = price_steps(deployment, batch=batch, context_len=middle, gamma=gamma)
+    longest = np.add(context_len, output_tokens)
     if drafter is None:
         memory = count_memory(deployment, batch=batch, context_len=longest)
         return Round(0.0, 0.0, batch, FREE, steps.baseline, steps.baseline, 0.0, 1.0, memory)
+    acceptance, since = None, np.divide(output_tokens, 2.0)
+    if tokens_per_round is None:
+        if alpha is not None:
+            acceptance = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
+            tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
+        else:
+            acceptance, tokens_per_round, since = _accept_over(
+                drafter, target, context_len=context_len, kv_budget=kv_budget, gamma=gamma,
+                generated=generated, output_tokens=output_tokens, deviations=deviations,
+            )  # fmt: skip
     drafting = draft_with(
-        deployment, drafter, batch=batch, context_len=context_len, kv_budget=kv_budget, gamma=gamma,
-        generated=generated, to_come=to_come,
+        deployment, drafter, batch=batch, context_len=np.add(context_len, since), kv_budget=kv_budget,
+        gamma=gamma, generated=np.add(generated, since), output_tokens=np.subtract(output_tokens, since),
     )  # fmt: skip
     counts, draft = drafting.counts, drafting.price()
-    acceptance = None
-    if tokens_per_round is None:
-        if alpha is None:
-            kept = budget_after(drafter.strategy.selector, kv_budget, generated)
-            acceptance = drafter.acceptance(target, context_len=context_len, kv_budget=kept)
-        else:
-            acceptance = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
-        tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
     extra = drafter.extra_model(target)
     memory = count_memory(
         deployment,
@@ -297,6 +296,45 @@ def price(
         memory=memory,
         acceptance=acceptance,
     )
+
+
+def _accept_over(
+    drafter: Drafter,
+    target: ModelSpec,
+    *,
+    context_len: Numeric,
+    kv_budget: Numeric,
+    gamma: Numeric,
+    generated: Numeric,
+    output_tokens: Numeric,
+    deviations: Numeric,
+) -> tuple[Acceptance, Numeric, Numeric]:
+    """Return acceptance half-way, tokens per round over a generation, and how far its mean round has come.
+
+    Where what is kept grows, acceptance does: with ``k(x)`` tokens per round after ``x`` tokens there are
+    ``1 / mean(1 / k)`` tokens to a round, and rounds are densest where ``k`` is small. [0..1], [tokens]
+    """
+    selector = drafter.strategy.selector
+
+    def believed(since: Numeric) -> Acceptance:
+        return drafter.acceptance(
+            target,
+            context_len=np.add(context_len, since),
+            kv_budget=budget_after(selector, kv_budget, np.add(generated, since)),
+        )
+
+    half = np.divide(output_tokens, 2.0)
+    acceptance = believed(half)
+    if budget_after(selector, 0.0, 1.0) == 0.0 or not np.any(output_tokens):
+        return acceptance, expected_tokens(acceptance.shifted(deviations), gamma), half
+    moments = [np.multiply(output_tokens, share) for share in MOMENTS]
+    rounds = [
+        weight / expected_tokens(believed(since).shifted(deviations), gamma)
+        for weight, since in zip(WEIGHTS, moments, strict=True)
+    ]
+    a_token = sum(rounds)  # rounds per token
+    come = sum(share * since for share, since in zip(rounds, moments, strict=True)) / a_token
+    return acceptance, 1.0 / a_token, come
 
 
 def with_acceptance(
@@ -388,7 +426,7 @@ def price_round(
     gamma: Numeric = 0.0,
     tensor_parallel: Numeric = 1.0,
     generated: Numeric = 0.0,
-    to_come: Numeric = 0.0,
+    output_tokens: Numeric = 0.0,
     alpha: Numeric | Acceptance | None = None,
     tokens_per_round: Numeric | None = None,
     deviations: Numeric = 0.0,
@@ -404,8 +442,9 @@ def price_round(
     kv_budget : cache entries that the drafter may read. [tokens]
     gamma : speculation length; 0 is plain decoding. [tokens]
     tensor_parallel : GPUs that share every layer. [GPUs]
-    generated, to_come : entries among those of the context that came after the prompt, and tokens still to be
-        generated, for which memory is kept. [tokens]
+    generated : entries among those of the context that came after the prompt. [tokens]
+    output_tokens : tokens that each sequence goes on to generate: the round is the mean one over them, memory
+        that of the last. 0 is a round at that very context. [tokens]
     alpha : acceptance rate of one drafted token, or a whole `Acceptance`; the strategy's published or assumed
         law when absent. [0..1]
     tokens_per_round : measured tokens per round, bonus included; overrides `alpha`. [1..gamma+1]
@@ -430,7 +469,7 @@ def price_round(
         kv_budget=kv_budget,
         gamma=gamma,
         generated=generated,
-        to_come=to_come,
+        output_tokens=output_tokens,
         alpha=alpha,
         tokens_per_round=tokens_per_round,
         deviations=deviations,

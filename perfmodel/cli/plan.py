@@ -145,4 +145,8 @@ def _say_what_is_missing(question: Question, answer: Plan) -> None:
         reasons = ", ".join(
             f"{count} configurations: {reason}" for reason, count in answer.infeasible.items()
         )
-        note([f"nothing is feasible for {', '.join(missing[:_MOST_NAMED])}{more} ({reasons})"])
+        place = ", ".join(missing[:_MOST_NAMED]) + more
+        drafter = next((cell.strategy for cell in answer.cells if cell.speculates), None)
+        if answer.request.get("one_deployment") and drafter:
+            place += f" while {drafter} is loaded; --gamma 0 says what plain decoding can do there"
+        note([f"nothing is feasible for {place} ({reasons})"])

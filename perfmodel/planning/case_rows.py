@@ -121,6 +121,8 @@ class CaseReader:
 def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> tuple[float, str]:
     """Return the draft KV budget and a remark: if none is given, the one its acceptance was published at."""
     needed = drafter is not None and needs_budget(drafter.strategy)
+    if cells["kv_budget"].strip().lower() == "all":
+        return float("inf"), ""
     if cells["kv_budget"]:
         return float(_count(cells, "kv_budget", 1 if needed else 0, MAX_CONTEXT)), ""
     if drafter is None or not needed:

@@ -17,7 +17,7 @@ from perfmodel.planning.case_rows import DEFAULT_ENGINE, Case, CaseGroup, CaseRe
 from perfmodel.planning.columns import Column
 from perfmodel.planning.drafters import passed_over
 from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, draw, interval, price_draws
-from perfmodel.speculation import Configuration, half_way, price
+from perfmodel.speculation import Configuration, price
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -155,9 +155,10 @@ def _answer_group(group: CaseGroup, cases: Sequence[Case]) -> Iterator[tuple[int
     deployment = Deployment(group.hardware, group.target, group.engine, column("tensor_parallel"))
     configuration = Configuration(
         batch=column("batch"),
+        context_len=column("context_len"),
         kv_budget=column("kv_budget"),
         gamma=column("gamma"),
-        **half_way(column("context_len"), column("output_tokens")),
+        output_tokens=column("output_tokens"),
     )
     known: dict[str, Any] = {
         "alpha": column("acceptance") if group.acceptance == "alpha" else None,

@@ -140,6 +140,8 @@ class Choice:
         """Say in a few words what was chosen in one cell."""
         *_, budget, gamma = (int(index[cell]) for index in self.place)
         label = self.drafter.label if self.drafter and self.drafts else NO_DRAFT
+        if self.drafter and not self.drafts:
+            return f"{describe(label, None, 0.0)} with the drafter loaded"
         return describe(label, float(self.priced.kv_budget[budget, 0]), float(self.priced.gamma[gamma]))
 
 

@@ -264,6 +264,8 @@ class Cell:
         printed=lambda plan: any(cell.draft_tensor_parallel for cell in plan.cells),
     )
 
+    output_tokens: float = column("tokens", lambda answer: float(answer.output_tokens), default=0.0)
+
     @property
     def speculates(self) -> bool:
         """Whether the recommendation drafts at all."""

@@ -11,7 +11,7 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment
 from perfmodel.latency import ForwardPass, price_pass
 from perfmodel.memory import largest_batch
-from perfmodel.speculation import Drafter
+from perfmodel.speculation import Drafter, half_way
 from perfmodel.workload import Workload
 
 __all__ = ["CAUSE_WORDS", "assumptions", "nearest_miss", "reason"]
@@ -40,10 +40,12 @@ def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
         if not hindrance and fields["runner_up"] and fields["runner_up_behind"] < 0.0:
             why = f"the best draft would gain {-fields['runner_up_behind']:.1%}, too little to count on"
         return f"a decode step is {bound}{loaded}; {why}"
+    pays = f"pays above alpha {fields['break_even_alpha']:.2f}"
+    if fields["speedup"] < 1.0:  # while the drafter is loaded plain steps are slower still
+        pays = f"slower than without a drafter, which {pays}, but faster than plain steps with it loaded"
     return (
         f"{bound}; T_D/T_T {fields['draft_ratio']:.2f}, T_V/T_T {fields['verify_ratio']:.2f}; "
-        f"{fields['tokens_per_round']:.2f} tokens per round, "
-        f"pays above alpha {fields['break_even_alpha']:.2f}"
+        f"{fields['tokens_per_round']:.2f} tokens per round, {pays}"
     )
 
 
@@ -102,18 +104,19 @@ def nearest_miss(deployments: Sequence[Deployment], workload: Workload, tpot_lim
     ----------
     tpot_limit : the limit that was asked for, if any. [s]
     """
-    context_len = min(workload.context_lens)
+    context_len, output_tokens = min(workload.context_lens), workload.output_tokens
+    followed = f" and {output_tokens:.0f} output tokens" if output_tokens else ""
     sentences = []
     for runs in deployments:
         most = largest_batch(
-            runs.hardware, runs.model, runs.engine, context_len=float(context_len),
+            runs.hardware, runs.model, runs.engine, context_len=float(context_len) + output_tokens,
             tensor_parallel=runs.tensor_parallel,
         )  # fmt: skip
-        step = price_pass(runs, ForwardPass(batch=1.0, kv_tokens=float(context_len)))
+        step = price_pass(runs, ForwardPass(batch=1.0, kv_tokens=half_way(context_len, output_tokens)))
         milliseconds = float(np.asarray(step.total)) * 1e3
         sentences.append(
             f"{runs.tensor_parallel:.0f} x {runs.hardware.name} holds at most batch {int(most)} at context "
-            f"{context_len}; plain decoding takes {milliseconds:.2f} ms a token at batch 1"
+            f"{context_len}{followed}; plain decoding takes {milliseconds:.2f} ms a token at batch 1"
         )
     if tpot_limit is not None:
         sentences.append(f"the limit asked for is {tpot_limit * 1e3:.2f} ms")

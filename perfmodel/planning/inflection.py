@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 
 from perfmodel.deployment import Deployment
 from perfmodel.files.numbers import FloatArray
+from perfmodel.planning.near_tie import NEAR_TIE
+from perfmodel.planning.plan import Cell
 from perfmodel.planning.price import SearchSpace, price_drafters, split
 from perfmodel.workload import Workload
 
-__all__ = ["inflection_context"]
+__all__ = ["bear_out", "inflection_context"]
 
 SHORTEST = 256
 """Context from which on it is looked for. [tokens]"""
 CONTEXTS, BATCHES = 40, 6
 """Context lengths and batch sizes that are priced, the asked contexts beside them. [1]"""
-PAYS = 1.001
-"""Speedup from which on speculation is said to pay. [1]"""
 
 
 def inflection_context(deployment: Deployment, workload: Workload, space: SearchSpace) -> float:
@@ -42,7 +45,7 @@ def inflection_context(deployment: Deployment, workload: Workload, space: Search
     grid = np.union1d(grid, np.asarray(asked)[np.linspace(0, len(asked) - 1, CONTEXTS).round().astype(int)])
     cells = Workload(sizes.tolist(), grid.tolist(), output_tokens=workload.output_tokens)
     speedup = best_speedups(deployment, cells, space)
-    pays_more = np.all(np.diff(speedup, axis=0) >= -1e-6, axis=0) & (speedup[-1] > PAYS)
+    pays_more = np.all(np.diff(speedup, axis=0) >= -1e-6, axis=0) & (speedup[-1] > 1.0 + NEAR_TIE)
     pays_more &= speedup[-1] > speedup[0]
     first = grid.size - int(np.argmin(pays_more[::-1])) if not pays_more.all() else 0
     return float(grid[first]) if first < grid.size else float("inf")
@@ -56,3 +59,21 @@ def best_speedups(deployment: Deployment, workload: Workload, space: SearchSpace
             speedup = priced.expand(priced.round.speedup).max(axis=(-2, -1))
             best[rows, columns] = np.maximum(best[rows, columns], speedup)
     return best
+
+
+def bear_out(context: float, cells: Sequence[Cell]) -> bool:
+    """Whether a plan's own cells bear an inflection length out, as far as they go beyond it.
+
+    At each of their contexts there are several, drafting is recommended at the largest batch, and no batch
+    gains less than a smaller one by more than a near tie. Limits of memory and time may have it otherwise
+    than the prices; then nothing is said.
+    """
+    for context_len in sorted({cell.context_len for cell in cells if cell.context_len >= context}):
+        column = sorted(
+            (cell for cell in cells if cell.context_len == context_len), key=lambda cell: cell.batch_size
+        )
+        speedups = [cell.speedup for cell in column]
+        falls = any(after < before / (1.0 + NEAR_TIE) for before, after in pairwise(speedups))
+        if len(column) < 2 or falls or not column[-1].speculates or speedups[-1] < speedups[0]:
+            return False
+    return True

@@ -12,7 +12,7 @@ from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.latency import ForwardPass, StepLatency
 from perfmodel.model import BYTES
 from perfmodel.planning.price import Priced
-from perfmodel.speculation import draft_with, target_passes
+from perfmodel.speculation import draft_with, half_way, target_passes
 
 __all__ = ["Operation", "PassOfRound", "count_operations", "operations", "passes_of"]
 
@@ -55,14 +55,16 @@ class PassOfRound(NamedTuple):
 def passes_of(priced: Priced) -> list[PassOfRound]:
     """Return the plain step and, where somebody drafts, a draft pass if any and the verification."""
     deployment, drafter, round_ = priced.deployment, priced.drafter, priced.round
-    asked = priced.configuration
-    step, verification = target_passes(
-        batch=priced.batch, context_len=asked["context_len"], gamma=priced.gamma
-    )
+    middle = half_way(priced.context_len, priced.output_tokens)
+    step, verification = target_passes(batch=priced.batch, context_len=middle, gamma=priced.gamma)
     passes = [PassOfRound("plain step", deployment, step, 1.0, round_.baseline)]
     if drafter is None:
         return passes
-    drafting = draft_with(deployment, drafter, **asked)
+    half = priced.output_tokens / 2.0
+    drafting = draft_with(
+        deployment, drafter, batch=priced.batch, context_len=middle, kv_budget=priced.kv_budget,
+        gamma=priced.gamma, generated=half, output_tokens=half,
+    )  # fmt: skip
     if drafting.deployment is not None:
         passes.append(
             PassOfRound(

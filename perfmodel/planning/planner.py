@@ -19,8 +19,6 @@ from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.choose import (
-    DOES_NOT_FIT,
-    MISSES_LIMIT,
     Choice,
     Constraints,
     choose_deployed,
@@ -29,7 +27,7 @@ from perfmodel.planning.choose import (
 from perfmodel.planning.columns import fill
 from perfmodel.planning.drafters import check_drafts_shard
 from perfmodel.planning.explain import assumptions, nearest_miss, reason
-from perfmodel.planning.inflection import inflection_context
+from perfmodel.planning.inflection import bear_out, inflection_context
 from perfmodel.planning.plan import OBJECTIVES, Cell, Plan, best_machine
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
 from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, Draws, draw, judge
@@ -127,18 +125,13 @@ def plan(
     )
     fallen: Counter[str] = Counter()
     deployments = [Deployment(profile, target, engine, count) for profile in profiles for count in gpus]
+    spaces, left_out = [space] * len(deployments), [""] * len(deployments)
+    if one_deployment:
+        chosen_for = [choose_deployed(each, workload, space, constraints) for each in deployments]
+        spaces, left_out = [list(part) for part in zip(*chosen_for, strict=True)]
     answers = [
-        _answer_cells(
-            deployment,
-            workload,
-            space,
-            constraints,
-            fallen,
-            one_deployment=one_deployment,
-            draws=draws,
-            seed=seed,
-        )
-        for deployment in deployments
+        _answer_cells(deployment, workload, searched_here, constraints, fallen, why, draws=draws, seed=seed)
+        for deployment, searched_here, why in zip(deployments, spaces, left_out, strict=True)
     ]
     if len(deployments) > 1 and objective in (None, "speedup"):
         objective = "tpot" if constraints.tpot is None else "cost"
@@ -153,7 +146,11 @@ def plan(
         for deployment in deployments
         if (str(deployment.hardware.name), deployment.tensor_parallel) in machines
     ]
-    inflection = inflection_context(chosen[0], workload, space) if len(chosen) == 1 else np.inf
+    inflection = np.inf
+    if len(chosen) == 1:
+        inflection = inflection_context(chosen[0], workload, spaces[deployments.index(chosen[0])])
+    if not bear_out(inflection, cells):
+        inflection = np.inf
     return Plan(
         model=target.name,
         hardware=", ".join(str(profile.name) for profile in profiles),
@@ -232,15 +229,12 @@ def _answer_cells(
     space: SearchSpace,
     constraints: Constraints,
     fallen: Counter[str],
+    left_out: str,
     *,
-    one_deployment: bool,
     draws: int,
     seed: int,
 ) -> list[Cell | None]:
     """Answer every cell in (batch, context) order, None where nothing is allowed."""
-    left_out = ""
-    if one_deployment:
-        space, left_out = choose_deployed(deployment, workload, space, constraints)
     count = len(workload.batch_sizes) * len(workload.context_lens)
     drawn = int(np.clip(MOST_DRAWN // count, 16, draws))
     worlds = draw(deployment, count=drawn, seed=seed) if draws else None
@@ -269,6 +263,19 @@ def _name_kinds(runs: Priced, space: SearchSpace) -> list[str | None]:
     return [kinds[place] for place in places]
 
 
+def _expected(runs: Priced, space: SearchSpace) -> Priced:
+    """Return configurations, chosen at a quantile of acceptance, priced at its expectation."""
+    return replace(runs, round=price(runs.deployment, runs.drafter, **runs.configuration, alpha=space.alpha))
+
+
+def _at_expectation(choice: Choice, constraints: Constraints, space: SearchSpace) -> Choice:
+    """Return a choice ranked at its quantile and told at its expectation, which keeps the limit at both."""
+    runs = _expected(choice.at(), space)
+    tpot = np.where(np.isfinite(choice.tpot), runs.expand(runs.round.tpot), np.inf)
+    late = tpot > (np.inf if constraints.tpot is None else constraints.tpot)
+    return replace(choice, tpot=np.where(late, np.inf, tpot), least=np.where(late, np.inf, choice.least))
+
+
 def _answer_piece(
     choices: Sequence[Choice],
     constraints: Constraints,
@@ -277,6 +284,8 @@ def _answer_piece(
     left_out: str,
 ) -> list[Cell | None]:
     """Answer the cells of one piece by the best of the choices, plain decoding the first of them."""
+    if space.deviations:
+        choices = [_at_expectation(choice, constraints, space) for choice in choices]
     tpots = np.stack([choice.tpot for choice in choices])
     order = rank(choices, constraints.near_tie)
     first, second = order[0], order[min(1, len(choices) - 1)]
@@ -295,9 +304,7 @@ def _answer_piece(
             judge(worlds, choice, choices, cells, second[cells], behind[cells], space.alpha) if worlds else {}
         )
         if space.deviations:  # chosen at a quantile of acceptance, told at its expectation
-            runs = replace(
-                runs, round=price(runs.deployment, runs.drafter, **runs.configuration, alpha=space.alpha)
-            )
+            runs = _expected(runs, space)
         answer = Answer(
             runs.deployment, runs.drafter, *runs.axes, runs.round, runs.output_tokens,
             round_by_gamma_s=by_gamma.expand(by_gamma.round.round_s),
@@ -321,6 +328,6 @@ def _name_hindrances(choices: Sequence[Choice], left_out: str) -> list[str]:
         return [left_out] * choices[0].tpot.size
     allowed = np.any([np.isfinite(choice.tpot) for choice in drafting], axis=0)
     fits = np.any([choice.fits for choice in drafting], axis=0)
-    held = np.where(fits, f"every draft {MISSES_LIMIT}", f"every draft {DOES_NOT_FIT}")
+    held = np.where(fits, "no draft that fits keeps the TPOT limit", "no draft fits in memory")
     names: list[str] = np.where(allowed, "", held).tolist()
     return names

@@ -107,8 +107,10 @@ class Priced:
     @property
     def configuration(self) -> Configuration:
         """What was priced, by the names that `price` gives it."""
-        moment = half_way(self.context_len, self.output_tokens)
-        return Configuration(batch=self.batch, kv_budget=self.kv_budget, gamma=self.gamma, **moment)
+        return Configuration(
+            batch=self.batch, context_len=self.context_len, kv_budget=self.kv_budget, gamma=self.gamma,
+            output_tokens=self.output_tokens,
+        )  # fmt: skip
 
 
 Task: TypeAlias = tuple[Deployment, Workload, SearchSpace, Part]
@@ -150,14 +152,14 @@ def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpac
     batch = np.asarray(workload.batch_sizes, dtype=float)[:, None, None, None]
     context_len = np.asarray(workload.context_lens, dtype=float)[:, None, None]
     gammas = np.asarray(space.gammas, dtype=float)
-    moment = half_way(context_len, workload.output_tokens)
-    steps = price_steps(deployment, batch=batch, context_len=moment["context_len"], gamma=gammas)
+    middle = half_way(context_len, workload.output_tokens)
+    steps = price_steps(deployment, batch=batch, context_len=middle, gamma=gammas)
     priced = []
     for drafter in space.drafters:
         budget, gamma = space.budgets_of(drafter)[:, None], space.gammas_of(drafter)
         terms = price(
-            deployment, drafter, batch=batch, kv_budget=budget, gamma=gamma, **moment,
-            alpha=space.alpha, deviations=space.deviations, steps=steps,
+            deployment, drafter, batch=batch, context_len=context_len, kv_budget=budget, gamma=gamma,
+            output_tokens=workload.output_tokens, alpha=space.alpha, deviations=space.deviations, steps=steps,
         )  # fmt: skip
         priced.append(
             Priced(

@@ -195,19 +195,22 @@ def judge(
     tpot = np.broadcast_to(priced.tpot, (size, worlds.size))
     speedup = np.broadcast_to(priced.speedup, (size, worlds.size))
     (tpot_low, tpot_high), (speedup_low, speedup_high) = interval(tpot), interval(speedup)
-    runner_up = np.full((size, worlds.size), np.inf)
+    slower = np.full((size, worlds.size), np.inf)  # how much longer the runner-up takes
     regret, worth = np.zeros(size), np.zeros(size)
     for index in np.unique(second):
         here, rival = second == index, choices[index]
         against = np.flatnonzero(here & np.isfinite(behind))
         if against.size:
             configuration = rival.at(cells[against]).configuration
-            runner_up[against] = price_draws(worlds, rival.drafter, configuration, alpha=alpha).tpot
+            other = price_draws(worlds, rival.drafter, configuration, alpha=alpha)
+            ratio = other.tpot / tpot[against]
+            middle = np.median(ratio, axis=-1, keepdims=True)
+            slower[against] = ratio * ((1.0 + behind[against, None]) / middle)
         known = np.flatnonzero(here) if chosen.drafts else against
         if known.size and (chosen.drafts or rival.drafts):
-            unsure, other = (chosen, rival) if chosen.drafts else (rival, chosen)
+            unsure, fallback = (chosen, rival) if chosen.drafts else (rival, chosen)
             regret[known], worth[known] = _value_acceptance(
-                worlds, unsure, other, cells[known], runs.gamma[known], np.isfinite(behind[known])
+                worlds, unsure, fallback, cells[known], runs.gamma[known], np.isfinite(behind[known])
             )
     return {
         "tpot_low_s": tpot_low,
@@ -215,7 +218,7 @@ def judge(
         "speedup_low": speedup_low,
         "speedup_high": speedup_high,
         "probability_beats_plain": np.mean(speedup > 1.0, axis=-1) if chosen.drafts else nothing,
-        "probability_runner_up_better": np.mean(runner_up < tpot, axis=-1),
+        "probability_runner_up_better": np.mean(slower < 1.0, axis=-1),
         "regret_if_alpha_wrong": regret,
         "value_of_knowing_alpha": worth,
     }

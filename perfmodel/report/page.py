@@ -72,7 +72,9 @@ def _deployment(plan: Plan) -> str:
     )
     limit = plan.request.get("tpot_limit_s")
     bound = f", at most {limit * 1e3:g} ms per token" if limit else ""
-    return f"{stored}; engine {plan.engine}; best by {plan.objective}{bound}"
+    output = plan.request.get("output_tokens")
+    mean = f"; mean step of {output:,.0f} output tokens after each context" if output else ""
+    return f"{stored}; engine {plan.engine}; best by {plan.objective}{bound}{mean}"
 
 
 def _paragraphs(sentences: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from perfmodel.errors import Fault, InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.latency import price_prefill
 from perfmodel.planning.price import SearchSpace
-from perfmodel.speculation import Moment, TargetSteps, half_way, price, price_steps
+from perfmodel.speculation import TargetSteps, half_way, price, price_steps
 from perfmodel.traffic.replica import Replica
 
 __all__ = [
@@ -59,11 +59,6 @@ class Load:
                 Fault("", None, f"--{name}", "is out of range") for name in checks if not checks[name]
             )
 
-    @property
-    def moment(self) -> Moment:
-        """The moment of a generation at which a step costs what it costs on average."""
-        return half_way(self.prompt_tokens, self.output_tokens)
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -85,7 +80,7 @@ class Machine:
         deployment = replica.deployment
         batches = np.unique(np.rint(np.geomspace(1, replica.max_batch, _BATCHES)))
         lengths = np.asarray(gammas, dtype=float)
-        mean_context = load.moment["context_len"]
+        mean_context = half_way(load.prompt_tokens, load.output_tokens)
         steps = price_steps(deployment, batch=batches[:, None], context_len=mean_context, gamma=lengths)
         chunks = math.ceil(load.prompt_tokens / replica.max_step_tokens)
         most = float(replica.max_step_tokens)
@@ -136,7 +131,7 @@ def points_of(
     batch, gammas, drafter = machine.batches[:, None], machine.gammas, replica.drafter
     priced = price(
         replica.deployment, drafter, batch=batch, kv_budget=replica.kv_budget, gamma=gammas, alpha=alpha,
-        steps=machine.steps, **load.moment,
+        context_len=load.prompt_tokens, output_tokens=load.output_tokens, steps=machine.steps,
     )  # fmt: skip
     chunk = machine.chunk
     if drafter is not None and (extra := drafter.extra_model(replica.deployment.model)) is not None:

@@ -7,7 +7,9 @@ import pytest
 
 import strategies
 from perfmodel.engine import EngineOverhead
+from perfmodel.errors import InfeasibleError
 from perfmodel.hardware import HardwareProfile
+from perfmodel.memory import largest_batch
 from perfmodel.model import ModelSpec
 from perfmodel.planning.near_tie import NEAR_TIE
 from perfmodel.planning.planner import Constraints, plan
@@ -83,11 +85,36 @@ def test_a_drafter_that_gains_nothing_is_not_deployed():
     assert all("would gain nothing: leave it out" in cell.why for cell in answer.cells)
 
 
+def test_drafting_that_is_only_the_lesser_evil_is_called_that():
+    """Under this engine plain steps take longer while the drafter is loaded; the long contexts pay for it."""
+    answer = plan(
+        H100, ModelSpec.load("llama-3.1-8b"), EngineOverhead.load("vllm-v1-h100"),
+        Workload([4], [8000, 100_000], output_tokens=8000), one_deployment=True,
+    )  # fmt: skip
+    short, long = answer.cells
+    assert long.speedup > 1.5 > 1.0 > short.speedup
+    assert short.speculates
+    assert "slower than without a drafter" in short.why
+    assert "faster than plain steps with it loaded" in short.why
+    assert short.runner_up == "plain decoding with the drafter loaded"
+    assert "slower than" not in long.why
+
+
+def test_the_nearest_miss_is_one_with_its_output():
+    with pytest.raises(InfeasibleError) as refusal:
+        plan(
+            H100, ModelSpec.load("llama-3.1-8b"), GENERIC, Workload([15], [30_000], output_tokens=8000)
+        )  # fmt: skip
+    most = int(largest_batch(H100, ModelSpec.load("llama-3.1-8b"), GENERIC, context_len=38_000.0))
+    assert most < 15
+    assert f"at most batch {most} at context 30000 and 8000 output tokens" in refusal.value.nearest_miss
+
+
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        ({"batch": 8, "model": "qwen2.5-32b", "draft": "qwen2.5-7b", "gpus": 1}, "every draft does not fit"),
-        ({"batch": 8, "limit": 1e-3}, "every draft misses the TPOT limit"),
+        ({"batch": 8, "model": "qwen2.5-32b", "draft": "qwen2.5-7b", "gpus": 1}, "no draft fits in memory"),
+        ({"batch": 8, "limit": 1e-3}, "no draft that fits keeps the TPOT limit"),
         ({"batch": 1}, "no draft pays for itself"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from perfmodel.deployment import Deployment, Drafter
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.inflection import inflection_context
-from perfmodel.planning.planner import plan
+from perfmodel.planning.columns import Cell
+from perfmodel.planning.inflection import bear_out, inflection_context
+from perfmodel.planning.near_tie import NEAR_TIE
+from perfmodel.planning.planner import Constraints, plan
 from perfmodel.planning.price import SearchSpace
 from perfmodel.speculation import price_round
 from perfmodel.workload import Workload
@@ -78,3 +81,44 @@ def test_a_plan_says_that_of_the_machine_that_won_or_nothing():
     )
     assert {cell.hardware for cell in both.cells} == {str(h100.name)}
     assert both.inflection_context_len == alone.inflection_context_len is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "batches", "contexts"),
+    [
+        ({}, [8, 16, 32], [32000]),  # batch 32 fits only without a drafter
+        ({"constraints": Constraints(tpot=0.012)}, [1, 4, 64], [8000, 32000]),
+        ({"one_deployment": True}, [8, 16], [32000]),
+        ({}, [1, 4, 16, 64], [2000, 8000, 32000]),
+    ],
+)
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_no_table_contradicts_the_sentence_above_it(asked, batches, contexts, gpus):
+    workload = Workload(batches, contexts, output_tokens=512)
+    answer = plan(
+        HardwareProfile.load("h100-sxm-80gb"), ModelSpec.load("qwen2.5-7b"), EngineOverhead.load("generic"),
+        workload, tensor_parallel=gpus if gpus == 1 else 4, draws=0, **asked,
+    )  # fmt: skip
+    length = answer.inflection_context_len
+    for context in contexts if length is not None else ():
+        column = [cell for cell in answer.cells if cell.context_len == context and context >= length]
+        assert all(
+            after.speedup >= before.speedup / (1.0 + NEAR_TIE) for before, after in pairwise(column)
+        )
+        assert not column or column[-1].speculates
+
+
+def test_what_the_cells_do_not_bear_out_is_not_said():
+    def cells(*speedups, gamma=3):
+        blank = {"strategy": "x", "draft_model": None, "kv_budget": 1, "tokens_per_round": 2.0, "tpot_s": 1.0}
+        return [
+            Cell(batch_size=2**place, context_len=1000, gamma=gamma, baseline_s=1.0, speedup=speedup,
+                 bound_by="linear", **blank)
+            for place, speedup in enumerate(speedups)
+        ]  # fmt: skip
+
+    assert bear_out(500.0, cells(1.1, 1.2, 1.195))
+    assert not bear_out(500.0, cells(1.1, 1.2, 1.1))
+    assert not bear_out(500.0, cells(1.1))
+    assert not bear_out(500.0, cells(1.0, 1.0, gamma=0))
+    assert bear_out(2000.0, cells(1.2, 1.1))

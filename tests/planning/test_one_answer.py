@@ -27,7 +27,6 @@ from perfmodel.planning.cases import INPUTS, price_cases
 from perfmodel.planning.choose import Constraints
 from perfmodel.planning.price import SearchSpace, sweep
 from perfmodel.planning.sweep import rows_of
-from perfmodel.speculation import half_way
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.steady_state import Load, Machine, points_of
 from perfmodel.traffic.step_times import StepTimes
@@ -145,7 +144,8 @@ def test_the_steady_state_of_long_outputs_is_the_round_over_its_tokens(place):
     points = points_of(replica, machine, load, 0.5, 10**9, None)
     priced = price_round(
         H100, LLAMA, deployment.engine, drafter, batch=machine.batches[:, None], kv_budget=budget_of(drafter),
-        gamma=machine.gammas, tensor_parallel=float(place["tensor_parallel"]), **half_way(16.0, 1e7),
+        gamma=machine.gammas, tensor_parallel=float(place["tensor_parallel"]), context_len=16.0,
+        output_tokens=1e7,
     )  # fmt: skip
     expected = np.broadcast_to(priced.tpot, points.tpot.shape)
     there = np.isfinite(points.tpot)

@@ -17,7 +17,7 @@ from perfmodel.evidence.published.measurements import load
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.cases import price_cases
-from perfmodel.planning.planner import plan
+from perfmodel.planning.planner import Constraints, plan
 from perfmodel.planning.uncertainty import (
     SHARED_ACCEPTANCE,
     SHARED_RESIDUAL,
@@ -89,6 +89,36 @@ def test_a_close_runner_up_may_be_the_better_one() -> None:
         assert "streaming_llm" in cell.runner_up
         assert 0.0 < cell.runner_up_behind < 0.03
         assert 0.2 < cell.probability_runner_up_better < 0.5
+
+
+def test_what_is_slower_is_not_more_likely_to_be_the_better_one() -> None:
+    """Also where plain decoding is chosen: its chance and the draft's chance to pay are one question."""
+    workload = Workload([1, 2, 8, 12, 24, 64], [1000, 4097, 8000, 32000])
+    for hardware in ("h200-sxm-141gb", "a100-sxm-80gb"):
+        answer = plan(
+            HardwareProfile.load(hardware), LLAMA, EngineOverhead.load("generic"), workload, tensor_parallel=4
+        )
+        assert {cell.speculates for cell in answer.cells} == {True, False}
+        for cell in answer.cells:
+            if cell.runner_up and cell.runner_up_behind >= 0.0:
+                assert cell.probability_runner_up_better <= 0.5
+
+
+def test_at_a_quantile_of_acceptance_what_is_told_is_its_expectation_and_keeps_the_limit() -> None:
+    """Everything in a cell is of one acceptance: how far the runner-up is behind, too."""
+    engine, workload = EngineOverhead.load("magicdec-h100"), Workload([16, 64, 128], [32000])
+    free = plan(H100, LLAMA, engine, workload, tensor_parallel=8, draws=0)
+    limit = float(np.median([cell.tpot_s for cell in free.cells]))
+    for risk in (0.05, 0.1, 0.9):
+        limited = plan(
+            H100, LLAMA, engine, workload, tensor_parallel=8, risk=risk, constraints=Constraints(tpot=limit)
+        )
+        assert limited.cells
+        assert all(cell.tpot_s <= limit for cell in limited.cells)
+        for cell in limited.cells:
+            assert cell.tpot_s == pytest.approx(cell.round_s / cell.tokens_per_round)
+            if cell.runner_up_behind > 0.0:
+                assert cell.probability_runner_up_better <= 0.5
 
 
 def test_a_plain_step_and_its_verification_share_part_of_what_is_left_open() -> None:

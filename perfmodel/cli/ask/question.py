@@ -16,7 +16,7 @@ from perfmodel.cli.ask.traffic import seconds
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.files.units import parse_count, parse_list
+from perfmodel.files.units import parse_list
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.case_rows import DEFAULT_ENGINE
@@ -146,9 +146,10 @@ def read_question(
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
     needed = {drafter.strategy.name: drafter.strategy.needs for drafter in drafters if drafter.strategy.needs}
     remarks += [f"{name} needs {needs}" for name, needs in needed.items()]
-    if max(contexts) > target.max_position:
+    longest = max(contexts) + (output_tokens or 0)
+    if longest > target.max_position:
         remarks.append(
-            f"{target.name} was made for contexts up to {target.max_position} tokens, not for {max(contexts)}"
+            f"{target.name} was made for contexts up to {target.max_position} tokens, not for {longest}"
         )
     return Question(
         hardware=hardware,
@@ -293,9 +294,9 @@ def read_objective(ctx: typer.Context, text: str | None) -> tuple[str | None, fl
 
 def _read_output_tokens(text: str) -> int:
     """Return a number of tokens that one sequence puts out."""
-    value = parse_count(text)
-    if not 0 <= value <= MAX_CONTEXT:
-        raise SpecError.single("", "", f"found {text[:60]!r}", f"Give a whole number from 0 to {MAX_CONTEXT}")
+    (value, *more) = read_counts(text)
+    if more or value > MAX_CONTEXT:
+        raise SpecError.single("", "", f"found {text[:60]!r}", f"Give one number from 0 to {MAX_CONTEXT}")
     return value
 
 

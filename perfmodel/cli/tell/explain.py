@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from perfmodel.planning.breakdown import Breakdown, PassTime
+    from perfmodel.planning.plan import Plan
 
 __all__ = ["draw_breakdown"]
 
@@ -77,6 +78,13 @@ _OPTIONS = (
 )
 
 
+def _machine(plan: Plan) -> str:
+    """On what, where that was chosen among several."""
+    cell, asked = plan.cells[0], plan.request.get("tensor_parallel") or []
+    several = len(plan.hardware.split(", ")) * len(asked) > 1
+    return f" on {cell.tensor_parallel} x {cell.hardware}" if several else ""
+
+
 def draw_breakdown(console: Console, breakdown: Breakdown) -> None:
     """Draw what is recommended for a cell and why, then everything that it was weighed against."""
     cell = breakdown.cell
@@ -84,7 +92,7 @@ def draw_breakdown(console: Console, breakdown: Breakdown) -> None:
     name = describe(breakdown.shown if cell.speculates else NO_DRAFT, cell.kv_budget, cell.gamma)
     line(
         console,
-        f"Batch {cell.batch_size}, context {tokens(cell.context_len)}: {name}, "
+        f"Batch {cell.batch_size}, context {tokens(cell.context_len)}{_machine(breakdown.plan)}: {name}, "
         f"{cell.tokens_per_round:.2f} tokens per round, TPOT {cell.tpot_s * 1e3:.3f} ms against "
         f"{cell.baseline_s * 1e3:.3f} ms, {cell.speedup:.2f}x",
     )

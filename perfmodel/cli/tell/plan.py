@@ -73,10 +73,12 @@ def draw_header(console: Console, plan: Plan) -> None:
     )
     gpus = plan.request.get("tensor_parallel") or sorted({cell.tensor_parallel for cell in plan.cells})
     hardware = " or ".join(plan.hardware.split(", "))
+    risk = plan.request.get("risk")
+    risk = "" if risk is None else f" at the {risk:.0%} quantile of acceptance"
     heading(
         console,
         f"{plan.model} ({stored}) on {' or '.join(map(str, gpus))} x {hardware}, "
-        f"engine {plan.engine}, best by {plan.objective}",
+        f"engine {plan.engine}, best by {plan.objective}{risk}",
     )
     if output_tokens := plan.request.get("output_tokens"):
         line(console, f"Mean step of {tokens(output_tokens)} output tokens after each context.")
@@ -118,7 +120,8 @@ def _beside(cell: Cell) -> str:
     if cell.speculates and cell.alpha is not None and cell.alpha_kind:
         parts.append(f"alpha {cell.alpha:.2f} is {cell.alpha_kind}")
     if cell.speculates and cell.probability_beats_plain is not None:
-        parts.append(f"beats plain decoding with probability {cell.probability_beats_plain:.2f}")
+        without = " without a drafter" if cell.speedup < 1.0 else ""
+        parts.append(f"beats plain decoding{without} with probability {cell.probability_beats_plain:.2f}")
     if cell.runner_up:
         behind = cell.runner_up_behind
         step = f"{behind:.1%} slower" if behind >= 0.0 else f"{-behind:.1%} faster"
