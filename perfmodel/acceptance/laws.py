@@ -96,7 +96,8 @@ def acceptance_rate(
         level = replace(level, value=level.value * DRAFT_SHARE.value, sd=level.value * DRAFT_SHARE.sd)
         slope, unseen = DRAFT_TEMPERATURE, 0.0
     elif drafter == "head":
-        first, rest = head_rates(strategy.name, target_name) or (first, rest)
+        own = head_rates(strategy.name, target_name)
+        first, rest = own or (_of_other_models(first), _of_other_models(rest))
 
     read = np.minimum(kv_budget, context_len)
     limit = (
@@ -149,6 +150,11 @@ DRAFT_TEMPERATURE = Figure(
     "published",
     "TriForce Table 2 JF68M .465 to .266 for T = 0 to 1.2; SPIRe small draft .798 to .663 for 0 to 1",
 )
+
+
+def _of_other_models(figure: Figure) -> Figure:
+    """Return a figure that was published for others, as what it is for this model: an assumption."""
+    return replace(figure, kind="assumed", source=f"of other models: {figure.source}")
 
 
 def _miss_sd(law: AcceptanceLaw, level: Figure, miss: Numeric, read: Numeric) -> Numeric:
