@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -64,16 +64,20 @@ def best_speedups(deployment: Deployment, workload: Workload, space: SearchSpace
 def bear_out(context: float, cells: Sequence[Cell]) -> bool:
     """Whether a plan's own cells bear an inflection length out, as far as they go beyond it.
 
-    At each of their contexts there are several, drafting is recommended at the largest batch, and no batch
-    gains less than a smaller one by more than a near tie. Limits of memory and time may have it otherwise
-    than the prices; then nothing is said.
+    At each of their contexts with several batches drafting is recommended at the largest, and none gains less
+    than a smaller one by more than a near tie. Limits of memory and time may have it otherwise than the
+    prices; then nothing is said.
     """
-    for context_len in sorted({cell.context_len for cell in cells if cell.context_len >= context}):
-        column = sorted(
-            (cell for cell in cells if cell.context_len == context_len), key=lambda cell: cell.batch_size
-        )
-        speedups = [cell.speedup for cell in column]
-        falls = any(after < before / (1.0 + NEAR_TIE) for before, after in pairwise(speedups))
-        if len(column) < 2 or falls or not column[-1].speculates or speedups[-1] < speedups[0]:
-            return False
-    return True
+    beyond = sorted(
+        (cell for cell in cells if cell.context_len >= context),
+        key=lambda cell: (cell.context_len, cell.batch_size),
+    )
+    columns = [list(group) for _, group in groupby(beyond, key=lambda cell: cell.context_len)]
+    compared = [[cell.speedup for cell in column] for column in columns if len(column) > 1]
+    rises = all(
+        speedups[-1] >= speedups[0]
+        and all(after >= before / (1.0 + NEAR_TIE) for before, after in pairwise(speedups))
+        for speedups in compared
+    )
+    drafts = all(column[-1].speculates for column in columns)
+    return rises and drafts and bool(compared or not beyond)

@@ -61,13 +61,15 @@ def best_machine(cells: Sequence[Cell | None], objective: str) -> Cell | None:
     objective : one of `OBJECTIVES`.
     """
     answers = [cell for cell in cells if cell is not None]
+    if len(answers) < 2:
+        return answers[0] if answers else None
     time, money = OBJECTIVES["tpot"].cost, OBJECTIVES["cost"].cost
     worth = [
         cell
         for cell in answers
         if not any(time(other) < time(cell) and money(other) < money(cell) for other in answers)
     ]
-    return min(worth, key=OBJECTIVES[objective].cost, default=None)
+    return min(worth, key=OBJECTIVES[objective].cost)
 
 
 @dataclass(frozen=True)
