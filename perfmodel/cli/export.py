@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfmodel.cli.ask.completion import exporter_names
 from perfmodel.cli.ask.flag import OUTPUT, argument, command, flag
-from perfmodel.cli.tell.output import tell_exported
+from perfmodel.cli.tell.output import note, tell_exported
 
 __all__ = ["export"]
 
@@ -59,7 +59,10 @@ def export(
         data_parallel=data_parallel,
         semantics=semantics,
     )
-    tell_exported(exporter, exporter.export(read_plan(plan), options), output)
+    planned = read_plan(plan)
+    if "output_tokens" not in planned.request:
+        note([f"{plan} says no output length, as plans of 0.1.0 do: see docs/where-it-was-wrong.md"])
+    tell_exported(exporter, exporter.export(planned, options), output)
 
 
 def _read_weights(text: str | None) -> dict[int, float] | None:

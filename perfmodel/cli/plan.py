@@ -38,9 +38,9 @@ class PlanFlags(OutputFlags, QuestionFlags):
         help="How to write it; a table, or as -o ends. An engine (vllm, sglang, ...): one deployment, in "
         "that engine's own words.")  # type: ignore[assignment]  # fmt: skip
     objective: str | None = flag("--objective", "WHAT,RISK", panel=_ANSWER,
-        help=f"What decides among GPUs and their number ({', '.join(OBJECTIVES)}; least cost where --tpot "
-        "limits the time, else least time), and at which acceptance: expected, quantile:0.2, or worst "
-        "(quantile:0.05).")
+        help=f"What decides among GPUs and their number ({', '.join(sorted(OBJECTIVES, reverse=True))}): "
+        "least cost where --tpot limits the time, else least tpot; speedup orders drafters on one machine "
+        "only. And at which acceptance: expected, quantile:0.2, or worst (quantile:0.05).")
     one_deployment: bool = flag("--one-deployment", default=False, panel=_ANSWER,
         help="One drafter and draft KV budget for all cells, as a running engine has; gamma may vary.")
     lossy: bool = flag("--lossy", default=False, panel=_ANSWER,
@@ -70,6 +70,11 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
 
     question = read_question(ctx, flags)
     objective, risk = read_objective(ctx, flags.objective)
+    if objective == "speedup" and len(question.deployments) > 1:
+        question.remarks.append(
+            "speedup orders drafters on one machine; among several "
+            + ("least time per token decides" if question.tpot is None else "least cost decides")
+        )
     flags, engine = _read_engine(flags)
     shares = read_shares(ctx, flags.pruned) if flags.lossy else []
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from perfmodel.traffic.runs import Case
     from perfmodel.traffic.trace import Trace
     from perfmodel.traffic.workload import PlannedTraffic
+    from perfmodel.workload import Workload
 
 __all__ = ["simulate"]
 
@@ -168,11 +169,21 @@ def _deployed(
         alpha=question.alpha,
         max_batch=flags.max_batch,
         max_step_tokens=flags.max_step_tokens,
-        workload=question.workload if flags.context and flags.batch_size else None,
+        workload=_cells(flags, question),
     )
     if not any(cell.speculates for cell in deployed.plan.cells):
         note(["the schedule never drafts: plain decoding is best wherever this traffic goes"])
     return deployed
+
+
+def _cells(flags: SimulateFlags, question: Question) -> Workload | None:
+    """The cells of a schedule that the flags name; None where they come from the trace."""
+    from perfmodel.traffic.workload import ladder
+
+    if not flags.context:
+        return None
+    batches = question.workload.batch_sizes if flags.batch_size else ladder(1, flags.max_batch)
+    return replace(question.workload, batch_sizes=batches)
 
 
 def _answer(

@@ -51,11 +51,12 @@ class OpenVINO:
             size = max(budget // BLOCK, 3) * BLOCK
             sizes = {"start_size": BLOCK, "recent_size": size - 2 * BLOCK, "max_cache_size": size}
             body["draft_cache_eviction"] = sizes
-            above = -(-2 * max(cell.context_len for cell in plan.cells) // BLOCK) * BLOCK
+            longest = max(cell.context_len for cell in plan.cells) + int(plan.output_tokens)
+            above = -(-2 * longest // BLOCK) * BLOCK
             body["target_cache_eviction"] = {"max_cache_size": above}
             notes.append(
                 "a draft with its own evicting cache needs eviction on the target too: its limit is above "
-                "every planned context"
+                "every planned context and its output"
             )
             if schedule.most > SAFE_WITH_BUDGET:
                 notes.append(

@@ -55,9 +55,10 @@ class Vegas:
                 )
             if len(schedule.bands) > 1:
                 notes.append(f"the fork has no length per batch: {schedule.most} holds for every batch")
-            smallest = min(budget / contexts[-1], 1.0)
+            longest = contexts[-1] + int(plan.output_tokens)
+            smallest = min(budget / longest, 1.0)
             notes.append(
-                f"ratio {smallest:.4f} keeps the budget of {budget} tokens up to context {contexts[-1]}; "
+                f"ratio {smallest:.4f} keeps the budget of {budget} tokens up to context {longest}; "
                 "beyond it the budget grows with the context"
             )
             return Exported(compact_json(configuration(schedule.most, smallest)), tuple(notes))
@@ -65,7 +66,8 @@ class Vegas:
         for context in contexts:
             alone = ExportOptions(contexts=(context, context), max_distinct=1, merge_loss=0.0)
             length = schedule_of(plan, alone).most
-            bands.append({"context_len": context, **configuration(length, min(budget / context, 1.0))})
+            ratio = min(budget / (context + plan.output_tokens), 1.0)
+            bands.append({"context_len": context, **configuration(length, ratio)})
         notes.append(
             "one configuration per planned context: run one replica per band, the fork has no such table"
         )

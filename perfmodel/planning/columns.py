@@ -264,7 +264,7 @@ class Cell:
         printed=lambda plan: any(cell.draft_tensor_parallel for cell in plan.cells),
     )
 
-    output_tokens: float = column("tokens", lambda answer: float(answer.output_tokens), default=0.0)
+    output_tokens: int = column("tokens", lambda answer: round(answer.output_tokens), default=0)
 
     @property
     def speculates(self) -> bool:

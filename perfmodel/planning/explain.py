@@ -112,11 +112,14 @@ def nearest_miss(deployments: Sequence[Deployment], workload: Workload, tpot_lim
             runs.hardware, runs.model, runs.engine, context_len=float(context_len) + output_tokens,
             tensor_parallel=runs.tensor_parallel,
         )  # fmt: skip
-        step = price_pass(runs, ForwardPass(batch=1.0, kv_tokens=half_way(context_len, output_tokens)))
+        batch = min(workload.batch_sizes)
+        step = price_pass(
+            runs, ForwardPass(batch=float(batch), kv_tokens=half_way(context_len, output_tokens))
+        )
         milliseconds = float(np.asarray(step.total)) * 1e3
         sentences.append(
             f"{runs.tensor_parallel:.0f} x {runs.hardware.name} holds at most batch {int(most)} at context "
-            f"{context_len}{followed}; plain decoding takes {milliseconds:.2f} ms a token at batch 1"
+            f"{context_len}{followed}; plain decoding takes {milliseconds:.2f} ms a token at batch {batch}"
         )
     if tpot_limit is not None:
         sentences.append(f"the limit asked for is {tpot_limit * 1e3:.2f} ms")

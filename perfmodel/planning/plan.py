@@ -90,9 +90,14 @@ class Plan:
     infeasible: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def output_tokens(self) -> float:
+        """Tokens that follow every context of the plan. [tokens]"""
+        return float(self.request.get("output_tokens") or 0.0)
+
+    @property
     def half_way(self) -> float:
         """Tokens that the mean step of a generation has beyond its prompt: where the cells are priced."""
-        return float(self.request.get("output_tokens") or 0.0) / 2.0
+        return self.output_tokens / 2.0
 
     def cell(self, batch_size: int, context_len: int) -> Cell:
         """The cell of exactly this batch size and context length; KeyError when it was not planned."""

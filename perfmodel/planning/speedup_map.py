@@ -108,7 +108,7 @@ def price_surface(
     shape, allowed = priced.shape[:2], np.isfinite(choice.tpot)
     return Surface(
         label=drafter.label if drafter else "plain decoding",
-        deployment=deployment.label,
+        deployment=deployment.label + _followed(workload.output_tokens),
         batch_sizes=np.asarray(workload.batch_sizes, dtype=float),
         context_lens=np.asarray(workload.context_lens, dtype=float),
         inflection_context_len=inflection_context(deployment, workload, alone),
@@ -127,6 +127,11 @@ def _speedup_range(
     return interval(np.broadcast_to(drawn.speedup, (*chosen.shape, draws)))
 
 
+def _followed(output_tokens: float) -> str:
+    """How many tokens follow each context, for a subtitle."""
+    return f", {output_tokens:,.0f} output tokens" if output_tokens else ""
+
+
 def surface_of(plan: Plan) -> Surface:
     """Return a plan's recommendations as a surface; cells that the plan leaves out are NaN."""
     batches = np.array(sorted({cell.batch_size for cell in plan.cells}), dtype=float)
@@ -142,7 +147,8 @@ def surface_of(plan: Plan) -> Surface:
     inflection = plan.inflection_context_len
     return Surface(
         label="the best of every strategy",
-        deployment=f"{plan.model} on {plan.tensor_parallel} x {plan.hardware}, engine {plan.engine}",
+        deployment=f"{plan.model} on {plan.tensor_parallel} x {plan.hardware}, engine {plan.engine}"
+        + _followed(plan.output_tokens),
         batch_sizes=batches,
         context_lens=contexts,
         inflection_context_len=np.inf if inflection is None else inflection,

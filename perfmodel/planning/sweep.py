@@ -81,7 +81,7 @@ def rows_of(priced: Priced) -> Rows:
         "draft_model": draft_model.name if draft_model else "",
         "batch_size": axes[0].astype(int),
         "context_len": axes[1].astype(int),
-        "output_tokens": np.full(axes[0].size, float(priced.output_tokens)),
+        "output_tokens": np.full(axes[0].size, round(priced.output_tokens)),
         "kv_budget": axes[2],
         "gamma": axes[3].astype(int),
         **{name: swept(priced, name).ravel() for name in SWEPT},

@@ -91,9 +91,7 @@ def _inflection(plan: Plan) -> str:
     length = plan.inflection_context_len
     if length is None:
         return ""
-    return (
-        f"Beyond about {length:,.0f} tokens of context larger batches make speculation pay more; below, less."
-    )
+    return f"Beyond about {length:,.0f} tokens of context larger batches make speculation pay more."
 
 
 def _close_calls(drafting: Sequence[Cell]) -> str:

@@ -28,7 +28,7 @@ from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.trace import Trace
 from perfmodel.workload import Workload
 
-__all__ = ["PlannedTraffic", "deployed_by", "plan_for_traffic", "traffic_workload", "tuned"]
+__all__ = ["PlannedTraffic", "deployed_by", "ladder", "plan_for_traffic", "traffic_workload", "tuned"]
 
 
 STEP = np.sqrt(2.0)
@@ -56,8 +56,8 @@ def traffic_workload(outcome: Metrics, max_batch: int) -> Workload:
 
     A context is that of the prompt; the mean step of its generation comes half an output later.
     """
-    batches = _ladder(1, max_batch)
-    contexts = _ladder(min(_SHORTEST, outcome.trace.longest), outcome.trace.longest)
+    batches = ladder(1, max_batch)
+    contexts = ladder(min(_SHORTEST, outcome.trace.longest), outcome.trace.longest)
     outputs = outcome.trace.output_tokens.astype(float)
     output_tokens = float((outputs**2).sum() / outputs.sum())  # as a token sees it
     weights = np.full((len(batches), len(contexts)), _EVERYWHERE / (len(batches) * len(contexts)))
@@ -182,7 +182,7 @@ def tuned(
     return replace(scheduled, favour=max(FAVOURS, key=served))
 
 
-def _ladder(least: int, most: int) -> tuple[int, ...]:
+def ladder(least: int, most: int) -> tuple[int, ...]:
     """Whole numbers from `least` to `most`, each about `STEP` times the one before."""
     steps = max(1, int(np.ceil(np.log(most / least) / np.log(STEP))))
     return tuple(int(value) for value in np.unique(np.rint(np.geomspace(least, most, steps + 1))))

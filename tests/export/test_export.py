@@ -143,6 +143,21 @@ def test_the_other_engines_read_back_what_they_can_hold(plan):
         assert int(words[words.index("--spec-draft-n-max") + 1]) == schedule.gamma(1)
 
 
+def test_limits_of_the_cache_hold_the_output_too():
+    """8,000 tokens of context and 16,000 of output: 24,000 entries at the end."""
+    window = replace(
+        stepped(("streaming_llm", None, 2048)), request={"batch_sizes": [1, 16], "output_tokens": 16_000}
+    )
+    ratio = json.loads(export(window, "vegas", EXACT).text)["sparse_attn_ratio"]
+    assert ratio * 24_000 == pytest.approx(2048, rel=1e-4)
+    drafting = replace(
+        window,
+        cells=tuple(replace(cell, strategy="streaming_llm", draft_model="tiny") for cell in window.cells),
+    )
+    limit = json.loads(export(drafting, "openvino", EXACT).text)["target_cache_eviction"]["max_cache_size"]
+    assert limit >= 24_000 + max(window.gammas)
+
+
 @settings(max_examples=50)
 @given(plans(drafter=("streaming_llm", None, 512)))
 def test_vegas_keeps_the_budget_in_every_band(plan):

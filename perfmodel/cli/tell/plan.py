@@ -83,7 +83,8 @@ def draw_header(console: Console, plan: Plan) -> None:
     if output_tokens := plan.request.get("output_tokens"):
         line(console, f"Mean step of {tokens(output_tokens)} output tokens after each context.")
     if plan.inflection_context_len is not None:
-        beyond = f"about {tokens(plan.inflection_context_len)} tokens of context"
+        digits = 1 - len(str(int(plan.inflection_context_len)))  # of a grid that rises by a sixth
+        beyond = f"about {tokens(round(plan.inflection_context_len, digits + 1))} tokens of context"
         line(console, f"Beyond {beyond} larger batches make speculation pay more.")
 
 

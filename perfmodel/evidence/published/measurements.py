@@ -176,7 +176,7 @@ def _measurement(reader: CaseReader, row: CsvRow, cells: dict[str, str]) -> Meas
         gamma=gamma,
         gamma_is_best=cells["gamma_is_best"] == "yes",
         target=_first(times["t_target_ms"], times["step_ms"] if gamma == 0.0 else math.nan),
-        draft=_first(times["t_draft_ms"], times["draft_phase_ms"] / passes),
+        draft=_first(times["t_draft_ms"], times["draft_phase_ms"] / passes) if passes > 0 else math.nan,
         verify=times["t_verify_ms"],
         round=whole,
         tokens_per_round=tokens,
