@@ -15,7 +15,7 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import CAUSES
 from perfmodel.model import ModelSpec
-from perfmodel.planning.choose import Choice, Constraints
+from perfmodel.planning.choose import Choice, Constraints, rank
 from perfmodel.planning.operations import PassOfRound, count_operations, passes_of
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
 from perfmodel.planning.planner import DEFAULT_GAMMAS, default_drafters, read_gammas
@@ -145,7 +145,8 @@ def break_down(
     deployment = Deployment(profile, target, engine, cell.tensor_parallel)
     space = SearchSpace([None, *searched] if len(lengths) > 1 else [None], lengths, kv_budgets, alpha)
     choices = [_choose(priced, constraints) for priced in price_drafters(deployment, workload, space)]
-    choices.sort(key=lambda option: (not option[1].allowed, option[1].tpot_s))
+    order = rank([choice for choice, _ in choices], constraints.near_tie)[:, 0]
+    choices = sorted((choices[index] for index in order), key=lambda option: not option[1].allowed)
     choice, option = _shown(cell, choices)
     chosen, by_gamma = choice.at(), choice.by_gamma()
     return Breakdown(
