@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from perfmodel.cli.app import app
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.published import measurements
-from perfmodel.evidence.published.measurements import TIMES
+from perfmodel.evidence.published.measurements import TIMES, read_measurements
 from perfmodel.hardware import HardwareProfile
 
 ON = ["--hardware", "h100-sxm-80gb", "--model", "llama-3.1-8b", "--tp", "8"]
@@ -50,6 +50,18 @@ def test_a_log_of_four_rows_is_enough(log, tmp_path):
     assert engine.quantities["layer"].source.endswith("own measurements, log.csv")
     assert engine.quantities["round"].kind == "assumed"
     assert engine.calibrated_on == "h100-sxm-80gb"
+
+
+def test_a_draft_time_of_a_row_that_drafts_nothing_is_no_point():
+    """`draftplan price` writes one beside every row, those of length 0 too."""
+    text = (
+        b"hardware,tensor_parallel,target_model,strategy,kv_budget,batch_size,context_len,gamma,t_target_ms,"
+        b"t_draft_ms\nh100-sxm-80gb,8,llama-3.1-8b,streaming_llm,512,8,8000,0,5.1,2.0\n"
+        b"h100-sxm-80gb,8,llama-3.1-8b,streaming_llm,512,8,8000,3,5.1,2.0\n"
+    )
+    plain, drafting = read_measurements(text, "points")
+    assert np.isnan(plain.draft)
+    assert drafting.draft == pytest.approx(2.0e-3)
 
 
 def test_the_engine_file_is_shown_where_none_is_named(log):
