@@ -192,3 +192,18 @@ def _loaded():
     from perfmodel import EngineOverhead, HardwareProfile, ModelSpec
 
     return HardwareProfile.load("h100-sxm-80gb"), ModelSpec.load("llama-3.1-8b"), EngineOverhead.load("ideal")
+
+
+def test_contexts_and_output_length_of_a_schedule_count_without_batch_sizes():
+    """What SnapKV reads grows with 16,000 output tokens, so the schedule deploys another budget or length."""
+
+    def schedule(*asked: str) -> str:
+        return run(
+            "simulate", "--synthetic", "qps=2,prompt=8k,output=500,requests=20", "--model", "llama-3.1-8b",
+            "--hardware", "h100-sxm-80gb", "--tp", "8", "--strategy", "snapkv", "--policy", "schedule",
+            "--context", "8000", "--format", "json", *asked,
+        ).stdout  # fmt: skip
+
+    now, long = schedule("--output-tokens", "0"), schedule("--output-tokens", "16000")
+    assert now
+    assert now != long
