@@ -31,6 +31,8 @@ class ConfigKeys:
         self.faults: list[Fault] = []
         self.assumed: list[str] = []
         self.defaults: Mapping[str, int] = {}
+        self.layer: int | None = None
+        self._asked: set[str] = set()
         self._document = document
         self._wrong: set[str] = set()
         self._sections: list[tuple[Place, Mapping[str, object]]] = [((), document.data)]
@@ -43,12 +45,48 @@ class ConfigKeys:
                     break
 
     def find(self, *names: str) -> tuple[Place, object] | None:
-        """Path and value of the first of `names` that is present and not null, or None."""
+        """Path and value of the first of `names` that is present and not null, or None.
+
+        A name may lead into a mapping: ``attn_config.kv_n_heads``. A list of one value per layer counts as
+        the value of the layer that is being read, or as the one that all layers have.
+        """
+        self._asked.update(names)
         for path, section in self._sections:
             for name in names:
-                if section.get(name) is not None:
-                    return (*path, name), section[name]
+                if (value := section.get(name)) is not None:
+                    return (*path, name), value
+                outer, dot, inner = name.partition(".")
+                if dot and isinstance(mapping := section.get(outer), Mapping):
+                    if mapping.get(inner) is not None:
+                        return (*path, outer, inner), mapping[inner]
         return None
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Names of the decoder's keys that nobody asked about, in the file's order."""
+        asked = {name.partition(".")[0] for name in self._asked}
+        names = (name for _, section in self._sections for name in section if not name.startswith("_"))
+        return tuple(dict.fromkeys(name for name in names if name not in asked))
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the decoder is described below the top level."""
+        return len(self._sections) > 1
+
+    def state_dtype(self, default: str) -> str:
+        """Dtype in which recurrent states are kept: as stated, else `default`."""
+        stated = self.word("mamba_ssm_dtype", "mamba_ssm_cache_dtype", "ssm_cache_dtype")
+        spellings = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "auto": default}
+        if stated is None:
+            return default
+        if stated not in spellings:
+            self.fault("mamba_ssm_dtype", f"found {_short(stated)}", "Give float32, bfloat16 or float16")
+        return spellings.get(stated, default)
+
+    def differs(self, name: str) -> bool:
+        """Whether a key lists values per layer that are not all equal."""
+        entry = self.find(name)
+        return entry is not None and isinstance(entry[1], list) and len(set(map(str, entry[1]))) > 1
 
     def fault(
         self,
@@ -96,6 +134,7 @@ class ConfigKeys:
         if entry is None:
             return default
         path, value = entry
+        value = self._of_layer(value)
         if isinstance(value, float) and math.isfinite(value) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
@@ -103,6 +142,14 @@ class ConfigKeys:
         self.fault(path, f"found {_short(value)}", f"Give a whole number from {low} to {high}")
         self._wrong.add(names[0])
         return default
+
+    def _of_layer(self, value: object) -> object:
+        """Return the value of the layer that is read where one is listed for each, or the value of all."""
+        if not isinstance(value, list) or not value:
+            return value
+        if self.layer is not None and self.layer < len(value):
+            return value[self.layer]
+        return value[0] if all(entry == value[0] for entry in value) else value
 
     def flag(self, *names: str, default: bool) -> bool:
         """True or false under one of `names`, `default` where none is present."""

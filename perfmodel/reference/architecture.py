@@ -11,6 +11,7 @@ from typing import Any
 from perfmodel.errors import Fault, SpecError
 from perfmodel.model import LinearLayer, ModelSpec
 from perfmodel.model.files import find_config
+from perfmodel.model.mixers.full_attention import FullAttention
 
 __all__ = ["Architecture", "RopeScaling"]
 
@@ -89,7 +90,7 @@ class Architecture:
         """Return the decoder of a priced model, its constants as the config names them."""
         if differences := _list_differences(spec, config):
             raise SpecError(Fault(file, None, field, problem, _REMEDY) for field, problem in differences)
-        products, attention = _products_of(spec), spec.attentions[0]
+        products, (attention, _) = _products_of(spec), spec.token_mixers[0]
         return cls(
             spec=spec,
             layers=spec.num_layers,
@@ -129,13 +130,13 @@ def _list_differences(spec: ModelSpec, config: Mapping[str, Any]) -> list[tuple[
         differences.append(("model_type", f"{family!r} computes something else"))
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         differences.append(("hidden_act", f"{config['hidden_act']!r} is not SwiGLU's"))
-    products, attention = _products_of(spec), spec.attentions[0]
+    products, (attention, _) = _products_of(spec), spec.token_mixers[0]
     if tuple(layer.name for layer in spec.linears) != _PRODUCTS:
         names = ", ".join(layer.name for layer in spec.linears)
         return [*differences, ("layers", f"its matrix products are {names}")]
-    if len(spec.attentions) != 1 or attention.window is not None:
+    if len(spec.token_mixers) != 1 or not isinstance(attention, FullAttention):
         differences.append(("sliding_window", "some of its layers slide over a window"))
-    if attention.score_dim != attention.head_dim or attention.head_dim % 2:
+    elif attention.value_dim != attention.head_dim or attention.head_dim % 2:
         differences.append(("head_dim", "its attention is not plain"))
     qkv, hidden = products["qkv"], spec.hidden_size
     biases = (qkv.vectors - hidden, products["o"].vectors, products["down"].vectors)
