@@ -18,6 +18,7 @@ from perfmodel.model.names import (
     bundled_name,
     guess_model,
     nearest_model,
+    reading_order,
     refuse_ambiguous,
 )
 
@@ -40,8 +41,8 @@ _HUB_REASONS = {
 
 
 def available_models() -> tuple[str, ...]:
-    """Return the names of the bundled models, sorted."""
-    return tuple(sorted(bundled_models()))
+    """Return the names of the bundled models, sorted as people do: without case, numbers by their value."""
+    return tuple(sorted(bundled_models(), key=reading_order))
 
 
 def find_config(name: str) -> tuple[str, Document]:
@@ -77,7 +78,9 @@ def _bundled_config(name: str, meaning: Meaning) -> tuple[str, Document]:
         document.remarks.append(remark)
         return f"{meaning.model}-{meaning.form}", document
     if not meaning.organisation_is_known:
-        document.remarks.append(f"{name[:100]!r} is not bundled; assumed to be {meaning.model}, as its name says")
+        document.remarks.append(
+            f"{name[:100]!r} is not bundled; assumed to be {meaning.model}, as its name says"
+        )
     return meaning.model, document
 
 

@@ -77,7 +77,9 @@ def form_of(config: Mapping[str, Any]) -> str:
     groups = stored.get("config_groups", {}).values()
     weights = [(group["weights"]["type"], group["weights"]["num_bits"]) for group in groups]
     by_weights = {("int", 8): "INT8", ("int", 4): "INT4", ("float", 4): "MXFP4", ("float", 8): "FP8"}
-    return by_weights[weights[0]] if weights else str(stored["quant_method"]).upper()
+    method = str(stored["quant_method"])
+    by_method = {"bitsandbytes": "NF4", "modelopt": str(stored.get("quant_algo"))}
+    return by_weights[weights[0]] if weights else by_method.get(method, method.upper())
 
 
 def store_as(config: dict[str, Any], model: str, form: str) -> str:
@@ -100,6 +102,6 @@ def store_as(config: dict[str, Any], model: str, form: str) -> str:
     else:
         config["torch_dtype"] = _TORCH[form]
     return (
-        f"the {form} release of {model} is not bundled; assumed the sizes of {model} and weights in the usual "
-        f"{form} form, which its own config.json states exactly"
+        f"the {form} release of {model} is not bundled; assumed the sizes of {model} and weights in the "
+        f"usual {form} form, which its own config.json states exactly"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ from perfmodel.errors import SpecError, nearest_name
 from perfmodel.files.document import Resource
 from perfmodel.model.forms import take_form
 
-__all__ = ["Meaning", "bundled_models", "bundled_name", "guess_model", "nearest_model", "refuse_ambiguous"]
+__all__ = [
+    "Meaning", "bundled_models", "bundled_name", "guess_model", "nearest_model", "reading_order",
+    "refuse_ambiguous",
+]  # fmt: skip
 
-_SEPARATORS = r"\s_.:/–—-"
+_SEPARATORS = r"\s_.:/\u2013\u2014-"
 _DECIMAL_SIZE = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?=[bmk](?![a-z0-9]))")
 _DOTTED_VERSION = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?![\d.]|[bmk](?![a-z0-9]))")
 _TOKEN = re.compile(r"\d+(?:\.\d+)?[a-z]*|[a-z]+")
@@ -41,7 +45,7 @@ class Meaning:
 
 @dataclass(frozen=True)
 class _Level:
-    """How much of a spelling may be left out: words of tuning on both sides, dates and active sizes in aliases."""
+    """What a spelling may leave out: words of tuning on both sides, dates and active sizes of aliases."""
 
     tuning: bool = False
     dates: bool = False
@@ -51,11 +55,8 @@ class _Level:
         return [word for word in words if not (self.tuning and word in _WORDS_OF_TUNING)]
 
     def of_alias(self, words: Sequence[str]) -> list[str]:
-        return [
-            word
-            for word in self.of_name(words)
-            if not (self.dates and _DATE.fullmatch(word)) and not (self.active and _ACTIVE_SIZE.fullmatch(word))
-        ]
+        left_out = [sign for sign, allowed in ((_DATE, self.dates), (_ACTIVE_SIZE, self.active)) if allowed]
+        return [word for word in self.of_name(words) if not any(sign.fullmatch(word) for sign in left_out)]
 
 
 _LEVELS = (
@@ -74,6 +75,12 @@ def bundled_models() -> Mapping[str, Resource]:
     """Return the bundled config files by model name."""
     folder = resources.files("perfmodel") / "data" / "models"
     return {file.name.removesuffix(".json"): file for file in folder.iterdir() if file.name.endswith(".json")}
+
+
+def reading_order(name: str) -> list[tuple[float, str]]:
+    """Return a key that sorts names as people do: without case, numbers by their value."""
+    parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", name.lower())
+    return [(float(part), "") if part[0].isdigit() else (math.inf, part) for part in parts]
 
 
 def bundled_name(name: str) -> str | None:
@@ -107,7 +114,7 @@ def guess_model(name: str) -> Meaning | None:
     for level in _LEVELS:
         models = _spellings(level).get(_spell("-".join(level.of_name(words))), frozenset())
         if len(models) > 1:
-            raise _ambiguous(name, sorted(models))
+            raise _ambiguous(name, sorted(models, key=reading_order))
         for model in models:
             known = not slash or organisation.lower() in _organisations(model)
             return Meaning(model, form, known)
@@ -139,7 +146,7 @@ def _candidates(name: str) -> list[str]:
         return []
     return [
         model
-        for model in sorted(bundled_models(), key=str.lower)
+        for model in sorted(bundled_models(), key=reading_order)
         if any(asked <= set(_TOKEN.findall(alias.lower())) for alias in (model, *_aliases()[model]))
     ]
 
@@ -154,7 +161,7 @@ def _ambiguous(name: str, models: Sequence[str]) -> SpecError:
 def _aliases() -> Mapping[str, tuple[str, ...]]:
     """Every other name that the file of each bundled model lists."""
     return {
-        model: tuple(json.loads(file.read_bytes())["_aliases"])
+        model: tuple(json.loads(file.read_bytes()).get("_aliases", ()))
         for model, file in sorted(bundled_models().items())
     }
 
@@ -165,7 +172,7 @@ def _organisations(model: str) -> set[str]:
 
 @cache
 def _spellings(level: _Level) -> Mapping[str, frozenset[str]]:
-    """Bundled models by every spelling that a level allows; names and ids win over what is derived of them."""
+    """Bundled models by every spelling that a level allows; a name or id wins over what derives from one."""
     stated: dict[str, frozenset[str]] = {}
     derived: dict[str, frozenset[str]] = {}
     for model, aliases in _aliases().items():
@@ -187,7 +194,7 @@ def _variants(text: str) -> Iterator[str]:
 
 def _split(text: str) -> list[str]:
     """Words of a name; a dot between digits belongs to the number."""
-    return [word for word in re.split(r"[\s_:/–—-]+|\.(?!\d)|(?<!\d)\.", text.lower()) if word]
+    return [word for word in re.split(r"[\s_:/\u2013\u2014-]+|\.(?!\d)|(?<!\d)\.", text.lower()) if word]
 
 
 def _spell(text: str) -> str:
