@@ -65,7 +65,8 @@ class ModelSpec:
     ) -> ModelSpec:
         """Return the model of a bundled name, a config.json, a folder that holds one, or a Hugging Face id.
 
-        The order is: bundled models (names and ids in any case), paths, the local Hugging Face cache, and
+        The order is: bundled models (names and ids, in any spelling), paths, the local Hugging Face cache,
+        releases of bundled models under other names (``-FP8``, another organisation: `assumed` says so), and
         last the hub, where huggingface_hub is installed and HF_HUB_OFFLINE is not set; before that a line
         goes to stderr.
 
@@ -280,5 +281,5 @@ def _build(name: str, document: Document, weight_dtype: str | None, kv_dtype: st
         owns_lm_head=not config.tied_embeddings,
         source=str(document.data.get("_source") or document.file),
         draft_layers=config.draft_layers,
-        assumed=config.assumed,
+        assumed=(*document.remarks, *config.assumed),
     )
