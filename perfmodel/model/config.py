@@ -126,7 +126,8 @@ def _max_position(keys: ConfigKeys) -> int:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
 
 
 def _heads(keys: ConfigKeys, hidden: int) -> tuple[int, int, int]:
@@ -150,7 +151,7 @@ def _read_layers(
     keys: ConfigKeys, sizes: Sizes, kinds: Iterable[LayerKind], dtypes: StoredDtypes
 ) -> tuple[Layer, ...]:
     """Return the layers, equal ones in one group, each product stored as the checkpoint says."""
-    read: dict[LayerKind, tuple[tuple[TokenMixer, ...], tuple[ChannelMixer, ...], tuple[LinearLayer, ...]]] = {}
+    read: dict[LayerKind, Layer] = {}
     groups: dict[Layer, int] = {}
     for kind in kinds:
         if kind not in read:
@@ -160,9 +161,8 @@ def _read_layers(
             )
             passed = tuple(channels()[name].read(keys, sizes, kind) for name in kind.channels)
             products = tuple(_stored(product, dtypes) for product in _products(sizes, tokens, passed))
-            read[kind] = tokens, passed, products
-        layer = Layer(1, *read[kind])
-        groups[layer] = groups.get(layer, 0) + 1
+            read[kind] = Layer(1, tokens, passed, products)
+        groups[read[kind]] = groups.get(read[kind], 0) + 1
     keys.layer = None
     return tuple(replace(layer, count=count) for layer, count in groups.items())
 
@@ -203,7 +203,8 @@ def _outputs(
         embedding += rows * layers * width
         outputs.append(LinearLayer("per_layer_inputs", layers * width, hidden, 1, "none", block="output"))
     if (streams := keys.optional_size("altup_num_inputs", high=1000, low=0, default=0)) > 1:
-        outputs.append(LinearLayer("altup_streams", hidden, hidden, 2 * (streams - 1), "none", block="output"))
+        others = 2 * (streams - 1)
+        outputs.append(LinearLayer("altup_streams", hidden, hidden, others, "none", block="output"))
     outputs.append(
         LinearLayer(
             "lm_head", vocabulary, hidden, 1, "column", block="output",
@@ -236,11 +237,9 @@ _MEANINGLESS = re.compile(
 
 def _remark_unread(keys: ConfigKeys) -> None:
     """Remark on keys that nobody read although their names speak of structure."""
-    unread = [
-        name for name in keys.unread if _STRUCTURE.search(name.lower()) and not _MEANINGLESS.search(name.lower())
-    ]
-    for name in unread:
-        entry = keys.find(name)
+    for name in keys.unread:
+        speaks, idle = (sign.search(name.lower()) for sign in (_STRUCTURE, _MEANINGLESS))
+        entry = keys.find(name) if speaks and not idle else None
         if entry is not None and entry[1] not in (False, 0, [], {}, ""):
             keys.assumed.append(f"{name} was not read; if it changes a layer, bytes and times are off")
 
@@ -268,8 +267,8 @@ def _family(keys: ConfigKeys) -> Family:
     """Traits of the model_type, with the biases that the config states itself."""
     model_type = keys.word("model_type")
     family = FAMILIES.get(model_type or "", Family())
-    activation = str((keys.find("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function") or ((), ""))[1])
-    if model_type not in FAMILIES and activation in PLAIN_ACTIVATIONS:
+    activation = keys.find("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function")
+    if model_type not in FAMILIES and activation and str(activation[1]) in PLAIN_ACTIVATIONS:
         family = replace(family, gated_mlp=False, gated_experts=False)
     keys.defaults = {**family.defaults, **(family.nested_defaults if keys.is_nested else {})}
     qkv = keys.flag(

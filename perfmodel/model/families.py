@@ -12,13 +12,19 @@ __all__ = ["FAMILIES", "UNREADABLE_KEYS", "Family"]
 class Family:
     """Traits that all models of one model_type share and that their configs leave out.
 
-    `norms` counts normalisation vectors per layer; `qk_norm_over_heads` says that queries and keys are
-    normalised over all heads together; `window_pattern` n makes every n-th layer global; `gated_mlp` and
-    `gated_experts` say whether an MLP has a product that gates; `output_gate` that attention's output has
-    one; `shared_experts` counts those that the config leaves out; `parallel_recurrence` that a recurrent mixer stands beside the attention of every layer; `mixers_per_layer` how many attentions
-    a layer holds; `shared_layers_project` that layers which read another's cache have projections all the
-    same; `defaults` are the sizes that a config of this family may omit, under their Hugging Face names,
-    `nested_defaults` those that it may omit where it is a part of a larger one.
+    Parameters
+    ----------
+    norms : normalisation vectors of a layer. [1]
+    qk_norm_over_heads : queries and keys are normalised over all heads together.
+    gated_mlp, gated_experts : an MLP, an expert has a product that gates.
+    output_gate : attention's output has a gate.
+    shared_experts : those that the config leaves out. [1]
+    parallel_recurrence : a recurrent mixer stands beside the attention of every layer.
+    mixers_per_layer : attentions of a layer, each with an MLP of its own. [1]
+    shared_layers_project : layers that read another's cache have projections all the same.
+    window_pattern : n makes every n-th layer global. [layers]
+    defaults : sizes that a config of this family may omit, under their Hugging Face names.
+    nested_defaults : sizes that it may omit where it is a part of a larger config.
     """
 
     norms: int = 2
@@ -99,12 +105,13 @@ _PER_LAYER_CACHES = Family(norms=4, qk_norm=True, tied_embeddings=True, window_p
 FAMILIES: Mapping[str, Family] = {
     **dict.fromkeys(("llama", "yi", "granite", "granitemoehybrid", "internlm2", "olmoe"), _LLAMA),
     **dict.fromkeys(("mistral", "ministral", "ministral3", "mixtral"), _MISTRAL),
-    **dict.fromkeys(("phi3", "phi4", "smollm3", "seed_oss", "dbrx", "arctic", "jamba", "granitemoe"), Family()),
+    **dict.fromkeys(("phi3", "phi4", "smollm3", "seed_oss", "dbrx", "arctic", "jamba"), Family()),
     **dict.fromkeys(("deepseek", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4"), Family()),
     **dict.fromkeys(("kimi_k2", "kimi_linear", "glm_moe_dsa", "glm4_moe", "glm4_moe_lite"), Family()),
     **dict.fromkeys(("ernie4_5", "ernie4_5_moe", "step3p5", "step3p7", "mimo_v2_flash", "mimo"), Family()),
     **dict.fromkeys(("inkling_text", "bailing_moe", "bailing_moe_linear", "bailing_hybrid"), _QK_NORM),
-    **dict.fromkeys(("hunyuan", "hunyuan_v1_moe", "hunyuan_v1_dense", "minimax_m3", "lfm2", "lfm2_moe"), _QK_NORM),
+    **dict.fromkeys(("hunyuan", "hunyuan_v1_moe", "hunyuan_v1_dense", "minimax_m3"), _QK_NORM),
+    **dict.fromkeys(("lfm2", "lfm2_moe"), _QK_NORM),
     **dict.fromkeys(("minimax_m1", "minimax", "minimax_text_01"), Family()),
     "minimax_m2": Family(qk_norm_over_heads=True),
     **dict.fromkeys(("olmo2", "olmo3"), Family(qk_norm_over_heads=True)),
@@ -168,6 +175,6 @@ UNREADABLE_KEYS: Mapping[str, tuple[str, str]] = {
     ),
     "lru_width": ("its recurrent blocks are gated linear recurrent units", _ANOTHER),
     "rwkv_version": ("its layers are RWKV's time mixing", _ANOTHER),
-    "ssm_cfg": ("its layers are described by a mapping of another library", "Give the config of transformers"),
+    "ssm_cfg": ("a mapping of another library describes its layers", "Give the config of transformers"),
 }
 """Keys that, unless false, zero or null, mark an architecture that is not modelled: why, and a way out."""

@@ -56,9 +56,9 @@ class ConfigKeys:
                 if (value := section.get(name)) is not None:
                     return (*path, name), value
                 outer, dot, inner = name.partition(".")
-                if dot and isinstance(mapping := section.get(outer), Mapping):
-                    if mapping.get(inner) is not None:
-                        return (*path, outer, inner), mapping[inner]
+                mapping = section.get(outer) if dot else None
+                if isinstance(mapping, Mapping) and mapping.get(inner) is not None:
+                    return (*path, outer, inner), mapping[inner]
         return None
 
     @property

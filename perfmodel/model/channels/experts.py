@@ -100,7 +100,7 @@ class Experts(ChannelMixer):
         vectors = hidden if self.shared_gate and self.shared_width else 0
         vectors += self.choices if self.router_bias else 0
         inner = self.latent or hidden
-        routed = mlp_products(
+        routed: tuple[LinearLayer, ...] = mlp_products(
             "expert_", self.width, inner, gated=self.gated, biased=self.biased,
             experts=(self.experts, self.per_token), block="experts", module="mlp.experts",
         )  # fmt: skip
@@ -116,7 +116,8 @@ class Experts(ChannelMixer):
         products = [
             LinearLayer(
                 "router", self.choices, hidden, 1, "none", block="experts", vectors=vectors,
-                keeps_precision=True, modules=("mlp.gate", "mlp.router", "block_sparse_moe.gate", "mixer.gate"),
+                keeps_precision=True,
+                modules=("mlp.gate", "mlp.router", "block_sparse_moe.gate", "mixer.gate"),
             )
         ]  # fmt: skip
         if self.latent:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perfmodel.model.layout import LayerKind
 
 OVERLAPPING = 4
-"""The ratio whose entries overlap and are chosen by an index (DeepSeek-V4); others are read whole. [tokens]"""
+"""The ratio whose entries overlap and are chosen by an index (DeepSeek-V4); all others are read. [tokens]"""
 
 
 @dataclass(frozen=True, kw_only=True)
