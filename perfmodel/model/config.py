@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from perfmodel.files.document import Document
-from perfmodel.model.dtypes import StoredDtypes, read_stored_dtypes
 from perfmodel.model.families import FAMILIES, UNREADABLE_KEYS, Family
 from perfmodel.model.keys import ConfigKeys
 from perfmodel.model.layout import MAX_LAYERS, MAX_TOKENS, count_expert_layers, read_windows
+from perfmodel.model.stored import StoredDtypes, read_stored_dtypes
 
 __all__ = ["DecoderConfig", "ExpertSizes", "LatentSizes", "read_config"]
 
