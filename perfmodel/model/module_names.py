@@ -18,8 +18,11 @@ _LONGEST_NAME = 64
 """Characters of a module's full name, for that bound. [1]"""
 
 _AROUND = frozenset(
-    ("", "model", "language_model", "text_model", "base_model", "backbone", "transformer", "decoder", "llm")
-)
+    (
+        "", "model", "language_model", "text_model", "base_model", "backbone", "transformer", "decoder",
+        "thinker", "llm",
+    )
+)  # fmt: skip
 """What a decoder's layers are called below in a checkpoint; a vision tower's are called otherwise."""
 _STACKS = ("layers", "h", "blocks")
 _SPELLINGS = (
@@ -54,6 +57,7 @@ class ModuleNames:
     def __init__(self) -> None:
         self._plain: dict[int | None, set[str]] = {}
         self._globs: dict[int | None, list[str]] = {}
+        self._bare_globs: list[str] = []
         self._regexes: dict[int | None, list[str]] = {}
         self._work = 0.0
 
@@ -70,8 +74,11 @@ class ModuleNames:
             layer = int(known[2])
             pattern = "*" if known[3] else known[4] or "*"
         if re.search(r"[*?[]", pattern):
-            globs = self._globs.setdefault(layer, [])
-            globs.append(pattern)
+            first = re.split(r"[.*?[]", pattern, maxsplit=1)[0]
+            if layer is None and first and first not in (*_AROUND, *_STACKS):
+                self._bare_globs.append(pattern)
+            else:
+                self._globs.setdefault(layer, []).append(pattern)
         else:
             self._plain.setdefault(layer, set()).add(pattern if layer is not None else _bare(pattern))
         return None
@@ -102,14 +109,17 @@ class ModuleNames:
         return bare is not None and not bare.isdisjoint(_runs(name))
 
     def _fits_glob(self, layer: int | None, name: str, by_name: bool) -> bool:
-        if not self._globs:
-            return False
         below = self._globs.get(layer) if layer is not None else None
         if below is not None and _fits_any(tuple(below), name):
             return True
-        anywhere = self._globs.get(None, ())
-        globs = tuple(glob for glob in anywhere if not by_name or name in glob)
-        return bool(globs) and any(_fits_any(globs, full) for full in _full_names(layer, name))
+        bare = tuple(glob for glob in self._bare_globs if not by_name or name in glob)
+        if bare and any(_fits_any(bare, ending) for ending in _endings(name)):
+            return True
+        return any(
+            _glob_fits(glob, 0 if layer is not None and not re.search(r"[\d?[]", glob) else layer, name)
+            for glob in self._globs.get(None, ())
+            if not by_name or name in glob
+        )
 
     def _fits_regex(self, layer: int | None, name: str, by_name: bool) -> bool:
         if not self._regexes:
@@ -161,6 +171,13 @@ def _beginnings(name: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
+def _endings(name: str) -> tuple[str, ...]:
+    """``a.b.c`` -> ``a.b.c``, ``b.c``, ``c``."""
+    words = name.split(".")
+    return tuple(".".join(words[start:]) for start in range(len(words)))
+
+
+@lru_cache(maxsize=4096)
 def _runs(name: str) -> frozenset[str]:
     """Every run of whole words in a name."""
     words = name.split(".")
@@ -169,17 +186,17 @@ def _runs(name: str) -> frozenset[str]:
     )
 
 
-def _full_names(layer: int | None, name: str) -> Iterator[str]:
-    """Full names for globs, whose own beginning is most often a star."""
-    stacks = ("",) if layer is None else tuple(f"{stack}.{layer}." for stack in _STACKS)
-    for stack in stacks:
-        yield from (f"{around}{stack}{name}" for around in _ABOVE)
-
-
 @lru_cache(maxsize=1 << 16)
 def _fits_any(globs: tuple[str, ...], name: str) -> bool:
     """Whether a name, or something that it lies below, fits one of the globs."""
     return any(glob.fullmatch(name) for glob in map(_compiled_glob, globs))
+
+
+@lru_cache(maxsize=1 << 16)
+def _glob_fits(glob: str, layer: int | None, name: str) -> bool:
+    """Whether a glob fits one of the spellings of a module's full name; its own beginning is often a star."""
+    stacks = ("",) if layer is None else tuple(f"{stack}.{layer}." for stack in _STACKS)
+    return any(_fits_any((glob,), f"{around}{stack}{name}") for stack in stacks for around in _ABOVE)
 
 
 @lru_cache(maxsize=1 << 14)
