@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED, dtype_name, known_dtype
 from perfmodel.model.keys import ConfigKeys
 from perfmodel.model.module_names import ModuleNames
-from perfmodel.model.quantisation import Scheme, Section, Stored, read_cache_dtype, read_scheme
+from perfmodel.model.quantisation import Scheme, Section, Stored
+from perfmodel.model.quantisation_methods import read_cache_dtype, read_scheme
 
 __all__ = ["Stored", "StoredDtypes", "StoredWeights", "read_stored_dtypes", "read_stored_weights"]
 

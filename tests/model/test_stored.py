@@ -16,7 +16,7 @@ from stored_families import (
     QWEN_3_6,
     Matrix,
     weight_bytes,
-)  # fmt: skip
+)
 
 from perfmodel.errors import SpecError
 from perfmodel.files.document import Document
