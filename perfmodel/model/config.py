@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 from perfmodel.files.document import Document
 from perfmodel.model.channels import ChannelMixer, channels
-from perfmodel.model.dtypes import StoredDtypes, read_stored_dtypes
 from perfmodel.model.families import FAMILIES, PLAIN_ACTIVATIONS, UNREADABLE_KEYS, Family
 from perfmodel.model.keys import ConfigKeys
 from perfmodel.model.layers import Layer
 from perfmodel.model.layout import MAX_LAYERS, MAX_TOKENS, LayerKind, layer_kinds, mixer_of
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers import Sizes, TokenMixer
+from perfmodel.model.stored import StoredWeights, read_stored_weights
 
 __all__ = ["Decoder", "read_config"]
 
@@ -44,7 +44,9 @@ class Decoder:
     other_parameters: int
     tied_embeddings: bool
     draft_layers: int
-    dtypes: StoredDtypes
+    weight_dtype: str
+    kv_dtype: str
+    base_dtype: str
     assumed: tuple[str, ...]
 
 
@@ -68,11 +70,11 @@ def read_config(
     max_position = _max_position(keys)
     heads, kv_heads, head_dim = _heads(keys, hidden)
     kinds = layer_kinds(keys, family, count, max_position)
-    dtypes = read_stored_dtypes(keys, layers=count, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
-    sizes = Sizes(hidden, heads, kv_heads, head_dim, family, dtypes.base)
+    stored = read_stored_weights(keys, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
+    sizes = Sizes(hidden, heads, kv_heads, head_dim, family, stored.base)
     if keys.faults:
         keys.raise_faults()
-    layers = _read_layers(keys, sizes, kinds, dtypes)
+    layers = _read_layers(keys, sizes, kinds, stored)
     tied = keys.flag("tie_word_embeddings", "tied_embeddings", default=family.tied_embeddings)
     outputs, embedding = _outputs(keys, sizes, vocabulary, count)
     draft_layers = keys.optional_size(*DRAFT_LAYERS, high=MAX_LAYERS, low=0, default=0)
@@ -85,12 +87,14 @@ def read_config(
         vocab_size=vocabulary,
         max_position=max_position,
         layers=layers,
-        outputs=tuple(_stored(product, dtypes) for product in outputs),
+        outputs=tuple(_store(product, stored, family) for product in outputs),
         embedding_parameters=embedding,
         other_parameters=hidden * (2 if family.norm_bias else 1) + positions,
         tied_embeddings=tied,
         draft_layers=draft_layers,
-        dtypes=dtypes,
+        weight_dtype=stored.weights,
+        kv_dtype=stored.kv,
+        base_dtype=stored.base,
         assumed=tuple(dict.fromkeys(keys.assumed)),
     )
 
@@ -148,21 +152,22 @@ def _heads(keys: ConfigKeys, hidden: int) -> tuple[int, int, int]:
 
 
 def _read_layers(
-    keys: ConfigKeys, sizes: Sizes, kinds: Iterable[LayerKind], dtypes: StoredDtypes
+    keys: ConfigKeys, sizes: Sizes, kinds: Iterable[LayerKind], stored: StoredWeights
 ) -> tuple[Layer, ...]:
     """Return the layers, equal ones in one group, each product stored as the checkpoint says."""
     read: dict[LayerKind, Layer] = {}
     groups: dict[Layer, int] = {}
-    for kind in kinds:
+    for index, kind in enumerate(kinds):
         if kind not in read:
             keys.layer = kind.index
             tokens = tuple(
                 mixer.read(keys, sizes, kind) for word in kind.tokens if (mixer := mixer_of(keys, word))
             )
             passed = tuple(channels()[name].read(keys, sizes, kind) for name in kind.channels)
-            products = tuple(_stored(product, dtypes) for product in _products(sizes, tokens, passed))
-            read[kind] = Layer(1, tokens, passed, products)
-        groups[read[kind]] = groups.get(read[kind], 0) + 1
+            read[kind] = Layer(1, tokens, passed, tuple(_products(sizes, tokens, passed)))
+        products = (_store(product, stored, sizes.family, index) for product in read[kind].products)
+        layer = replace(read[kind], products=tuple(products))
+        groups[layer] = groups.get(layer, 0) + 1
     keys.layer = None
     return tuple(replace(layer, count=count) for layer, count in groups.items())
 
@@ -181,14 +186,18 @@ def _products(
     return products
 
 
-def _stored(product: LinearLayer, dtypes: StoredDtypes) -> LinearLayer:
-    """Return the product stored as the checkpoint stores it."""
+def _store(
+    product: LinearLayer, stored: StoredWeights, family: Family, layer: int | None = None
+) -> LinearLayer:
+    """Return the product stored as the checkpoint stores it, which is asked by the names it has there."""
     if product.element_bytes:
         return product
-    plain = dtypes.plain_attention and product.block in ("attention", "recurrent")
-    return replace(product, keeps_precision=product.keeps_precision or plain).stored_as(
-        dtypes.weights, dtypes.base
-    )
+    names = [
+        next((new + name[len(old) :] for old, new in family.modules if name.startswith(old)), name)
+        for name in product.modules
+    ]
+    form = stored.of(layer, names, keeps_precision=product.keeps_precision)
+    return replace(product, dtype=form.dtype, element_bytes=form.element_bytes)
 
 
 def _outputs(

@@ -143,15 +143,14 @@ class Softmax(TokenMixer):
         columns = self.kv_heads * one_each if self.projects else 0
         qkv = matrix(
             "qkv", queries + columns, hidden, "column",
-            "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.qkv_proj", "attn.qkv",
-            "mixer.q_proj", "mixer.k_proj", "mixer.v_proj", "attention.q_proj",
+            "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
             vectors=self.vectors + ((queries + columns) if self.biased else 0),
         )  # fmt: skip
         if columns:
             qkv = replace(qkv, kv_columns=columns, kv_heads=self.kv_heads)
         output = matrix(
             "o", hidden, self.heads * self.value_dim, "row",
-            "self_attn.o_proj", "attn.o_proj", "mixer.o_proj", "attention.o_proj",
+            "self_attn.o_proj",
             vectors=hidden if self.output_bias else 0,
         )  # fmt: skip
         return qkv, output
