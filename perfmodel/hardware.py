@@ -55,6 +55,7 @@ class Gemm:
     l2_speedup: Numeric = figure("ratio", 0.5, 20, "rate of weights found in L2 against memory", (1.2, 2, 4))
     l2_fraction: Numeric = figure("ratio", 0.01, 2, "share of L2 that keeps weights", (0.4, 0.6, 1))
     contention: Numeric = figure("ratio", 0, 2, "slow-down of large weights at 32 tokens", (0, 0.02, 0.25))
+    tile_switch: Numeric = figure("seconds", 0, 1e-5, "going on to a tile of another matrix", (0, 3e-7, 6e-7))
     wave_overlap: Numeric = figure("ratio", 0, 1, "share of a partial wave not waited for", (0, 0.05, 0.5))
     fixed_rules: Numeric = figure("count", 0, 1, "1: splits and tiles by fixed rules, as on Ada", (0, 0, 0))
     sustained: Numeric = figure("ratio", 0.3, 1, "rate of long runs against short timings", (0.85, 0.93, 1))

@@ -51,20 +51,24 @@ class ResidentMemory:
         return np.asarray(self.total <= self.usable)
 
 
-def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
+def weight_bytes_per_gpu(
+    model: ModelSpec, tensor_parallel: Numeric, expert_parallel: bool | Numeric = False
+) -> Numeric:
     """Resident weight bytes on each of `tensor_parallel` GPUs. [B]
 
     Embedding and output layer are split by vocabulary. Every GPU has a copy of what is not split: norms, the
     router of experts, the down projections of latent attention; and beyond ``kv_heads`` GPUs the matrices of
-    keys and values are copied too.
+    keys and values are copied too. Under `expert_parallel` experts are dealt out whole, and it is the fullest
+    GPU's.
     """
     gpus = np.asarray(tensor_parallel, dtype=float)
     size = BYTES[model.base_dtype]
     held: Numeric = (model.embedding_parameters / gpus + model.other_parameters) * size
     for layer in model.linears:
         if model.owns_lm_head or layer.name != "lm_head":
-            matrix = layer.elements_per_gpu(gpus) * layer.stored_bytes
-            held = held + layer.count * max(layer.experts, 1) * (matrix + layer.vectors * size)
+            split, dealt = layer.shares(gpus, expert_parallel)
+            matrix = layer.elements_per_gpu(split) * layer.stored_bytes
+            held = held + layer.count * layer.matrices_held(dealt) * (matrix + layer.vectors * size)
     return held
 
 
@@ -104,9 +108,10 @@ def count_memory(
     draft_weight_fraction: Numeric = 0.0,
 ) -> ResidentMemory:
     """Count the resident bytes per GPU of target, draft and caches; arguments as in `resident_memory`. [B]"""
-    target, gpus = deployment.model, deployment.tensor_parallel
+    target, gpus, dealt = deployment.model, deployment.tensor_parallel, deployment.expert_parallel
     draft_gpus = gpus if draft_tensor_parallel is None else draft_tensor_parallel
-    weights = weight_bytes_per_gpu(target, gpus)
+    weights = weight_bytes_per_gpu(target, gpus, dealt)
+    drafts = weight_bytes_per_gpu(draft, draft_gpus, dealt) if draft else draft_weight_fraction * weights
     slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
     entry_bytes = kv_bytes_per_gpu(draft or target, draft_resident_kv_tokens, draft_gpus)
     target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, gpus)
@@ -117,13 +122,13 @@ def count_memory(
     kept = np.where(drafted > 0, engine.kept_states * (drafted + engine.state_trips), 0.0)
     return ResidentMemory(
         weights=weights,
-        draft_weights=weight_bytes_per_gpu(draft, draft_gpus) if draft else draft_weight_fraction * weights,
+        draft_weights=drafts,
         target_kv=target_kv,
         draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes,
         lookahead_kv=with_slots - target_kv,
         states=np.asarray(batch) * (one_state + draft_state),
         kept_states=np.asarray(batch) * kept * one_state,
-        activations=_activation_bytes(target, batch=batch, gamma=gamma, tensor_parallel=gpus),
+        activations=_activation_bytes(deployment, batch=batch, gamma=gamma),
         fixed=deployment.engine.fixed_memory,
         usable=deployment.hardware.memory_capacity * deployment.engine.memory_utilization,
     )
@@ -143,6 +148,7 @@ def resident_memory(
     draft_resident_kv_tokens: Numeric = 0.0,
     draft_kv_fraction: Numeric = 1.0,
     draft_weight_fraction: Numeric = 0.0,
+    expert_parallel: bool | Numeric = False,
 ) -> ResidentMemory:
     """Resident bytes per GPU of target, draft and their caches; all arguments broadcast. [B]
 
@@ -157,9 +163,10 @@ def resident_memory(
     draft_resident_kv_tokens : entries that the drafter keeps beyond the target's, per sequence. [tokens]
     draft_kv_fraction : bytes of such an entry relative to the drafting model's cache dtype. [1]
     draft_weight_fraction : a second copy of the target's weights, relative to the first. [1]
+    expert_parallel : whether the GPUs deal out the experts whole.
     """
     return count_memory(
-        Deployment(hardware, target, engine, tensor_parallel),
+        Deployment(hardware, target, engine, tensor_parallel, expert_parallel),
         batch=batch,
         context_len=context_len,
         gamma=gamma,
@@ -172,7 +179,7 @@ def resident_memory(
 
 
 def _activation_bytes(
-    model: ModelSpec, *, batch: Numeric, gamma: Numeric, tensor_parallel: Numeric
+    deployment: Deployment, *, batch: Numeric, gamma: Numeric
 ) -> Numeric:
     """Peak activation bytes of a GPU: hidden states of a pass, and float32 logits of all verified rows. [B]
 
@@ -180,16 +187,16 @@ def _activation_bytes(
     products put out and of what the down projection takes in, as the fused kernels of engines lay them out.
     The logits are split by vocabulary while they are computed, and gathered on one GPU to be sampled from.
     """
-    gpus = np.asarray(tensor_parallel, dtype=float)
+    model, gpus = deployment.model, np.asarray(deployment.tensor_parallel, dtype=float)
     rows = np.asarray(batch) * (np.asarray(gamma, dtype=float) + 1.0)
     widest = max((layer.n for layer in model.linears if layer.count > 1), default=model.hidden_size)
     dense = 4 * model.hidden_size + widest / gpus
-    copies = sum(
-        layer.experts_per_token
-        * (layer.n_per_gpu(gpus) + (layer.k_per_gpu(gpus) if layer.split == "row" else 0.0))
-        for layer in model.linears
-        if layer.experts
-    )
+    copies: Numeric = 0.0
+    for layer in model.linears:
+        if layer.experts:
+            split, _ = layer.shares(gpus, deployment.expert_parallel)
+            taken_in = layer.k_per_gpu(split) if layer.split == "row" else 0.0
+            copies = copies + layer.experts_per_token * (layer.n_per_gpu(split) + taken_in)
     width = np.maximum(dense, 2 * model.hidden_size + copies)
     hidden = np.maximum(rows, MAX_PASS_TOKENS) * width * 2.0
     logits = rows * model.vocab_size * BYTES["fp32"]
@@ -215,8 +222,8 @@ def largest_batch(
     hardware, target, engine, context_len, deployment : as in `resident_memory`.
     limit : no answer exceeds it. [sequences]
     """
-    gpus = deployment.pop("tensor_parallel", 1.0)
-    runs = Deployment(hardware, target, engine, gpus)  # type: ignore[arg-type]
+    gpus, dealt = deployment.pop("tensor_parallel", 1.0), deployment.pop("expert_parallel", False)
+    runs = Deployment(hardware, target, engine, gpus, dealt)  # type: ignore[arg-type]
 
     def fits(batch: np.ndarray) -> np.ndarray:
         return count_memory(runs, batch=batch, context_len=context_len, **deployment).fits  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import numpy as np
 
 from perfmodel.hardware import HardwareProfile, Numeric
 
-__all__ = ["all_gather", "all_reduce"]
+__all__ = ["all_gather", "all_reduce", "all_to_all"]
 
 
 def all_reduce(
@@ -59,3 +59,21 @@ def all_gather(
     (aiconfigurator-core 0.12.0) the mean error is 8 to 27 %, the bias -4 to +24 %.
     """
     return all_reduce(hardware, bytes=np.asarray(bytes) / 2.0, gpus=gpus, implementation=implementation)
+
+
+def all_to_all(
+    hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric, implementation: str = "nccl"
+) -> Numeric:
+    """Seconds until each of `gpus` GPUs has sent `bytes`, a share to each of them; 0 for one GPU.
+
+    All arguments broadcast. [B], [GPUs] -> [s]
+
+    Parameters
+    ----------
+    implementation : whose all-reduce times of the profile it is taken from.
+
+    Notes
+    -----
+    A GPU sends what it would in an all-gather of that size, each byte over one link once, with its latency.
+    """
+    return all_gather(hardware, bytes=bytes, gpus=gpus, implementation=implementation)
