@@ -212,6 +212,7 @@ def _price_launch(deployment: Deployment, launch: Launch, forward: ForwardPass, 
             hardware,
             bytes_moved=np.multiply(forward.batch, launch.bytes_moved(gpus)),
             flops=np.multiply(forward.batch, launch.flops) / shards,
+            states=np.multiply(forward.batch, launch.heads) / shards,
             tensor_cores=launch.tensor_cores,
         )
     if isinstance(launch, Multiply):
@@ -253,7 +254,6 @@ def _price_communication(deployment: Deployment, rows: Numeric, logit_rows: Nume
             hardware,
             bytes=travelling * ((experts.latent or model.hidden_size) * BYTES["bf16"]),
             gpus=gpus,
-            implementation=deployment.all_gather,
         )
         total = total + count * instead * (2.0 * one_way - reduced)
     return total

@@ -73,7 +73,7 @@ def linear(
     -----
     The roofline of Williams et al. (2009) with tile and wave quantisation; figures fitted on the vLLM rows of
     the aiconfigurator GEMM tables (NVIDIA, Apache-2.0, CUDA graph, tokens up to 4096); ``tile_switch`` on its
-    tables of fused experts, where it is the same time on H100 and H200, in bf16 and fp8.
+    tables of fused experts, beside a fixed time: the same on H100 and H200, in bf16 and fp8.
     """
     gemm = hardware.gemm
     tokens, n, k = (np.asarray(value, dtype=float) for value in (tokens, n, k))

@@ -122,8 +122,9 @@ def read_measurements(
 
     Columns say what the cell is, as for pricing: hardware, tensor_parallel, target_model, draft_model,
     strategy, kv_budget, context_len, batch_size, gamma, expert_parallel. Measured, in milliseconds and any of
-    them: t_target_ms, t_draft_ms (or draft_phase_ms, all draft passes of a round), t_verify_ms, round_ms, tpot_ms
-    beside tokens_per_round, and step_ms, an engine's own step: a plain one at gamma 0, else a whole round.
+    them: t_target_ms, t_draft_ms (or draft_phase_ms, all draft passes of a round), t_verify_ms, round_ms,
+    tpot_ms beside tokens_per_round, and step_ms, an engine's own step: a plain one at gamma 0, else a whole
+    round.
 
     Parameters
     ----------
