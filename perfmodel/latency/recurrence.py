@@ -49,11 +49,10 @@ def recurrence(
     kernels is public for several GPUs: they are assumed alike.
     """
     figures = hardware.recurrence
-    if tensor_cores:
-        filled = np.minimum(np.asarray(states, dtype=float) / figures.full_at, 1.0)
-        rate = figures.compute_fraction * hardware.peak("bf16") * filled
-    else:
-        rate = VECTOR_SHARE * hardware.gemm.compute_fraction * hardware.peak("bf16")
+    filled = np.minimum(np.asarray(states, dtype=float) / figures.full_at, 1.0)
+    vectors = VECTOR_SHARE * np.asarray(hardware.gemm.compute_fraction)
+    share = figures.compute_fraction * filled if tensor_cores else vectors
+    rate = share * hardware.peak("bf16")
     memory = np.asarray(bytes_moved, dtype=float) / (figures.memory_fraction * hardware.memory_bandwidth)
     compute = np.asarray(flops, dtype=float) / rate
     joined = np.sqrt(np.sqrt(memory**4 + compute**4))

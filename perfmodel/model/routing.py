@@ -62,9 +62,9 @@ def busiest_visits(experts: int, per_token: float, *, tokens: Numeric, gpus: Num
     if np.all(gpus <= 1.0):
         return visits
     held = experts_held(experts, gpus)
-    one = per_token / experts
-    two = one * max(per_token - 1.0, 0.0) / max(experts - 1.0, 1.0)
-    largest = visits * held / experts + _largest_normal(gpus) * np.sqrt(tokens * held * (one - two))
+    single = per_token / experts
+    pair = single * max(per_token - 1.0, 0.0) / max(experts - 1.0, 1.0)
+    largest = visits * held / experts + _largest_normal(gpus) * np.sqrt(tokens * held * (single - pair))
     busiest: Numeric = np.clip(largest, np.minimum(visits, 1.0), visits)
     return busiest
 

@@ -36,6 +36,7 @@ GOOD = {
     "acceptance_rate": "0.8",
     "tokens_per_round": "",
     "draft_tensor_parallel": "",
+    "expert_parallel": "",
 }
 
 
