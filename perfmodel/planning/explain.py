@@ -19,6 +19,7 @@ __all__ = ["CAUSE_WORDS", "assumptions", "nearest_miss", "reason"]
 CAUSE_WORDS = {
     "linear": "the linear layers",
     "attention": "reading the KV cache",
+    "recurrence": "reading and writing recurrent states",
     "communication": "tensor-parallel communication",
     "overhead": "the engine's own overhead",
 }
