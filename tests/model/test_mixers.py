@@ -37,8 +37,8 @@ COMPRESSED = Compressed(
 USED_BY = {
     "full_attention": "Llama-3.1-8B", "sliding_window": "gpt-oss-20b", "chunked": "Llama-4-Scout",
     "latent": "DeepSeek-V3", "latent_index": "DeepSeek-V3.2", "block_sparse": "MiniMax-M3",
-    "compressed": "DeepSeek-V4-Flash", "gated_delta": "Qwen3-Next-80B-A3B", "kimi_delta": "Kimi-Linear-48B-A3B",
-    "lightning": "MiniMax-M1", "mamba2": "Nemotron-3-Nano-30B-A3B", "mamba1": "Jamba-1.5-Mini",
+    "compressed": "DeepSeek-V4-Flash", "gated_delta": "Qwen3-Next-80B-A3B",
+    "kimi_delta": "Kimi-Linear-48B-A3B", "lightning": "MiniMax-M1", "mamba2": "Nemotron-3-Nano-30B-A3B", "mamba1": "Jamba-1.5-Mini",
     "short_convolution": "LFM2-8B-A1B",
 }  # fmt: skip
 
@@ -107,7 +107,9 @@ CASES = {
         (None, 2 * P * (P + 1) / 2 * 64 * 128 + 2 * (2048 * 2049 / 2 + 2048 * 2048) * 128 * 1088),
     ),
     "block_sparse": (
-        BlockSparse(**{**SOFTMAX, "heads": 64, "kv_heads": 4}, index_heads=4, index_dim=128, block=128, blocks=16),
+        BlockSparse(
+            **{**SOFTMAX, "heads": 64, "kv_heads": 4}, index_heads=4, index_dim=128, block=128, blocks=16
+        ),
         (S * 128 * 2 + 2048 * 4 * 256 * 2, 2 * S * 4 * 128 + 2 * 2048 * 64 * 256),
         (
             (S + 3) * 128 * 2 + 4 * 2048 * 4 * 256 * 2,
