@@ -9,6 +9,7 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.memory import resident_memory, weight_bytes_per_gpu
 from perfmodel.model import ModelSpec
+from perfmodel.workload import Workload
 
 GIB = 2.0**30
 H100 = HardwareProfile.load("h100-sxm-80gb")
@@ -35,9 +36,10 @@ def test_wider_weights_are_loaded_as_they_are(name):
 
 def test_what_fits_by_less_than_engines_were_seen_to_keep_is_marked():
     """Three people could not start gpt-oss-120b on one H100 (vLLM issues 23278, 27508, 33155)."""
-    question = {"context": 128_000, "batch": 1, "engine": "vllm-h100"}
-    assert plan("gpt-oss-120b", "h100-sxm-80gb", **question).cells[0].barely_fits
-    assert not plan("gpt-oss-120b", "h200-sxm-141gb", **question).cells[0].barely_fits
+    workload = Workload((1,), (128_000,))
+    assert plan(H100, GPT_OSS, VLLM, workload).cells[0].barely_fits
+    roomier = HardwareProfile.load("h200-sxm-141gb")
+    assert not plan(roomier, GPT_OSS, VLLM, workload).cells[0].barely_fits
 
 
 def test_doubt_shrinks_no_batch():
