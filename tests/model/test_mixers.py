@@ -226,6 +226,12 @@ def test_a_chunk_holds_at_most_itself_and_is_half_full_on_average():
     assert float(chunked.entries(drafts)) == pytest.approx(np.mean(np.minimum(seen, 100)))
 
 
+@pytest.mark.parametrize("context", [500.0, 510.0, 512.0, 513.0, 700.0])
+def test_a_verification_over_the_end_of_a_chunk_reads_no_less_than_a_step(context):
+    chunked = Chunked(**SOFTMAX, chunk=512)
+    assert count(chunked, step(context, 4.0))[0] >= count(chunked, step(context))[0]
+
+
 @pytest.mark.parametrize("queries", [1.0, 4.0])
 def test_an_index_that_chooses_everything_reads_everything_and_its_index(queries):
     everything = replace(INDEX, top_k=100_000)
