@@ -51,10 +51,8 @@ def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
     taken = f" ({shares} of a plain step)" if shares else ""
     ratio = fields["kept_state_ratio"]
     kept = f" (states kept for drafts {ratio:.0%} of a step)" if ratio >= LEAST_SHARE else ""
-    return (
-        f"a round is {bound}{taken}; T_D/T_T {fields['draft_ratio']:.2f}, "
-        f"T_V/T_T {fields['verify_ratio']:.2f}{kept}; {fields['tokens_per_round']:.2f} tokens per round, {pays}"
-    )
+    ratios = f"T_D/T_T {fields['draft_ratio']:.2f}, T_V/T_T {fields['verify_ratio']:.2f}{kept}"
+    return f"a round is {bound}{taken}; {ratios}; {fields['tokens_per_round']:.2f} tokens per round, {pays}"
 
 
 def _shares(fields: Mapping[str, Any]) -> str:

@@ -38,8 +38,8 @@ USED_BY = {
     "full_attention": "Llama-3.1-8B", "sliding_window": "gpt-oss-20b", "chunked": "Llama-4-Scout",
     "latent": "DeepSeek-V3", "latent_index": "DeepSeek-V3.2", "block_sparse": "MiniMax-M3",
     "compressed": "DeepSeek-V4-Flash", "gated_delta": "Qwen3-Next-80B-A3B",
-    "kimi_delta": "Kimi-Linear-48B-A3B", "lightning": "MiniMax-M1", "mamba2": "Nemotron-3-Nano-30B-A3B", "mamba1": "Jamba-1.5-Mini",
-    "short_convolution": "LFM2-8B-A1B",
+    "kimi_delta": "Kimi-Linear-48B-A3B", "lightning": "MiniMax-M1",
+    "mamba2": "Nemotron-3-Nano-30B-A3B", "mamba1": "Jamba-1.5-Mini", "short_convolution": "LFM2-8B-A1B",
 }  # fmt: skip
 
 
