@@ -104,7 +104,7 @@ def _kept(model: ModelSpec) -> dict[str, Any]:
         for cache, count in model.caches
         if cache.window is not None
     )
-    kept = {}
+    kept: dict[str, Any] = {}
     if active < 0.999 * model.parameters:
         kept["active_parameters"] = f"{active / 1e9:.2f} B"
     if windows:
