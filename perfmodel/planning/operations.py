@@ -94,7 +94,8 @@ def count_operations(deployment: Deployment, forward: ForwardPass) -> dict[str, 
         matrix = layer.count * layer.elements_per_gpu(gpus)
         visited = visited + (layer.experts_per_token or 1) * matrix
         weights = weights + layer.distinct_experts(rows) * matrix * layer.stored_bytes
-    counted = {"linear": (2.0 * rows * visited, weights * forward.weight_fraction)}
+    counted: dict[str, tuple[Numeric, Numeric]] = {}
+    counted["linear"] = (2.0 * rows * visited, weights * forward.weight_fraction)
     entry_bytes = BYTES[model.kv_dtype] * forward.kv_fraction
     for mixer, count in model.token_mixers:
         cause = "attention" if mixer.reach else "recurrence"
