@@ -1,4 +1,4 @@
-"""The sizes and constants of a Llama-style decoder, read from the planner's own model."""
+"""The sizes and constants of a decoder and the token mixer of every layer, read from the planner's model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from perfmodel.errors import Fault, SpecError
 from perfmodel.model import LinearLayer, ModelSpec
 from perfmodel.model.files import find_config
+from perfmodel.reference.mixers import Entry, FullAttention, Mixer
 
 __all__ = ["Architecture", "RopeScaling"]
 
@@ -18,6 +20,7 @@ _FAMILIES = ("llama", "mistral", "qwen2", "yi")
 _SCALINGS = ("default", "linear", "llama3")
 _PRODUCTS = ("qkv", "o", "gate_up", "down", "lm_head")
 _REMEDY = "The reference decoder runs Llama-style models, such as llama-3.1-8b and qwen2.5-0.5b"
+_LLAMA_REMEDY = "Full attention in every layer is asked for, as in llama-3.1-8b and qwen2.5-0.5b"
 
 
 @dataclass(frozen=True)
@@ -43,22 +46,20 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a decoder with RMSNorm, rotary positions, grouped-query attention and SwiGLU.
+    """Sizes of a decoder with RMSNorm, rotary positions, a token mixer per layer and SwiGLU.
 
     Attributes
     ----------
-    spec : what the planner prices; every size below follows from it.
+    spec : what the planner prices; every size below follows from it, unless `mixers` were replaced.
+    mixers : the token mixer of every layer; neighbours may differ.
     qkv_bias : queries, keys and values have a bias, as in Qwen2.
     rope_theta, rope_scaling, norm_eps : constants that no price depends on; Llama's where a config leaves
         them out.
     """
 
     spec: ModelSpec
-    layers: int
+    mixers: tuple[Mixer, ...]
     hidden_size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
     mlp_width: int
     vocab_size: int
     tied_embeddings: bool
@@ -89,14 +90,11 @@ class Architecture:
         """Return the decoder of a priced model, its constants as the config names them."""
         if differences := _list_differences(spec, config):
             raise SpecError(Fault(file, None, field, problem, _REMEDY) for field, problem in differences)
-        products, attention = _products_of(spec), spec.attentions[0]
+        products = _products_of(spec)
         return cls(
             spec=spec,
-            layers=spec.num_layers,
+            mixers=_mixers_of(spec),
             hidden_size=spec.hidden_size,
-            heads=attention.heads,
-            kv_heads=attention.kv_heads,
-            head_dim=attention.head_dim,
             mlp_width=products["down"].k,
             vocab_size=spec.vocab_size,
             tied_embeddings=not spec.owns_lm_head,
@@ -106,15 +104,105 @@ class Architecture:
             norm_eps=float(config.get("rms_norm_eps", 1e-5)),
         )
 
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.mixers)
+
+    @property
+    def attention(self) -> FullAttention:
+        """The full attention that all layers of a Llama-style decoder are.
+
+        Raises
+        ------
+        SpecError
+            Where some layer is another mixer.
+        """
+        mixer = self.mixers[0]
+        if type(mixer) is not FullAttention or any(other != mixer for other in self.mixers):
+            kinds = ", ".join(dict.fromkeys(type(mixer).__name__ for mixer in self.mixers))
+            raise SpecError.single("request", "model", f"its layers are {kinds}", _LLAMA_REMEDY)
+        return mixer
+
+    @property
+    def heads(self) -> int:
+        """Query heads of a Llama-style decoder."""
+        return self.attention.heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values of a Llama-style decoder."""
+        return self.attention.kv_heads
+
+    @property
+    def head_dim(self) -> int:
+        """Elements of a head of a Llama-style decoder."""
+        return self.attention.head_dim
+
+    @cached_property
+    def places(self) -> tuple[tuple[Entry, int] | None, ...]:
+        """Where each layer finds its entries: their kind, and its place among the layers that cache it.
+
+        A layer without a cache of its own has the place of the last layer before it that is of its kind and
+        has one. None for a recurrent layer.
+
+        Raises
+        ------
+        SpecError
+            Where no layer before is of its kind.
+        """
+        places: list[tuple[Entry, int] | None] = []
+        counts: dict[Entry, int] = {}
+        last: dict[tuple[type[Mixer], Entry], tuple[Entry, int]] = {}
+        for layer, mixer in enumerate(self.mixers):
+            entry = mixer.entry
+            if entry is None:
+                places.append(None)
+                continue
+            kind = type(mixer), entry
+            if not isinstance(mixer, FullAttention) or mixer.owns_cache:
+                last[kind] = entry, counts.get(entry, 0)
+                counts[entry] = counts.get(entry, 0) + 1
+            elif kind not in last:
+                problem = f"layer {layer} shares a cache, and no layer before it of its kind has one"
+                raise SpecError.single("request", "mixers", problem, "Let an earlier layer own its cache")
+            places.append(last[kind])
+        return tuple(places)
+
+    @cached_property
+    def entries(self) -> dict[Entry, tuple[int, ...]]:
+        """The layers that own a cache, by what an entry of theirs is."""
+        owners: dict[Entry, dict[int, int]] = {}
+        for layer, place in enumerate(self.places):
+            if place is not None:
+                owners.setdefault(place[0], {}).setdefault(place[1], layer)
+        return {entry: tuple(layers.values()) for entry, layers in owners.items()}
+
+    @property
+    def all_grow(self) -> bool:
+        """Whether every layer reads its whole context, so that a draft's choice of entries rules them all."""
+        return all(mixer.entry is not None and mixer.entry.grows for mixer in self.mixers)
+
     def shape(self, product: str) -> tuple[int, int]:
         """Return the shape [outputs, inputs] of a priced matrix product: qkv, o, gate_up, down or lm_head."""
         layer = _products_of(self.spec)[product]
         return layer.n, layer.k
 
-    def frequencies(self) -> list[float]:
-        """Return the rotary frequency of each pair of a head's elements, ``theta**(-2 i / d)``, stretched."""
-        plain = [self.rope_theta ** (-2.0 * pair / self.head_dim) for pair in range(self.head_dim // 2)]
+    def frequencies(self, size: int | None = None) -> list[float]:
+        """Return the rotary frequency of each pair of a head's elements, ``theta**(-2 i / d)``, stretched.
+
+        `size` is d, the elements that are turned: those of a whole head where None.
+        """
+        turned = self.head_dim if size is None else size
+        plain = [self.rope_theta ** (-2.0 * pair / turned) for pair in range(turned // 2)]
         return plain if self.rope_scaling is None else [self.rope_scaling.stretch(rate) for rate in plain]
+
+
+def _mixers_of(spec: ModelSpec) -> tuple[Mixer, ...]:
+    """Return the token mixer of every layer of a priced model."""
+    attention = spec.attentions[0]
+    mixer = FullAttention(attention.heads, attention.kv_heads, attention.head_dim)
+    return (mixer,) * spec.num_layers
 
 
 def _products_of(spec: ModelSpec) -> dict[str, LinearLayer]:
