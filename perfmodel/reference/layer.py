@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["IndexRows", "LayerWeights", "State", "View", "normalize", "rotate"]
 
 State = tuple[Tensor, ...]
-"""Tensors of one recurrent layer, [batch, ...] each; after every token of a pass [query_tokens, batch, ...]."""
+"""Tensors of one recurrent layer, [batch, ...] each; after every token of a pass, one axis more in front."""
 
 
 @dataclass(frozen=True)

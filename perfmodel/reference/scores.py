@@ -93,8 +93,8 @@ def observe_attention(
     """Return how much attention the last tokens of each prompt pay to every entry.
 
     Runs the last `window` prompt tokens once more and sums their attention over queries, heads of a group and
-    layers that share the entries. Recurrent states cannot be taken back to before the window, so with them all
-    of the prompts runs once more.
+    layers that share the entries. Recurrent states cannot be taken back to before the window: with them the
+    whole prompts run once more.
 
     Parameters
     ----------
