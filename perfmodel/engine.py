@@ -44,6 +44,12 @@ class EngineOverhead(Spec):
     discarded_rounds: Numeric = figure(
         "ratio", 0, 1, "share of rounds that joining prefills cut short", (0, 0, 0)
     )
+    kept_states: Numeric = figure(
+        "ratio", 0, 1, "recurrent states kept for each drafted token until it is accepted", (1, 1, 1)
+    )
+    state_trips: Numeric = figure(
+        "count", 0, 4, "times that a recurrent state is read and written again after acceptance", (0, 0, 0)
+    )
     step_residual: Numeric = figure(
         "ratio", 0, 1, "relative spread of a target pass that the figures leave open", (0.05, 0.1, 0.2)
     )

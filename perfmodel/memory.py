@@ -17,13 +17,19 @@ MAX_PASS_TOKENS = 8192
 
 @dataclass(frozen=True)
 class ResidentMemory:
-    """Resident bytes on each GPU; every field broadcasts against the others. [B]"""
+    """Resident bytes on each GPU; every field broadcasts against the others. [B]
+
+    ``states`` are the recurrent states of all sequences, of target and draft, ``kept_states`` those that are
+    kept beside them until drafts are accepted.
+    """
 
     weights: Numeric
     draft_weights: Numeric
     target_kv: Numeric
     draft_kv: Numeric
     lookahead_kv: Numeric
+    states: Numeric
+    kept_states: Numeric
     activations: Numeric
     fixed: Numeric
     usable: Numeric
@@ -36,7 +42,8 @@ class ResidentMemory:
     @property
     def total(self) -> Numeric:
         """Bytes that must be resident on each GPU. [B]"""
-        return self.beside_caches + self.target_kv + self.draft_kv + self.lookahead_kv
+        caches = self.target_kv + self.draft_kv + self.lookahead_kv
+        return self.beside_caches + caches + self.states + self.kept_states
 
     @property
     def fits(self) -> np.ndarray:
@@ -56,7 +63,7 @@ def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
     held: Numeric = (model.embedding_parameters / gpus + model.other_parameters) * size
     for layer in model.linears:
         if model.owns_lm_head or layer.name != "lm_head":
-            matrix = layer.elements_per_gpu(gpus) * BYTES[layer.dtype]
+            matrix = layer.elements_per_gpu(gpus) * layer.stored_bytes
             held = held + layer.count * max(layer.experts, 1) * (matrix + layer.vectors * size)
     return held
 
@@ -68,9 +75,19 @@ def kv_bytes_per_gpu(model: ModelSpec, kv_tokens: Numeric, tensor_parallel: Nume
     """
     size = BYTES[model.kv_dtype]
     total: Numeric = np.zeros(())
-    for layers in model.attentions:
-        held = kv_tokens if layers.window is None else np.minimum(kv_tokens, layers.window)
-        total = total + layers.count * layers.kv_elements_per_gpu(tensor_parallel) * size * np.asarray(held)
+    for cache, count in model.caches:
+        held = count * cache.elements_per_gpu(tensor_parallel) * size
+        total = total + held * cache.entries(kv_tokens)
+    return total
+
+
+def state_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
+    """Bytes of one copy of a sequence's recurrent states on each GPU, which share them by heads. [B]"""
+    gpus = np.asarray(tensor_parallel, dtype=float)
+    total: Numeric = np.zeros(())
+    for mixer, count in model.token_mixers:
+        if (state := mixer.state) is not None:
+            total = total + count * state.bytes(model.base_dtype) / np.minimum(gpus, state.heads)
     return total
 
 
@@ -94,12 +111,18 @@ def count_memory(
     entry_bytes = kv_bytes_per_gpu(draft or target, draft_resident_kv_tokens, draft_gpus)
     target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, gpus)
     with_slots = np.asarray(batch) * kv_bytes_per_gpu(target, np.asarray(context_len) + slots, gpus)
+    one_state = state_bytes_per_gpu(target, gpus)
+    draft_state = state_bytes_per_gpu(draft, draft_gpus) if draft else 0.0
+    engine, drafted = deployment.engine, np.asarray(gamma, dtype=float)
+    kept = np.where(drafted > 0, engine.kept_states * (drafted + engine.state_trips), 0.0)
     return ResidentMemory(
         weights=weights,
         draft_weights=weight_bytes_per_gpu(draft, draft_gpus) if draft else draft_weight_fraction * weights,
         target_kv=target_kv,
         draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes,
         lookahead_kv=with_slots - target_kv,
+        states=np.asarray(batch) * (one_state + draft_state),
+        kept_states=np.asarray(batch) * kept * one_state,
         activations=_activation_bytes(target, batch=batch, gamma=gamma, tensor_parallel=gpus),
         fixed=deployment.engine.fixed_memory,
         usable=deployment.hardware.memory_capacity * deployment.engine.memory_utilization,

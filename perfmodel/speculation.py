@@ -221,6 +221,7 @@ def draft_with(
         selection_kv_tokens=counts.selection_kv_tokens,
         selection_launches=counts.selection_launches,
         drafting=True,
+        context_len=context_len,
     )
     runs = None if model is None else drafter.runs(deployment, model)
     return Drafting(counts, last.resident_kv_tokens, forward, runs)
@@ -382,7 +383,7 @@ def round_overhead(
 
     Notes
     -----
-    With ``l = piecewise_layer * layers``: a round takes ``round + round_row * batch + l`` on top of its
+    With ``l = piecewise_layer * depth``: a round takes ``round + round_row * batch + l`` on top of its
     passes, a plain step ``loaded_off * baseline + l``. A share ``d = discarded_rounds`` of the rounds, which
     a joining prefill cuts short, yields one token; counted in time, a round takes
     ``tokens / (1 + (1 - d)(tokens - 1))`` as long. Measured in vLLM issues 49548 and 49986.
@@ -393,7 +394,7 @@ def round_overhead(
     figures = (engine.piecewise_layer_s, engine.loaded_off, engine.discarded_rounds)
     if not any(np.any(figure) for figure in figures):  # most engines: arrays of fewer axes
         return np.where(drafting, per_round, 0.0)
-    pieces = engine.piecewise_layer_s * deployment.model.num_layers
+    pieces = engine.piecewise_layer_s * deployment.model.depth
     kept = 1.0 + (1.0 - np.asarray(engine.discarded_rounds)) * (np.asarray(tokens_per_round) - 1.0)
     passes = np.asarray(draft_passes) * draft.total + steps.verify.total
     speculated = (passes + per_round + pieces) * np.asarray(tokens_per_round) / kept - passes
@@ -403,7 +404,7 @@ def round_overhead(
 def idle_share(deployment: Deployment, baseline: Numeric) -> Numeric:
     """How much longer a plain step of `baseline` seconds takes with a drafter loaded than without one. [1]"""
     engine = deployment.engine
-    return engine.loaded_off + engine.piecewise_layer_s * deployment.model.num_layers / np.asarray(baseline)
+    return engine.loaded_off + engine.piecewise_layer_s * deployment.model.depth / np.asarray(baseline)
 
 
 def copied_fraction(fraction: Numeric, dtype: str) -> Numeric:

@@ -4,7 +4,6 @@ from perfmodel.latency.all_reduce import all_gather, all_reduce
 from perfmodel.latency.attention import attention
 from perfmodel.latency.forward_pass import (
     CAUSES,
-    ForwardPass,
     StepLatency,
     prefill_latency,
     price_pass,
@@ -12,8 +11,10 @@ from perfmodel.latency.forward_pass import (
     step_latency,
 )
 from perfmodel.latency.linear import linear
+from perfmodel.latency.recurrence import recurrence
+from perfmodel.model import ForwardPass
 
 __all__ = [
     "CAUSES", "ForwardPass", "StepLatency", "all_gather", "all_reduce", "attention", "linear",
-    "prefill_latency", "price_pass", "price_prefill", "step_latency",
+    "prefill_latency", "price_pass", "price_prefill", "recurrence", "step_latency",
 ]  # fmt: skip

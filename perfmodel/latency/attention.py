@@ -23,6 +23,8 @@ def attention(
     heads: Numeric,
     kv_heads: Numeric,
     head_dim: Numeric,
+    value_dim: Numeric | None = None,
+    entry_elements: Numeric | None = None,
     kv_dtype: str = "bf16",
     kv_fraction: Numeric = 1.0,
     kernel: str = "vllm",
@@ -52,7 +54,11 @@ def attention(
     ----------
     batch, query_tokens, kv_tokens : sequences, queries of each (gamma + 1 in verification), entries that each
         may read. [1], [tokens], [tokens]
-    heads, kv_heads, head_dim : on this GPU, after tensor parallelism. [1]
+    heads, kv_heads : on this GPU, after tensor parallelism. [1]
+    head_dim, value_dim : elements of an entry that a query row multiplies, and that it accumulates; values as
+        wide as keys where None. [1]
+    entry_elements : elements of an entry that are read per KV head; keys and values where None. Latent
+        attention reads one vector for both. [1]
     kv_fraction : bytes of an entry relative to `kv_dtype`. [1]
     kernel : attention kernel of the hardware profile; its first one where it has none of that name.
     cold : True finds none of the KV in L2, as inside a model; False is a repeated kernel benchmark.
@@ -70,20 +76,22 @@ def attention(
     """
     figures = hardware.attention_kernel(kernel)
     group = np.asarray(heads) / kv_heads
+    widths = np.add(head_dim, head_dim if value_dim is None else value_dim)
+    stored = widths if entry_elements is None else entry_elements
     packs = np.asarray(figures.packs) > 0.5
     narrow = figures.narrow_memory_fraction if BYTES[kv_dtype] < 2 else figures.memory_fraction
     slots = hardware.sms * figures.ctas_per_sm
     blocks = np.maximum(np.ceil(np.asarray(kv_tokens) / figures.kv_block), 1.0)
     rate_of_dtype = figures.compute_fraction * hardware.peak(kv_dtype)
     rate_of_slot = figures.compute_fraction * hardware.peak("bf16") / slots
-    row_of_walk = blocks * (4.0 * figures.kv_block * head_dim / rate_of_slot)  # seconds per row of a tile
-    kv_of_head = (2.0 * BYTES[kv_dtype]) * head_dim * kv_fraction * batch * kv_tokens
+    row_of_walk = blocks * (2.0 * figures.kv_block * widths / rate_of_slot)  # seconds per row of a tile
+    kv_of_head = BYTES[kv_dtype] * stored * kv_fraction * batch * kv_tokens
     missed_again = np.clip(kv_of_head / hardware.l2_bytes - 0.5, 0.0, 1.0)
     kv = whole_kv = kv_of_head * kv_heads
     if not cold:
         resident = np.clip(1.5 - kv / hardware.l2_bytes, 0.0, 1.0)
         kv = kv * (1.0 - resident * (1.0 - 1.0 / figures.l2_speedup))
-    row_bytes = figures.row_passes * 4.0 * batch * heads * head_dim
+    row_bytes = figures.row_passes * 2.0 * batch * heads * widths
     stream = narrow * hardware.memory_bandwidth
 
     def launch(rows_per_head: Numeric, packed: NDArray[np.bool_]) -> Numeric:
@@ -101,7 +109,7 @@ def attention(
         seconds = figures.t0 + figures.cta * waves + np.sqrt(np.sqrt(compute**2 + memory**2))
         together = rows_per_head * group
         moved = whole_kv * np.ceil(together / figures.tile_large) / stream
-        worked = kv_heads * together * (4.0 * head_dim * batch * kv_tokens) / rate_of_dtype
+        worked = kv_heads * together * (2.0 * widths * batch * kv_tokens) / rate_of_dtype
         return hardware.as_it_runs(seconds, figures.t0 + moved + worked)
 
     decode = launch(1.0, packs | (group > 1.0))

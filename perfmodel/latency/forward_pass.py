@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,9 @@ from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency.all_reduce import all_gather, all_reduce
 from perfmodel.latency.attention import attention
 from perfmodel.latency.linear import linear
-from perfmodel.model import BYTES, AttentionLayers, LinearLayer, ModelSpec
+from perfmodel.latency.recurrence import recurrence
+from perfmodel.model import BYTES, ForwardPass, LinearLayer, ModelSpec, TokenMixer
+from perfmodel.model.launches import Attend, Launch, Multiply, Recur, Way
 
 __all__ = [
     "CAUSES", "ForwardPass", "StepLatency", "prefill_latency", "price_pass", "price_prefill", "step_latency",
@@ -50,42 +52,6 @@ class StepLatency:
         return StepLatency(*(getattr(self, cause) * factor for cause in CAUSES))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForwardPass:
-    """What one forward pass runs through and reads; every field broadcasts against the others.
-
-    Parameters
-    ----------
-    batch : sequences. [1]
-    kv_tokens : cache entries that each sequence's queries may read, the new ones included. [tokens]
-    query_tokens : tokens per sequence that enter the pass: 1 in a decode step, gamma + 1 in a verification.
-        [tokens]
-    weight_fraction, kv_fraction : bytes of a weight, of a cache entry, relative to the model's dtypes. [1]
-    selection_kv_tokens : further entries read per sequence to choose what attention may see. [tokens]
-    selection_launches : further kernels launched in each attention layer that chooses. [launches]
-    drafting : whether it is a draft pass, whose cache of its own the engine keeps up.
-    """
-
-    batch: Numeric
-    kv_tokens: Numeric
-    query_tokens: Numeric = 1.0
-    weight_fraction: Numeric = 1.0
-    kv_fraction: Numeric = 1.0
-    selection_kv_tokens: Numeric = 0.0
-    selection_launches: Numeric = 0.0
-    drafting: bool = False
-
-    @property
-    def rows(self) -> Numeric:
-        """Tokens of all sequences, the rows of a linear layer. [tokens]"""
-        return np.multiply(self.batch, self.query_tokens)
-
-    def entries(self, window: int | None) -> Numeric:
-        """Entries that a layer of that window reads: at most the union of its queries' windows. [tokens]"""
-        wanted = np.add(self.kv_tokens, self.selection_kv_tokens)
-        return wanted if window is None else np.minimum(wanted, window + np.subtract(self.query_tokens, 1.0))
-
-
 def price_pass(deployment: Deployment, forward: ForwardPass) -> StepLatency:
     """Price one forward pass of the deployment's model, by cause. [s]
 
@@ -98,7 +64,12 @@ def price_pass(deployment: Deployment, forward: ForwardPass) -> StepLatency:
     MagicDec (arXiv 2408.11049) section 3: ``T = T_linear + T_attention``, here with the communication of
     tensor parallelism and the engine's own time, which the paper's model leaves out.
     """
-    return _price_layers(deployment, forward, logit_tokens=forward.query_tokens, entries=forward.entries)
+    return _price_layers(deployment, with_states(deployment.engine, forward), forward.query_tokens)
+
+
+def with_states(engine: EngineOverhead, forward: ForwardPass) -> ForwardPass:
+    """Return the pass with what the engine keeps of recurrent states until drafts are accepted."""
+    return replace(forward, kept_states=engine.kept_states, state_trips=engine.state_trips)
 
 
 def price_prefill(
@@ -106,40 +77,22 @@ def price_prefill(
 ) -> StepLatency:
     """Price a prefill, or one chunk of it, by cause; arguments as in `prefill_latency`. [s]
 
-    Latent attention computes with the keys and values of every head written out where that is faster than the
-    absorbed form of decoding, as FlashMLA's engines do: ``2 heads (head_dim + head_value_dim)`` FLOPs per
-    query and entry, and before them the up-projection of the history, which counts as attention
-    (DeepSeek-V2, arXiv 2405.04434, section 2.1.2).
+    Where there are several ways to compute a layer, the faster is taken: latent attention writes keys and
+    values out, as its engines do, recurrent layers go by chunks.
     """
     chunk = np.asarray(prompt_tokens, dtype=float)
     history = np.zeros(()) if kv_tokens is None else np.maximum(np.subtract(kv_tokens, chunk), 0.0)
 
-    def entries(window: int | None) -> Numeric:
-        """Mean entries that a query of the chunk reads: the first queries all, the rest their window."""
-        whole = chunk if window is None else np.clip(window - history, 0.0, chunk)
-        beyond = 0.0 if window is None else (chunk - whole) * window
-        mean: Numeric = (whole * (history + (whole + 1.0) / 2.0) + beyond) / chunk
-        return mean
-
-    forward = ForwardPass(batch=batch, query_tokens=chunk, kv_tokens=history + chunk)
-    return _price_layers(deployment, forward, logit_tokens=1.0, entries=entries, history=history)
+    forward = ForwardPass(batch=batch, query_tokens=chunk, kv_tokens=history + chunk, history=history)
+    return _price_layers(deployment, forward, 1.0)
 
 
-def _price_layers(
-    deployment: Deployment,
-    forward: ForwardPass,
-    *,
-    logit_tokens: Numeric,
-    entries: Callable[[int | None], Numeric],
-    history: Numeric | None = None,
-) -> StepLatency:
+def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Numeric) -> StepLatency:
     """Sum the kernels over the layers.
 
     Parameters
     ----------
     logit_tokens : tokens of each sequence whose logits are computed. [tokens]
-    entries : how many entries a layer of that window reads. [tokens]
-    history : entries of each sequence before a prefill, None outside of one. [tokens]
     """
     model, engine = deployment.model, deployment.engine
     logit_rows = np.multiply(forward.batch, logit_tokens)  # they decode: row figures were fitted to them
@@ -148,15 +101,14 @@ def _price_layers(
         rows = logit_rows if layer.name == "lm_head" else forward.rows
         linear_s = linear_s + layer.count * _price_linear_layer(deployment, layer, forward, rows)
     attention_s: Numeric = np.zeros(())
-    for layers in model.attentions:
-        seconds = _between_kernels(
-            deployment, partial(_price_layer, deployment, layers, forward, entries(layers.window), history)
+    for mixer, count in model.token_mixers:
+        attention_s = attention_s + count * _between_kernels(
+            deployment, partial(_price_mixer, deployment, mixer, forward)
         )
-        attention_s = attention_s + layers.count * seconds
     communication_s = _price_communication(deployment, forward.rows, logit_rows)
     upkeep = engine.draft_row_layer_s * forward.batch if forward.drafting else 0.0
     row_s = engine.row_layer_s * logit_rows + upkeep
-    overhead_s = engine.forward_s + model.num_layers * (engine.layer_s + row_s)
+    overhead_s = engine.forward_s + model.depth * (engine.layer_s + row_s)
     return StepLatency(linear_s, attention_s, communication_s, overhead_s)
 
 
@@ -176,7 +128,7 @@ def _price_linear_layer(
         n=n,
         k=k,
         dtype=layer.dtype,
-        weight_fraction=forward.weight_fraction,
+        weight_fraction=forward.weight_fraction * (layer.stored_bytes / BYTES[layer.dtype]),
         cold=True,
     )
     if not layer.experts:
@@ -204,94 +156,60 @@ def _between_kernels(deployment: Deployment, price: Callable[[str], Numeric]) ->
     return between
 
 
-def _price_layer(
-    deployment: Deployment,
-    layers: AttentionLayers,
-    forward: ForwardPass,
-    kv_tokens: Numeric,
-    history: Numeric | None,
-    kernel: str,
-) -> Numeric:
-    """Price one attention layer on one GPU, in a prefill of latent attention by its faster form. [s]"""
-    seconds = _price_attention_layer(deployment, layers, forward, kv_tokens, kernel)
-    if history is None or not layers.head_value_dim:
-        return seconds
-    written_out = _price_written_out_layer(deployment, layers, forward, kv_tokens, history, kernel)
-    return np.minimum(seconds, written_out)
+def _price_mixer(deployment: Deployment, mixer: TokenMixer, forward: ForwardPass, kernel: str) -> Numeric:
+    """Price the token mixer of one layer on one GPU, the fastest of the ways to compute it. [s]"""
+
+    def price_way(way: Way) -> Numeric:
+        return sum((_price_launch(deployment, launch, forward, kernel) for launch in way), start=np.zeros(()))
+
+    first, *others = map(price_way, mixer.ways(forward))
+    return reduce(np.minimum, others, first)
 
 
-def _price_attention_layer(
-    deployment: Deployment, layers: AttentionLayers, forward: ForwardPass, kv_tokens: Numeric, kernel: str
-) -> Numeric:
-    """Price one attention layer on one GPU: heads are shared, KV heads copied beyond their number. [s]
+def _price_launch(deployment: Deployment, launch: Launch, forward: ForwardPass, kernel: str) -> Numeric:
+    """Price one launch of a token mixer on one GPU. [s]
 
     The other layers have flushed its cache entries out of L2 since the last pass, so they are read cold.
-    Kernels that choose entries take the ``t_0`` of the attention kernel each, on top of what they read; a
-    layer reads its whole sliding window where choosing in it would take longer.
+    Kernels that choose entries take the ``t_0`` of the attention kernel each, on top of what they read.
     """
-    gpus = np.asarray(deployment.tensor_parallel, dtype=float)
-    heads = layers.heads_per_gpu(gpus)
-    # Latent attention stores one vector for keys and values: half of it counts as the key, and the heads are
-    # scaled so that the FLOPs per entry, 2 heads (score_dim + value_dim), stay what they are.
-    entry = layers.kv_elements / (2.0 * layers.kv_heads)
-    price = partial(
-        attention,
-        deployment.hardware,
-        batch=forward.batch,
-        query_tokens=forward.query_tokens,
-        heads=heads * ((layers.score_dim + layers.value_dim) / (2.0 * entry)),
-        kv_heads=layers.kv_heads_per_gpu(gpus),
-        head_dim=entry,
-        kv_dtype=deployment.model.kv_dtype,
-        kv_fraction=forward.kv_fraction,
-        kernel=kernel,
-        cold=True,
-    )
-    if not np.any(forward.selection_launches):
-        return price(kv_tokens=kv_tokens)
-    a_launch = deployment.hardware.attention_kernel(kernel).t0
-    chosen: Numeric = price(kv_tokens=kv_tokens) + forward.selection_launches * a_launch
-    if layers.window is None:
-        return chosen
-    return np.minimum(chosen, price(kv_tokens=layers.window + np.subtract(forward.query_tokens, 1.0)))
-
-
-def _price_written_out_layer(
-    deployment: Deployment,
-    layers: AttentionLayers,
-    forward: ForwardPass,
-    kv_tokens: Numeric,
-    history: Numeric,
-    kernel: str,
-) -> Numeric:
-    """Price one latent attention layer on one GPU, keys and values of every head written out. [s]
-
-    The up-projection of the pass's own tokens is a linear layer; here it is that of the history. Half of key
-    and value together counts as the width of a head, which keeps bytes and FLOPs.
-    """
-    heads = layers.heads_per_gpu(np.asarray(deployment.tensor_parallel, dtype=float))
-    attended = attention(
-        deployment.hardware,
-        batch=forward.batch,
-        query_tokens=forward.query_tokens,
-        kv_tokens=kv_tokens,
-        heads=heads,
-        kv_heads=heads,
-        head_dim=0.5 * (layers.head_dim + layers.head_value_dim),
-        kernel=kernel,
-        cold=True,
-    )
-    up_projection = next(layer for layer in deployment.model.linears if layer.name == "kv_b")
-    rows = np.multiply(forward.batch, history)
-    written = _price_linear_layer(deployment, up_projection, forward, rows)
-    return attended + np.where(rows > 0, written, 0.0)
+    hardware, gpus = deployment.hardware, deployment.tensor_parallel
+    if isinstance(launch, Attend):
+        heads, kv_heads = launch.heads_per_gpu(gpus)
+        return attention(
+            hardware,
+            batch=np.multiply(forward.batch, launch.choices),
+            query_tokens=launch.query_tokens,
+            kv_tokens=launch.kv_tokens,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=launch.key_dim,
+            value_dim=launch.value_dim,
+            entry_elements=launch.entry_elements,
+            kv_dtype=launch.dtype or deployment.model.kv_dtype,
+            kv_fraction=forward.kv_fraction if launch.dtype is None else 1.0,
+            kernel=kernel,
+            cold=True,
+        )
+    if isinstance(launch, Recur):
+        shards = launch.shards(gpus)
+        return recurrence(
+            hardware,
+            bytes_moved=np.multiply(forward.batch, launch.bytes_moved(gpus)),
+            flops=np.multiply(forward.batch, launch.flops) / shards,
+            tensor_cores=launch.tensor_cores,
+        )
+    if isinstance(launch, Multiply):
+        rows = np.multiply(forward.batch, launch.tokens)
+        return np.where(rows > 0, _price_linear_layer(deployment, launch.product, forward, rows), 0.0)
+    seconds: Numeric = launch.launches * hardware.attention_kernel(kernel).t0
+    return seconds
 
 
 def _price_communication(deployment: Deployment, rows: Numeric, logit_rows: Numeric) -> Numeric:
     """Price what the GPUs exchange in a pass. [s]
 
-    Every layer reduces its rows after attention and after the MLP; the embedding, which is split by
-    vocabulary, once; and the logits, split alike, are gathered to be sampled from.
+    Every layer reduces its rows after each of its mixers, attention and MLP mostly; the embedding, which is
+    split by vocabulary, once; and the logits, split alike, are gathered to be sampled from.
     """
     hardware, model = deployment.hardware, deployment.model
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
@@ -308,7 +226,7 @@ def _price_communication(deployment: Deployment, rows: Numeric, logit_rows: Nume
         gpus=gpus,
         implementation=deployment.all_gather,
     )
-    return (2 * model.num_layers + 1) * reduced + gathered
+    return (model.reductions + 1) * reduced + gathered
 
 
 def step_latency(

@@ -1,7 +1,10 @@
-"""Language models as the performance model sees them: their matrices, attention layers and bytes."""
+"""Language models as the performance model sees them: their layers, their matrices and their bytes."""
 
 from perfmodel.model.dtypes import BYTES
-from perfmodel.model.layers import AttentionLayers, LinearLayer
+from perfmodel.model.launches import ForwardPass
+from perfmodel.model.layers import Layer
+from perfmodel.model.linear import LinearLayer
+from perfmodel.model.mixers import TokenMixer
 from perfmodel.model.spec import ModelSpec
 
-__all__ = ["BYTES", "AttentionLayers", "LinearLayer", "ModelSpec"]
+__all__ = ["BYTES", "ForwardPass", "Layer", "LinearLayer", "ModelSpec", "TokenMixer"]

@@ -1,152 +1,285 @@
-"""Reading a Hugging Face config.json, of whatever spelling, into the sizes of a decoder."""
+"""Reading a Hugging Face config.json, of whatever spelling, into the layers of a decoder."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from perfmodel.files.document import Document
-from perfmodel.model.dtypes import StoredDtypes, read_stored_dtypes
-from perfmodel.model.families import FAMILIES, UNREADABLE_KEYS, Family
+from perfmodel.model.channels import ChannelMixer, channels
+from perfmodel.model.families import FAMILIES, PLAIN_ACTIVATIONS, UNREADABLE_KEYS, Family
 from perfmodel.model.keys import ConfigKeys
-from perfmodel.model.layout import MAX_LAYERS, MAX_TOKENS, count_expert_layers, read_windows
+from perfmodel.model.layers import Layer
+from perfmodel.model.layout import MAX_LAYERS, MAX_TOKENS, LayerKind, layer_kinds, mixer_of
+from perfmodel.model.linear import LinearLayer
+from perfmodel.model.mixers import Sizes, TokenMixer
+from perfmodel.model.stored import StoredWeights, read_stored_weights
 
-__all__ = ["DecoderConfig", "ExpertSizes", "LatentSizes", "read_config"]
+__all__ = ["Decoder", "read_config"]
 
 MAX_WIDTH = 1_000_000
 MAX_VOCABULARY = 100_000_000
 
 
 @dataclass(frozen=True)
-class LatentSizes:
-    """Multi-head latent attention: one latent per token for all heads; `q_rank` 0: plain queries."""
+class Decoder:
+    """What a config says about a decoder, checked.
 
-    q_rank: int
-    kv_rank: int
-    rope_dim: int
-    nope_dim: int
-    value_dim: int
-
-
-@dataclass(frozen=True)
-class ExpertSizes:
-    """Mixture of experts in `layers` layers: `per_token` of `experts` of `width`, and shared ones beside."""
-
-    layers: int
-    experts: int
-    per_token: int
-    width: int
-    shared_width: int
-    shared_gate: bool
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """Sizes of a decoder-only transformer, checked against each other.
-
-    `windows` holds each layer's sliding window in tokens, None where a layer attends to the whole context.
+    Parameters
+    ----------
+    layers : groups of equal layers, in the order in which they first occur.
+    outputs : products outside of the layers, the language-model head last.
+    embedding_parameters, other_parameters : elements of the input embedding, and of what is left. [1]
+    draft_layers : layers that predict further tokens, which the file announces beside these. [1]
     """
 
     hidden_size: int
-    num_layers: int
     vocab_size: int
     max_position: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp_width: int
+    layers: tuple[Layer, ...]
+    outputs: tuple[LinearLayer, ...]
+    embedding_parameters: int
+    other_parameters: int
     tied_embeddings: bool
-    windows: tuple[int | None, ...]
-    latent: LatentSizes | None
-    experts: ExpertSizes | None
-    family: Family
-    dtypes: StoredDtypes
+    draft_layers: int
+    weight_dtype: str
+    kv_dtype: str
+    base_dtype: str
     assumed: tuple[str, ...]
 
 
 def read_config(
     document: Document, *, weight_dtype: str | None = None, kv_dtype: str | None = None
-) -> DecoderConfig:
-    """Return the decoder's sizes; unknown keys are ignored, as every model adds its own.
+) -> Decoder:
+    """Return the decoder that a config describes.
 
     Raises
     ------
     SpecError
-        Naming every key that is missing, of the wrong type, absurd or at odds with another, with its line;
-        also where the cache is not one entry per token and layer (recurrent, encoder-decoder, shared).
+        Naming every key that is missing, of the wrong type, absurd, at odds with another, or the sign of
+        something that is not modelled, with its line.
     """
     keys = ConfigKeys(document)
     _refuse_unreadable(keys)
     family = _family(keys)
     hidden = keys.size("hidden_size", "n_embd", "d_model", "model_dim", "dim", high=MAX_WIDTH)
-    layers = keys.size("num_hidden_layers", "n_layer", "n_layers", "num_layers", high=MAX_LAYERS)
-    heads = keys.size("num_attention_heads", "n_head", "n_heads", "num_heads", high=MAX_WIDTH)
+    count = _count_layers(keys)
     vocabulary = keys.size("vocab_size", "padded_vocab_size", high=MAX_VOCABULARY)
-    max_position = keys.size(
-        "max_position_embeddings",
-        "n_positions",
-        "max_seq_len",
-        "seq_length",
-        "n_ctx",
-        "max_sequence_length",
-        "model_max_length",
-        high=MAX_TOKENS,
+    max_position = _max_position(keys)
+    heads, kv_heads, head_dim = _heads(keys, hidden)
+    kinds = layer_kinds(keys, family, count, max_position)
+    stored = read_stored_weights(keys, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
+    sizes = Sizes(hidden, heads, kv_heads, head_dim, family, stored.base)
+    if keys.faults:
+        keys.raise_faults()
+    layers = _read_layers(keys, sizes, kinds, stored)
+    tied = keys.flag("tie_word_embeddings", "tied_embeddings", default=family.tied_embeddings)
+    outputs, embedding = _outputs(keys, sizes, vocabulary, count)
+    draft_layers = keys.optional_size(*DRAFT_LAYERS, high=MAX_LAYERS, low=0, default=0)
+    keys.raise_faults()
+    _remark_unread(keys)
+    _remark_gate(keys, family, layers)
+    positions = max_position * hidden if family.learned_positions else 0
+    return Decoder(
+        hidden_size=hidden,
+        vocab_size=vocabulary,
+        max_position=max_position,
+        layers=layers,
+        outputs=tuple(_store(product, stored, family) for product in outputs),
+        embedding_parameters=embedding,
+        other_parameters=hidden * (2 if family.norm_bias else 1) + positions,
+        tied_embeddings=tied,
+        draft_layers=draft_layers,
+        weight_dtype=stored.weights,
+        kv_dtype=stored.kv,
+        base_dtype=stored.base,
+        assumed=tuple(dict.fromkeys(keys.assumed)),
     )
-    latent = _latent_sizes(keys)
+
+
+DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "num_mtp_modules")
+
+
+def _count_layers(keys: ConfigKeys) -> int:
+    """Return the number of layers; some configs only list them."""
+    names = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    if keys.find(*names) is None and names[0] not in keys.defaults:
+        for name in ("layers_block_type", "hybrid_override_pattern", "layer_types", "block_configs"):
+            entry = keys.find(name)
+            if entry is not None and isinstance(entry[1], str | list) and entry[1]:
+                return len(entry[1])
+    return keys.size(*names, high=MAX_LAYERS)
+
+
+def _max_position(keys: ConfigKeys) -> int:
+    """Return the longest context: as stated, or what scaled positions reach. [tokens]"""
+    longest = keys.size(
+        "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "max_sequence_length",
+        "model_max_length", high=MAX_TOKENS,
+    )  # fmt: skip
+    for section in ("rope_scaling", "rope_parameters"):
+        factor, original = (
+            keys.find(f"{section}.{name}") for name in ("factor", "original_max_position_embeddings")
+        )
+        numbers = [entry[1] for entry in (factor, original) if entry is not None]
+        if len(numbers) == 2 and all(_is_number(number) for number in numbers):
+            longest = max(longest, min(round(numbers[0] * numbers[1]), MAX_TOKENS))  # type: ignore[operator]
+    return longest
+
+
+def _is_number(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
+
+
+def _heads(keys: ConfigKeys, hidden: int) -> tuple[int, int, int]:
+    """Return query heads, key and value heads, and the width of one."""
+    heads = keys.size("num_attention_heads", "n_head", "n_heads", "num_heads", high=MAX_WIDTH)
+    if keys.find("kv_lora_rank") is not None:
+        return heads, heads, 0
     kv_heads = _kv_heads(keys, heads)
-    head_dim = _head_dim(keys, hidden, heads) if latent is None else latent.nope_dim + latent.rope_dim
-    if latent is None and heads % kv_heads:
+    head_dim = _head_dim(keys, hidden, heads)
+    if heads % kv_heads:
         keys.fault(
             "num_key_value_heads",
             f"found {kv_heads}",
             f"Give a divisor of the {heads} attention heads",
             given=("num_attention_heads",),
         )
-    experts = _expert_sizes(keys, layers)
-    windows = read_windows(keys, family, layers, max_position)
-    dtypes = read_stored_dtypes(keys, layers=layers, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
-    mlp_width = 0
-    if experts is None or experts.layers < layers:
-        mlp_width = _mlp_width(keys, family, hidden)
-    tied = keys.flag("tie_word_embeddings", default=family.tied_embeddings)
-    keys.raise_faults()
-    return DecoderConfig(
-        hidden_size=hidden,
-        num_layers=layers,
-        vocab_size=vocabulary,
-        max_position=max_position,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        mlp_width=mlp_width,
-        tied_embeddings=tied,
-        windows=windows,
-        latent=latent,
-        experts=experts,
-        family=family,
-        dtypes=dtypes,
-        assumed=tuple(keys.assumed),
-    )
+    return heads, kv_heads, head_dim
+
+
+def _read_layers(
+    keys: ConfigKeys, sizes: Sizes, kinds: Iterable[LayerKind], stored: StoredWeights
+) -> tuple[Layer, ...]:
+    """Return the layers, equal ones in one group, each product stored as the checkpoint says."""
+    read: dict[LayerKind, Layer] = {}
+    groups: dict[Layer, int] = {}
+    for index, kind in enumerate(kinds):
+        if kind not in read:
+            keys.layer = kind.index
+            tokens = tuple(
+                mixer.read(keys, sizes, kind) for word in kind.tokens if (mixer := mixer_of(keys, word))
+            )
+            passed = tuple(channels()[name].read(keys, sizes, kind) for name in kind.channels)
+            read[kind] = Layer(1, tokens, passed, tuple(_products(sizes, tokens, passed)))
+        products = (_store(product, stored, sizes.family, index) for product in read[kind].products)
+        layer = replace(read[kind], products=tuple(products))
+        groups[layer] = groups.get(layer, 0) + 1
+    keys.layer = None
+    return tuple(replace(layer, count=count) for layer, count in groups.items())
+
+
+def _products(
+    sizes: Sizes, tokens: Iterable[TokenMixer], passed: Iterable[ChannelMixer]
+) -> list[LinearLayer]:
+    """Return the products of a layer; the norms of each half go with its first one."""
+    norms, norm = sizes.family.norms, sizes.hidden * (2 if sizes.family.norm_bias else 1)
+    products: list[LinearLayer] = []
+    for mixers, count in ((tokens, norms - norms // 2), (passed, norms // 2)):
+        half = [product for mixer in mixers for product in mixer.products(sizes.hidden)]
+        if half:
+            half[0] = replace(half[0], vectors=half[0].vectors + count * norm)
+        products += half
+    return products
+
+
+def _store(
+    product: LinearLayer, stored: StoredWeights, family: Family, layer: int | None = None
+) -> LinearLayer:
+    """Return the product stored as the checkpoint stores it, which is asked by the names it has there."""
+    if product.element_bytes:
+        return product
+    names = [
+        next((new + name[len(old) :] for old, new in family.modules if name.startswith(old)), name)
+        for name in product.modules
+    ]
+    form = stored.of(layer, names, keeps_precision=product.keeps_precision)
+    return replace(product, dtype=form.dtype, element_bytes=form.element_bytes)
+
+
+def _outputs(
+    keys: ConfigKeys, sizes: Sizes, vocabulary: int, layers: int
+) -> tuple[list[LinearLayer], int]:
+    """Return the products outside of the layers, and the elements of all input embeddings."""
+    hidden = sizes.hidden
+    embedding = vocabulary * hidden
+    outputs = []
+    if width := keys.optional_size("hidden_size_per_layer_input", high=MAX_WIDTH, low=0, default=0):
+        rows = keys.optional_size("vocab_size_per_layer_input", high=MAX_VOCABULARY, default=vocabulary)
+        embedding += rows * layers * width
+        outputs.append(LinearLayer("per_layer_inputs", layers * width, hidden, 1, "none", block="output"))
+    if (streams := keys.optional_size("altup_num_inputs", high=1000, low=0, default=0)) > 1:
+        others = 2 * (streams - 1)
+        outputs.append(LinearLayer("altup_streams", hidden, hidden, others, "none", block="output"))
+    outputs.append(
+        LinearLayer(
+            "lm_head", vocabulary, hidden, 1, "column", block="output",
+            vectors=vocabulary if keys.flag("lm_head_bias", default=sizes.family.head_bias) else 0,
+            keeps_precision=True, modules=("lm_head", "output", "embed_out"),
+        )
+    )  # fmt: skip
+    return outputs, embedding
 
 
 def _refuse_unreadable(keys: ConfigKeys) -> None:
     """Note a fault for every sign of an architecture whose bytes are not modelled."""
-    for key, reason in UNREADABLE_KEYS.items():
+    for key, (reason, remedy) in UNREADABLE_KEYS.items():
         value = keys.find(key)
         if value is not None and value[1]:
-            keys.fault(
-                value[0], f"this architecture cannot be priced: {reason}", "Choose a decoder-only transformer"
-            )
+            keys.fault(value[0], f"{reason}, which is not modelled", remedy)
+
+
+_STRUCTURE = re.compile(
+    "layer|head|expert|attention|attn|shar|compress|moe|window|sparse|latent|rank|mamba|ssm|conv|recurr|linear|block"
+)
+_MEANINGLESS = re.compile(
+    "dropout|norm|eps|init|bias|rope|scal|clip|cap|temp|loss|coef|aux|group|topk_method|score|dtype|jitter|"
+    "implementation|_act$|class|id2label|type_ids|cache_implementation|float32|fused|flash|return|output_|"
+    "deepstack|logits|multiplier|use_cache|token|router|capacity|interleave|no_rope|vision|audio|image|video|"
+    "projector|beta|drop|architectures|alibi|prune|chunk_size|expand|max_window_layers|bidirectional|ep_size|"
+    "ratio$|value_residual|num_nextn|mtp|speculator|position|quant"
+)
+
+
+def _remark_unread(keys: ConfigKeys) -> None:
+    """Remark on keys that nobody read although their names speak of structure."""
+    for name in keys.unread:
+        speaks, idle = (sign.search(name.lower()) for sign in (_STRUCTURE, _MEANINGLESS))
+        entry = keys.find(name) if speaks and not idle else None
+        if entry is not None and entry[1] not in (False, 0, [], {}, ""):
+            keys.assumed.append(f"{name} was not read; if it changes a layer, bytes and times are off")
+
+
+def _remark_gate(keys: ConfigKeys, family: Family, layers: tuple[Layer, ...]) -> None:
+    """Remark on what a guess about the MLP would change, where the model_type is not known."""
+    if keys.word("model_type") in FAMILIES:
+        return
+    products = [(layer.count, product) for layer in layers for product in layer.products]
+    total = sum(count * product.parameters for count, product in products)
+    up = sum(
+        count * product.parameters
+        for count, product in products
+        if product.name.removeprefix("expert_").removeprefix("shared_") in ("gate_up", "up")
+    )
+    share = (up / 2 if family.gated_mlp else up) / max(total, 1)
+    kind, sign = ("a gated MLP", "less") if family.gated_mlp else ("an MLP without a gate", "more")
+    keys.assumed.append(
+        f"model_type {keys.word('model_type')!r} is not known; assumed {kind} by its activation; the other "
+        f"kind would be {100 * share:.0f} % {sign}"
+    )
 
 
 def _family(keys: ConfigKeys) -> Family:
     """Traits of the model_type, with the biases that the config states itself."""
     model_type = keys.word("model_type")
     family = FAMILIES.get(model_type or "", Family())
-    if model_type not in FAMILIES:
-        keys.assumed.append(
-            f"model_type {model_type!r} is not known; assumed a Llama-like layer with a gated MLP"
-        )
-    keys.defaults = family.defaults
+    activation = keys.find("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function")
+    if model_type not in FAMILIES and activation and str(activation[1]) in PLAIN_ACTIVATIONS:
+        family = replace(family, gated_mlp=False, gated_experts=False)
+    keys.defaults = {**family.defaults, **(family.nested_defaults if keys.is_nested else {})}
     qkv = keys.flag(
         "attention_bias",
         "qkv_bias",
@@ -170,7 +303,10 @@ def _kv_heads(keys: ConfigKeys, heads: int) -> int:
     one_for_all = keys.flag("multi_query", default=False) and not keys.flag(
         "new_decoder_architecture", default=False
     )
-    names = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads", "multi_query_group_num")
+    names = (
+        "num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads", "multi_query_group_num",
+        "num_attention_groups", "attn_config.kv_n_heads",
+    )  # fmt: skip
     if names[0] in keys.defaults:
         return keys.size(*names, high=MAX_WIDTH)
     return keys.optional_size(*names, high=MAX_WIDTH, default=1 if one_for_all else heads)
@@ -178,7 +314,7 @@ def _kv_heads(keys: ConfigKeys, heads: int) -> int:
 
 def _head_dim(keys: ConfigKeys, hidden: int, heads: int) -> int:
     """Width of one head: stated, implied by the family, else an even share of the hidden size."""
-    names = ("head_dim", "kv_channels", "head_size")
+    names = ("head_dim", "attention_head_dim", "kv_channels", "head_size")
     if keys.find(*names) is not None or names[0] in keys.defaults:
         return keys.size(*names, high=MAX_WIDTH)
     if hidden % heads:
@@ -189,65 +325,3 @@ def _head_dim(keys: ConfigKeys, hidden: int, heads: int) -> int:
             given=("hidden_size",),
         )
     return max(hidden // heads, 1)
-
-
-def _mlp_width(keys: ConfigKeys, family: Family, hidden: int) -> int:
-    """Inner width of the dense MLP; four times the hidden size where a plain MLP leaves it out."""
-    names = ("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "hidden_dim")
-    if family.gated_mlp:
-        return keys.size(*names, high=MAX_WIDTH)
-    ratio = keys.optional_size("expansion_ratio", high=1000, default=4)
-    return keys.optional_size(*names, high=MAX_WIDTH, default=ratio * hidden)
-
-
-def _latent_sizes(keys: ConfigKeys) -> LatentSizes | None:
-    """Sizes of multi-head latent attention, None where the config names no latent."""
-    if keys.find("kv_lora_rank") is None:
-        return None
-    return LatentSizes(
-        q_rank=keys.optional_size("q_lora_rank", high=MAX_WIDTH, low=0, default=0),
-        kv_rank=keys.size("kv_lora_rank", high=MAX_WIDTH),
-        rope_dim=keys.size("qk_rope_head_dim", high=MAX_WIDTH, low=0),
-        nope_dim=keys.size("qk_nope_head_dim", high=MAX_WIDTH),
-        value_dim=keys.size("v_head_dim", high=MAX_WIDTH),
-    )
-
-
-def _expert_sizes(keys: ConfigKeys, layers: int) -> ExpertSizes | None:
-    """Sizes of the mixture of experts, None for a dense model."""
-    names = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-    experts = keys.optional_size(*names, high=MAX_WIDTH, low=0, default=0)
-    moe_layers = count_expert_layers(keys, layers) if experts else 0
-    if not moe_layers:
-        return None
-    per_token = keys.size(
-        "num_experts_per_tok", "experts_per_token", "moe_top_k", "moe_topk", "moe_k", high=MAX_WIDTH
-    )
-    if per_token > experts:
-        keys.fault(
-            "num_experts_per_tok",
-            f"found {per_token}",
-            f"Give at most the {experts} experts",
-            given=("num_local_experts",),
-        )
-    width = keys.size(
-        "moe_intermediate_size", "expert_intermediate_size", "intermediate_size", high=MAX_WIDTH
-    )
-    shared = keys.optional_size(
-        "n_shared_experts", "num_shared_experts", "moe_num_shared_experts", high=MAX_WIDTH, low=0, default=0
-    )
-    shared_width = keys.optional_size(
-        "shared_expert_intermediate_size",
-        "shared_intermediate_size",
-        high=MAX_WIDTH,
-        low=0,
-        default=shared * width,
-    )
-    return ExpertSizes(
-        layers=moe_layers,
-        experts=experts,
-        per_token=per_token,
-        width=width,
-        shared_width=shared_width,
-        shared_gate=keys.find("shared_expert_intermediate_size") is not None and shared_width > 0,
-    )

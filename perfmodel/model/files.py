@@ -4,28 +4,50 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import re
 import sys
 from collections.abc import Mapping
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
-from perfmodel.errors import SpecError, nearest_name
-from perfmodel.files.document import Document, Resource, read_json
+from perfmodel.errors import SpecError
+from perfmodel.files.document import Document, read_json
+from perfmodel.model.forms import store_as
+from perfmodel.model.names import (
+    Meaning,
+    bundled_models,
+    bundled_name,
+    guess_model,
+    nearest_model,
+    reading_order,
+    refuse_ambiguous,
+)
 
 __all__ = ["available_models", "find_config"]
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _CACHED_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-_HUB_TIMEOUT = 10.0
+_HUB_TIMEOUT = 3.0
+_NO_ANSWER = "{place} cannot be reached"
+_HUB_REASONS = {
+    "GatedRepoError": "{place} gives it only to accounts that accepted its licence",
+    "RepositoryNotFoundError": "{place} has no public model of that name",
+    "RevisionNotFoundError": "{place} has no config.json of it",
+    "LocalEntryNotFoundError": _NO_ANSWER,
+    "EntryNotFoundError": "{place} has no config.json of it",
+    "HfHubHTTPError": "{place} refused the request",
+}
+"""What an error of huggingface_hub means, by the first name in its class's ancestry; others: no answer."""
+_CONFIGS = ("config.json", "params.json")
+"""Files that describe a model: that of Hugging Face transformers, else Mistral's own."""
+_QUANTISATION = "hf_quant_config.json"
+_LARGEST_CONFIG = 16 * 2**20
+"""Some name every quantised expert. [B]"""
 
 
 def available_models() -> tuple[str, ...]:
-    """Return the names of the bundled models, sorted."""
-    return tuple(sorted(_bundled()))
+    """Return the names of the bundled models, sorted as people do: without case, numbers by their value."""
+    return tuple(sorted(bundled_models(), key=reading_order))
 
 
 def find_config(name: str) -> tuple[str, Document]:
@@ -35,43 +57,55 @@ def find_config(name: str) -> tuple[str, Document]:
     ------
     SpecError
         When the name is not bundled, no path, not in the local Hugging Face cache and not to be had from the
-        hub.
+        hub; also when it means several bundled models.
     """
-    stem = _bundled_name(name)
-    if stem is not None:
-        return stem, read_json(_bundled()[stem])
+    model = bundled_name(name)
+    if model is not None:
+        return model, read_json(bundled_models()[model])
     path = _config_on_disk(name)
     if path is not None:
-        return (path.resolve().parent.name if path.name == "config.json" else path.stem), read_json(path)
-    return name, read_json(_config_in_cache(name) or _config_from_hub(name))
+        return (path.resolve().parent.name if path.name in _CONFIGS else path.stem), _with_beside(path)
+    path = _config_in_cache(name)
+    if path is not None:
+        return name, _with_beside(path)
+    meaning = guess_model(name)
+    if meaning is not None:
+        return _bundled_config(name, meaning)
+    refuse_ambiguous(name)
+    path = _config_from_hub(name)
+    document = _with_beside(path)
+    if not document.beside and not _says_how_it_is_quantised(document.data):
+        quantisation = _from_hub_if_there(name, _QUANTISATION)
+        document = document if quantisation is None else _with_beside(path, quantisation)
+    return name, document
 
 
-@cache
-def _bundled() -> Mapping[str, Resource]:
-    """Bundled config files by model name."""
-    folder = resources.files("perfmodel") / "data" / "models"
-    return {file.name.removesuffix(".json"): file for file in folder.iterdir() if file.name.endswith(".json")}
+def _with_beside(path: Path, quantisation: Path | None = None) -> Document:
+    """Config, and the file beside it in which ModelOpt says how the checkpoint is quantised."""
+    document = read_json(path, _LARGEST_CONFIG)
+    quantisation = path.with_name(_QUANTISATION) if quantisation is None else quantisation
+    if path.name in _CONFIGS and quantisation.is_file():
+        document.beside[_QUANTISATION] = read_json(quantisation, _LARGEST_CONFIG)
+    return document
 
 
-@cache
-def _aliases() -> Mapping[str, str]:
-    """Bundled name by every other spelling that its file lists, with and without the organisation."""
-    spellings = {}
-    for stem, file in sorted(_bundled().items()):
-        for alias in json.loads(file.read_bytes())["_aliases"]:
-            spellings[_fold(alias)] = stem
-            spellings.setdefault(_fold(alias.rpartition("/")[2]), stem)
-    return spellings
+def _says_how_it_is_quantised(config: Mapping[str, object]) -> bool:
+    sections = (config, *(section for section in config.values() if isinstance(section, Mapping)))
+    return any(section.get("quantization_config") for section in sections)
 
 
-def _bundled_name(name: str) -> str | None:
-    """Name of the bundled model that is meant, None where there is none."""
-    stems = {_fold(stem): stem for stem in _bundled()}
-    return stems.get(_fold(name)) or _aliases().get(_fold(name))
-
-
-def _fold(name: str) -> str:
-    return name.strip().lower().replace("_", "-").replace(" ", "-")
+def _bundled_config(name: str, meaning: Meaning) -> tuple[str, Document]:
+    """Name and config of the bundled model that a loose name means, with remarks on what is not its own."""
+    document = read_json(bundled_models()[meaning.model])
+    remark = store_as(document.data, meaning.model, meaning.form) if meaning.form else ""
+    if remark:
+        document.remarks.append(remark)
+        return f"{meaning.model}-{meaning.form}", document
+    if not meaning.organisation_is_known:
+        document.remarks.append(
+            f"{name[:100]!r} is not bundled; assumed to be {meaning.model}, as its name says"
+        )
+    return meaning.model, document
 
 
 def _config_on_disk(name: str) -> Path | None:
@@ -80,10 +114,11 @@ def _config_on_disk(name: str) -> Path | None:
     if os.path.isfile(place):
         return Path(place)
     if os.path.isdir(place):
-        if os.path.isfile(os.path.join(place, "config.json")):
-            return Path(place, "config.json")
+        for file in _CONFIGS:
+            if os.path.isfile(os.path.join(place, file)):
+                return Path(place, file)
         raise SpecError.single(
-            place, "model", "the folder holds no config.json", "Name the file or its folder"
+            place, "model", f"the folder holds no {' and no '.join(_CONFIGS)}", "Name the file or its folder"
         )
     if name.endswith(".json") or name.startswith((".", "/", "~")):
         raise SpecError.single("request", "model", f"the file {name!r} does not exist", "Name a config.json")
@@ -100,18 +135,25 @@ def _config_in_cache(name: str) -> Path | None:
     cache_folder = os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")
     folder = Path(cache_folder, "models--" + name.replace("/", "--"))
     try:
-        configs = [path for path in folder.glob("snapshots/*/config.json") if path.is_file()]
+        configs = [path for file in _CONFIGS for path in folder.glob(f"snapshots/*/{file}") if path.is_file()]
         reference = folder / "refs" / "main"
         main = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
-        return max(configs, key=lambda path: (path.parent.name == main, path.stat().st_mtime), default=None)
+
+        def _rank(path: Path) -> tuple[bool, bool, float]:
+            return path.parent.name == main, path.name == _CONFIGS[0], path.stat().st_mtime
+
+        return max(configs, key=_rank, default=None)
     except (OSError, ValueError):
         return None
 
 
 def _config_from_hub(name: str) -> Path:
-    """Config file fetched from the hub; raises SpecError, saying why, where it cannot be had."""
-    nearest = nearest_name(name.rpartition("/")[2], [*_bundled(), *_aliases()])
-    nearest = nearest if nearest is None else _bundled_name(nearest)
+    """Config file fetched from the hub; raises SpecError, saying why, where it cannot be had.
+
+    The hub is asked once for the file's metadata, which the library does not retry, and fetched only after
+    an answer: a hub that is out of reach is known within `_HUB_TIMEOUT` seconds.
+    """
+    nearest = nearest_model(name)
     unknown = f"{name[:100]!r} is neither a bundled model, nor a path, nor in the local Hugging Face cache"
     remedy = "Name a bundled model, a config.json or a folder that holds one"
     if not _HUB_ID.fullmatch(name):
@@ -121,10 +163,26 @@ def _config_from_hub(name: str) -> Path:
     if importlib.util.find_spec("huggingface_hub") is None:
         hint = f"{remedy}, or install huggingface_hub to fetch it"
         raise SpecError.single("request", "model", unknown, hint, nearest)
-    print(f"{name} is not known here; asking huggingface.co for its config.json", file=sys.stderr)
+    place = os.environ.get("HF_ENDPOINT") or "huggingface.co"
+    print(f"{name} is not known here; asking {place} for its config.json", file=sys.stderr)
     try:
         hub = importlib.import_module("huggingface_hub")
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, "config.json"), timeout=_HUB_TIMEOUT)
         return Path(hub.hf_hub_download(name, "config.json", etag_timeout=_HUB_TIMEOUT))
     except Exception as error:
-        problem = f"{unknown}, and the hub did not give it: {str(error)[:200] or type(error).__name__}"
-        raise SpecError.single("request", "model", " ".join(problem.split()), remedy, nearest) from error
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        reason = next((_HUB_REASONS[kind] for kind in kinds if kind in _HUB_REASONS), _NO_ANSWER)
+        problem = f"{unknown}, and {reason.format(place=place)}"
+        hint = f"{remedy}; HF_HUB_OFFLINE=1 leaves the hub out"
+        raise SpecError.single("request", "model", problem, hint, nearest) from error
+
+
+def _from_hub_if_there(name: str, file: str) -> Path | None:
+    """A further file fetched from the hub, None where it cannot be had."""
+    try:
+        hub = importlib.import_module("huggingface_hub")
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, file), timeout=_HUB_TIMEOUT)
+        path = Path(hub.hf_hub_download(name, file, etag_timeout=_HUB_TIMEOUT))
+    except Exception:
+        return None
+    return path if path.name == file and path.is_file() else None

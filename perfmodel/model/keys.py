@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.document import Document, Place
+from perfmodel.files.document import Document, Place, dotted
 
 __all__ = ["ConfigKeys"]
 
@@ -31,9 +31,12 @@ class ConfigKeys:
         self.faults: list[Fault] = []
         self.assumed: list[str] = []
         self.defaults: Mapping[str, int] = {}
+        self.layer: int | None = None
+        self._asked: set[str] = set()
         self._document = document
         self._wrong: set[str] = set()
         self._sections: list[tuple[Place, Mapping[str, object]]] = [((), document.data)]
+        self._beside = document.beside
         for _ in range(len(_NESTED)):
             path, inner = self._sections[0]
             for name in _NESTED:
@@ -43,12 +46,58 @@ class ConfigKeys:
                     break
 
     def find(self, *names: str) -> tuple[Place, object] | None:
-        """Path and value of the first of `names` that is present and not null, or None."""
+        """Path and value of the first of `names` that is present and not null, or None.
+
+        A name may lead into a mapping: ``attn_config.kv_n_heads``. A list of one value per layer counts as
+        the value of the layer that is being read, or as the one that all layers have.
+        """
+        self._asked.update(names)
         for path, section in self._sections:
             for name in names:
-                if section.get(name) is not None:
-                    return (*path, name), section[name]
+                if (value := section.get(name)) is not None:
+                    return (*path, name), value
+                outer, dot, inner = name.partition(".")
+                mapping = section.get(outer) if dot else None
+                if isinstance(mapping, Mapping) and mapping.get(inner) is not None:
+                    return (*path, outer, inner), mapping[inner]
         return None
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Names of the decoder's keys that nobody asked about, in the file's order."""
+        asked = {name.partition(".")[0] for name in self._asked}
+        names = (name for _, section in self._sections for name in section if not name.startswith("_"))
+        return tuple(dict.fromkeys(name for name in names if name not in asked))
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the decoder is described below the top level."""
+        return len(self._sections) > 1
+
+    def state_dtype(self, default: str) -> str:
+        """Dtype in which recurrent states are kept: as stated, else `default`."""
+        stated = self.word("mamba_ssm_dtype", "mamba_ssm_cache_dtype", "ssm_cache_dtype")
+        spellings = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "auto": default}
+        if stated is None:
+            return default
+        if stated not in spellings:
+            self.fault("mamba_ssm_dtype", f"found {_short(stated)}", "Give float32, bfloat16 or float16")
+        return spellings.get(stated, default)
+
+    def differs(self, name: str) -> bool:
+        """Whether a key lists values per layer that are not all equal."""
+        entry = self.find(name)
+        return entry is not None and isinstance(entry[1], list) and len(set(map(str, entry[1]))) > 1
+
+    def find_all(self, *names: str) -> Iterator[tuple[Place, object]]:
+        """Path and value of all of `names` that are present and not null, those of files beside last."""
+        beside = (((file,), document.data) for file, document in self._beside.items())
+        for path, section in (*self._sections, *beside):
+            yield from (((*path, name), section[name]) for name in names if section.get(name) is not None)
+
+    def is_beside(self, path: Place) -> bool:
+        """Tell whether a path leads into a file beside the config."""
+        return bool(path) and path[0] in self._beside
 
     def fault(
         self,
@@ -62,15 +111,17 @@ class ConfigKeys:
         if isinstance(field, str):
             entry = self.find(field)
             field = (*self._sections[0][0], field) if entry is None else entry[0]
-        if not self._document.is_refused(field) and self._wrong.isdisjoint(given):
-            name = ".".join(str(part) for part in field)
-            self.faults.append(
-                Fault(self._document.file, self._document.line(field), name, problem, remedy, nearest)
-            )
+        document = self._document
+        if self.is_beside(field):
+            document, field = self._beside[str(field[0])], field[1:]
+        if not document.is_refused(field) and self._wrong.isdisjoint(given):
+            name = dotted(field)
+            self.faults.append(Fault(document.file, document.line(field), name, problem, remedy, nearest))
 
     def raise_faults(self) -> None:
         """Raise SpecError when anything was wrong so far, in the order of the lines."""
-        faults = [*self._document.faults, *self.faults]
+        documents = (self._document, *self._beside.values())
+        faults = [*(fault for document in documents for fault in document.faults), *self.faults]
         if faults:
             raise SpecError(dict.fromkeys(sorted(faults, key=lambda fault: fault.line or 0)))
 
@@ -96,6 +147,7 @@ class ConfigKeys:
         if entry is None:
             return default
         path, value = entry
+        value = self._of_layer(value)
         if isinstance(value, float) and math.isfinite(value) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
@@ -103,6 +155,14 @@ class ConfigKeys:
         self.fault(path, f"found {_short(value)}", f"Give a whole number from {low} to {high}")
         self._wrong.add(names[0])
         return default
+
+    def _of_layer(self, value: object) -> object:
+        """Return the value of the layer that is read where one is listed for each, or the value of all."""
+        if not isinstance(value, list) or not value:
+            return value
+        if self.layer is not None and self.layer < len(value):
+            return value[self.layer]
+        return value[0] if all(entry == value[0] for entry in value) else value
 
     def flag(self, *names: str, default: bool) -> bool:
         """True or false under one of `names`, `default` where none is present."""

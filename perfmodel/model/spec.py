@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -14,17 +15,12 @@ from perfmodel.files.numbers import Numeric
 from perfmodel.model.config import read_config
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED, dtype_name
 from perfmodel.model.files import available_models, find_config
-from perfmodel.model.layers import (
-    AttentionLayers,
-    LinearLayer,
-    attention_layers,
-    head_layers,
-    keep_evenly,
-    linear_layers,
-)
+from perfmodel.model.layers import Layer, flatten, head_layer, head_outputs, keep_evenly
+from perfmodel.model.linear import LinearLayer
+from perfmodel.model.mixers import Cache, TokenMixer
 from strategies.base import PRETRAINED_HEAD, HeadShape
 
-__all__ = ["BYTES", "AttentionLayers", "LinearLayer", "ModelSpec"]
+__all__ = ["BYTES", "Layer", "LinearLayer", "ModelSpec"]
 
 
 @dataclass(frozen=True)
@@ -33,13 +29,14 @@ class ModelSpec:
 
     Parameters
     ----------
-    linears : every matrix product of one forward pass, the language-model head included, on one GPU.
-    attentions : the attention layers in groups of equal shape; their counts sum to `num_layers`.
+    layers : groups of equal layers; their counts sum to `num_layers`.
+    outputs : matrix products outside of the layers, the language-model head last.
     weight_dtype, kv_dtype : keys of `BYTES`; norms, biases, routers, embeddings and the language-model head
         are stored in `base_dtype` even where `weight_dtype` is a quantised one.
     embedding_parameters : elements of the input embedding held by this model.
     other_parameters : final norm and learned positions.
     owns_lm_head : False where the head's matrix is the input embedding or belongs to another model.
+    draft_layers : layers that it has for predicting further tokens, not among its own. [1]
     assumed : one sentence per figure that the config left out.
     """
 
@@ -47,16 +44,16 @@ class ModelSpec:
     hidden_size: int
     vocab_size: int
     max_position: int
-    num_layers: int
     weight_dtype: str
     kv_dtype: str
     base_dtype: str
-    linears: tuple[LinearLayer, ...]
-    attentions: tuple[AttentionLayers, ...]
+    layers: tuple[Layer, ...]
+    outputs: tuple[LinearLayer, ...]
     embedding_parameters: int
     other_parameters: int
     owns_lm_head: bool
     source: str
+    draft_layers: int = 0
     assumed: tuple[str, ...] = ()
 
     @classmethod
@@ -68,7 +65,8 @@ class ModelSpec:
     ) -> ModelSpec:
         """Return the model of a bundled name, a config.json, a folder that holds one, or a Hugging Face id.
 
-        The order is: bundled models (names and ids in any case), paths, the local Hugging Face cache, and
+        The order is: bundled models (names and ids, in any spelling), paths, the local Hugging Face cache,
+        releases of bundled models under other names (``-FP8``, another organisation: `assumed` says so), and
         last the hub, where huggingface_hub is installed and HF_HUB_OFFLINE is not set; before that a line
         goes to stderr.
 
@@ -95,6 +93,51 @@ class ModelSpec:
     def available(cls) -> tuple[str, ...]:
         """Names of the bundled models, sorted."""
         return available_models()
+
+    @cached_property
+    def linears(self) -> tuple[LinearLayer, ...]:
+        """Every matrix product of one forward pass on one GPU, equal ones counted together."""
+        return flatten(self.layers, self.outputs)
+
+    @cached_property
+    def token_mixers(self) -> tuple[tuple[TokenMixer, int], ...]:
+        """The token mixers and how often each occurs, in the order in which they first do."""
+        counts: dict[TokenMixer, int] = {}
+        for layer in self.layers:
+            for mixer in layer.token_mixers:
+                counts[mixer] = counts.get(mixer, 0) + layer.count
+        return tuple(counts.items())
+
+    @cached_property
+    def caches(self) -> tuple[tuple[Cache, int], ...]:
+        """What layers keep per token, and how many of them do."""
+        return tuple((cache, count) for mixer, count in self.token_mixers for cache in mixer.caches)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers. [1]"""
+        return sum(layer.count for layer in self.layers)
+
+    @property
+    def depth(self) -> float:
+        """Layers of the usual kind that they amount to: a mixer of tokens or channels is half of one. [1]"""
+        return self.reductions / 2.0
+
+    @cached_property
+    def reductions(self) -> int:
+        """How often the GPUs that share the layers add up what they have in one pass. [1]"""
+        return sum(layer.count * layer.reductions for layer in self.layers)
+
+    @property
+    def state_bytes(self) -> float:
+        """Bytes of recurrent states and convolutions of one sequence, however long it is. [B]"""
+        states = ((mixer.state, count) for mixer, count in self.token_mixers)
+        return sum(count * state.bytes(self.base_dtype) for state, count in states if state)
+
+    @property
+    def grows(self) -> bool:
+        """Whether any layer keeps entries of the whole context, which a draft KV budget could choose from."""
+        return any(mixer.budgeted for mixer, _ in self.token_mixers)
 
     @property
     def parameters(self) -> int:
@@ -132,11 +175,11 @@ class ModelSpec:
         At 0 every layer grows; beyond a sliding window its layers no longer do, so infinity asks for those
         that always grow.
         """
-        return self._kv_bytes(lambda window: np.where(np.isinf(window), 1.0, np.less(context_len, window)))
+        return self._kv_bytes(lambda cache: cache.grows(context_len))
 
     def kv_bytes(self, context_len: Numeric) -> Numeric:
         """Cache bytes of one sequence of `context_len` tokens; sliding layers stop at their window. [B]"""
-        return self._kv_bytes(lambda window: np.minimum(context_len, window))
+        return self._kv_bytes(lambda cache: cache.entries(context_len))
 
     def with_dtypes(self, weights: str | None = None, kv: str | None = None) -> ModelSpec:
         """Return the same model stored otherwise; what is left out stays.
@@ -151,7 +194,16 @@ class ModelSpec:
             weight_dtype=weight_dtype,
             kv_dtype=self.kv_dtype if kv is None else dtype_name(kv, field="kv_dtype"),
             base_dtype=base,
-            linears=tuple(layer.stored_as(weight_dtype, base) for layer in self.linears),
+        ).with_products(lambda product: product.stored_as(weight_dtype, base))
+
+    def with_products(self, change: Callable[[LinearLayer], LinearLayer]) -> ModelSpec:
+        """Return the same model with every matrix product changed."""
+        return replace(
+            self,
+            layers=tuple(
+                replace(layer, products=tuple(map(change, layer.products))) for layer in self.layers
+            ),
+            outputs=tuple(map(change, self.outputs)),
         )
 
     def keep_layers(self, fraction: float) -> ModelSpec:
@@ -166,18 +218,12 @@ class ModelSpec:
         kept = max(1, round(self.num_layers * fraction))
         if kept == self.num_layers:
             return self
-        mlps = {layer.block: layer.count for layer in self.linears if layer.block in ("mlp", "experts")}
-        counts = {"attention": kept, "output": 1}
-        counts |= zip(mlps, keep_evenly(list(mlps.values()), kept), strict=True)
-        linears = (replace(layer, count=counts[layer.block]) for layer in self.linears)
-        groups = keep_evenly([group.count for group in self.attentions], kept)
-        attentions = map(lambda group, count: replace(group, count=count), self.attentions, groups)
+        counts = keep_evenly([layer.count for layer in self.layers], kept)
+        layers = map(lambda layer, count: replace(layer, count=count), self.layers, counts)
         return replace(
             self,
             name=f"{self.name} ({kept} of {self.num_layers} layers)",
-            num_layers=kept,
-            linears=tuple(layer for layer in linears if layer.count),
-            attentions=tuple(group for group in attentions if group.count),
+            layers=tuple(layer for layer in layers if layer.count),
         )
 
     def head(self, layers: int = 1, *, shape: HeadShape = PRETRAINED_HEAD) -> ModelSpec:
@@ -195,35 +241,28 @@ class ModelSpec:
         """
         if layers < 1:
             raise SpecError.single("request", "layers", f"found {layers!r}", "Give at least one layer")
-        weight_dtype = self.weight_dtype if shape.quantized else self.base_dtype
-        products = head_layers(self.linears, shape, hidden_size=self.hidden_size, count=layers)
-        widest = max(self.attentions, key=lambda group: np.inf if group.window is None else group.window)
-        return replace(
+        layer = head_layer(self.layers, shape, hidden_size=self.hidden_size, count=layers)
+        outputs = head_outputs(self.outputs, shape, hidden_size=self.hidden_size)
+        head = replace(
             self,
             name=f"{self.name} head",
-            num_layers=layers,
-            weight_dtype=weight_dtype,
-            linears=tuple(layer.stored_as(weight_dtype, self.base_dtype) for layer in products),
-            attentions=(replace(widest, count=layers),),
+            layers=(layer,),
+            outputs=outputs,
             embedding_parameters=0,
             other_parameters=shape.inputs * self.hidden_size,
             owns_lm_head=shape.draft_vocabulary is not None,
+            draft_layers=0,
         )
+        return head if shape.quantized else head.with_dtypes(weights=self.base_dtype)
 
     def _holds(self, layer: LinearLayer) -> bool:
         return self.owns_lm_head or layer.name != "lm_head"
 
-    def _kv_bytes(self, entries: Callable[[float], Numeric]) -> Numeric:
-        """Bytes of as many cache entries per layer as `entries` says for the layer's window."""
+    def _kv_bytes(self, entries: Callable[[Cache], Numeric]) -> Numeric:
+        """Bytes of as many cache entries per layer as `entries` says."""
         size = BYTES[self.kv_dtype]
         return sum(
-            (
-                group.count
-                * group.kv_elements
-                * size
-                * entries(np.inf if group.window is None else group.window)
-                for group in self.attentions
-            ),
+            (count * cache.elements * size * entries(cache) for cache, count in self.caches),
             start=np.zeros(()),
         )
 
@@ -231,23 +270,20 @@ class ModelSpec:
 def _build(name: str, document: Document, weight_dtype: str | None, kv_dtype: str | None) -> ModelSpec:
     """Return the model that a config describes."""
     config = read_config(document, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
-    embedding = config.vocab_size * config.hidden_size
-    positions = config.max_position * config.hidden_size if config.family.learned_positions else 0
-    final_norm = config.hidden_size * (2 if config.family.norm_bias else 1)
     return ModelSpec(
         name=name,
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size,
         max_position=config.max_position,
-        num_layers=config.num_layers,
-        weight_dtype=config.dtypes.weights,
-        kv_dtype=config.dtypes.kv,
-        base_dtype=config.dtypes.base,
-        linears=linear_layers(config),
-        attentions=attention_layers(config),
-        embedding_parameters=embedding,
-        other_parameters=final_norm + positions,
+        weight_dtype=config.weight_dtype,
+        kv_dtype=config.kv_dtype,
+        base_dtype=config.base_dtype,
+        layers=config.layers,
+        outputs=config.outputs,
+        embedding_parameters=config.embedding_parameters,
+        other_parameters=config.other_parameters,
         owns_lm_head=not config.tied_embeddings,
         source=str(document.data.get("_source") or document.file),
-        assumed=config.assumed,
+        draft_layers=config.draft_layers,
+        assumed=(*document.remarks, *config.assumed),
     )

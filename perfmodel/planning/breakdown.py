@@ -30,7 +30,8 @@ __all__ = ["Breakdown", "GammaRow", "Option", "PassTime", "break_down"]
 FITS = Constraints()
 ANYTHING = Constraints(fit_memory=False)
 _RESIDENT = (
-    "weights", "draft_weights", "target_kv", "draft_kv", "lookahead_kv", "activations", "fixed", "total",
+    "weights", "draft_weights", "target_kv", "draft_kv", "lookahead_kv", "states", "kept_states",
+    "activations", "fixed", "total",
     "usable",
 )  # fmt: skip
 

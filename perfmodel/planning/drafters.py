@@ -245,7 +245,7 @@ def check_drafts_shard(drafters: Iterable[Drafter | None], tensor_parallel: Iter
     """
     models = [(drafter, drafter.draft_model) for drafter in drafters if drafter and drafter.draft_model]
     for (drafter, model), gpus in product(models, tensor_parallel):
-        heads = math.gcd(*(layers.heads for layers in model.attentions))
+        heads = math.gcd(*(mixer.heads for mixer, _ in model.token_mixers))
         shared = min(drafter.draft_tensor_parallel or gpus, gpus)
         if heads % shared:
             allowed = [str(count) for count in range(1, gpus + 1) if heads % count == gpus % count == 0]
@@ -264,7 +264,7 @@ def check_tensor_parallel(model: ModelSpec, tensor_parallel: int) -> None:
     SpecError
         Naming the numbers that can.
     """
-    heads = [layers.heads for layers in model.attentions]
+    heads = [mixer.heads for mixer, _ in model.token_mixers]
     if 1 <= tensor_parallel <= MOST_GPUS and all(count % tensor_parallel == 0 for count in heads):
         return
     allowed = [gpus for gpus in range(1, MOST_GPUS + 1) if all(count % gpus == 0 for count in heads)]

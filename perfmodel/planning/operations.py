@@ -10,7 +10,9 @@ import numpy as np
 from perfmodel.deployment import Deployment
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.latency import ForwardPass, StepLatency
+from perfmodel.latency.forward_pass import with_states
 from perfmodel.model import BYTES
+from perfmodel.model.launches import Attend, Recur
 from perfmodel.planning.price import Priced
 from perfmodel.speculation import draft_with, half_way, target_passes
 
@@ -77,28 +79,34 @@ def passes_of(priced: Priced) -> list[PassOfRound]:
 def count_operations(
     deployment: Deployment, forward: ForwardPass
 ) -> tuple[Numeric, Numeric, Numeric, Numeric]:
-    """Count FLOPs and weight bytes of the linear layers, FLOPs and cache bytes of attention, on one GPU.
+    """Count FLOPs and weight bytes of the linear layers, FLOPs and cache bytes of the token mixers, on a GPU.
 
-    ``2 rows n k`` per matrix that a row visits; ``2 rows heads entries (score_dim + value_dim)`` per
-    attention layer, whose cache is read once for all queries of a sequence. Shapes on a GPU and entries that
-    are read are those that `perfmodel.latency.price_pass` prices. [FLOP], [B], [FLOP], [B]
+    ``2 rows n k`` per matrix that a row visits; ``2 rows heads entries (key_dim + value_dim)`` per attention
+    layer; states, where layers keep some. Shapes on a GPU and what is read are those that
+    `perfmodel.latency.price_pass` prices. [FLOP], [B], [FLOP], [B]
     """
     model, gpus = deployment.model, np.asarray(deployment.tensor_parallel, dtype=float)
+    forward = with_states(deployment.engine, forward)
     rows = np.asarray(forward.rows)
     visited, weights, work, cache = (np.zeros(()) for _ in range(4))
     for layer in model.linears:
         matrix = layer.count * layer.elements_per_gpu(gpus)
         visited = visited + (layer.experts_per_token or 1) * matrix
-        weights = weights + layer.distinct_experts(rows) * matrix * BYTES[layer.dtype]
-    for layers in model.attentions:
-        entries = layers.count * np.asarray(forward.entries(layers.window))
-        work = work + entries * layers.heads_per_gpu(gpus) * (layers.score_dim + layers.value_dim)
-        cache = cache + entries * layers.kv_elements_per_gpu(gpus) * BYTES[model.kv_dtype]
+        weights = weights + layer.distinct_experts(rows) * matrix * layer.stored_bytes
+    for mixer, count in model.token_mixers:
+        for launch in mixer.ways(forward)[0]:
+            if isinstance(launch, Attend):
+                work = work + count * launch.flops(gpus)
+                entry_bytes = BYTES[model.kv_dtype] * forward.kv_fraction
+                cache = cache + count * launch.elements(gpus) * entry_bytes
+            elif isinstance(launch, Recur):
+                work = work + count * launch.flops / launch.shards(gpus)
+                cache = cache + count * launch.bytes_moved(gpus)
     return (
         2.0 * rows * visited,
         weights * forward.weight_fraction,
-        2.0 * rows * work,
-        np.asarray(forward.batch) * cache * forward.kv_fraction,
+        np.asarray(forward.batch) * work,
+        np.asarray(forward.batch) * cache,
     )
 
 

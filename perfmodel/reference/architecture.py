@@ -12,7 +12,9 @@ from typing import Any
 from perfmodel.errors import Fault, SpecError
 from perfmodel.model import LinearLayer, ModelSpec
 from perfmodel.model.files import find_config
-from perfmodel.reference.mixers import Entry, FullAttention, Mixer
+from perfmodel.reference.mixers import Entry, Mixer, mixers
+from perfmodel.reference.mixers.full_attention import FullAttention
+from perfmodel.reference.priced_mixers import mixers_of, unknown_mixers
 
 __all__ = ["Architecture", "RopeScaling"]
 
@@ -20,6 +22,7 @@ _FAMILIES = ("llama", "mistral", "qwen2", "yi")
 _SCALINGS = ("default", "linear", "llama3")
 _PRODUCTS = ("qkv", "o", "gate_up", "down", "lm_head")
 _REMEDY = "The reference decoder runs Llama-style models, such as llama-3.1-8b and qwen2.5-0.5b"
+_SKETCH_REMEDY = "Token mixers that run: " + ", ".join(mixers())
 _LLAMA_REMEDY = "Full attention in every layer is asked for, as in llama-3.1-8b and qwen2.5-0.5b"
 
 
@@ -69,38 +72,50 @@ class Architecture:
     norm_eps: float = 1e-5
 
     @classmethod
-    def load(cls, name_or_path: str | os.PathLike[str]) -> Architecture:
+    def load(cls, name_or_path: str | os.PathLike[str], *, sketch: bool = False) -> Architecture:
         """Return the decoder that a bundled name, a config.json or a checkpoint folder describes.
+
+        Parameters
+        ----------
+        name_or_path : as in `ModelSpec.load`.
+        sketch : take the token mixers of a model of any kind, with their sizes and counts, and leave out what
+            else it has: norms, gates, biases and constants of its own, and experts, for which one SwiGLU
+            stands. The logits are then not those of the model.
 
         Raises
         ------
         SpecError
-            Where the model is not found, or is no Llama-style decoder, naming every trait that differs.
+            Where the model is not found, or is no Llama-style decoder, naming every trait that differs; with
+            `sketch`, where a token mixer does not run.
         """
         name, document = find_config(os.fspath(name_or_path))
-        return cls._from_spec(ModelSpec.load(name_or_path), document.data, document.file or name)
+        return cls._from_spec(ModelSpec.load(name_or_path), document.data, document.file or name, sketch)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], name: str = "config") -> Architecture:
-        """Return the decoder that a config in memory describes, its keys as in a config.json."""
-        return cls._from_spec(ModelSpec.from_config(dict(config), name), config, name)
+    def from_config(
+        cls, config: Mapping[str, Any], name: str = "config", *, sketch: bool = False
+    ) -> Architecture:
+        """Return the decoder that a config in memory describes, its keys as in a config.json; as `load`."""
+        return cls._from_spec(ModelSpec.from_config(dict(config), name), config, name, sketch)
 
     @classmethod
-    def _from_spec(cls, spec: ModelSpec, config: Mapping[str, Any], file: str) -> Architecture:
+    def _from_spec(cls, spec: ModelSpec, config: Mapping[str, Any], file: str, sketch: bool) -> Architecture:
         """Return the decoder of a priced model, its constants as the config names them."""
-        if differences := _list_differences(spec, config):
-            raise SpecError(Fault(file, None, field, problem, _REMEDY) for field, problem in differences)
+        differences = _list_unknown(spec) if sketch else _list_differences(spec, config)
+        if differences:
+            remedy = _SKETCH_REMEDY if sketch else _REMEDY
+            raise SpecError(Fault(file, None, field, problem, remedy) for field, problem in differences)
         products = _products_of(spec)
         return cls(
             spec=spec,
-            mixers=_mixers_of(spec),
+            mixers=mixers_of(spec),
             hidden_size=spec.hidden_size,
-            mlp_width=products["down"].k,
+            mlp_width=_find_mlp_width(spec),
             vocab_size=spec.vocab_size,
             tied_embeddings=not spec.owns_lm_head,
-            qkv_bias=products["qkv"].vectors > spec.hidden_size,
-            rope_theta=float(_read_rope(config).get("rope_theta", config.get("rope_theta", 10000.0))),
-            rope_scaling=_read_scaling(config),
+            qkv_bias=not sketch and products["qkv"].vectors > spec.hidden_size,
+            rope_theta=10000.0 if sketch else _read_theta(config),
+            rope_scaling=None if sketch else _read_scaling(config),
             norm_eps=float(config.get("rms_norm_eps", 1e-5)),
         )
 
@@ -184,9 +199,17 @@ class Architecture:
         return all(mixer.entry is not None and mixer.entry.grows for mixer in self.mixers)
 
     def shape(self, product: str) -> tuple[int, int]:
-        """Return the shape [outputs, inputs] of a priced matrix product: qkv, o, gate_up, down or lm_head."""
-        layer = _products_of(self.spec)[product]
-        return layer.n, layer.k
+        """Return the shape [outputs, inputs] of a matrix product: qkv, o, gate_up, down or lm_head.
+
+        The first two are those of a Llama-style decoder's attention.
+        """
+        hidden, width = self.hidden_size, self.mlp_width
+        mlp = {"gate_up": (2 * width, hidden), "down": (hidden, width)}
+        others = {**mlp, "lm_head": (self.vocab_size, hidden)}
+        if product in others:
+            return others[product]
+        outputs, inputs = self.attention.shapes(hidden)[{"qkv": "qkv", "o": "output"}[product]]
+        return outputs, inputs
 
     def frequencies(self, size: int | None = None) -> list[float]:
         """Return the rotary frequency of each pair of a head's elements, ``theta**(-2 i / d)``, stretched.
@@ -198,15 +221,18 @@ class Architecture:
         return plain if self.rope_scaling is None else [self.rope_scaling.stretch(rate) for rate in plain]
 
 
-def _mixers_of(spec: ModelSpec) -> tuple[Mixer, ...]:
-    """Return the token mixer of every layer of a priced model."""
-    attention = spec.attentions[0]
-    mixer = FullAttention(attention.heads, attention.kv_heads, attention.head_dim)
-    return (mixer,) * spec.num_layers
-
-
 def _products_of(spec: ModelSpec) -> dict[str, LinearLayer]:
     return {layer.name: layer for layer in spec.linears}
+
+
+def _find_mlp_width(spec: ModelSpec) -> int:
+    """Return the width of the first MLP or expert; the hidden size where there is none."""
+    return next((product.k for product in spec.linears if product.name.endswith("down")), spec.hidden_size)
+
+
+def _list_unknown(spec: ModelSpec) -> list[tuple[str, str]]:
+    """Return (field, problem) of every token mixer that does not run."""
+    return [("layers", f"{label} is not run") for label in unknown_mixers(spec)]
 
 
 def _list_differences(spec: ModelSpec, config: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -217,13 +243,14 @@ def _list_differences(spec: ModelSpec, config: Mapping[str, Any]) -> list[tuple[
         differences.append(("model_type", f"{family!r} computes something else"))
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         differences.append(("hidden_act", f"{config['hidden_act']!r} is not SwiGLU's"))
-    products, attention = _products_of(spec), spec.attentions[0]
+    products = _products_of(spec)
     if tuple(layer.name for layer in spec.linears) != _PRODUCTS:
         names = ", ".join(layer.name for layer in spec.linears)
         return [*differences, ("layers", f"its matrix products are {names}")]
-    if len(spec.attentions) != 1 or attention.window is not None:
+    if len(spec.token_mixers) != 1:
         differences.append(("sliding_window", "some of its layers slide over a window"))
-    if attention.score_dim != attention.head_dim or attention.head_dim % 2:
+    first = None if unknown_mixers(spec) else mixers_of(spec)[0]
+    if not isinstance(first, FullAttention) or first.value_dim != first.head_dim or first.head_dim % 2:
         differences.append(("head_dim", "its attention is not plain"))
     qkv, hidden = products["qkv"], spec.hidden_size
     biases = (qkv.vectors - hidden, products["o"].vectors, products["down"].vectors)
@@ -238,6 +265,10 @@ def _read_rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the part of a config that is about rotary positions, by its key of today or an earlier one."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     return rope if isinstance(rope, Mapping) else {}
+
+
+def _read_theta(config: Mapping[str, Any]) -> float:
+    return float(_read_rope(config).get("rope_theta", config.get("rope_theta", 10000.0)))
 
 
 def _read_kind(config: Mapping[str, Any]) -> Any:

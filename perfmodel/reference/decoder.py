@@ -74,6 +74,8 @@ class Decoder:
 
     def _turn(self, frequencies: Tensor, positions: Tensor) -> Turn:
         """Return what rotates heads to their positions, for heads of two elements per frequency."""
+        if not frequencies.numel():
+            return lambda heads: heads
         angles = positions[..., None].to(frequencies.dtype) * frequencies
         cosine, sine = angles.cos().to(self.dtype)[:, None], angles.sin().to(self.dtype)[:, None]
         return partial(rotate, cosine=cosine, sine=sine)

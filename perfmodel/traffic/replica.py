@@ -171,12 +171,14 @@ class Replica:
     @cached_property
     def _held(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Contexts between which cache bytes are a line; the target's and the draft's of a sequence there."""
-        windows = {layers.window for model in self._models for layers in model.attentions if layers.window}
+        windows = {cache.window for model in self._models for cache, _ in model.caches if cache.window}
         kinks = windows | ({self.kv_budget} if np.isfinite(self.kv_budget) else set())
         between = np.unique(np.rint(np.geomspace(1.0, _DENSE_TO, _KNOTS)))
         knots = np.unique(np.concatenate([between, np.array(sorted(map(float, kinks))), [_FARTHEST]]))
         memory = self._price_longest(knots, 1.0).memory
-        target, draft = (np.broadcast_to(held, knots.shape) for held in (memory.target_kv, memory.draft_kv))
+        states = np.add(memory.states, memory.kept_states)
+        parts = (memory.target_kv + states, memory.draft_kv)
+        target, draft = (np.broadcast_to(held, knots.shape) for held in parts)
         return knots, target, draft
 
     @property

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -44,16 +47,6 @@ def test_models_are_known_by_paper_and_hub_spellings(spelling: str, name: str) -
     assert ModelSpec.load(spelling).name == name
 
 
-def test_no_alias_means_two_models() -> None:
-    taken: dict[str, str] = {}
-    for file in MODELS.glob("*.json"):
-        for alias in {
-            file.stem.lower(),
-            *(alias.lower() for alias in json.loads(file.read_text())["_aliases"]),
-        }:
-            assert taken.setdefault(alias, file.stem) == file.stem
-
-
 def test_a_config_file_and_its_folder_are_the_same_model(tmp_path: Path) -> None:
     folder = tmp_path / "my-model"
     folder.mkdir()
@@ -92,25 +85,69 @@ def test_the_local_hub_cache_is_read_without_the_network(
     assert (model.name, model.vocab_size) == ("acme/own-8b", 1000)
 
 
+def fake_hub(config: Path, failure: Exception | None = None) -> types.ModuleType:
+    """A huggingface_hub that gives one file, or raises as soon as it is asked."""
+    hub = types.ModuleType("huggingface_hub")
+    hub.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
+
+    def ask(*_: Any, **__: Any) -> None:
+        if failure is not None:
+            raise failure
+
+    hub.hf_hub_url = lambda *_: "https://huggingface.co/acme"  # type: ignore[attr-defined]
+    hub.get_hf_file_metadata = ask  # type: ignore[attr-defined]
+    hub.hf_hub_download = lambda *_, **__: str(config)  # type: ignore[attr-defined]
+    return hub
+
+
 def test_the_hub_is_asked_last_and_only_after_a_remark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
     (tmp_path / "config.json").write_text(json.dumps(config()))
-    hub = types.ModuleType("huggingface_hub")
-    hub.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
-    hub.hf_hub_download = lambda *_, **__: str(tmp_path / "config.json")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake_hub(tmp_path / "config.json"))
     assert ModelSpec.load("acme/far-away").name == "acme/far-away"
     assert "asking huggingface.co" in capsys.readouterr().err
-
-    def fails(*_: Any, **__: Any) -> str:
-        raise OSError("no network")
-
-    hub.hf_hub_download = fails  # type: ignore[attr-defined]
-    with pytest.raises(SpecError, match="no network"):
-        ModelSpec.load("acme/far-away")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(SpecError, match="install huggingface_hub"):
         ModelSpec.load("acme/far-away")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("GatedRepoError", "huggingface.co gives it only to accounts that accepted its licence"),
+        ("RepositoryNotFoundError", "huggingface.co has no public model of that name"),
+        ("EntryNotFoundError", "huggingface.co has no config.json of it"),
+        ("ConnectError", "huggingface.co cannot be reached"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_sentence(
+    kind: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    failure = type(kind, (OSError,), {})("[Errno 111] Connection refused\nX-Request: 1")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake_hub(tmp_path, failure))
+    with pytest.raises(SpecError) as refusal:
+        ModelSpec.load("acme/far-away")
+    assert f"Hugging Face cache, and {sentence}. Name a bundled model" in str(refusal.value)
+    assert "HF_HUB_OFFLINE=1" in str(refusal.value)
+    assert "Errno" not in str(refusal.value)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("huggingface_hub") is None, reason="huggingface_hub is an extra")
+def test_a_hub_out_of_reach_is_known_within_seconds(tmp_path: Path) -> None:
+    """In a process of its own: the library reads its endpoint when it is imported."""
+    script = "from perfmodel.model import ModelSpec; ModelSpec.load('acme/far-away')"
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    environment.pop("HF_HUB_OFFLINE", None)
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=20
+    )
+    *_, refusal = run.stderr.strip().splitlines()
+    assert "http://127.0.0.1:9 cannot be reached" in refusal
+    assert "Retrying" not in run.stderr

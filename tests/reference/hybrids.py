@@ -8,27 +8,25 @@ import torch
 
 from perfmodel.reference.architecture import Architecture
 from perfmodel.reference.decoder import Decoder
-from perfmodel.reference.mixers import (
-    Chunked,
-    FullAttention,
-    GatedDelta,
-    KimiDelta,
-    Latent,
-    LatentIndex,
-    Lightning,
-    Mamba2,
-    SlidingWindow,
-)
+from perfmodel.reference.mixers.chunked import Chunked
+from perfmodel.reference.mixers.full_attention import FullAttention
+from perfmodel.reference.mixers.gated_delta import GatedDelta
+from perfmodel.reference.mixers.kimi_delta import KimiDelta
+from perfmodel.reference.mixers.latent import Latent
+from perfmodel.reference.mixers.latent_index import LatentIndex
+from perfmodel.reference.mixers.lightning import Lightning
+from perfmodel.reference.mixers.mamba2 import Mamba2
+from perfmodel.reference.mixers.sliding_window import SlidingWindow
 from perfmodel.reference.weights import random_weights
 
-FULL = FullAttention(4, 2, 8)
+FULL = FullAttention(4, 2, 8, 8)
 WIDE = FullAttention(2, 1, 16, value_dim=12)
-WINDOW = SlidingWindow(4, 2, 8, window=12)
-CHUNK = Chunked(4, 2, 8, chunk=16)
-DELTA = GatedDelta(2, 8, 4, 6, 4)
+WINDOW = SlidingWindow(4, 2, 8, 8, window=12)
+CHUNK = Chunked(4, 2, 8, 8, chunk=16)
+DELTA = GatedDelta(heads=4, value_dim=6, key_heads=2, key_dim=8)
 KIMI = KimiDelta(3, 8, 3)
 LATENT = Latent(4, 12, 4, 8, 6, q_rank=16)
-SPARSE = LatentIndex(4, 12, 4, 8, 6, q_rank=16, index_heads=3, index_dim=8, index_topk=10)
+SPARSE = LatentIndex(4, 12, 4, 8, 6, q_rank=16, index_heads=3, index_dim=8, top_k=10)
 MAMBA = Mamba2(4, 8, 2, 6, 4)
 LIGHTNING = Lightning(4, 8)
 
@@ -37,7 +35,7 @@ MODELS = {
     "chunk": (CHUNK, CHUNK, CHUNK, FULL),
     "shared": (WINDOW, WIDE, replace(WINDOW, owns_cache=False), replace(WIDE, owns_cache=False)),
     "gated_delta": (DELTA, DELTA, DELTA, FULL),
-    "latent": (LATENT, LATENT, LATENT, replace(LATENT, q_rank=None)),
+    "latent": (LATENT, LATENT, LATENT, replace(LATENT, q_rank=0)),
     "latent_index": (LATENT, SPARSE, SPARSE, SPARSE),
     "kimi_delta": (KIMI, KIMI, KIMI, LATENT),
     "mamba2": (MAMBA, FULL, MAMBA, MAMBA),

@@ -29,8 +29,10 @@ from hybrids import (  # noqa: E402
 from perfmodel.errors import SpecError  # noqa: E402
 from perfmodel.reference.cache import KVCache  # noqa: E402
 from perfmodel.reference.layer import IndexRows, normalize, rotate  # noqa: E402
-from perfmodel.reference.mixers import GatedDelta, Mamba2  # noqa: E402
+from perfmodel.reference.mixers import mixers  # noqa: E402
 from perfmodel.reference.mixers.base import LayerPass  # noqa: E402
+from perfmodel.reference.mixers.gated_delta import GatedDelta  # noqa: E402
+from perfmodel.reference.mixers.mamba2 import Mamba2  # noqa: E402
 from perfmodel.reference.mixers.recurrence import convolve, scan  # noqa: E402
 from perfmodel.reference.sequences import prefill  # noqa: E402
 
@@ -55,6 +57,10 @@ def logits_of(decoder, tokens=TOKENS, steps=None):
         start += count
         cache.lens = cache.lens + count
     return torch.cat(logits, dim=1)
+
+
+def test_every_mixer_is_proved():
+    assert set(mixers().values()) == {type(mixer) for mixer in MIXERS.values()}
 
 
 @pytest.mark.parametrize("steps", [(1,) * 40, (13, 1, 26), (2, 30, 8)])
@@ -147,9 +153,10 @@ def test_a_shared_cache_is_the_owners_keys_under_queries_of_its_own():
 
 
 def test_a_layer_that_shares_with_nobody_is_refused():
-    for mixers in ((replace(FULL, owns_cache=False),), (WINDOW, replace(FULL, owns_cache=False))):
+    sharing = replace(FULL, owns_cache=False)
+    for stack in ((sharing,), (WINDOW, sharing)):
         with pytest.raises(SpecError, match="shares a cache, and no layer before it of its kind has one"):
-            _ = architecture_of(mixers).places
+            _ = architecture_of(stack).places
 
 
 def test_a_hybrid_without_other_layers_is_the_plain_model(target):
@@ -159,7 +166,7 @@ def test_a_hybrid_without_other_layers_is_the_plain_model(target):
     assert torch.equal(prefill(plain, prompts, 1)[1], prefill(target, prompts, 1)[1])
 
 
-@pytest.mark.parametrize("mixer", [LATENT, replace(LATENT, q_rank=None)])
+@pytest.mark.parametrize("mixer", [LATENT, replace(LATENT, q_rank=0)])
 def test_absorbed_latent_attention_is_the_one_written_out(mixer):
     decoder = decoder_of((mixer,))
     weights, cache, hidden = decoder.weights.layers[0], new_cache(decoder), random(2, 9, 32)
@@ -197,7 +204,7 @@ def test_an_index_that_chooses_everything_is_latent_attention():
     indexed = decoder_of((SPARSE, SPARSE))
     latent = logits_of(with_mixers(indexed, (LATENT, LATENT)))
     for topk in (40, 1000):
-        assert torch.equal(logits_of(with_mixers(indexed, (replace(SPARSE, index_topk=topk),) * 2)), latent)
+        assert torch.equal(logits_of(with_mixers(indexed, (replace(SPARSE, top_k=topk),) * 2)), latent)
     chosen = logits_of(indexed)
     assert torch.equal(chosen[:, :10], latent[:, :10]), "a context of up to top-k tokens is read whole"
     assert not torch.allclose(chosen[:, 10:], latent[:, 10:])
@@ -347,6 +354,6 @@ def test_a_state_has_one_size_at_any_length(name):
 
 
 def test_the_states_of_qwen3_next_and_nemotron_have_their_published_sizes():
-    (width, channels), state = GatedDelta(16, 128, 32, 128, 4).state_shapes
+    (width, channels), state = GatedDelta(32, 128, 16, 128, 4).state_shapes
     assert (width, channels, state) == (3, 8192, (32, 128, 128))
     assert Mamba2(128, 64, 8, 128, 4).state_shapes == ((3, 10240), (128, 128, 64))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perfmodel.engine import EngineOverhead
     from perfmodel.files.quantity import Quantity
     from perfmodel.hardware import HardwareProfile
-    from perfmodel.model import ModelSpec
+    from perfmodel.model import Layer, ModelSpec
     from strategies.base import DraftStrategy
 
 __all__ = ["DETAILS", "SUMMARIES", "draw_details", "draw_rows"]
@@ -79,22 +79,28 @@ def _detail_model(model: ModelSpec) -> dict[str, Any]:
             }
             for layer in model.linears
         ],
-        "attention": [
-            {
-                "layers": group.count,
-                "heads": group.heads,
-                "kv_heads": group.kv_heads,
-                "head_dim": group.head_dim,
-                "window": group.window or "all",
-                "elements_per_token": group.kv_elements,
-            }
-            for group in model.attentions
+        "layers_in_groups": [
+            {"layers": layer.count, "kind": layer.label, **_detail_mixers(layer)} for layer in model.layers
         ],
         "cache_of_one_sequence": [
             {"context": context, "bytes": format_bytes(float(np.asarray(model.kv_bytes(float(context)))))}
             for context in (1000, 8000, 32000, 128000)
         ],
         "assumed": list(model.assumed),
+    }
+
+
+def _detail_mixers(layer: Layer) -> dict[str, Any]:
+    """Heads of a group of layers, what each keeps per token and per sequence."""
+    mixers = layer.token_mixers
+    windows = [f"{mixer.reach:.0f}" for mixer in mixers if 0 < mixer.reach < np.inf]
+    states = sum(state.bytes("bf16") for mixer in mixers if (state := mixer.state))
+    elements = (cache.elements / cache.tokens_per_entry for mixer in mixers for cache in mixer.caches)
+    return {
+        "heads": " + ".join(str(mixer.heads) for mixer in mixers),
+        "looks_back": " + ".join(windows) or ("all" if layer.reach else ""),
+        "elements_per_token": f"{sum(elements):.6g}",
+        "state": format_bytes(states) if states else "",
     }
 
 

@@ -31,3 +31,6 @@ class Chunked(FullAttention):
     def seen_from(self, positions: Tensor) -> Tensor:
         """Return ``p - p mod C``."""
         return positions - positions % self.chunk
+
+
+mixer = Chunked

@@ -20,8 +20,7 @@ class FullAttention(Mixer):
     Attributes
     ----------
     heads, kv_heads : of queries, and of keys and values.
-    head_dim : elements of a query or key head.
-    value_dim : elements of a value head, those of a key head where None.
+    head_dim, value_dim : elements of a query or key head, and of a value head.
     owns_cache : whether it has keys and values; where not, it reads those of the last layer of its kind that
         has.
     """
@@ -29,7 +28,7 @@ class FullAttention(Mixer):
     heads: int
     kv_heads: int
     head_dim: int
-    value_dim: int | None = None
+    value_dim: int
     owns_cache: bool = True
 
     @property
@@ -40,15 +39,14 @@ class FullAttention(Mixer):
     @property
     def entry(self) -> Entry:
         """A key and a value per head."""
-        return Entry(self.kv_heads, self.head_dim, self.value_dim or self.head_dim)
+        return Entry(self.kv_heads, self.head_dim, self.value_dim)
 
     def shapes(self, hidden_size: int) -> dict[str, tuple[int, ...]]:
         """Return the fused product of queries, keys and values, and the output."""
-        value_dim = self.value_dim or self.head_dim
-        keys_values = self.kv_heads * (self.head_dim + value_dim) * self.owns_cache
+        keys_values = self.kv_heads * (self.head_dim + self.value_dim) * self.owns_cache
         return {
             "qkv": (self.heads * self.head_dim + keys_values, hidden_size),
-            "output": (hidden_size, self.heads * value_dim),
+            "output": (hidden_size, self.heads * self.value_dim),
         }
 
     def mix(self, hidden: Tensor, weights: LayerWeights, run: LayerPass) -> Tensor:
@@ -63,3 +61,6 @@ class FullAttention(Mixer):
             key = run.turn(split_heads(key, self.kv_heads))
             read = run.attend(query, key, split_heads(value, self.kv_heads))
         return F.linear(join_heads(read), weights.output)
+
+
+mixer = FullAttention

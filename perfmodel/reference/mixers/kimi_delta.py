@@ -63,3 +63,6 @@ class KimiDelta(Mixer):
         run.leave(windows, states)
         gate = F.linear(gate, extra["gate_up"]).sigmoid()
         return F.linear(run.normalize(read, extra["gate_norm"]).flatten(2) * gate, weights.output)
+
+
+mixer = KimiDelta

@@ -28,7 +28,7 @@ class Latent(Mixer):
     kv_rank : elements of the latent.
     rope_dim : elements of the rotary part beside it, of queries and of the one key.
     nope_dim, value_dim : elements of a head's key without rotation, and of its value.
-    q_rank : elements that queries are compressed to; None where they are not.
+    q_rank : elements that queries are compressed to; 0 where they are not.
     """
 
     heads: int
@@ -36,7 +36,7 @@ class Latent(Mixer):
     rope_dim: int
     nope_dim: int
     value_dim: int
-    q_rank: int | None = None
+    q_rank: int = 0
 
     @property
     def rotary_dim(self) -> int:
@@ -63,7 +63,7 @@ class Latent(Mixer):
             "value_up": (self.heads * self.value_dim, self.kv_rank),
             "latent_norm": (self.kv_rank,),
         }
-        if self.q_rank is not None:
+        if self.q_rank:
             shapes |= {"query_norm": (self.q_rank,), "query_up": (queries, self.q_rank)}
         return shapes
 
@@ -73,7 +73,7 @@ class Latent(Mixer):
         queries = self.q_rank or self.heads * self.query_dim
         compressed, latent, rotary = cut(F.linear(hidden, weights.qkv), queries, self.kv_rank)
         query = compressed
-        if self.q_rank is not None:
+        if self.q_rank:
             compressed = run.normalize(compressed, extra["query_norm"])
             query = F.linear(compressed, extra["query_up"])
         plain, turned = cut(split_heads(query, self.heads), self.nope_dim)
@@ -95,3 +95,6 @@ class Latent(Mixer):
     ) -> IndexRows | None:
         """Return what an index puts beside queries and keys; None without one."""
         return None
+
+
+mixer = Latent

@@ -20,17 +20,17 @@ __all__ = ["LatentIndex"]
 class LatentIndex(Latent):
     """Latent attention over the entries that a small index scores best, for every query token apart.
 
-    A context of up to `index_topk` entries is read whole. Source: DeepSeek-V3.2-Exp, section 2.1.
+    A context of up to `top_k` entries is read whole. Source: DeepSeek-V3.2-Exp, section 2.1.
 
     Attributes
     ----------
     index_heads, index_dim : of the index; its one key per token is cached beside the latent.
-    index_topk : entries that a query reads. [tokens]
+    top_k : entries that a query reads. [tokens]
     """
 
     index_heads: int = 1
     index_dim: int = 1
-    index_topk: int = 1
+    top_k: int = 1
 
     @property
     def entry(self) -> Entry:
@@ -49,7 +49,7 @@ class LatentIndex(Latent):
         self, hidden: Tensor, compressed: Tensor, extra: Mapping[str, Tensor], run: LayerPass
     ) -> IndexRows:
         """Return index queries, weights and the key of every token; their first elements are turned."""
-        entering = hidden if self.q_rank is None else compressed
+        entering = compressed if self.q_rank else hidden
         query = split_heads(F.linear(entering, extra["index_query"]), self.index_heads)
         key = F.layer_norm(F.linear(hidden, extra["index_key"]), (self.index_dim,))[:, None]
         query, key = (
@@ -57,4 +57,7 @@ class LatentIndex(Latent):
             for heads in (query, key)
         )
         weight = F.linear(hidden, extra["index_weight"]).transpose(1, 2)
-        return IndexRows(query, weight, key, self.index_topk)
+        return IndexRows(query, weight, key, self.top_k)
+
+
+mixer = LatentIndex

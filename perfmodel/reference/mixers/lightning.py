@@ -48,3 +48,6 @@ class Lightning(Mixer):
         run.leave(states)
         gated = run.normalize(read.flatten(2), weights.extra["gate_norm"]) * gate.sigmoid()
         return F.linear(gated, weights.output)
+
+
+mixer = Lightning

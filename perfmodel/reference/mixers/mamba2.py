@@ -20,27 +20,27 @@ class Mamba2(Mixer):
 
     Attributes
     ----------
-    heads, head_dim : of the input and of the state, ``[state_dim, head_dim]`` each.
+    heads, head_dim : of the input and of the state, ``[state_size, head_dim]`` each.
     groups : heads of one group share what is written (``B``) and read (``C``).
-    state_dim : elements of ``B`` and ``C``.
+    state_size : elements of ``B`` and ``C``.
     convolution : tokens that the convolution in front of the input, ``B`` and ``C`` sees.
     """
 
     heads: int
     head_dim: int
     groups: int
-    state_dim: int
+    state_size: int
     convolution: int = 4
 
     @property
     def channels(self) -> int:
         """Channels of the convolution: the input, ``B`` and ``C``."""
-        return self.heads * self.head_dim + 2 * self.groups * self.state_dim
+        return self.heads * self.head_dim + 2 * self.groups * self.state_size
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The window of the convolution, and the state."""
-        return (self.convolution - 1, self.channels), (self.heads, self.state_dim, self.head_dim)
+        return (self.convolution - 1, self.channels), (self.heads, self.state_size, self.head_dim)
 
     def shapes(self, hidden_size: int) -> dict[str, tuple[int, ...]]:
         """Return the product of gate, input, ``B``, ``C`` and steps, the convolution and the output."""
@@ -58,7 +58,7 @@ class Mamba2(Mixer):
     def mix(self, hidden: Tensor, weights: LayerWeights, run: LayerPass) -> Tensor:
         """Return ``W_o norm(y silu(z))``."""
         extra, (window, state) = weights.extra, run.state()
-        width, shared = self.heads * self.head_dim, self.groups * self.state_dim
+        width, shared = self.heads * self.head_dim, self.groups * self.state_size
         gate, mixed, step = cut(F.linear(hidden, weights.qkv), width, self.channels)
         mixed, windows = convolve(window, mixed, extra["convolution"])
         entering, written, asked = cut(F.silu(mixed), width, shared)
@@ -72,3 +72,6 @@ class Mamba2(Mixer):
         run.leave(windows, states)
         read = (read + extra["skip"][:, None] * value).flatten(2)
         return F.linear(run.normalize(read * F.silu(gate), extra["gate_norm"]), weights.output)
+
+
+mixer = Mamba2

@@ -31,3 +31,6 @@ class SlidingWindow(FullAttention):
     def seen_from(self, positions: Tensor) -> Tensor:
         """Return ``p - W + 1``."""
         return positions - (self.window - 1)
+
+
+mixer = SlidingWindow

@@ -1,0 +1,70 @@
+"""Chunked attention: it starts anew at every multiple of the chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perfmodel.files.numbers import Numeric
+from perfmodel.model.launches import ForwardPass, Way
+from perfmodel.model.mixers.base import Sizes, with_choice
+from perfmodel.model.mixers.softmax import Softmax
+
+if TYPE_CHECKING:
+    from perfmodel.model.keys import ConfigKeys
+
+MAX_TOKENS = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunked(Softmax):
+    """Attention to the tokens of the same chunk: position ``p`` sees ``p mod chunk + 1``. [tokens]"""
+
+    words = ("chunked_attention", "chunked", "chunk")
+    marks = ("attention_chunk_size",)
+    label = "chunked"
+
+    chunk: int
+
+    @classmethod
+    def read_reach(cls, keys: ConfigKeys, sizes: Sizes) -> dict[str, int]:  # noqa: ARG003
+        """Return the chunk."""
+        return {"chunk": keys.size("attention_chunk_size", high=MAX_TOKENS)}
+
+    @property
+    def bound(self) -> int:
+        """The chunk. [tokens]"""
+        return self.chunk
+
+    @property
+    def reach(self) -> float:
+        """The chunk. [tokens]"""
+        return float(self.chunk)
+
+    def ways(self, forward: ForwardPass) -> tuple[Way, ...]:
+        """Return one launch, whose queries share what they read."""
+        return (with_choice(forward, (self.attend(self.entries(forward), forward.query_tokens),)),)
+
+    def entries(self, forward: ForwardPass) -> Numeric:
+        """Entries that are read: all of a context within one chunk, beyond it the mean over positions.
+
+        A pass that may read ``b`` of them finds ``b (1 - (b - 1) / (2 C))`` in a chunk of ``C`` on average.
+        """
+        chunk = float(self.chunk)
+        if forward.history is not None:
+            last = np.add(forward.history, forward.query_tokens)
+            return (self._seen(last) - self._seen(forward.history)) / forward.query_tokens
+        readable = np.asarray(forward.entries(), dtype=float)
+        context = readable if forward.context_len is None else np.asarray(forward.context_len)
+        budget = np.minimum(readable, chunk)
+        return np.where(context <= chunk, readable, budget * (1.0 - (budget - 1.0) / (2.0 * chunk)))
+
+    def _seen(self, positions: Numeric) -> Numeric:
+        """Entries that the queries of the first so many positions see together. [tokens]"""
+        whole, rest = np.divmod(positions, self.chunk)
+        return whole * self.chunk * (self.chunk + 1.0) / 2.0 + rest * (rest + 1.0) / 2.0
+
+
+mixer = Chunked
