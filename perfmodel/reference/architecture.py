@@ -193,7 +193,7 @@ class Architecture:
                 owners.setdefault(place[0], {}).setdefault(place[1], layer)
         return {entry: tuple(layers.values()) for entry, layers in owners.items()}
 
-    @property
+    @cached_property
     def all_grow(self) -> bool:
         """Whether every layer reads its whole context, so that a draft's choice of entries rules them all."""
         return all(mixer.entry is not None and mixer.entry.grows for mixer in self.mixers)

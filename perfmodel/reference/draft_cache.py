@@ -172,13 +172,14 @@ class CompactCache:
 
     def next(self, query_tokens: int) -> View:
         """Return what the next pass sees: kept entries, drafts so far, and its own tokens."""
-        places = self.source.lens + self.drafted
-        around = self._surroundings.view(self.drafted, query_tokens, self.kept.lens)
-        view: View = self.kept.view(self.kept.lens + self.drafted, query_tokens, places)
+        drafted, self.drafted = self.drafted, self.drafted + query_tokens
+        view: View = self.kept.view(self.kept.lens + drafted, query_tokens, self.source.lens + drafted)
+        if self.source.architecture.all_grow and not self.owns_source:
+            return view
+        around = self._surroundings.view(drafted, query_tokens, self.kept.lens)
         if self.owns_source:
             view = _WriteThrough(view, around)
-        self.drafted += query_tokens
-        return view if self.source.architecture.all_grow else _MixedView(view, around)
+        return _MixedView(view, around)
 
     def roll_back(self) -> None:
         """Forget the drafts; copy the entries that are kept now and were not before over those that left."""

@@ -15,7 +15,9 @@ from perfmodel.reference.mixers.kimi_delta import KimiDelta
 from perfmodel.reference.mixers.latent import Latent
 from perfmodel.reference.mixers.latent_index import LatentIndex
 from perfmodel.reference.mixers.lightning import Lightning
+from perfmodel.reference.mixers.mamba1 import Mamba1
 from perfmodel.reference.mixers.mamba2 import Mamba2
+from perfmodel.reference.mixers.short_convolution import ShortConvolution
 from perfmodel.reference.mixers.sliding_window import SlidingWindow
 from perfmodel.reference.weights import random_weights
 
@@ -29,6 +31,8 @@ LATENT = Latent(4, 12, 4, 8, 6, q_rank=16)
 SPARSE = LatentIndex(4, 12, 4, 8, 6, q_rank=16, index_heads=3, index_dim=8, top_k=10)
 MAMBA = Mamba2(4, 8, 2, 6, 4)
 LIGHTNING = Lightning(4, 8)
+SELECTIVE = Mamba1(24, 6, 4)
+CONVOLUTION = ShortConvolution(24, 3)
 
 MODELS = {
     "window": (WINDOW, FULL, WINDOW, FULL),
@@ -40,13 +44,16 @@ MODELS = {
     "kimi_delta": (KIMI, KIMI, KIMI, LATENT),
     "mamba2": (MAMBA, FULL, MAMBA, MAMBA),
     "lightning": (LIGHTNING, LIGHTNING, LIGHTNING, FULL),
+    "mamba1": (SELECTIVE, SELECTIVE, FULL),
+    "short_convolution": (CONVOLUTION, CONVOLUTION, FULL, CONVOLUTION),
     "all": (WINDOW, DELTA, WIDE, SPARSE, CHUNK, MAMBA),
 }
 """Decoders that have a layer whose cache grows."""
 BOUNDED = {"windows only": (WINDOW, CHUNK, WINDOW), "states only": (DELTA, MAMBA, DELTA)}
 """Decoders that have none."""
 MIXERS = {type(mixer).__name__: mixer for mixer in (
-    FULL, WINDOW, CHUNK, DELTA, KIMI, LATENT, SPARSE, MAMBA, LIGHTNING,
+    FULL, WINDOW, CHUNK, DELTA, KIMI, LATENT, SPARSE, MAMBA, LIGHTNING, SELECTIVE,
+    CONVOLUTION,
 )}  # fmt: skip
 """One of every mixer."""
 RECURRENT = {name: mixer for name, mixer in MIXERS.items() if mixer.state_shapes}

@@ -16,7 +16,7 @@ from perfmodel.reference.rounds import generate  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-COUNT = 16
+COUNT = 14
 PAIRS = [
     (name, kind)
     for name in RUNNABLE
@@ -46,7 +46,7 @@ def decoders(prompts):
     return get
 
 
-def run(target, prompts, name, gamma, draft_model=None, kv_budget=20, count=COUNT):
+def run(target, prompts, name, gamma, draft_model=None, kv_budget=10, count=COUNT):
     make = drafter_of(
         strategies.load(name), target,
         kv_budget=kv_budget, gamma=gamma, output_len=count, draft_model=draft_model,

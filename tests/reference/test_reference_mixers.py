@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402, N812
 from hybrids import (  # noqa: E402
     CHUNK,
+    CONVOLUTION,
     DELTA,
     FULL,
     KIMI,
@@ -19,6 +20,7 @@ from hybrids import (  # noqa: E402
     MAMBA,
     MIXERS,
     RECURRENT,
+    SELECTIVE,
     SPARSE,
     WINDOW,
     architecture_of,
@@ -332,6 +334,31 @@ def test_lightning_attention_is_attention_whose_scores_fall_with_the_distance():
         read[:, head] = (query[:, head] @ key[:, head].T * left) @ value[:, head]
     gated = normalize(read.flatten(1), weights.extra["gate_norm"], EPS) * gate.sigmoid()
     assert torch.allclose(mixed[0], gated @ weights.output.T, atol=1e-12)
+
+
+def test_mamba_is_its_recurrence_written_out():
+    hidden = random(1, 20, 32)
+    mixed, weights = mix_alone(SELECTIVE, hidden)
+    extra, fused = weights.extra, hidden[0] @ weights.qkv.T
+    inner = convolved(fused[:, :24], extra["convolution"])
+    maps = inner @ extra["maps"].T
+    step = F.softplus(maps[:, :4] @ extra["step_up"].T + extra["step"])
+    state, read = torch.zeros(24, 6, dtype=torch.float64), torch.zeros(20, 24, dtype=torch.float64)
+    for token in range(20):
+        state = torch.exp(-step[token, :, None] * extra["decay"].exp()) * state
+        state = state + torch.outer(step[token] * inner[token], maps[token, 4:10])
+        read[token] = state @ maps[token, 10:] + extra["skip"] * inner[token]
+    assert torch.allclose(mixed[0], (read * F.silu(fused[:, 24:])) @ weights.output.T, atol=1e-12)
+
+
+def test_a_short_convolution_is_a_gated_sum_over_the_last_tokens():
+    hidden = random(1, 20, 32)
+    mixed, weights = mix_alone(CONVOLUTION, hidden)
+    before, after, entering = (hidden[0] @ weights.qkv.T).chunk(3, dim=-1)
+    padded = F.pad(before * entering, (0, 0, 2, 0))
+    kernel = weights.extra["convolution"]
+    summed = sum(kernel[:, place] * padded[place : place + 20] for place in range(3))
+    assert torch.allclose(mixed[0], (after * summed) @ weights.output.T, atol=1e-12)
 
 
 def test_a_convolution_of_one_token_sees_that_token_only():

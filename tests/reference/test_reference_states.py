@@ -172,7 +172,9 @@ def test_going_on_from_a_state_that_was_not_rolled_back_gives_other_logits(name,
     assert float((logits_after_rejection() - right).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("model", ["gated_delta", "kimi_delta", "mamba2", "lightning"])
+@pytest.mark.parametrize(
+    "model", ["gated_delta", "kimi_delta", "mamba1", "mamba2", "lightning", "short_convolution"]
+)
 def test_greedy_equality_fails_where_states_are_not_rolled_back(model, monkeypatch):
     target = decoder_of(MODELS[model])
     plain = generate(target, PROMPTS, 16).tokens
