@@ -47,7 +47,8 @@ def drafter_of(
     ----------
     strategy : as it is priced.
     target : the decoder that verifies, and drafts where no draft model is given.
-    kv_budget : entries that the draft may read. [tokens]
+    kv_budget : entries that the draft may read of a layer whose cache grows; of a window or chunk it reads at
+        most as many, and recurrent states are not affected. [tokens]
     gamma : tokens drafted per round.
     output_len : tokens to be generated, for which room is kept.
     draft_model : drafts in the target's place.
@@ -55,7 +56,8 @@ def drafter_of(
     Raises
     ------
     SpecError
-        Where the reference decoder cannot run the strategy, or a draft model is missing or out of place.
+        Where the reference decoder cannot run the strategy, a draft model is missing or out of place, or the
+        strategy chooses or copies entries of a growing cache and no layer has one.
     """
     kind = "draft" if draft_model is not None else strategy.drafters[0]
     if strategy.name not in RUNNABLE:
@@ -100,9 +102,9 @@ def drafter_of(
 
 
 def _check_mixers(strategy: DraftStrategy, architecture: Architecture, copies_all: bool) -> None:
-    """Refuse a choice among cache entries, or a smaller copy of them, where no layer offers any.
+    """Refuse a choice among cache entries, or a smaller copy of them, where no layer has a growing cache.
 
-    A budget rules the layers that read their whole context. By position it shortens windows and chunks too.
+    A choice by position applies where there are windows or chunks alone: it shortens them.
     """
     if isinstance(strategy.selector, WholeCache) and not copies_all:
         return
