@@ -54,7 +54,7 @@ def run(target, prompts, name, gamma, draft_model=None, kv_budget=10, count=COUN
     return generate(target, prompts, count, drafter=make, gamma=gamma)
 
 
-@pytest.mark.parametrize("gammas", [(4,), pytest.param((1, 2, 7), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("gammas", [(4,), pytest.param((1, 7), marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 @pytest.mark.parametrize("model", MODELS)
 def test_greedy_output_is_the_targets_own_for_every_mixer_and_strategy(
@@ -136,8 +136,8 @@ def test_a_recurrent_target_in_float32_drafts_and_finishes(prompts, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_hundreds_of_tokens_do_not_drift(decoders, prompts, model):
+def test_many_tokens_do_not_drift(decoders, prompts, model):
     target, draft_model, _ = decoders(model)
-    plain = generate(target, prompts, 300).tokens
-    assert torch.equal(run(target, prompts, "streaming_llm", 5, None, 40, 300).tokens, plain)
-    assert torch.equal(run(target, prompts, "full_kv", 5, draft_model, 40, 300).tokens, plain)
+    plain = generate(target, prompts, 150).tokens
+    assert torch.equal(run(target, prompts, "streaming_llm", 5, None, 40, 150).tokens, plain)
+    assert torch.equal(run(target, prompts, "full_kv", 5, draft_model, 40, 150).tokens, plain)
