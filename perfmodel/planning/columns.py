@@ -272,6 +272,12 @@ class Cell:
     )
 
     output_tokens: int = column("tokens", lambda answer: round(answer.output_tokens), default=0)
+    memory_left_bytes: float = column(
+        "B", lambda answer: answer.round.memory.left, default=0.0, title="fits", place=15, left=True,
+        show=lambda cell: "barely" if cell.barely_fits else "yes",
+        printed=lambda plan: any(cell.barely_fits for cell in plan.cells),
+    )
+    memory_in_doubt_bytes: float = column("B", lambda answer: answer.round.memory.in_doubt, default=0.0)
     cache_share: float = column(
         "1", lambda answer: answer.round.baseline.attention / answer.round.baseline.total, default=0.0
     )
@@ -284,6 +290,11 @@ class Cell:
     def speculates(self) -> bool:
         """Whether the recommendation drafts at all."""
         return self.gamma > 0
+
+    @property
+    def barely_fits(self) -> bool:
+        """Whether it fits by less than engines were seen to keep on top."""
+        return 0.0 <= self.memory_left_bytes < self.memory_in_doubt_bytes
 
     @property
     def accepted(self) -> tuple[float, float] | None:

@@ -48,12 +48,19 @@ def _time_columns(passes: Sequence[PassTime]) -> tuple[Column, ...]:
     )
 
 
+def _intensity(step: PassTime) -> float:
+    """Return arithmetic per byte moved. [FLOP/B]"""
+    return step.flops / max(step.weight_bytes + step.kv_bytes + step.state_bytes, 1.0)
+
+
+_STATES = Column("states", lambda step: format_bytes(step.state_bytes))
 _WORK = (
     left("pass", lambda step: step.name),
     Column("weights", lambda step: format_bytes(step.weight_bytes)),
     Column("KV cache", lambda step: format_bytes(step.kv_bytes)),
+    _STATES,
     Column("GFLOP", lambda step: number(step.flops / 1e9)),
-    Column("FLOP per byte", lambda step: number(step.flops / max(step.weight_bytes + step.kv_bytes, 1.0))),
+    Column("FLOP per byte", lambda step: number(_intensity(step))),
 )
 _LENGTHS = (
     Column("gamma", lambda row: row.gamma),
@@ -113,7 +120,8 @@ def draw_breakdown(console: Console, breakdown: Breakdown) -> None:
         times.append(("once a round", breakdown.round_overhead_s, None))
     draw(console, _time_columns(breakdown.passes), times)
     section(console, "What each pass reads and computes, on each GPU")
-    draw(console, _WORK, breakdown.passes)
+    keeps = any(step.state_bytes for step in breakdown.passes)
+    draw(console, [column for column in _WORK if keeps or column is not _STATES], breakdown.passes)
     section(console, "Resident memory on each GPU")
     resident = breakdown.resident_bytes
     memory = (
