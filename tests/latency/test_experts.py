@@ -214,12 +214,12 @@ class TestResidentBytes:
 
     @pytest.mark.parametrize("model", [MOE, SHARED])
     def test_all_gpus_together_hold_the_same_experts(self, model):
-        split, dealt = (GPUS * weight_bytes_per_gpu(model, GPUS, ep) for ep in (False, True))
+        split, dealt = (GPUS * weight_bytes_per_gpu(model, GPUS, expert_parallel=ep) for ep in (False, True))
         assert_allclose(split, dealt, rtol=1e-12)
 
     def test_the_fullest_gpu_counts_where_experts_do_not_divide(self):
         """128 experts on 48 GPUs: three on the fullest, where slices would be 2.67."""
-        held = [float(weight_bytes_per_gpu(MOE, 48.0, ep)) for ep in (False, True)]
+        held = [float(weight_bytes_per_gpu(MOE, 48.0, expert_parallel=ep)) for ep in (False, True)]
         expert = 48 * 3 * 2048 * 768 * 2
         assert held[1] - held[0] == pytest.approx((3 - 128 / 48) * expert)
 

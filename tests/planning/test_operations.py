@@ -13,16 +13,19 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import price_pass
 from perfmodel.model import BYTES, ModelSpec
-from perfmodel.planning.operations import operations, passes_of
+from perfmodel.planning.operations import KINDS, operations, passes_of
 from perfmodel.planning.price import SearchSpace, price_drafters
 from perfmodel.workload import Workload
 
 H100 = HardwareProfile.load("h100-sxm-80gb")
+FREE_LAUNCHES = replace(
+    H100, attention={name: replace(kernel, t0=0.0) for name, kernel in H100.attention.items()}
+)
 IDEAL = EngineOverhead.load("ideal")
 
 
-def priced_round(model, gpus, strategy="streaming_llm", context_len=32_000):
-    deployment = Deployment(H100, model, IDEAL, float(gpus))
+def priced_round(model, gpus, strategy="streaming_llm", context_len=32_000, hardware=H100):
+    deployment = Deployment(hardware, model, IDEAL, float(gpus))
     space = SearchSpace([Drafter(strategies.load(strategy))], (4,), [1024])
     priced = next(iter(price_drafters(deployment, Workload((8,), (context_len,)), space)))
     return priced.at((0, 0, 0, 0))
@@ -32,8 +35,12 @@ def count_weights(hardware, *, tokens, n, k, dtype, weight_fraction, cold, produ
     return np.multiply(products, n) * k * BYTES[dtype] * weight_fraction
 
 
-def count_entries(hardware, *, batch, kv_tokens, kv_heads, head_dim, kv_dtype, kv_fraction, **shape):  # noqa: ARG001
-    return 2.0 * BYTES[kv_dtype] * kv_fraction * batch * np.asarray(kv_tokens) * kv_heads * head_dim
+def count_entries(hardware, *, batch, kv_tokens, kv_heads, entry_elements, kv_dtype, kv_fraction, **shape):  # noqa: ARG001
+    return BYTES[kv_dtype] * kv_fraction * batch * np.asarray(kv_tokens) * kv_heads * entry_elements
+
+
+def count_states(hardware, *, bytes_moved, **shape):  # noqa: ARG001
+    return bytes_moved
 
 
 @pytest.mark.parametrize("gpus", [1, 8, 16])
@@ -41,16 +48,18 @@ def count_entries(hardware, *, batch, kv_tokens, kv_heads, head_dim, kv_dtype, k
 def test_bytes_are_those_that_the_kernels_are_priced_with(name, gpus, monkeypatch):
     model = ModelSpec.load(name)
     context_len = min(32_000, model.max_position)
-    priced = priced_round(model, gpus, context_len=context_len)
+    priced = priced_round(model, gpus, context_len=context_len, hardware=FREE_LAUNCHES)
     counted = operations(priced)
     monkeypatch.setattr("perfmodel.latency.forward_pass.linear", count_weights)
     monkeypatch.setattr("perfmodel.latency.forward_pass.attention", count_entries)
+    monkeypatch.setattr("perfmodel.latency.forward_pass.recurrence", count_states)
     passes = passes_of(priced)
     assert [step.phase for step in passes] == ["plain step", "draft pass", "verification"]
-    for step, linear, attention in zip(passes, counted[::2], counted[1::2], strict=True):
+    for step in passes:
         kernels = price_pass(step.deployment, replace(step.forward, selection_launches=0.0))
-        assert float(linear.bytes) == pytest.approx(float(kernels.linear), rel=1e-12)
-        assert float(attention.bytes) == pytest.approx(float(kernels.attention), rel=1e-12)
+        bytes_of = {kind.name: float(kind.bytes) for kind in counted if kind.phase == step.phase}
+        for cause, kind in KINDS.items():
+            assert bytes_of.get(kind, 0.0) == pytest.approx(float(getattr(kernels, cause)), rel=1e-12)
 
 
 @pytest.mark.parametrize("strategy", ["quest", "quantized_kv", "layer_skip", "snapkv"])
@@ -59,10 +68,12 @@ def test_bytes_of_every_kind_of_draft_pass_are_too(strategy, monkeypatch):
     counted = operations(priced)
     monkeypatch.setattr("perfmodel.latency.forward_pass.linear", count_weights)
     monkeypatch.setattr("perfmodel.latency.forward_pass.attention", count_entries)
-    for step, linear, attention in zip(passes_of(priced), counted[::2], counted[1::2], strict=True):
+    monkeypatch.setattr("perfmodel.latency.forward_pass.recurrence", count_states)
+    for step in passes_of(priced):
         kernels = price_pass(step.deployment, replace(step.forward, selection_launches=0.0))
-        assert float(linear.bytes) == pytest.approx(float(kernels.linear), rel=1e-12)
-        assert float(attention.bytes) == pytest.approx(float(kernels.attention), rel=1e-12)
+        bytes_of = {kind.name: float(kind.bytes) for kind in counted if kind.phase == step.phase}
+        assert bytes_of["linear layers"] == pytest.approx(float(kernels.linear), rel=1e-12)
+        assert bytes_of["attention"] == pytest.approx(float(kernels.attention), rel=1e-12)
 
 
 def test_seconds_are_those_of_the_round():
@@ -88,6 +99,7 @@ def test_copied_kv_heads_are_counted_on_every_gpu():
 
 def test_a_verification_reads_the_union_of_the_windows_of_its_queries():
     model = ModelSpec.load("mistral-7b-v0.1")
-    window = model.attentions[0].window
+    ((mixer, _),) = model.token_mixers
+    window = mixer.window
     step, _, verification = (kind for kind in operations(priced_round(model, 1)) if kind.name == "attention")
     assert float(verification.bytes) / float(step.bytes) == pytest.approx((window + 4) / window, rel=1e-12)
