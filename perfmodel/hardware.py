@@ -142,9 +142,9 @@ class HardwareProfile(Spec):
         """Return the dense peak [FLOP/s] at which values of `dtype` are multiplied.
 
         A dtype without units of its own (fp8 on A100, fp4 on H100, and dtypes of storage only, as int4) is
-        converted first and multiplied in bf16, as weight-only kernels do.
+        converted first and multiplied in bf16, as weight-only kernels do; mxfp8 has those of fp8.
         """
-        return self.peak_flops.get(dtype, self.peak_flops["bf16"])
+        return self.peak_flops.get("fp8" if dtype == "mxfp8" else dtype, self.peak_flops["bf16"])
 
     def attention_kernel(self, name: str) -> AttentionKernel:
         """Return the figures of the attention kernel `name`, or of the first one where there is none."""

@@ -40,6 +40,7 @@ class Document:
     """Plain values (`data`, a mapping), the line of every key and item, and the faults found on the way.
 
     `remarks` are sentences on what is assumed about the file as a whole.
+    `beside` holds the documents that belong to this one, by their file names.
     """
 
     file: str
@@ -48,6 +49,7 @@ class Document:
     faults: list[Fault] = field(default_factory=list)
     refused: set[Place] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
+    beside: dict[str, Document] = field(default_factory=dict)
 
     def line(self, place: Sequence[str | int]) -> int | None:
         """Return the line of a place, or of the nearest thing around it."""

@@ -75,7 +75,7 @@ def linear(
     """
     gemm = hardware.gemm
     tokens, n, k = (np.asarray(value, dtype=float) for value in (tokens, n, k))
-    narrow = dtype in ("fp8", "int8")
+    narrow = dtype in ("fp8", "mxfp8", "int8")
     stream = (gemm.narrow_memory_fraction if narrow else gemm.memory_fraction) * hardware.memory_bandwidth
     compute_fraction = gemm.narrow_compute_fraction if narrow else gemm.compute_fraction
     rate = compute_fraction * hardware.peak(dtype)

@@ -9,8 +9,8 @@ from perfmodel.hardware import HardwareProfile, Numeric
 __all__ = ["recurrence"]
 
 VECTOR_SHARE = 1.0 / 16.0
-"""Arithmetic outside of matrix units, relative to their dense bf16 rate: fp32 against bf16 tensor FLOPs of A100
-(19.5 of 312) and H100 (67 of 989) data sheets. [1]"""
+"""Arithmetic outside of matrix units, relative to their dense bf16 rate: fp32 against bf16 tensor
+FLOPs of the data sheets of A100 (19.5 of 312) and H100 (67 of 989). [1]"""
 
 
 def recurrence(
@@ -44,4 +44,5 @@ def recurrence(
     memory = np.asarray(bytes_moved, dtype=float) / (gemm.memory_fraction * hardware.memory_bandwidth)
     compute = np.asarray(flops, dtype=float) / (share * gemm.compute_fraction * hardware.peak("bf16"))
     joined = np.sqrt(np.sqrt(memory**4 + compute**4))
-    return hardware.as_it_runs(gemm.t0 + joined, gemm.t0 + memory + compute)
+    seconds: Numeric = hardware.as_it_runs(gemm.t0 + joined, gemm.t0 + memory + compute)
+    return seconds

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 from perfmodel.files.document import Document
 from perfmodel.model.channels import ChannelMixer, channels
-from perfmodel.model.dtypes import StoredDtypes, read_stored_dtypes
+from perfmodel.model.dtypes import BYTES, UNQUANTIZED
 from perfmodel.model.families import FAMILIES, PLAIN_ACTIVATIONS, UNREADABLE_KEYS, Family
 from perfmodel.model.keys import ConfigKeys
 from perfmodel.model.layers import Layer
 from perfmodel.model.layout import MAX_LAYERS, MAX_TOKENS, LayerKind, layer_kinds, mixer_of
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers import Sizes, TokenMixer
+from perfmodel.model.stored import StoredWeights, read_stored_weights
 
 __all__ = ["Decoder", "read_config"]
 
@@ -44,7 +45,9 @@ class Decoder:
     other_parameters: int
     tied_embeddings: bool
     draft_layers: int
-    dtypes: StoredDtypes
+    weight_dtype: str
+    kv_dtype: str
+    base_dtype: str
     assumed: tuple[str, ...]
 
 
@@ -68,11 +71,11 @@ def read_config(
     max_position = _max_position(keys)
     heads, kv_heads, head_dim = _heads(keys, hidden)
     kinds = layer_kinds(keys, family, count, max_position)
-    dtypes = read_stored_dtypes(keys, layers=count, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
-    sizes = Sizes(hidden, heads, kv_heads, head_dim, family, dtypes.base)
+    stored = read_stored_weights(keys, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
+    sizes = Sizes(hidden, heads, kv_heads, head_dim, family, stored.base)
     if keys.faults:
         keys.raise_faults()
-    layers = _read_layers(keys, sizes, kinds, dtypes)
+    layers = _read_layers(keys, sizes, kinds, stored)
     tied = keys.flag("tie_word_embeddings", "tied_embeddings", default=family.tied_embeddings)
     outputs, embedding = _outputs(keys, sizes, vocabulary, count)
     draft_layers = keys.optional_size(*DRAFT_LAYERS, high=MAX_LAYERS, low=0, default=0)
@@ -85,12 +88,14 @@ def read_config(
         vocab_size=vocabulary,
         max_position=max_position,
         layers=layers,
-        outputs=tuple(_stored(product, dtypes) for product in outputs),
+        outputs=tuple(_store(product, stored, family) for product in outputs),
         embedding_parameters=embedding,
         other_parameters=hidden * (2 if family.norm_bias else 1) + positions,
         tied_embeddings=tied,
         draft_layers=draft_layers,
-        dtypes=dtypes,
+        weight_dtype=stored.weights,
+        kv_dtype=stored.kv,
+        base_dtype=stored.base,
         assumed=tuple(dict.fromkeys(keys.assumed)),
     )
 
@@ -126,7 +131,8 @@ def _max_position(keys: ConfigKeys) -> int:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
 
 
 def _heads(keys: ConfigKeys, hidden: int) -> tuple[int, int, int]:
@@ -147,21 +153,21 @@ def _heads(keys: ConfigKeys, hidden: int) -> tuple[int, int, int]:
 
 
 def _read_layers(
-    keys: ConfigKeys, sizes: Sizes, kinds: Iterable[LayerKind], dtypes: StoredDtypes
+    keys: ConfigKeys, sizes: Sizes, kinds: Iterable[LayerKind], stored: StoredWeights
 ) -> tuple[Layer, ...]:
     """Return the layers, equal ones in one group, each product stored as the checkpoint says."""
-    read: dict[LayerKind, tuple[tuple[TokenMixer, ...], tuple[ChannelMixer, ...], tuple[LinearLayer, ...]]] = {}
+    read: dict[LayerKind, Layer] = {}
     groups: dict[Layer, int] = {}
-    for kind in kinds:
+    for index, kind in enumerate(kinds):
         if kind not in read:
             keys.layer = kind.index
             tokens = tuple(
                 mixer.read(keys, sizes, kind) for word in kind.tokens if (mixer := mixer_of(keys, word))
             )
             passed = tuple(channels()[name].read(keys, sizes, kind) for name in kind.channels)
-            products = tuple(_stored(product, dtypes) for product in _products(sizes, tokens, passed))
-            read[kind] = tokens, passed, products
-        layer = Layer(1, *read[kind])
+            read[kind] = Layer(1, tokens, passed, tuple(_products(sizes, tokens, passed)))
+        products = (_store(product, stored, sizes.family, index) for product in read[kind].products)
+        layer = replace(read[kind], products=tuple(products))
         groups[layer] = groups.get(layer, 0) + 1
     keys.layer = None
     return tuple(replace(layer, count=count) for layer, count in groups.items())
@@ -181,13 +187,23 @@ def _products(
     return products
 
 
-def _stored(product: LinearLayer, dtypes: StoredDtypes) -> LinearLayer:
-    """Return the product stored as the checkpoint stores it."""
+def _store(
+    product: LinearLayer, stored: StoredWeights, family: Family, layer: int | None = None
+) -> LinearLayer:
+    """Return the product stored as the checkpoint stores it, which is asked by the names it has there."""
     if product.element_bytes:
         return product
-    plain = dtypes.plain_attention and product.block in ("attention", "recurrent")
-    return replace(product, keeps_precision=product.keeps_precision or plain).stored_as(
-        dtypes.weights, dtypes.base
+    names = [
+        next((new + name[len(old) :] for old, new in family.modules if name.startswith(old)), name)
+        for name in product.modules
+    ]
+    form = stored.of(layer, names, keeps_precision=product.keeps_precision)
+    left_out = form.dtype == stored.base and stored.weights not in UNQUANTIZED
+    return replace(
+        product,
+        dtype=form.dtype,
+        element_bytes=0.0 if form.element_bytes == BYTES[form.dtype] else form.element_bytes,
+        keeps_precision=product.keeps_precision or left_out,
     )
 
 
@@ -203,7 +219,8 @@ def _outputs(
         embedding += rows * layers * width
         outputs.append(LinearLayer("per_layer_inputs", layers * width, hidden, 1, "none", block="output"))
     if (streams := keys.optional_size("altup_num_inputs", high=1000, low=0, default=0)) > 1:
-        outputs.append(LinearLayer("altup_streams", hidden, hidden, 2 * (streams - 1), "none", block="output"))
+        others = 2 * (streams - 1)
+        outputs.append(LinearLayer("altup_streams", hidden, hidden, others, "none", block="output"))
     outputs.append(
         LinearLayer(
             "lm_head", vocabulary, hidden, 1, "column", block="output",
@@ -236,11 +253,9 @@ _MEANINGLESS = re.compile(
 
 def _remark_unread(keys: ConfigKeys) -> None:
     """Remark on keys that nobody read although their names speak of structure."""
-    unread = [
-        name for name in keys.unread if _STRUCTURE.search(name.lower()) and not _MEANINGLESS.search(name.lower())
-    ]
-    for name in unread:
-        entry = keys.find(name)
+    for name in keys.unread:
+        speaks, idle = (sign.search(name.lower()) for sign in (_STRUCTURE, _MEANINGLESS))
+        entry = keys.find(name) if speaks and not idle else None
         if entry is not None and entry[1] not in (False, 0, [], {}, ""):
             keys.assumed.append(f"{name} was not read; if it changes a layer, bytes and times are off")
 
@@ -268,8 +283,8 @@ def _family(keys: ConfigKeys) -> Family:
     """Traits of the model_type, with the biases that the config states itself."""
     model_type = keys.word("model_type")
     family = FAMILIES.get(model_type or "", Family())
-    activation = str((keys.find("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function") or ((), ""))[1])
-    if model_type not in FAMILIES and activation in PLAIN_ACTIVATIONS:
+    activation = keys.find("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function")
+    if model_type not in FAMILIES and activation and str(activation[1]) in PLAIN_ACTIVATIONS:
         family = replace(family, gated_mlp=False, gated_experts=False)
     keys.defaults = {**family.defaults, **(family.nested_defaults if keys.is_nested else {})}
     qkv = keys.flag(

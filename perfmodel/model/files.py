@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from perfmodel.errors import SpecError
@@ -37,7 +38,11 @@ _HUB_REASONS = {
     "HfHubHTTPError": "{place} refused the request",
 }
 """What an error of huggingface_hub means, by the first name in its class's ancestry; others: no answer."""
-
+_CONFIGS = ("config.json", "params.json")
+"""Files that describe a model: that of Hugging Face transformers, else Mistral's own."""
+_QUANTISATION = "hf_quant_config.json"
+_LARGEST_CONFIG = 16 * 2**20
+"""Some name every quantised expert. [B]"""
 
 
 def available_models() -> tuple[str, ...]:
@@ -59,15 +64,34 @@ def find_config(name: str) -> tuple[str, Document]:
         return model, read_json(bundled_models()[model])
     path = _config_on_disk(name)
     if path is not None:
-        return (path.resolve().parent.name if path.name == "config.json" else path.stem), read_json(path)
-    cached = _config_in_cache(name)
-    if cached is not None:
-        return name, read_json(cached)
+        return (path.resolve().parent.name if path.name in _CONFIGS else path.stem), _with_beside(path)
+    path = _config_in_cache(name)
+    if path is not None:
+        return name, _with_beside(path)
     meaning = guess_model(name)
     if meaning is not None:
         return _bundled_config(name, meaning)
     refuse_ambiguous(name)
-    return name, read_json(_config_from_hub(name))
+    path = _config_from_hub(name)
+    document = _with_beside(path)
+    if not document.beside and not _says_how_it_is_quantised(document.data):
+        quantisation = _from_hub_if_there(name, _QUANTISATION)
+        document = document if quantisation is None else _with_beside(path, quantisation)
+    return name, document
+
+
+def _with_beside(path: Path, quantisation: Path | None = None) -> Document:
+    """Config, and the file beside it in which ModelOpt says how the checkpoint is quantised."""
+    document = read_json(path, _LARGEST_CONFIG)
+    quantisation = path.with_name(_QUANTISATION) if quantisation is None else quantisation
+    if path.name in _CONFIGS and quantisation.is_file():
+        document.beside[_QUANTISATION] = read_json(quantisation, _LARGEST_CONFIG)
+    return document
+
+
+def _says_how_it_is_quantised(config: Mapping[str, object]) -> bool:
+    sections = (config, *(section for section in config.values() if isinstance(section, Mapping)))
+    return any(section.get("quantization_config") for section in sections)
 
 
 def _bundled_config(name: str, meaning: Meaning) -> tuple[str, Document]:
@@ -90,10 +114,11 @@ def _config_on_disk(name: str) -> Path | None:
     if os.path.isfile(place):
         return Path(place)
     if os.path.isdir(place):
-        if os.path.isfile(os.path.join(place, "config.json")):
-            return Path(place, "config.json")
+        for file in _CONFIGS:
+            if os.path.isfile(os.path.join(place, file)):
+                return Path(place, file)
         raise SpecError.single(
-            place, "model", "the folder holds no config.json", "Name the file or its folder"
+            place, "model", f"the folder holds no {' and no '.join(_CONFIGS)}", "Name the file or its folder"
         )
     if name.endswith(".json") or name.startswith((".", "/", "~")):
         raise SpecError.single("request", "model", f"the file {name!r} does not exist", "Name a config.json")
@@ -110,10 +135,14 @@ def _config_in_cache(name: str) -> Path | None:
     cache_folder = os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")
     folder = Path(cache_folder, "models--" + name.replace("/", "--"))
     try:
-        configs = [path for path in folder.glob("snapshots/*/config.json") if path.is_file()]
+        configs = [path for file in _CONFIGS for path in folder.glob(f"snapshots/*/{file}") if path.is_file()]
         reference = folder / "refs" / "main"
         main = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
-        return max(configs, key=lambda path: (path.parent.name == main, path.stat().st_mtime), default=None)
+
+        def _rank(path: Path) -> tuple[bool, bool, float]:
+            return path.parent.name == main, path.name == _CONFIGS[0], path.stat().st_mtime
+
+        return max(configs, key=_rank, default=None)
     except (OSError, ValueError):
         return None
 
@@ -146,3 +175,14 @@ def _config_from_hub(name: str) -> Path:
         problem = f"{unknown}, and {reason.format(place=place)}"
         hint = f"{remedy}; HF_HUB_OFFLINE=1 leaves the hub out"
         raise SpecError.single("request", "model", problem, hint, nearest) from error
+
+
+def _from_hub_if_there(name: str, file: str) -> Path | None:
+    """A further file fetched from the hub, None where it cannot be had."""
+    try:
+        hub = importlib.import_module("huggingface_hub")
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, file), timeout=_HUB_TIMEOUT)
+        path = Path(hub.hf_hub_download(name, file, etag_timeout=_HUB_TIMEOUT))
+    except Exception:
+        return None
+    return path if path.name == file and path.is_file() else None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.document import Document, Place
+from perfmodel.files.document import Document, Place, dotted
 
 __all__ = ["ConfigKeys"]
 
@@ -36,6 +36,7 @@ class ConfigKeys:
         self._document = document
         self._wrong: set[str] = set()
         self._sections: list[tuple[Place, Mapping[str, object]]] = [((), document.data)]
+        self._beside = document.beside
         for _ in range(len(_NESTED)):
             path, inner = self._sections[0]
             for name in _NESTED:
@@ -56,9 +57,9 @@ class ConfigKeys:
                 if (value := section.get(name)) is not None:
                     return (*path, name), value
                 outer, dot, inner = name.partition(".")
-                if dot and isinstance(mapping := section.get(outer), Mapping):
-                    if mapping.get(inner) is not None:
-                        return (*path, outer, inner), mapping[inner]
+                mapping = section.get(outer) if dot else None
+                if isinstance(mapping, Mapping) and mapping.get(inner) is not None:
+                    return (*path, outer, inner), mapping[inner]
         return None
 
     @property
@@ -88,6 +89,16 @@ class ConfigKeys:
         entry = self.find(name)
         return entry is not None and isinstance(entry[1], list) and len(set(map(str, entry[1]))) > 1
 
+    def find_all(self, *names: str) -> Iterator[tuple[Place, object]]:
+        """Path and value of all of `names` that are present and not null, those of files beside last."""
+        beside = (((file,), document.data) for file, document in self._beside.items())
+        for path, section in (*self._sections, *beside):
+            yield from (((*path, name), section[name]) for name in names if section.get(name) is not None)
+
+    def is_beside(self, path: Place) -> bool:
+        """Tell whether a path leads into a file beside the config."""
+        return bool(path) and path[0] in self._beside
+
     def fault(
         self,
         field: str | Place,
@@ -100,15 +111,17 @@ class ConfigKeys:
         if isinstance(field, str):
             entry = self.find(field)
             field = (*self._sections[0][0], field) if entry is None else entry[0]
-        if not self._document.is_refused(field) and self._wrong.isdisjoint(given):
-            name = ".".join(str(part) for part in field)
-            self.faults.append(
-                Fault(self._document.file, self._document.line(field), name, problem, remedy, nearest)
-            )
+        document = self._document
+        if self.is_beside(field):
+            document, field = self._beside[str(field[0])], field[1:]
+        if not document.is_refused(field) and self._wrong.isdisjoint(given):
+            name = dotted(field)
+            self.faults.append(Fault(document.file, document.line(field), name, problem, remedy, nearest))
 
     def raise_faults(self) -> None:
         """Raise SpecError when anything was wrong so far, in the order of the lines."""
-        faults = [*self._document.faults, *self.faults]
+        documents = (self._document, *self._beside.values())
+        faults = [*(fault for document in documents for fault in document.faults), *self.faults]
         if faults:
             raise SpecError(dict.fromkeys(sorted(faults, key=lambda fault: fault.line or 0)))
 

@@ -112,12 +112,14 @@ class Attend:
         """FLOPs of a sequence on one GPU: two per multiply-add. [FLOP]"""
         heads, _ = self.heads_per_gpu(tensor_parallel)
         queries = np.multiply(self.query_tokens, self.choices)
-        return 2.0 * queries * heads * (self.key_dim + self.value_dim) * np.asarray(self.kv_tokens)
+        flops: Numeric = 2.0 * queries * heads * (self.key_dim + self.value_dim) * self.kv_tokens
+        return flops
 
     def elements(self, tensor_parallel: Numeric) -> Numeric:
         """Cache elements of a sequence that one GPU reads. [1]"""
         _, kv_heads = self.heads_per_gpu(tensor_parallel)
-        return np.multiply(self.choices, self.kv_tokens) * kv_heads * self.entry_elements
+        elements: Numeric = np.multiply(self.choices, self.kv_tokens) * kv_heads * self.entry_elements
+        return elements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,14 +148,15 @@ class Recur:
 
     def bytes_moved(self, tensor_parallel: Numeric) -> Numeric:
         """Bytes of a sequence that cross the memory of one GPU. [B]"""
-        moved = np.add(self.reads, self.writes) * self.state_bytes + self.row_bytes * np.asarray(
-            self.query_tokens
-        )
-        return moved / self.shards(tensor_parallel)
+        moved = np.add(self.reads, self.writes) * self.state_bytes
+        moved = moved + np.multiply(self.query_tokens, self.row_bytes)
+        shared: Numeric = moved / self.shards(tensor_parallel)
+        return shared
 
     def shards(self, tensor_parallel: Numeric) -> Numeric:
         """GPUs that share the state. [GPUs]"""
-        return np.minimum(np.asarray(tensor_parallel, dtype=float), self.heads)
+        shards: Numeric = np.minimum(np.asarray(tensor_parallel, dtype=float), self.heads)
+        return shards
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,12 +44,12 @@ class Layer:
     @property
     def label(self) -> str:
         """What it is made of, for people."""
-        mixers = (*self.token_mixers, *self.channel_mixers)
-        return " + ".join(dict.fromkeys(mixer.label for mixer in mixers)) or "nothing"
+        labels = [*(each.label for each in self.token_mixers), *(each.label for each in self.channel_mixers)]
+        return " + ".join(dict.fromkeys(labels)) or "nothing"
 
 
 def flatten(layers: Iterable[Layer], outputs: Iterable[LinearLayer]) -> tuple[LinearLayer, ...]:
-    """Return every product of one forward pass, equal ones counted together, in the order they first occur."""
+    """Return every product of one forward pass, equal ones counted together, as they first occur."""
     counts: dict[LinearLayer, int] = {}
     for layer in layers:
         for product in layer.products:
@@ -71,7 +71,7 @@ def head_layer(layers: Sequence[Layer], shape: HeadShape, *, hidden_size: int, c
     attends = [layer for layer in layers if layer.reach]
     widest = max(attends, key=lambda layer: layer.reach, default=layers[0])
     attention = max(widest.token_mixers, key=lambda mixer: mixer.reach)
-    attention = replace(attention, owns_cache=True) if hasattr(attention, "owns_cache") else attention
+    attention = attention.with_cache()
     blocks = {"attention"}
     passes = widest if widest.channel_mixers else next(
         (layer for layer in reversed(layers) if layer.channel_mixers), widest

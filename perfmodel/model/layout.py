@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from perfmodel.errors import nearest_name
@@ -23,8 +23,10 @@ MAX_TOKENS = 1_000_000_000
 
 FULL, WINDOW, CHUNK, LINEAR, CONVOLUTION = "full", "sliding", "chunked", "linear", "conv"
 _PATTERN_LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe", "L": WINDOW, "G": FULL}
-_VARYING = ("intermediate_size", "moe_intermediate_size", "moe_topk", "num_shared_expert", "num_key_value_heads",
-            "num_attention_heads")  # fmt: skip
+_VARYING = (
+    "intermediate_size", "moe_intermediate_size", "moe_topk", "num_shared_expert", "num_key_value_heads",
+    "num_attention_heads",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def layer_kinds(keys: ConfigKeys, family: Family, layers: int, max_position: int
         kinds = [_block_kind(word) for word in blocks]
     else:
         words = _token_words(keys, family, layers, max_position)
-        experts = _expert_layers(keys, family, layers)
+        experts = _expert_layers(keys, layers)
         beside = keys.flag("enable_moe_block", RESIDUAL_MLP, default=False)
         kinds = [
             LayerKind(
@@ -195,7 +197,7 @@ def _patterned_words(keys: ConfigKeys, layers: int) -> Sequence[str] | None:
             for index in range(layers)
         ]
 
-    tries = (
+    tries: tuple[Callable[[], Sequence[str] | None], ...] = (
         lambda: by_flags("attn_type_list", LINEAR, FULL),
         lambda: by_places("linear_attn_config.kda_layers", LINEAR, FULL, first=1),
         lambda: every("full_attention_interval", None, FULL, LINEAR),
@@ -249,27 +251,25 @@ def _without_idle_windows(
     if not keys.flag("use_sliding_window", default=not family.window_needs_flag):
         window = None
     elif window is None and keys.find("layer_types", "attention_layers", "hybrid_layer_pattern") is not None:
-        keys.fault(
-            "sliding_window", "is missing although layer_types names sliding layers", "Add the window in tokens"
-        )
+        problem = "is missing although layer_types names sliding layers"
+        keys.fault("sliding_window", problem, "Add the window in tokens")
     if window is None or window >= max_position:
         return [FULL if word in slides else word for word in words]
     return words
 
 
-def _expert_layers(keys: ConfigKeys, family: Family, layers: int) -> Sequence[bool]:
+def _expert_layers(keys: ConfigKeys, layers: int) -> Sequence[bool]:
     """Return which layers hold experts: all, after the first dense ones, every n-th, or as listed."""
     if not keys.optional_size(*COUNTS, high=1_000_000, low=0, default=0):
         return (False,) * layers
     dense = set(keys.numbers("mlp_only_layers", high=layers))
-    names = ("moe_layers_enum", "moe_layers", "interleave_moe_layers")
     entry = keys.find("moe_layers_enum")
     if entry is not None:
         listed = {int(place) for place in re.findall(r"\d+", str(entry[1])[:100_000])}
         return [index in listed for index in range(layers)]
     entry = keys.find("moe_layers")
     if entry is not None and entry[1]:
-        listed = set(keys.numbers(*names[1:], high=MAX_LAYERS))
+        listed = set(keys.numbers("moe_layers", high=MAX_LAYERS))
         return [index in listed for index in range(layers)]
     entry = keys.find("mlp_layer_types")
     if entry is not None:
@@ -352,8 +352,8 @@ def _shape_blocks(keys: ConfigKeys, kinds: list[LayerKind]) -> list[LayerKind]:
         return kinds
     shaped = []
     for index, (kind, block) in enumerate(zip(kinds, blocks, strict=True)):
-        attention, ffn = (block.get(half, {}) if isinstance(block, dict) else {} for half in ("attention", "ffn"))
-        attention, ffn = (half if isinstance(half, dict) else {} for half in (attention, ffn))
+        halves = (block.get(half) if isinstance(block, dict) else None for half in ("attention", "ffn"))
+        attention, ffn = (half if isinstance(half, dict) else {} for half in halves)
         if attention.get("replace_with_linear") or ffn.get("replace_with_linear"):
             keys.fault((*place, index), "replaces a half by a linear layer, which is not modelled",
                        "Set replace_with_linear to false for an approximation")  # fmt: skip

@@ -120,7 +120,7 @@ class ModelSpec:
 
     @property
     def depth(self) -> float:
-        """Layers of the usual kind that they amount to: each mixer of tokens or channels is half of one. [1]"""
+        """Layers of the usual kind that they amount to: a mixer of tokens or channels is half of one. [1]"""
         return self.reductions / 2.0
 
     @cached_property
@@ -194,11 +194,16 @@ class ModelSpec:
             weight_dtype=weight_dtype,
             kv_dtype=self.kv_dtype if kv is None else dtype_name(kv, field="kv_dtype"),
             base_dtype=base,
+        ).with_products(lambda product: product.stored_as(weight_dtype, base))
+
+    def with_products(self, change: Callable[[LinearLayer], LinearLayer]) -> ModelSpec:
+        """Return the same model with every matrix product changed."""
+        return replace(
+            self,
             layers=tuple(
-                replace(layer, products=tuple(product.stored_as(weight_dtype, base) for product in layer.products))
-                for layer in self.layers
+                replace(layer, products=tuple(map(change, layer.products))) for layer in self.layers
             ),
-            outputs=tuple(product.stored_as(weight_dtype, base) for product in self.outputs),
+            outputs=tuple(map(change, self.outputs)),
         )
 
     def keep_layers(self, fraction: float) -> ModelSpec:
@@ -236,7 +241,6 @@ class ModelSpec:
         """
         if layers < 1:
             raise SpecError.single("request", "layers", f"found {layers!r}", "Give at least one layer")
-        weight_dtype = self.weight_dtype if shape.quantized else self.base_dtype
         layer = head_layer(self.layers, shape, hidden_size=self.hidden_size, count=layers)
         outputs = head_outputs(self.outputs, shape, hidden_size=self.hidden_size)
         head = replace(
@@ -271,9 +275,9 @@ def _build(name: str, document: Document, weight_dtype: str | None, kv_dtype: st
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size,
         max_position=config.max_position,
-        weight_dtype=config.dtypes.weights,
-        kv_dtype=config.dtypes.kv,
-        base_dtype=config.dtypes.base,
+        weight_dtype=config.weight_dtype,
+        kv_dtype=config.kv_dtype,
+        base_dtype=config.base_dtype,
         layers=config.layers,
         outputs=config.outputs,
         embedding_parameters=config.embedding_parameters,

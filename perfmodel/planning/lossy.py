@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perfmodel.errors import InfeasibleError, SpecError
-from perfmodel.model import BYTES, ModelSpec
+from perfmodel.model import BYTES, LinearLayer, ModelSpec
 from perfmodel.planning.plan import Plan
 
 __all__ = ["LossyAlternative", "lossy_alternatives", "lossy_variants", "pruned"]
@@ -64,11 +64,11 @@ def pruned(model: ModelSpec, share: float) -> ModelSpec:
         raise SpecError.single(
             "request", "pruned", f"found {share!r}", "Give a share above 0 and below 1, such as 0.5"
         )
-    linears = tuple(
-        layer if layer.block == "output" else replace(layer, k=max(1, round(layer.k * (1.0 - share))))
-        for layer in model.linears
-    )
-    return replace(model, name=f"{model.name} ({share:.0%} pruned)", linears=linears)
+
+    def prune(layer: LinearLayer) -> LinearLayer:
+        return layer if layer.block == "output" else replace(layer, k=max(1, round(layer.k * (1.0 - share))))
+
+    return replace(model.with_products(prune), name=f"{model.name} ({share:.0%} pruned)")
 
 
 def lossy_variants(target: ModelSpec, shares: Sequence[float] = (0.5,)) -> Iterator[tuple[str, ModelSpec]]:

@@ -90,7 +90,8 @@ class Architecture:
         """Return the decoder of a priced model, its constants as the config names them."""
         if differences := _list_differences(spec, config):
             raise SpecError(Fault(file, None, field, problem, _REMEDY) for field, problem in differences)
-        products, (attention, _) = _products_of(spec), spec.token_mixers[0]
+        products, attention = _products_of(spec), spec.token_mixers[0][0]
+        assert isinstance(attention, FullAttention)
         return cls(
             spec=spec,
             layers=spec.num_layers,

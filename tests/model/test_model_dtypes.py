@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import SpecError
+from perfmodel.hardware import HardwareProfile
+from perfmodel.latency.linear import linear
 from perfmodel.model import BYTES, ModelSpec
+from perfmodel.model.dtypes import UNQUANTIZED
 
 MODELS = Path(__file__).parents[2] / "perfmodel" / "data" / "models"
 LLAMA: dict[str, Any] = json.loads((MODELS / "Llama-3.1-8B.json").read_text(encoding="utf-8"))
@@ -23,7 +26,7 @@ def config(**changes: Any) -> dict[str, Any]:
 def test_quantising_keeps_embeddings_norms_router_and_head() -> None:
     for name in ("Llama-3.1-8B", "Mixtral-8x7B-v0.1"):
         model = ModelSpec.load(name)
-        for dtype in ("fp8", "int8", "int4", "fp4", "mxfp4"):
+        for dtype in sorted(set(BYTES) - set(UNQUANTIZED)):
             smaller = model.with_dtypes(weights=dtype)
             assert {layer.name: layer.dtype for layer in smaller.linears if layer.dtype != dtype} == {
                 layer.name: "bf16" for layer in model.linears if layer.name in ("router", "lm_head")
@@ -61,7 +64,7 @@ QUANTISED = [
     ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "int4", "bf16"),
     ({"quant_method": "awq", "bits": 4}, "int4", "bf16"),
     ({"quant_method": "gptq", "bits": 8}, "int8", "bf16"),
-    ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4", "bf16"),
+    ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "nf4", "bf16"),
     (
         {
             "quant_method": "compressed-tensors",
@@ -110,3 +113,12 @@ def test_float32_checkpoints_are_served_in_bf16_and_say_so() -> None:
     model = ModelSpec.from_config(config(torch_dtype="float32"))
     assert model.base_dtype == "bf16"
     assert any("float32" in sentence for sentence in model.assumed)
+
+
+@pytest.mark.parametrize("dtype", BYTES)
+def test_every_dtype_has_arithmetic_and_fewer_bytes_never_stream_slower(dtype: str) -> None:
+    h100 = HardwareProfile.load("H100-SXM-80GB")
+    assert h100.peak(dtype) >= h100.peak("fp32")
+    seconds = linear(h100, tokens=1, n=8192, k=8192, dtype=dtype, cold=True)
+    assert 0 < seconds <= linear(h100, tokens=1, n=8192, k=8192, dtype="fp32", cold=True)
+    assert h100.peak("mxfp8") == h100.peak("fp8") > h100.peak("int3") == h100.peak("bf16")

@@ -51,10 +51,11 @@ class AlternatingUpdates(ChannelMixer):
         )  # fmt: skip
         if not self.rank:
             return (router,)
+        left, right = ("laurel.linear_left",), ("laurel.linear_right",)
         return (
             router,
-            LinearLayer("laurel_in", self.rank, hidden, 1, "none", block="mlp", modules=("laurel.linear_left",)),
-            LinearLayer("laurel_out", hidden, self.rank, 1, "none", block="mlp", modules=("laurel.linear_right",)),
+            LinearLayer("laurel_in", self.rank, hidden, 1, "none", block="mlp", modules=left),
+            LinearLayer("laurel_out", hidden, self.rank, 1, "none", block="mlp", modules=right),
         )
 
 

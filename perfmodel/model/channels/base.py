@@ -55,16 +55,14 @@ def mlp_products(
 ) -> tuple[LinearLayer, LinearLayer]:
     """Return the two products of an MLP, gate and up fused."""
     inner = 2 * width if gated else width
-    places = (f"{module}.", *(("mlp.", "feed_forward.", "mixer.") if module == "mlp" else ()))
-    up = ("gate_up_proj", "gate_proj", "up_proj", "w1", "w3", "c_fc", "fc1")
-    down = ("down_proj", "w2", "c_proj", "fc2")
+    up = ("gate_proj", "up_proj") if gated else ("up_proj",)
     return (
         LinearLayer(
             prefix + ("gate_up" if gated else "up"), inner, hidden, 1, "column", *experts,
-            block=block, vectors=inner if biased else 0, modules=tuple(p + m for p in places for m in up),
+            block=block, vectors=inner if biased else 0, modules=tuple(f"{module}.{name}" for name in up),
         ),
         LinearLayer(
             prefix + "down", hidden, width, 1, "row", *experts,
-            block=block, vectors=hidden if biased else 0, modules=tuple(p + m for p in places for m in down),
+            block=block, vectors=hidden if biased else 0, modules=(f"{module}.down_proj",),
         ),
     )  # fmt: skip

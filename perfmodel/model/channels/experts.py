@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from perfmodel.model.channels.base import ChannelMixer, mlp_products
@@ -100,46 +100,29 @@ class Experts(ChannelMixer):
         vectors = hidden if self.shared_gate and self.shared_width else 0
         vectors += self.choices if self.router_bias else 0
         inner = self.latent or hidden
-        routed = mlp_products(
+        routed: tuple[LinearLayer, ...] = mlp_products(
             "expert_", self.width, inner, gated=self.gated, biased=self.biased,
             experts=(self.experts, self.per_token), block="experts", module="mlp.experts",
-        )  # fmt: skip
-        routed = tuple(
-            replace(product, modules=tuple(
-                place + name.rpartition(".")[2]
-                for place in ("mlp.experts.", "block_sparse_moe.experts.", "mixer.experts.", "moe.experts.",
-                              "feed_forward.experts.", "experts.", "ffn.experts.")
-                for name in product.modules
-            ))
-            for product in routed
         )  # fmt: skip
         products = [
             LinearLayer(
                 "router", self.choices, hidden, 1, "none", block="experts", vectors=vectors,
-                keeps_precision=True, modules=("mlp.gate", "mlp.router", "block_sparse_moe.gate", "mixer.gate"),
+                keeps_precision=True,
+                modules=("mlp.gate",),
             )
         ]  # fmt: skip
         if self.latent:
-            for name, n, k in (("latent_in", self.latent, hidden), ("latent_out", hidden, self.latent)):
-                products.append(LinearLayer(
-                    name, n, k, 1, "none", block="experts",
-                    modules=("mixer.fc1_latent_proj", "mixer.fc2_latent_proj", "mlp.routed_expert_proj"),
-                ))  # fmt: skip
+            ways = (("latent_in", self.latent, hidden, "fc1"), ("latent_out", hidden, self.latent, "fc2"))
+            products += [
+                LinearLayer(name, n, k, 1, "none", block="experts", modules=(f"mlp.{module}_latent_proj",))
+                for name, n, k, module in ways
+            ]
         products += routed
         if self.shared_width:
-            shared = mlp_products(
+            products += mlp_products(
                 "shared_", self.shared_width, hidden, gated=self.gated, block="experts",
                 module="mlp.shared_experts",
             )  # fmt: skip
-            products += [
-                replace(product, modules=tuple(
-                    place + name.rpartition(".")[2]
-                    for place in ("mlp.shared_experts.", "mlp.shared_expert.", "mixer.shared_experts.",
-                                  "feed_forward.shared_expert.", "shared_mlp.", "share_expert.")
-                    for name in product.modules
-                ))
-                for product in shared
-            ]  # fmt: skip
         return tuple(products)
 
 

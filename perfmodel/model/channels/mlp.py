@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
     from perfmodel.model.layout import LayerKind
 
-WIDTHS = ("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "hidden_dim", "ffn_config.ffn_hidden_size")
+WIDTHS = (
+    "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "hidden_dim", "ffn_config.ffn_hidden_size",
+)  # fmt: skip
 RESIDUAL_MLP = "parallel_attn_mlp_res"
 DENSE_WIDTHS = ("dense_intermediate_size", "intermediate_size_mlp")
 

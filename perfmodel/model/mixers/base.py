@@ -54,17 +54,22 @@ class Cache:
     def entries(self, context_len: Numeric) -> Numeric:
         """Entries of a sequence of `context_len` tokens. [1]"""
         kept = context_len if self.window is None else np.minimum(context_len, self.window)
-        return np.divide(kept, self.tokens_per_entry) if self.tokens_per_entry > 1 else np.asarray(kept)
+        if self.tokens_per_entry == 1:
+            return np.asarray(kept)
+        entries: Numeric = np.divide(kept, self.tokens_per_entry)
+        return entries
 
     def grows(self, context_len: Numeric) -> Numeric:
         """Entries that one further token adds to a sequence of `context_len` tokens. [1]"""
         grows = np.ones(np.shape(context_len)) if self.window is None else np.less(context_len, self.window)
-        return grows / self.tokens_per_entry
+        entries: Numeric = np.divide(grows, self.tokens_per_entry)
+        return entries
 
     def elements_per_gpu(self, tensor_parallel: Numeric) -> Numeric:
         """Elements of an entry on each of `tensor_parallel` GPUs; beyond `kv_heads` they hold copies. [1]"""
         shared = np.minimum(np.asarray(tensor_parallel, dtype=float), self.kv_heads)
-        return self.elements / shared
+        held: Numeric = self.elements / shared
+        return held
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,10 @@ class TokenMixer:
     def reach(self) -> float:
         """Tokens that a query looks back at most; infinite where it sees the whole context. [tokens]"""
         return np.inf
+
+    def with_cache(self) -> Self:
+        """Return the mixer as it is in a layer that keeps a cache of its own."""
+        return self
 
     @property
     def budgeted(self) -> bool:

@@ -83,9 +83,7 @@ class BlockSparse(Softmax):
             query_tokens=queries,
             copied=True,
         )
-        attend = self.attend(
-            forward, chosen, query_tokens=np.where(alone, 1.0, queries), choices=np.where(alone, queries, 1.0)
-        )
+        attend = self.attend(chosen, np.where(alone, 1.0, queries), np.where(alone, queries, 1.0))
         return ((scores, Choose(launches=1.0), attend),)
 
 

@@ -45,7 +45,7 @@ class Chunked(Softmax):
 
     def ways(self, forward: ForwardPass) -> tuple[Way, ...]:
         """Return one launch, whose queries share what they read."""
-        return (with_choice(forward, (self.attend(forward, self.entries(forward)),)),)
+        return (with_choice(forward, (self.attend(self.entries(forward), forward.query_tokens),)),)
 
     def entries(self, forward: ForwardPass) -> Numeric:
         """Entries that are read: all of a context within one chunk, beyond it the mean over positions.

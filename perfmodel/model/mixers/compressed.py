@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perfmodel.model.layout import LayerKind
 
 OVERLAPPING = 4
-"""The ratio whose entries overlap and are chosen by an index (DeepSeek-V4); others are read whole. [tokens]"""
+"""The ratio whose entries overlap and are chosen by an index (DeepSeek-V4); all others are read. [tokens]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +100,11 @@ class Compressed(TokenMixer):
         """Queries in two steps, the shared vector, compressors and index, and the output in two steps."""
         queries = self.heads * self.head_dim
         products = [
-            matrix("q_a", self.q_rank, hidden, "none", "self_attn.wq_a", "attn.wq_a", vectors=self.q_rank),
-            matrix("q_b", queries, self.q_rank, "column", "self_attn.wq_b", "attn.wq_b", vectors=self.heads),
-            matrix("kv", self.head_dim, hidden, "none", "self_attn.wkv", "attn.wkv", vectors=self.head_dim),
-            matrix("o_a", self.o_rank, queries, "row", "self_attn.wo_a", "attn.wo_a"),
-            matrix("o_b", hidden, self.o_groups * self.o_rank, "row", "self_attn.wo_b", "attn.wo_b"),
+            matrix("q_a", self.q_rank, hidden, "none", "self_attn.wq_a", vectors=self.q_rank),
+            matrix("q_b", queries, self.q_rank, "column", "self_attn.wq_b", vectors=self.heads),
+            matrix("kv", self.head_dim, hidden, "none", "self_attn.wkv", vectors=self.head_dim),
+            matrix("o_a", self.o_rank, queries, "row", "self_attn.wo_a"),
+            matrix("o_b", hidden, self.o_groups * self.o_rank, "row", "self_attn.wo_b"),
         ]
         if self.ratio:
             products.append(self._compressor("compressor", self.head_dim, hidden))
@@ -113,11 +113,11 @@ class Compressed(TokenMixer):
                 self._compressor("indexer.compressor", self.index_dim, hidden),
                 matrix(
                     "index_q", self.index_heads * self.index_dim, self.q_rank, "none",
-                    "self_attn.indexer.wq_b", "attn.indexer.wq_b",
+                    "self_attn.indexer.wq_b",
                 ),
                 matrix(
                     "index_weights", self.index_heads, hidden, "none",
-                    "self_attn.indexer.weights_proj", "attn.indexer.weights_proj", keeps_precision=True,
+                    "self_attn.indexer.weights_proj", keeps_precision=True,
                 ),
             ]  # fmt: skip
         return tuple(products)
@@ -128,7 +128,7 @@ class Compressed(TokenMixer):
         vectors = self.ratio * self.overlap * width + width
         return matrix(
             name.replace("indexer.", "index_"), columns, hidden, "none",
-            f"self_attn.{name}.wkv", f"attn.{name}.wkv", vectors=vectors, keeps_precision=True,
+            f"self_attn.{name}.wkv", vectors=vectors, keeps_precision=True,
         )  # fmt: skip
 
     def ways(self, forward: ForwardPass) -> tuple[Way, ...]:

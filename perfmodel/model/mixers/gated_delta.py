@@ -85,19 +85,18 @@ class GatedDelta(Recurrent):
         return delta_rule_chunk_flops(self.heads, self.key_dim, self.value_dim)
 
     def products(self, hidden: int) -> tuple[LinearLayer, ...]:
-        """Inputs with the output's gate, the two gates of the state, and the output."""
+        """Queries, keys and values; the gate of the output; decay and write strength; the output."""
         values = self.heads * self.value_dim
         vectors = self.channels * self.convolution + 2 * self.heads + self.value_dim
         return (
             matrix(
-                "in_proj", self.channels + values, hidden, "column",
-                "linear_attn.in_proj_qkvz", "linear_attn.in_proj_qkv", "linear_attn.in_proj_z",
+                "in_proj", self.channels, hidden, "column", "linear_attn.in_proj_qkv",
                 block="recurrent", vectors=vectors,
             ),
+            matrix("in_gate", values, hidden, "column", "linear_attn.in_proj_z", block="recurrent"),
             matrix(
-                "in_gates", 2 * self.heads, hidden, "column",
-                "linear_attn.in_proj_ba", "linear_attn.in_proj_a", "linear_attn.in_proj_b",
-                block="recurrent",
+                "in_steps", 2 * self.heads, hidden, "column",
+                "linear_attn.in_proj_a", "linear_attn.in_proj_b", block="recurrent",
             ),
             matrix("out_proj", hidden, values, "row", "linear_attn.out_proj", block="recurrent"),
         )  # fmt: skip

@@ -93,7 +93,8 @@ class KimiDelta(Recurrent):
         return (
             matrix(
                 "kda_qkv", 3 * width, hidden, "column",
-                "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", block="recurrent", vectors=vectors,
+                "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                block="recurrent", vectors=vectors,
             ),
             matrix("f_a", rank, hidden, "none", "self_attn.f_a_proj", block="recurrent"),
             matrix("f_b", width, rank, "column", "self_attn.f_b_proj", block="recurrent"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.launches import Attend, ForwardPass, Multiply, Way
@@ -26,7 +26,7 @@ class Latent(TokenMixer):
     gate : whether the heads' outputs are gated.
     """
 
-    words = ("full_attention", "attention", "mla", "full", "latent_attention")
+    words: ClassVar[tuple[str, ...]] = ("full_attention", "attention", "mla", "full", "latent_attention")
     marks = ("kv_lora_rank",)
     label = "latent"
 
@@ -63,6 +63,7 @@ class Latent(TokenMixer):
     def products(self, hidden: int) -> tuple[LinearLayer, ...]:
         """Down and up projections; `kv_b` is absorbed in decoding: the same matrix, applied to queries."""
         queries = self.heads * (self.nope_dim + self.rope_dim)
+        first: tuple[LinearLayer, ...]
         if self.q_rank:
             first = (
                 matrix("q_a", self.q_rank, hidden, "none", "self_attn.q_a_proj", vectors=self.q_rank),

@@ -1,4 +1,4 @@
-"""Latent attention with an index: every query reads the entries that it scores best (DeepSeek sparse attention)."""
+"""Latent attention with an index: every query reads the entries that score best for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentIndex(Latent):
-    """Latent attention to the `top_k` tokens whose index keys score best (DeepSeek-V3.2-Exp report).
+    """DeepSeek sparse attention, to the `top_k` tokens that score best (DeepSeek-V3.2-Exp report).
 
     Parameters
     ----------

@@ -66,15 +66,15 @@ class Lightning(Recurrent):
         return (
             matrix(
                 "linear_qkv", 3 * self.width, hidden, "column",
-                "self_attn.qkv_proj", "attention.query_key_value", block="recurrent", vectors=self.width,
+                "self_attn.qkv_proj", block="recurrent", vectors=self.width,
             ),
             matrix(
                 "linear_gate", self.width, hidden, "column",
-                "self_attn.output_gate", "attention.g_proj", block="recurrent",
+                "self_attn.output_gate", block="recurrent",
             ),
             matrix(
                 "linear_o", hidden, self.width, "row",
-                "self_attn.out_proj", "attention.dense", block="recurrent",
+                "self_attn.out_proj", block="recurrent",
             ),
         )  # fmt: skip
 

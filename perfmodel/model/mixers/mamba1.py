@@ -73,7 +73,8 @@ class Mamba1(Recurrent):
         vectors = self.heads * (self.convolution + self.biased + self.state_size + 1) + maps
         return (
             matrix(
-                "in_proj", 2 * self.heads, hidden, "column", "mamba.in_proj", block="recurrent", vectors=vectors
+                "in_proj", 2 * self.heads, hidden, "column", "mamba.in_proj",
+                block="recurrent", vectors=vectors,
             ),
             matrix("x_proj", maps, self.heads, "row", "mamba.x_proj", block="recurrent"),
             matrix(

@@ -103,9 +103,11 @@ class Mamba2(Recurrent):
         return (
             matrix(
                 "in_proj", self.inner + self.channels + self.heads, hidden, "column",
-                "mixer.in_proj", "mamba.in_proj", block="recurrent", vectors=vectors,
+                "mamba.in_proj", block="recurrent", vectors=vectors,
             ),
-            matrix("out_proj", hidden, self.inner, "row", "mixer.out_proj", "mamba.out_proj", block="recurrent"),
+            matrix(
+                "out_proj", hidden, self.inner, "row", "mamba.out_proj", block="recurrent"
+            ),
         )  # fmt: skip
 
 

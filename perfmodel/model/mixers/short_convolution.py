@@ -65,9 +65,12 @@ class ShortConvolution(Recurrent):
         """Inputs and gates, and the output."""
         vectors = self.heads * (self.convolution + self.biased)
         return (
-            matrix("in_proj", 3 * self.heads, hidden, "column", "conv.in_proj", block="recurrent", vectors=vectors),
+            matrix(
+                "in_proj", 3 * self.heads, hidden, "column", "conv.in_proj",
+                block="recurrent", vectors=vectors,
+            ),
             matrix("out_proj", hidden, self.heads, "row", "conv.out_proj", block="recurrent"),
-        )
+        )  # fmt: skip
 
 
 mixer = ShortConvolution

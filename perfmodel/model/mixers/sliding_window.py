@@ -70,10 +70,11 @@ class SlidingWindow(Softmax):
 
     def ways(self, forward: ForwardPass) -> tuple[Way, ...]:
         """Return one launch; where choosing in the window takes longer, all of it is read."""
-        chosen = (self.attend(forward, forward.entries(self.window)),)
+        queries = forward.query_tokens
+        chosen = (self.attend(forward.entries(self.window), queries),)
         if not forward.chooses:
             return (chosen,)
-        whole = self.attend(forward, self.window + np.subtract(forward.query_tokens, 1.0))
+        whole = self.attend(self.window + np.subtract(queries, 1.0), queries)
         return with_choice(forward, chosen), (whole,)
 
 

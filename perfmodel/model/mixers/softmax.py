@@ -113,6 +113,10 @@ class Softmax(TokenMixer):
         """Whether keys and values come from one projection."""
         return False
 
+    def with_cache(self) -> Self:
+        """Return the layer with a cache and projections of its own."""
+        return replace(self, owns_cache=True, projects=True)
+
     @property
     def caches(self) -> tuple[Cache, ...]:
         """Keys and values of every token within reach."""
@@ -139,20 +143,19 @@ class Softmax(TokenMixer):
         columns = self.kv_heads * one_each if self.projects else 0
         qkv = matrix(
             "qkv", queries + columns, hidden, "column",
-            "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.qkv_proj", "attn.qkv",
-            "mixer.q_proj", "mixer.k_proj", "mixer.v_proj", "attention.q_proj",
+            "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
             vectors=self.vectors + ((queries + columns) if self.biased else 0),
         )  # fmt: skip
         if columns:
             qkv = replace(qkv, kv_columns=columns, kv_heads=self.kv_heads)
         output = matrix(
             "o", hidden, self.heads * self.value_dim, "row",
-            "self_attn.o_proj", "attn.o_proj", "mixer.o_proj", "attention.o_proj",
+            "self_attn.o_proj",
             vectors=hidden if self.output_bias else 0,
         )  # fmt: skip
         return qkv, output
 
-    def attend(self, forward: ForwardPass, kv_tokens: Numeric, **fields: Numeric) -> Attend:
+    def attend(self, kv_tokens: Numeric, query_tokens: Numeric, choices: Numeric = 1.0) -> Attend:
         """Return the launch that reads so many entries."""
         return Attend(
             heads=self.heads,
@@ -161,9 +164,10 @@ class Softmax(TokenMixer):
             value_dim=self.value_dim,
             entry_elements=self.head_dim + self.value_dim,
             kv_tokens=kv_tokens,
-            **{"query_tokens": forward.query_tokens, **fields},
+            query_tokens=query_tokens,
+            choices=choices,
         )
 
     def ways(self, forward: ForwardPass) -> tuple[Way, ...]:
         """Return one launch, whose queries share what they read."""
-        return (with_choice(forward, (self.attend(forward, forward.entries()),)),)
+        return (with_choice(forward, (self.attend(forward.entries(), forward.query_tokens),)),)
