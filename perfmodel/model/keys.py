@@ -12,7 +12,8 @@ from perfmodel.files.document import Document, Place, dotted
 
 __all__ = ["ConfigKeys"]
 
-_NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
+_NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "language_model_config")
+_PER_LAYER = "per_layer_config"
 _Chosen = TypeVar("_Chosen")
 
 
@@ -20,7 +21,8 @@ class ConfigKeys:
     """One config as a set of typed questions; wrong answers become faults and a stand-in value is returned.
 
     A nested ``text_config`` is read first and the top level second, so that a multimodal config yields its
-    decoder. Of several names for one size the first that is present and not null counts.
+    decoder; before both comes what ``per_layer_config`` says of the layer that is being read. Of several
+    names for one size the first that is present and not null counts.
 
     Parameters
     ----------
@@ -32,6 +34,7 @@ class ConfigKeys:
         self.assumed: list[str] = []
         self.defaults: Mapping[str, int] = {}
         self.layer: int | None = None
+        self.layers = 0
         self._asked: set[str] = set()
         self._document = document
         self._wrong: set[str] = set()
@@ -42,8 +45,10 @@ class ConfigKeys:
             for name in _NESTED:
                 if isinstance(section := inner.get(name), Mapping):
                     self._sections.insert(0, ((*path, name), section))
-                    self.assumed.append(f"only the decoder under {name} is counted")
                     break
+        self._decoder = self._sections[0]
+        if self.is_nested:
+            self.assumed.append(f"only the decoder under {'.'.join(map(str, self._decoder[0]))} is counted")
 
     def find(self, *names: str) -> tuple[Place, object] | None:
         """Path and value of the first of `names` that is present and not null, or None.
@@ -52,7 +57,7 @@ class ConfigKeys:
         the value of the layer that is being read, or as the one that all layers have.
         """
         self._asked.update(names)
-        for path, section in self._sections:
+        for path, section in (*self._of_this_layer(), *self._sections):
             for name in names:
                 if (value := section.get(name)) is not None:
                     return (*path, name), value
@@ -61,6 +66,19 @@ class ConfigKeys:
                 if isinstance(mapping, Mapping) and mapping.get(inner) is not None:
                     return (*path, outer, inner), mapping[inner]
         return None
+
+    def _of_this_layer(self) -> Iterator[tuple[Place, Mapping[str, object]]]:
+        """What the config says of the layer that is being read alone; its number may have leading zeros."""
+        path, section = self._decoder
+        layers = section.get(_PER_LAYER)
+        if self.layer is not None and isinstance(layers, Mapping):
+            for number, own in layers.items():
+                if str(number).lstrip("0") == str(self.layer or "") and isinstance(own, Mapping):
+                    yield (*path, _PER_LAYER, number), own
+
+    def states(self, name: str) -> bool:
+        """Whether the decoder's own part of the file has a key, be it null."""
+        return name in self._decoder[1]
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -146,8 +164,7 @@ class ConfigKeys:
         entry = self.find(*names)
         if entry is None:
             return default
-        path, value = entry
-        value = self._of_layer(value)
+        path, value = self._of_layer(*entry)
         if isinstance(value, float) and math.isfinite(value) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
@@ -156,13 +173,24 @@ class ConfigKeys:
         self._wrong.add(names[0])
         return default
 
-    def _of_layer(self, value: object) -> object:
+    def optional_number(self, name: str, *, high: float, default: float) -> float:
+        """Number above 0 up to `high`, `default` where it is not present."""
+        entry = self.find(name)
+        if entry is None:
+            return default
+        path, value = self._of_layer(*entry)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= high:
+            return float(value)
+        self.fault(path, f"found {_short(value)}", f"Give a number above 0 up to {high:g}")
+        return default
+
+    def _of_layer(self, path: Place, value: object) -> tuple[Place, object]:
         """Return the value of the layer that is read where one is listed for each, or the value of all."""
         if not isinstance(value, list) or not value:
-            return value
-        if self.layer is not None and self.layer < len(value):
-            return value[self.layer]
-        return value[0] if all(entry == value[0] for entry in value) else value
+            return path, value
+        if self.layer is not None and len(value) == self.layers:
+            return (*path, self.layer), value[self.layer]
+        return path, value[0] if all(entry == value[0] for entry in value) else value
 
     def flag(self, *names: str, default: bool) -> bool:
         """True or false under one of `names`, `default` where none is present."""
@@ -186,20 +214,21 @@ class ConfigKeys:
         """Whole numbers from 0 to `high` listed under one of `names`; empty where none is present."""
         remedy = f"Give a list of whole numbers from 0 to {high}"
         place, listed = self._listed(*names, remedy=remedy)
-        numbers = [value for value in listed if isinstance(value, int) and not isinstance(value, bool)]
-        if len(numbers) < len(listed) or any(not 0 <= number <= high for number in numbers):
-            self.fault(place, f"found {_short(listed)}", remedy)
-            return ()
-        return tuple(numbers)
+        for index, value in enumerate(listed):
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
+                self.fault((*place, index), f"found {_short(value)}", remedy)
+                return ()
+        return tuple(value for value in listed if isinstance(value, int))
 
     def words(self, *names: str) -> tuple[str, ...]:
         """Texts listed under one of `names`; empty where none is present."""
         remedy = "Give a list of texts"
         place, listed = self._listed(*names, remedy=remedy)
-        words = tuple(value for value in listed if isinstance(value, str))
-        if len(words) < len(listed):
-            self.fault(place, f"found {_short(listed)}", remedy)
-        return words
+        for index, value in enumerate(listed):
+            if not isinstance(value, str):
+                self.fault((*place, index), f"found {_short(value)}", remedy)
+                return ()
+        return tuple(map(str, listed))
 
     def _listed(self, *names: str, remedy: str) -> tuple[Place, Sequence[object]]:
         place, value = self.find(*names) or ((), [])

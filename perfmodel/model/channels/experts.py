@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 COUNTS = (
     "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "ffn_config.moe_num_experts",
-    "moe.num_experts",
+    "moe.num_experts", "n_experts",
 )  # fmt: skip
 CHOSEN = (
     "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_top_k", "moe_topk", "moe_k",
     "top_k_experts", "ffn_config.moe_top_k", "moe.num_experts_per_tok",
 )  # fmt: skip
 WIDTHS = (
-    "moe_intermediate_size", "expert_intermediate_size", "expert_ffn_hidden_size", "moe.expert_hidden_dim",
+    "moe_intermediate_size", "expert_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size",
+    "moe.expert_hidden_dim",
     "ffn_config.ffn_hidden_size", "intermediate_size", "ffn_hidden_size", "hidden_dim",
 )  # fmt: skip
 SHARED = (
@@ -32,7 +33,7 @@ SHARED = (
 SHARED_EACH = "moe_shared_expert_intermediate_size"
 SHARED_WIDTHS = (
     "shared_expert_intermediate_size", SHARED_EACH, "share_expert_dim",
-    "shared_intermediate_size",
+    "shared_intermediate_size", "shared_experts_intermediate_size",
 )  # fmt: skip
 
 

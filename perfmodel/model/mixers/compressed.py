@@ -32,8 +32,11 @@ class Compressed(TokenMixer):
     index_heads, index_dim, top_k : of the index that chooses among the entries of ratio 4. [1], [entries]
     """
 
-    words = ("compressed_attention", "compressed")
-    marks = ("compress_ratios",)
+    words = (
+        "compressed_attention", "compressed", "compressed_sparse_attention", "heavily_compressed_attention",
+        "sliding_attention",
+    )  # fmt: skip
+    marks = ("compress_ratios", "compress_rates")
     label = "compressed"
 
     head_dim: int

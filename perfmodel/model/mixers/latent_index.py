@@ -28,7 +28,7 @@ class LatentIndex(Latent):
     owns_index : False where it takes over the choice of an earlier layer.
     """
 
-    words = (*Latent.words, "deepseek_sparse_attention", "sparse_attention", "dsa")
+    words = (*Latent.words, "deepseek_sparse_attention", "sparse_attention", "dsa", "indexed_attention")
     marks = ("index_topk",)
     label = "latent with an index"
 

@@ -34,7 +34,11 @@ class SlidingWindow(Softmax):
         """Return the heads; some configs give window layers heads of their own."""
         heads = super().read_heads(keys, sizes, kind)
         spellings = {
-            "heads": ("swa_num_attention_heads", "attention_other_setting.num_attention_heads"),
+            "heads": (
+                "swa_num_attention_heads",
+                "attention_other_setting.num_attention_heads",
+                "num_sliding_attention_heads",
+            ),
             "kv_heads": (
                 "swa_num_key_value_heads",
                 "attention_other_setting.num_attention_groups",
