@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from perfmodel.files.document import Document
+from perfmodel.files.document import Document, dotted
 from perfmodel.model.channels import ChannelMixer, channels
 from perfmodel.model.class_defaults import CLASS_DEFAULTS
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED
@@ -82,7 +82,7 @@ def read_config(
     if keys.faults:
         keys.raise_faults()
     layers = _read_layers(keys, sizes, kinds, stored)
-    tied = keys.flag("tie_word_embeddings", "tied_embeddings", default=family.tied_embeddings)
+    tied = _tied(keys, family)
     outputs, embedding = _outputs(keys, sizes, vocabulary, count)
     draft_layers = keys.optional_size(*DRAFT_LAYERS, high=MAX_LAYERS, low=0, default=0)
     keys.raise_faults()
@@ -141,6 +141,17 @@ def _is_number(value: object) -> bool:
     return number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
 
 
+def _tied(keys: ConfigKeys, family: Family) -> bool:
+    """Whether the head's matrix is the input embedding; where two parts of a file disagree, the decoder's counts."""
+    names = ("tie_word_embeddings", "tied_embeddings", "tie_embedding", "use_embedding_sharing")
+    stated = list(keys.find_all("tie_word_embeddings"))
+    if len({str(value) for _, value in stated}) > 1:
+        inner, outer = (dotted(path) for path, _ in stated[:2])
+        keys.assumed.append(f"{inner} and {outer} differ; {inner} counts")
+    return keys.flag(*names, default=family.tied_embeddings)
+
+
+_HEAD_DIMS = ("head_dim", "attention_head_dim", "kv_channels", "head_size")
 _HEADS = ("heads", "kv_heads", "head_dim")
 HEAD_COUNTS = (
     "num_attention_heads", "n_head", "n_heads", "num_heads", "num_attention_heads_per_layer", "num_query_heads",
@@ -150,8 +161,8 @@ HEAD_COUNTS = (
 def _heads(keys: ConfigKeys, hidden: int) -> tuple[int, int, int]:
     """Return query heads, key and value heads, and the width of one."""
     heads = keys.size(*HEAD_COUNTS, high=MAX_WIDTH)
-    if keys.find("kv_lora_rank") is not None:
-        return heads, heads, 0
+    if keys.find("kv_lora_rank") is not None:  # heads of the layers that are not latent
+        return heads, heads, keys.optional_size(*_HEAD_DIMS, high=MAX_WIDTH, default=max(hidden // heads, 1))
     kv_heads = _kv_heads(keys, heads)
     head_dim = _head_dim(keys, hidden, heads)
     if heads % kv_heads:
@@ -305,9 +316,8 @@ def _kv_heads(keys: ConfigKeys, heads: int) -> int:
 
 def _head_dim(keys: ConfigKeys, hidden: int, heads: int) -> int:
     """Width of one head: stated, implied by the family, else an even share of the hidden size."""
-    names = ("head_dim", "attention_head_dim", "kv_channels", "head_size")
-    if keys.find(*names) is not None or names[0] in keys.defaults:
-        return keys.size(*names, high=MAX_WIDTH)
+    if keys.find(*_HEAD_DIMS) is not None or _HEAD_DIMS[0] in keys.defaults:
+        return keys.size(*_HEAD_DIMS, high=MAX_WIDTH)
     if hidden % heads:
         keys.fault(
             "num_attention_heads",

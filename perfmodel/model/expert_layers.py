@@ -25,16 +25,17 @@ _COUNT_FROM_END = ("decoder_sparse_step", "interleave_moe_layer_step", "moe_laye
 
 def expert_layers(keys: ConfigKeys, layers: int) -> Sequence[bool]:
     """Return which layers hold experts; where a rule names others than a list, a remark says which counts."""
-    if not keys.optional_size(*COUNTS, high=1_000_000, low=0, default=0):
+    holds = keys.flag("is_moe", "enable_moe_block", default=True)
+    if not holds or not keys.optional_size(*COUNTS, high=1_000_000, low=0, default=0):
         return (False,) * layers
-    listed = next(_listed(keys, layers), None)
-    ruled = _by_rule(keys, layers)
-    if listed is None:
-        return ruled
-    name, places = listed
-    rules = [rule for rule in (*_FIRST, *_PERIODS) if rule != name and keys.find(rule) is not None]
-    if rules and list(places) != list(ruled):
-        keys.assumed.append(f"{name} and {rules[0]} name different layers of experts; {name} counts")
+    stated = list(_listed(keys, layers))
+    listed = [name for name, _ in stated]
+    rule = next((rule for rule in (*_FIRST, *_PERIODS) if rule not in listed and keys.find(rule)), None)
+    stated += [(rule or "", _by_rule(keys, layers))] if rule or not stated else []
+    name, places = stated[0]
+    for other, differently in stated[1:]:
+        if list(places) != list(differently):
+            keys.assumed.append(f"{name} and {other} name different layers of experts; {name} counts")
     return places
 
 
@@ -50,6 +51,8 @@ def _listed(keys: ConfigKeys, layers: int) -> Iterator[tuple[str, Sequence[bool]
         if (entry := keys.find(name)) is not None and entry[1] != [] and not isinstance(entry[1], str):
             places = set(keys.numbers(name, high=MAX_LAYERS))
             yield name, [index in places for index in range(layers)]
+    if keys.find("is_moe_layer") is not None:
+        yield "is_moe_layer", _of_length(keys, "is_moe_layer", keys.flags("is_moe_layer"), layers)
     if (entry := keys.find("mlp_layer_types")) is not None:
         words = keys.words("mlp_layer_types")
         unknown = next((word for word in words if word not in (*_DENSE, *_SPARSE)), None)

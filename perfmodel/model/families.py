@@ -88,12 +88,12 @@ _LLAMA_LIKE = (
     "phi4, phi4_multimodal, smollm3, seed_oss, dbrx, arctic, jamba, bamba, deepseek, deepseek_v2, deepseek_v3, "
     "deepseek_v32, deepseek_v4, kimi_k2, kimi_k25, kimi_linear, glm, glm_moe_dsa, glm4_moe, glm4_moe_lite, "
     "glm4v_moe, glm5_next, ernie4_5, ernie4_5_moe, step3p5, step3p7, mimo_v2_flash, mimo, chatglm, baichuan, "
-    "exaone, minicpm, minicpm3, helium, aria, solar_open, solar, openpangu_embedded, cwm, nemotron_nas, deci, "
+    "exaone, helium, aria, solar_open, solar, openpangu_embedded, cwm, nemotron_nas, deci, "
     "ministral, mistral, bailing_moe, xverse, aquila, orion, emu3, hyperclovax, iquestcoder"
 )
 _QK_NORMED = (
     "inkling, bailing_moe_v2, bailing_moe_linear, hunyuan, hunyuan_v1_moe, hunyuan_v1_dense, "
-    "hunyuan_moe, hunyuan_v1, hy_v3, minimax_m3, lfm2, lfm2_moe, exaone4, exaone_moe, laguna, dots1, mellum"
+    "hunyuan_moe, hunyuan_v1, hy_v3, minimax_m3, exaone4, exaone_moe, laguna, dots1, mellum"
 )
 
 FAMILIES: Mapping[str, Family] = {
@@ -115,8 +115,13 @@ FAMILIES: Mapping[str, Family] = {
     "glm4": Family(norms=4),
     "glm4v": Family(norms=4),
     "glm_ocr": Family(norms=4),
+    "minicpm": Family(tied_embeddings=True),
+    "minicpm3": Family(tied_embeddings=True, defaults={"v_head_dim": 64}),
+    "phi4mm": Family(),
     "afmoe": Family(norms=4, qk_norm=True, output_gate=True),
+    **dict.fromkeys(("lfm2", "lfm2_moe"), Family(qk_norm=True, tied_embeddings=True)),
     "lfm3": Family(norms=4, qk_norm=True, tied_embeddings=True),
+    "hy_v4": Family(output_gate=True),
     "grok_1": Family(norms=4),
     "bailing_hybrid": Family(full_rank_gates=True),
     "falcon_h1": Family(parallel_recurrence=True),

@@ -220,6 +220,16 @@ class ConfigKeys:
                 return ()
         return tuple(value for value in listed if isinstance(value, int))
 
+    def flags(self, name: str) -> tuple[bool, ...]:
+        """List of true and false under `name`; empty where it is not present."""
+        remedy = "Give a list of true and false"
+        place, listed = self._listed(name, remedy=remedy)
+        for index, value in enumerate(listed):
+            if not isinstance(value, bool):
+                self.fault((*place, index), f"found {_short(value)}", remedy)
+                return ()
+        return tuple(map(bool, listed))
+
     def words(self, *names: str) -> tuple[str, ...]:
         """Texts listed under one of `names`; empty where none is present."""
         remedy = "Give a list of texts"

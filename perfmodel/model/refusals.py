@@ -93,6 +93,11 @@ _SIGNS = (
         keys=("num_layers_per_stack", "mean_recurrence", "num_recurrent_steps"), types=("hrm_text", "huginn"),
     ),
     _Sign(
+        "a second decoder makes its audio tokens",
+        "Price the config of its text decoder; the second one, a tenth of its weights, would be missing",
+        keys=("depth_decoder_config",),
+    ),
+    _Sign(
         "it is a pipeline of diffusion, not a language model", "Give the config.json of its text decoder, if any",
         keys=("_class_name",),
     ),

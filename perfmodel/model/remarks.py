@@ -14,23 +14,23 @@ __all__ = ["remark_gate", "remark_unread"]
 
 _SPEAKS = re.compile(
     "layer|head|expert|attention|attn|shar|compress|moe|window|sparse|latent|rank|mamba|ssm|conv|recurr|linear|"
-    "block|mixer|hybrid|kv_|loop|depth|index|memory|state_"
+    "block|mixer|hybrid|kv_|loop|depth|index|memory|state_|n_?gram"
 )
 """Names that speak of structure."""
 
 _WITHOUT_EFFECT: Mapping[str, str] = {
-    "arithmetic within a layer": "dropout|norm|eps|bias|bidirectional|mamba_use_mlp|attn_res_|clip|cap(ping)?$|temp|alpha|beta|softmax|in_fp32|float32|multiplier|"
+    "arithmetic within a layer": "dropout|norm(?!_rank)|eps|bias|bidirectional|mamba_use_mlp|attn_res_|max_attn_value|parallel_(block|attn|resid)|full_attn_mod|clip|cap(ping)?$|temp|alpha|beta|softmax|in_fp32|float32|multiplier|"
     "scal|_act$|act_fn|swiglu|limit|sink|value_residual|hc_|sinkhorn|time_step|dt_(min|max)|a_log|neg_eig|decay|_gate_l|"
     "lower_bound|factor$|interleaved",
-    "positions": "rope|rotary|position|alibi|yarn|nope|qk_head_dim",
+    "positions": "rope|rotary|position|alibi|yarn|nope|qk_head_dim|logn",
     "training": "init|loss|coef|aux|jitter|drop|checkpoint|pretraining|lora|finetun|xavier|prune|regular",
     "routing": "group|topk_method|score|router|routed_scaling|selection|norm_topk|capacity|token_drop|ep_size|"
     "combin|bias_update|hash",
     "how an engine runs it": "implementation|kernel|fused|flash|cache_implementation|use_cache|return|output_|"
     "tensor_parallel|overlap|dtype|quant|compile|logits_to_keep|chunk_size_feed|_backend|_method$",
     "another part of the model": "vision|audio|image|video|projector|deepstack|talker|speech|mtp|nextn|speculator|"
-    "visual|resampler|vit_",
-    "names": "class|id2label|label2id|type_ids|token|architectures|auto_map|template|version|_type$",
+    "visual|resampler|vit_|embd_layer|img_",
+    "names": "ignore_index|class|id2label|label2id|type_ids|token|architectures|auto_map|template|version|_type$",
 }
 """Parts of names that have no effect on bytes or times here, by what they are about."""
 
@@ -40,6 +40,7 @@ _ANSWERED: Mapping[str, tuple[str, ...]] = {
     "n_kv_heads": ("kv_lora_rank",),
     "expand": ("mamba_num_heads",),
     "mamba_expand": ("mamba_n_heads", "mamba_num_heads"),
+    "sliding_window": ("use_sliding_window", "layer_types"),
     "max_window_layers": ("layer_types", "use_sliding_window"),
     "layer_switch": ("layer_types", "sliding_window_pattern"),
     "num_layers_per_block": ("layers_block_type",),
@@ -48,6 +49,11 @@ _ANSWERED: Mapping[str, tuple[str, ...]] = {
     "use_mixed_mlp_moe": ("num_shared_expert",),
     "vocab_size_per_layer_input": ("hidden_size_per_layer_input",),
     "block_ffn_dim_multiplier": ("intermediate_size", "block_ff_dim"),
+    "block_dim": ("hidden_size",),
+    "conv_dim_out": ("hidden_size",),
+    "shared_moe_mode": ("shared_intermediate_size",),
+    "moe_gate": ("moe_num_experts",),
+    "compression_ratio": ("model_type",),
     "block_multiple_of": ("intermediate_size", "block_ff_dim"),
     "first_k_dense_replace": ("mlp_layer_types",),
     "linear_attn_config": ("layer_types",),

@@ -24,7 +24,9 @@ LISTS = ("layer_types", "attention_layers", "layers_block_type")
 _HYBRID = {"hybrid": FULL, "hybrid_sliding": WINDOW}
 """Attention with convolutions around it, or with a recurrent mixer beside it, as transformers calls both."""
 
-_WINDOW_PATTERNS = ("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers")
+_WINDOW_PATTERNS = (
+    "sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers", "global_attn_every_n",
+)  # fmt: skip
 _RECURRENT_SIZES = (
     "mamba_num_heads", "mamba_n_heads", "mamba_d_state", "mamba_d_ssm", "ssm_state_size", "linear_num_key_heads",
     "linear_num_heads", "linear_attn_config", "conv_L_cache", "kda_lower_bound",
@@ -211,13 +213,13 @@ def _without_idle_windows(
         return words
     window = None
     if keys.find(*WINDOW_KEYS) is not None or WINDOW_KEYS[0] in keys.defaults:
-        window = keys.optional_size(*WINDOW_KEYS, high=MAX_TOKENS, low=0, default=None)
+        window = keys.optional_size(*WINDOW_KEYS, high=MAX_TOKENS, low=-1, default=None)
         window = keys.defaults.get(WINDOW_KEYS[0]) if window is None else window
     if not keys.flag("use_sliding_window", default=not family.window_needs_flag):
         window = None
     elif window is None and keys.find("layer_types", "attention_layers", "hybrid_layer_pattern") is not None:
         problem = "is missing although layer_types names sliding layers"
         keys.fault("sliding_window", problem, "Add the window in tokens")
-    if not window or window >= max_position:
+    if not window or not 0 < window < max_position:
         return [FULL if word in slides else word for word in words]
     return words

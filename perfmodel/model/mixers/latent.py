@@ -47,7 +47,7 @@ class Latent(TokenMixer):
             rope_dim=keys.size("qk_rope_head_dim", high=MAX_WIDTH, low=0),
             nope_dim=keys.size("qk_nope_head_dim", high=MAX_WIDTH),
             value_dim=keys.size("v_head_dim", high=MAX_WIDTH),
-            gate=keys.flag("mla_use_output_gate", default=False),
+            gate=keys.flag("mla_use_output_gate", default=sizes.family.output_gate),
         )
 
     @property
