@@ -76,7 +76,8 @@ def read_config(
     vocabulary = keys.size("vocab_size", "padded_vocab_size", high=MAX_VOCABULARY)
     max_position = _max_position(keys)
     kinds = layer_kinds(keys, family, count, max_position)
-    heads, kv_heads, head_dim = _heads(keys, hidden) if kinds[0].index is None else (1, 1, 1)
+    alike = not kinds or kinds[0].index is None
+    heads, kv_heads, head_dim = _heads(keys, hidden) if alike else (1, 1, 1)
     stored = read_stored_weights(keys, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
     sizes = Sizes(hidden, heads, kv_heads, head_dim, family, stored.base)
     if keys.faults:
@@ -84,7 +85,7 @@ def read_config(
     layers = _read_layers(keys, sizes, kinds, stored)
     tied = _tied(keys, family)
     outputs, embedding = _outputs(keys, sizes, vocabulary, count)
-    draft_layers = keys.optional_size(*DRAFT_LAYERS, high=MAX_LAYERS, low=0, default=0)
+    draft_layers = keys.draft_layers
     keys.raise_faults()
     remark_unread(keys, layers)
     remark_gate(keys, family, layers)
@@ -104,9 +105,6 @@ def read_config(
         base_dtype=stored.base,
         assumed=tuple(dict.fromkeys(keys.assumed)),
     )
-
-
-DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "num_mtp_modules")
 
 
 def _count_layers(keys: ConfigKeys) -> int:
@@ -152,9 +150,13 @@ def _tied(keys: ConfigKeys, family: Family) -> bool:
 
 
 _HEAD_DIMS = ("head_dim", "attention_head_dim", "kv_channels", "head_size")
+_KV_HEADS = (
+    "num_key_value_heads_per_layer", "num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads",
+    "num_attention_groups", "num_query_groups", "attn_config.kv_n_heads",
+)  # fmt: skip
 _HEADS = ("heads", "kv_heads", "head_dim")
 HEAD_COUNTS = (
-    "num_attention_heads", "n_head", "n_heads", "num_heads", "num_attention_heads_per_layer", "num_query_heads",
+    "num_attention_heads_per_layer", "num_attention_heads", "n_head", "n_heads", "num_heads", "num_query_heads",
 )  # fmt: skip
 
 
@@ -167,7 +169,7 @@ def _heads(keys: ConfigKeys, hidden: int) -> tuple[int, int, int]:
     head_dim = _head_dim(keys, hidden, heads)
     if heads % kv_heads:
         keys.fault(
-            "num_key_value_heads",
+            keys.place(*_KV_HEADS),
             f"found {kv_heads}",
             f"Give a divisor of the {heads} attention heads",
             given=("num_attention_heads",),
@@ -275,7 +277,9 @@ def _family(keys: ConfigKeys) -> Family:
             "attention_bias", "qkv_bias", "use_qkv_bias", "add_qkv_bias", "attention_qkv_bias", *biased[1:],
             default=family.qkv_bias,
         ),
-        output_bias=keys.flag(*biased, default=family.output_bias and not unbiased),
+        output_bias=keys.flag(
+            "attention_out_bias", "attention_output_bias", *biased, default=family.output_bias and not unbiased,
+        ),
         mlp_bias=keys.flag("mlp_bias", "add_bias_linear", *biased[1:], default=family.mlp_bias and not unbiased),
         qk_norm=keys.flag("use_qk_norm", "qk_layernorm", "use_query_key_norm", default=family.qk_norm),
     )  # fmt: skip
@@ -300,16 +304,13 @@ def _gates(keys: ConfigKeys) -> bool:
 
 def _kv_heads(keys: ConfigKeys, heads: int) -> int:
     """Key and value heads: stated, one under multi-query attention, else as many as query heads."""
-    names = (
-        "num_key_value_heads_per_layer", "num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads",
-        "num_attention_groups", "num_query_groups", "attn_config.kv_n_heads",
-    )  # fmt: skip
+    names = _KV_HEADS
     if keys.flag("multi_query", default=False) and not keys.flag("new_decoder_architecture", default=False):
         keys.find(*names)
         return 1
     if keys.flag("multi_query_attention", default=False):
         names = ("multi_query_group_num", *names)
-    if names[1] in keys.defaults and keys.find(*names) is None:
+    if "num_key_value_heads" in keys.defaults and keys.find(*names) is None:
         return min(keys.size("num_key_value_heads", high=MAX_WIDTH), heads)
     return keys.optional_size(*names, high=MAX_WIDTH, default=heads)
 
@@ -320,7 +321,7 @@ def _head_dim(keys: ConfigKeys, hidden: int, heads: int) -> int:
         return keys.size(*_HEAD_DIMS, high=MAX_WIDTH)
     if hidden % heads:
         keys.fault(
-            "num_attention_heads",
+            keys.place(*HEAD_COUNTS),
             f"{heads} heads cannot share a hidden size of {hidden}",
             "Add head_dim",
             given=("hidden_size",),

@@ -67,7 +67,7 @@ def _listed(keys: ConfigKeys, layers: int) -> Iterator[tuple[str, Sequence[bool]
 
 
 def _of_length(keys: ConfigKeys, name: str, flags: Sequence[bool], layers: int) -> Sequence[bool]:
-    if len(flags) == layers:
+    if len(flags := keys.cut(flags)) == layers:
         return flags
     refuse_length(keys, name, len(flags), layers)
     return (False,) * layers

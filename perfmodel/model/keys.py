@@ -14,6 +14,7 @@ __all__ = ["ConfigKeys"]
 
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "language_model_config")
 _PER_LAYER = "per_layer_config"
+DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "num_mtp_modules")
 _Chosen = TypeVar("_Chosen")
 
 
@@ -76,6 +77,11 @@ class ConfigKeys:
                 if str(number).lstrip("0") == str(self.layer or "") and isinstance(own, Mapping):
                     yield (*path, _PER_LAYER, number), own
 
+    def place(self, *names: str) -> Place:
+        """Where the first of `names` that is present stands, or where the last would."""
+        entry = self.find(*names)
+        return (*self._decoder[0], names[-1]) if entry is None else entry[0]
+
     def states(self, name: str) -> bool:
         """Whether the decoder's own part of the file has a key, be it null."""
         return name in self._decoder[1]
@@ -94,12 +100,13 @@ class ConfigKeys:
 
     def state_dtype(self, default: str) -> str:
         """Dtype in which recurrent states are kept: as stated, else `default`."""
-        stated = self.word("mamba_ssm_dtype", "mamba_ssm_cache_dtype", "ssm_cache_dtype")
+        names = ("mamba_ssm_dtype", "mamba_ssm_cache_dtype", "ssm_cache_dtype")
+        stated = self.word(*names)
         spellings = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "auto": default}
         if stated is None:
             return default
         if stated not in spellings:
-            self.fault("mamba_ssm_dtype", f"found {_short(stated)}", "Give float32, bfloat16 or float16")
+            self.fault(self.place(*names), f"found {_short(stated)}", "Give float32, bfloat16 or float16")
         return spellings.get(stated, default)
 
     def differs(self, name: str) -> bool:
@@ -188,9 +195,21 @@ class ConfigKeys:
         """Return the value of the layer that is read where one is listed for each, or the value of all."""
         if not isinstance(value, list) or not value:
             return path, value
+        if len(value) not in (self.layers, 1) and self.layers:
+            return path, value
         if self.layer is not None and len(value) == self.layers:
             return (*path, self.layer), value[self.layer]
         return path, value[0] if all(entry == value[0] for entry in value) else value
+
+    @property
+    def draft_layers(self) -> int:
+        """Layers that predict further tokens; lists may have entries for them at their end. [1]"""
+        return self.optional_size(*DRAFT_LAYERS, high=10_000, low=0, default=0)
+
+    def cut(self, entries: Sequence[_Chosen]) -> Sequence[_Chosen]:
+        """Return the entries of a list without those of the layers that predict further tokens."""
+        beyond = len(entries) - self.layers
+        return entries[: self.layers] if 0 < beyond <= self.draft_layers else entries
 
     def flag(self, *names: str, default: bool) -> bool:
         """True or false under one of `names`, `default` where none is present."""

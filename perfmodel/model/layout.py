@@ -126,11 +126,20 @@ def _share_caches(keys: ConfigKeys, kinds: list[LayerKind]) -> list[LayerKind]:
 
 def _share_indexes(keys: ConfigKeys, kinds: list[LayerKind]) -> list[LayerKind]:
     """Return the kinds with those marked that take over an earlier layer's choice of entries."""
-    if keys.find("indexer_types") is None:
-        return kinds
-    words = keys.words("indexer_types")
+    if keys.find("indexer_types") is not None:
+        name, words = "indexer_types", keys.cut(keys.words("indexer_types"))
+    elif letters := keys.word("index_topk_pattern"):
+        name, words = "index_topk_pattern", keys.cut(["full" if letter == "F" else "shared" for letter in letters])
+    else:
+        every = keys.optional_size("index_topk_freq", high=MAX_LAYERS, default=1)
+        first = keys.optional_size("index_skip_topk_offset", high=MAX_LAYERS, low=0, default=2)
+        places = range(1 - first, len(kinds) + 1 - first)
+        name, words = "index_topk_freq", ["shared" if max(place, 0) % every else "full" for place in places]
+    unknown = next((word for word in words if word not in ("full", "shared")), None)
+    if unknown is not None:
+        keys.fault(name, f"kind {unknown[:60]!r} is not modelled", "Give full or shared for each layer")
     if len(words) != len(kinds):
-        refuse_length(keys, "indexer_types", len(words), len(kinds))
+        refuse_length(keys, name, len(words), len(kinds))
         return kinds
     return [replace(kind, owns_index=word == "full") for kind, word in zip(kinds, words, strict=True)]
 

@@ -115,3 +115,11 @@ def refuse_unreadable(keys: ConfigKeys) -> None:
         if marks:
             keys.fault(marks[0][0], f"{sign.what}, which is not modelled", sign.remedy)
             keys.raise_faults()
+    experts = keys.find("moe_num_experts")
+    if experts and isinstance(experts[1], list) and len(experts[1]) == 2:
+        keys.fault(
+            experts[0],
+            "lists experts of text and of images, which is not modelled",
+            "For text alone give the first entry of every moe_ list: only the weights of the others are missing",
+        )
+        keys.raise_faults()

@@ -66,6 +66,10 @@ def mixer_of(keys: ConfigKeys, word: str) -> type[TokenMixer] | None:
 
 def refuse_word(keys: ConfigKeys, field: str | Place, word: str) -> None:
     """Note that no mixer goes by that word."""
+    marks = sorted({mark for kind in mixers().values() if word in kind.words for mark in kind.marks})
+    if marks:
+        keys.fault(field, f"kind {word!r} has no sizes", f"Add those of its mixer, one of {', '.join(marks)} first")
+        return
     known = sorted({word for kind in mixers().values() for word in kind.words if len(word) > 1})
     keys.fault(
         field,
@@ -83,7 +87,7 @@ def refuse_length(keys: ConfigKeys, field: str | Place, entries: int, layers: in
 
 def _is_set(keys: ConfigKeys, mark: str) -> bool:
     entry = keys.find(mark)
-    return entry is not None and entry[1] not in (False, 0, [])
+    return entry is not None and entry[1] not in (False, 0)
 
 
 def _is_full(keys: ConfigKeys, word: str) -> bool:
@@ -113,8 +117,9 @@ def _stated(keys: ConfigKeys, family: Family, layers: int) -> Iterator[tuple[str
         ("compress_ratios", lambda _: ("compressed",) * layers),
         *((name, partial(_by_window_pattern, keys, layers)) for name in _WINDOW_PATTERNS),
     ]
+    unused = () if keys.flag("sparse_attention_config.use_sparse_attention", default=True) else ("sparse_attention_config.sparse_attention_freq",)
     for name, attempt in attempts:
-        if keys.find(name) is not None:
+        if keys.find(name) is not None and name not in unused:
             yield name, attempt(name)
 
 
@@ -122,7 +127,7 @@ def _listed(keys: ConfigKeys, family: Family, layers: int, name: str) -> Sequenc
     """Words in a list of their own."""
     convolved = keys.find("d_rel") is not None
     spelt = _HYBRID if family.parallel_recurrence or convolved else {}
-    words = [spelt.get(word, word) for word in keys.words(name)]
+    words = keys.cut([spelt.get(word, word) for word in keys.words(name)])
     unknown = sorted({word for word in words if mixer_of(keys, word) is None})
     if unknown:
         refuse_word(keys, name, unknown[0])

@@ -75,10 +75,10 @@ class Experts(ChannelMixer):
         idle = keys.optional_size("zero_expert_num", high=MAX_WIDTH, low=0, default=0)
         if chosen > experts + idle:
             keys.fault(
-                "num_experts_per_tok",
+                keys.place(*CHOSEN),
                 f"found {chosen}",
                 f"Give at most the {experts} experts",
-                given=("num_local_experts",),
+                given=(COUNTS[0],),
             )
         width = keys.size(*WIDTHS, high=MAX_WIDTH)
         return cls(

@@ -58,6 +58,8 @@ def _width(keys: ConfigKeys, sizes: Sizes, kind: LayerKind) -> int:
         return -(-wide // 256) * 256
     if "experts" in kind.channels and keys.flag(RESIDUAL_MLP, default=False):
         return sizes.hidden
+    if not kind.owns_cache and keys.flag("use_double_wide_mlp", default=False):
+        return 2 * keys.size(*WIDTHS, high=MAX_WIDTH)
     if keys.find(*DENSE_WIDTHS) is not None:
         return keys.size(*DENSE_WIDTHS, high=MAX_WIDTH)
     shared = keys.find("shared_intermediate_size")
