@@ -124,7 +124,7 @@ def _max_position(keys: ConfigKeys) -> int:
         "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "max_sequence_length",
         "model_max_length", high=MAX_TOKENS,
     )  # fmt: skip
-    for section in ("rope_scaling", "rope_parameters"):
+    for section in ("rope_scaling", "rope_parameters", "rope_parameters.full_attention"):
         factor, original = (
             keys.find(f"{section}.{name}") for name in ("factor", "original_max_position_embeddings")
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from perfmodel.model.channels.experts import COUNTS
+from perfmodel.model.channels.experts import CHOSEN, COUNTS
 from perfmodel.model.keys import ConfigKeys
 from perfmodel.model.token_layers import MAX_LAYERS, refuse_length
 
@@ -27,6 +27,7 @@ def expert_layers(keys: ConfigKeys, layers: int) -> Sequence[bool]:
     """Return which layers hold experts; where a rule names others than a list, a remark says which counts."""
     holds = keys.flag("is_moe", "enable_moe_block", default=True)
     if not holds or not keys.optional_size(*COUNTS, high=1_000_000, low=0, default=0):
+        keys.find(*COUNTS, *CHOSEN, *_FIRST, *_PERIODS, "mlp_only_layers")  # without experts they say nothing
         return (False,) * layers
     stated = list(_listed(keys, layers))
     listed = [name for name, _ in stated]

@@ -60,12 +60,14 @@ class ConfigKeys:
         self._asked.update(names)
         for path, section in (*self._of_this_layer(), *self._sections):
             for name in names:
-                if (value := section.get(name)) is not None:
-                    return (*path, name), value
-                outer, dot, inner = name.partition(".")
-                mapping = section.get(outer) if dot else None
-                if isinstance(mapping, Mapping) and mapping.get(inner) is not None:
-                    return (*path, outer, inner), mapping[inner]
+                value: object = section.get(name)
+                steps = (name,) if value is not None or "." not in name else tuple(name.split("."))
+                if len(steps) > 1:
+                    value = section
+                    for step in steps:
+                        value = value.get(step) if isinstance(value, Mapping) else None
+                if value is not None:
+                    return (*path, *steps), value
         return None
 
     def _of_this_layer(self) -> Iterator[tuple[Place, Mapping[str, object]]]:
@@ -90,8 +92,13 @@ class ConfigKeys:
     def unread(self) -> tuple[str, ...]:
         """Names of the decoder's keys that nobody asked about, in the file's order."""
         asked = {name.partition(".")[0] for name in self._asked}
-        names = (name for _, section in self._sections for name in section if not name.startswith("_"))
-        return tuple(dict.fromkeys(name for name in names if name not in asked))
+        return tuple(name for name in self.names if name not in asked)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the decoder's keys and of those around it, in the file's order."""
+        names = (str(name) for _, section in self._sections for name in section)
+        return tuple(dict.fromkeys(name for name in names if not name.startswith("_")))
 
     @property
     def is_nested(self) -> bool:

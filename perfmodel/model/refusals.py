@@ -115,6 +115,10 @@ def refuse_unreadable(keys: ConfigKeys) -> None:
         if marks:
             keys.fault(marks[0][0], f"{sign.what}, which is not modelled", sign.remedy)
             keys.raise_faults()
+    if keys.find("patch_size") is not None and keys.find("vocab_size", "padded_vocab_size", "text_config") is None:
+        problem = "it is a vision model: it has no vocabulary"
+        keys.fault(keys.place("patch_size"), problem, "Give the config of a language model that uses it")
+        keys.raise_faults()
     experts = keys.find("moe_num_experts")
     if experts and isinstance(experts[1], list) and len(experts[1]) == 2:
         keys.fault(

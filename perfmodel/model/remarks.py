@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -9,6 +10,7 @@ from perfmodel.model.families import Family
 from perfmodel.model.keys import ConfigKeys
 from perfmodel.model.layers import Layer
 from perfmodel.model.mixers.base import Recurrent
+from perfmodel.model.names import bundled_models
 
 __all__ = ["remark_gate", "remark_unread"]
 
@@ -19,20 +21,24 @@ _SPEAKS = re.compile(
 """Names that speak of structure."""
 
 _WITHOUT_EFFECT: Mapping[str, str] = {
-    "arithmetic within a layer": "dropout|norm(?!_rank)|eps|bias|bidirectional|mamba_use_mlp|attn_res_|max_attn_value|parallel_(block|attn|resid)|full_attn_mod|clip|cap(ping)?$|temp|alpha|beta|softmax|in_fp32|float32|multiplier|"
-    "scal|_act$|act_fn|swiglu|limit|sink|value_residual|hc_|sinkhorn|time_step|dt_(min|max)|a_log|neg_eig|decay|_gate_l|"
-    "lower_bound|factor$|interleaved",
-    "positions": "rope|rotary|position|alibi|yarn|nope|qk_head_dim|logn",
-    "training": "init|loss|coef|aux|jitter|drop|checkpoint|pretraining|lora|finetun|xavier|prune|regular",
-    "routing": "group|topk_method|score|router|routed_scaling|selection|norm_topk|capacity|token_drop|ep_size|"
-    "combin|bias_update|hash",
-    "how an engine runs it": "implementation|kernel|fused|flash|cache_implementation|use_cache|return|output_|"
-    "tensor_parallel|overlap|dtype|quant|compile|logits_to_keep|chunk_size_feed|_backend|_method$",
-    "another part of the model": "vision|audio|image|video|projector|deepstack|talker|speech|mtp|nextn|speculator|"
-    "visual|resampler|vit_|embd_layer|img_",
-    "names": "ignore_index|class|id2label|label2id|type_ids|token|architectures|auto_map|template|version|_type$",
+    "arithmetic within a layer": "dropout|drop|pdrop|swiglu|scalar|activation_sparsity_pattern|number_of_conv_states|norm(?!_rank)|norms|layernorms?|postnorm|eps|epsilon|bias|clip|clamp|cap|"
+    "softcap|softcapping|capping|temp|temperature|alpha|beta|softmax|fp32|float32|multipliers?|scale|scaling|scaled|act|"
+    "act_fn|limits?|residual|hc|sinkhorn|time_step|dt_min|dt_max|a_log_min|a_log_max|allow_neg_eigval|decay|kda_safe_gate|"
+    "lower_bound|bidirectional|mamba_use_mlp|attn_res_block_size|max_attn_value|full_attn_mod|parallel_block|"
+    "parallel_residual|shared_expert_sink|log_scaling|rms|gate_bias|shared_experts_scale",
+    "positions": "rope|rotary|order_of_interleaved_layers|rotarypct|positions?|position|alibi|yarn|nope|qk_head_dim|logn|mrope|emb",
+    "training": "init|initializer|loss|coef|aux|jitter|checkpointing|pretraining|pretrain|lora|xavier|prune|pruned|"
+    "regularization|freeze|z_loss|dense_list|out_init_scale|classification",
+    "routing": "n_group|topk_group|expert_groups?|num_limited_groups|topk_method|scores?|scoring|router|routing|routed|"
+    "route|selection_fn|norm_topk_prob|capacity|ep_size|combine|combination_strategy|bias_update|hash|moe_renormalize",
+    "how an engine runs it": "implementation|impl|kernels?|fused|fusion|flash|return|output|cache|overlap|dtype|quant|"
+    "quantization|quantization_config|compile|logits_to_keep|chunk_size_feed_forward|backend|method|tp|grouped_mm",
+    "another part of the model": "vision|visual|audio|image|video|projector|projectors|deepstack|talker|speech|mtp|nextn|"
+    "speculator|resampler|vit|embd_layer|img|anyres|mm|code2wav|token2wav",
+    "names": "ignore_index|class|classes|id2label|label2id|type_ids|tokens?|architectures|auto_map|template|version|"
+    "expert_type|kind",
 }
-"""Parts of names that have no effect on bytes or times here, by what they are about."""
+"""Words of names that have no effect on bytes or times here, by what they are about."""
 
 _ANSWERED: Mapping[str, tuple[str, ...]] = {
     "head_dim": ("kv_lora_rank",),
@@ -77,7 +83,7 @@ def remark_unread(keys: ConfigKeys, layers: Iterable[Layer]) -> None:
     """
     recurs = any(isinstance(mixer, Recurrent) for layer in layers for mixer in layer.token_mixers)
     placed = any(keys.find(name) is not None for name in ("layer_types", "layers_block_type"))
-    without_effect = re.compile("|".join(_WITHOUT_EFFECT.values()))
+    without_effect = re.compile(f"(^|_)({'|'.join(_WITHOUT_EFFECT.values())})(_|$)")
     for name in keys.unread:
         entry = keys.find(name)
         if entry is None or entry[1] in (False, 0, [], {}, "") or isinstance(entry[1], str) and entry[1] == "none":
@@ -106,5 +112,16 @@ def remark_gate(keys: ConfigKeys, family: Family, layers: tuple[Layer, ...]) -> 
     kind, sign = ("a gated MLP", "less") if family.gated_mlp else ("an MLP without a gate", "more")
     keys.assumed.append(
         f"model_type {keys.word('model_type')!r} is not known; assumed {kind} by its activation; the other "
-        f"kind would be {100 * share:.0f} % {sign}"
+        f"kind would be {100 * share:.0f} % {sign}; of the bundled models {_nearest(keys)} has the keys most like it"
     )
+
+
+def _nearest(keys: ConfigKeys) -> str:
+    """Return the bundled model whose config shares the largest part of both configs' keys (Jaccard index)."""
+    own = set(keys.names)
+
+    def likeness(name: str) -> float:
+        others = {key for key in json.loads(bundled_models()[name].read_bytes()) if not key.startswith("_")}
+        return len(own & others) / len(own | others)
+
+    return max(bundled_models(), key=likeness)
