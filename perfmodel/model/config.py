@@ -156,13 +156,14 @@ _KV_HEADS = (
 )  # fmt: skip
 _HEADS = ("heads", "kv_heads", "head_dim")
 HEAD_COUNTS = (
-    "num_attention_heads_per_layer", "num_attention_heads", "n_head", "n_heads", "num_heads", "num_query_heads",
+    "num_attention_heads", "n_head", "n_heads", "num_heads", "num_query_heads",
 )  # fmt: skip
 
 
 def _heads(keys: ConfigKeys, hidden: int) -> tuple[int, int, int]:
     """Return query heads, key and value heads, and the width of one."""
-    heads = keys.size(*HEAD_COUNTS, high=MAX_WIDTH)
+    of_this_layer = keys.find("num_attention_heads_per_layer") is not None
+    heads = keys.size(*(("num_attention_heads_per_layer",) if of_this_layer else HEAD_COUNTS), high=MAX_WIDTH)
     if keys.find("kv_lora_rank") is not None:  # heads of the layers that are not latent
         return heads, heads, keys.optional_size(*_HEAD_DIMS, high=MAX_WIDTH, default=max(hidden // heads, 1))
     kv_heads = _kv_heads(keys, heads)

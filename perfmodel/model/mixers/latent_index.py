@@ -40,6 +40,14 @@ class LatentIndex(Latent):
     @classmethod
     def read(cls, keys: ConfigKeys, sizes: Sizes, kind: LayerKind) -> Self:
         """Return the layer; layers that share an index have none of their own."""
+        if keys.find("kv_lora_rank") is None:
+            keys.fault(
+                "index_topk",
+                "an index chooses among the entries of grouped heads, which is not modelled",
+                "Nearest is full attention: delete index_topk; cache and parameters lack the index, a few percent, "
+                "and beyond index_topk tokens every step reads too much",
+            )
+            keys.raise_faults()
         latent = Latent.read(keys, sizes, kind)
         return cls(
             **vars(latent),
