@@ -119,7 +119,8 @@ class ConfigKeys:
     def differs(self, name: str) -> bool:
         """Whether a key lists values per layer that are not all equal."""
         entry = self.find(name)
-        return entry is not None and isinstance(entry[1], list) and len(set(map(str, entry[1]))) > 1
+        values = entry[1] if entry is not None and isinstance(entry[1], list) else []
+        return any(type(value) is not type(values[0]) or value != values[0] for value in values)
 
     def find_all(self, *names: str) -> Iterator[tuple[Place, object]]:
         """Path and value of all of `names` that are present and not null, those of files beside last."""

@@ -91,7 +91,7 @@ def remark_unread(keys: ConfigKeys, layers: Iterable[Layer]) -> None:
         plain = name.lower()
         answered = any(keys.find(stronger) is not None for stronger in _ANSWERED.get(name, ()))
         of_no_layer = placed and not recurs and _KIND_KEYS.match(plain)
-        differs = isinstance(entry[1], list) and len(entry[1]) == keys.layers and len({*map(str, entry[1])}) > 1
+        differs = isinstance(entry[1], list) and len(entry[1]) == keys.layers and keys.differs(name)
         if answered or of_no_layer or without_effect.search(plain) or not (differs or _SPEAKS.search(plain)):
             continue
         keys.assumed.append(f"{name} was not read; if it changes a layer, bytes and times are off")
