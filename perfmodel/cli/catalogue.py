@@ -65,7 +65,7 @@ class Noun:
         return {**SUMMARIES[self.name](spec), **DETAILS[self.name](spec)}
 
     def check(self, files: list[str]) -> None:
-        """Load each file by its path; say which are right and what was assumed, raise the faults of the others."""
+        """Load each file by its path; say which are right and what is assumed, raise the faults of others."""
         from perfmodel.errors import Fault, SpecError
 
         faults: list[Fault] = []

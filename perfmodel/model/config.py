@@ -18,15 +18,16 @@ from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers import Sizes, TokenMixer
 from perfmodel.model.refusals import refuse_unreadable
 from perfmodel.model.remarks import remark_gate, remark_unread
-from perfmodel.model.token_layers import MAX_LAYERS, MAX_TOKENS, mixer_of
 from perfmodel.model.stored import StoredWeights, read_stored_weights
+from perfmodel.model.token_layers import MAX_LAYERS, MAX_TOKENS, mixer_of
 
 __all__ = ["Decoder", "read_config"]
 
 MAX_WIDTH = 1_000_000
 MAX_VOCABULARY = 100_000_000
 ACTIVATIONS = (
-    "hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function", "activation", "ffn_act_fn.name"
+    "hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function", "activation",
+    "ffn_act_fn.name",
 )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def _is_number(value: object) -> bool:
 
 
 def _tied(keys: ConfigKeys, family: Family) -> bool:
-    """Whether the head's matrix is the input embedding; where two parts of a file disagree, the decoder's counts."""
+    """Whether the head's matrix is the input embedding; of two parts of a file the decoder's counts."""
     names = ("tie_word_embeddings", "tied_embeddings", "tie_embedding", "use_embedding_sharing")
     stated = list(keys.find_all("tie_word_embeddings"))
     if len({str(value) for _, value in stated}) > 1:
@@ -154,7 +155,6 @@ _KV_HEADS = (
     "num_key_value_heads_per_layer", "num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads",
     "num_attention_groups", "num_query_groups", "attn_config.kv_n_heads",
 )  # fmt: skip
-_HEADS = ("heads", "kv_heads", "head_dim")
 HEAD_COUNTS = (
     "num_attention_heads", "n_head", "n_heads", "num_heads", "num_query_heads",
 )  # fmt: skip
@@ -188,7 +188,8 @@ def _read_layers(
         if kind not in read:
             keys.layer = kind.index
             if kind.index is not None:
-                sizes = replace(sizes, **dict(zip(_HEADS, _heads(keys, sizes.hidden), strict=True)))
+                heads, kv_heads, head_dim = _heads(keys, sizes.hidden)
+                sizes = replace(sizes, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
             tokens = tuple(
                 mixer.read(keys, sizes, kind) for word in kind.tokens if (mixer := mixer_of(keys, word))
             )
@@ -279,9 +280,12 @@ def _family(keys: ConfigKeys) -> Family:
             default=family.qkv_bias,
         ),
         output_bias=keys.flag(
-            "attention_out_bias", "attention_output_bias", *biased, default=family.output_bias and not unbiased,
+            "attention_out_bias", "attention_output_bias", *biased,
+            default=family.output_bias and not unbiased,
         ),
-        mlp_bias=keys.flag("mlp_bias", "add_bias_linear", *biased[1:], default=family.mlp_bias and not unbiased),
+        mlp_bias=keys.flag(
+            "mlp_bias", "add_bias_linear", *biased[1:], default=family.mlp_bias and not unbiased
+        ),
         qk_norm=keys.flag("use_qk_norm", "qk_layernorm", "use_query_key_norm", default=family.qk_norm),
     )  # fmt: skip
 
@@ -305,7 +309,7 @@ def _gates(keys: ConfigKeys) -> bool:
 
 def _kv_heads(keys: ConfigKeys, heads: int) -> int:
     """Key and value heads: stated, one under multi-query attention, else as many as query heads."""
-    names = _KV_HEADS
+    names: tuple[str, ...] = _KV_HEADS
     if keys.flag("multi_query", default=False) and not keys.flag("new_decoder_architecture", default=False):
         keys.find(*names)
         return 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from perfmodel.model.channels.experts import CHOSEN, COUNTS
 from perfmodel.model.keys import ConfigKeys
-from perfmodel.model.token_layers import MAX_LAYERS, refuse_length
+from perfmodel.model.token_layers import MAX_LAYERS, refuse_length, remark_contradiction
 
 __all__ = ["expert_layers"]
 
@@ -36,7 +36,7 @@ def expert_layers(keys: ConfigKeys, layers: int) -> Sequence[bool]:
     name, places = stated[0]
     for other, differently in stated[1:]:
         if list(places) != list(differently):
-            keys.assumed.append(f"{name} and {other} name different layers of experts; {name} counts")
+            remark_contradiction(keys, name, other, "layers of experts")
     return places
 
 
@@ -60,10 +60,11 @@ def _listed(keys: ConfigKeys, layers: int) -> Iterator[tuple[str, Sequence[bool]
         if unknown is not None:
             remedy = f"Known are {', '.join((*_DENSE, *_SPARSE))}"
             keys.fault(entry[0], f"kind {unknown[:60]!r} is not modelled", remedy)
-        yield "mlp_layer_types", _of_length(keys, "mlp_layer_types", [word in _SPARSE for word in words], layers)
+        flags = [word in _SPARSE for word in words]
+        yield "mlp_layer_types", _of_length(keys, "mlp_layer_types", flags, layers)
     entry = keys.find("moe_layer_freq")
     if entry is not None and isinstance(entry[1], list):
-        flags = [bool(flag) for flag in keys.numbers("moe_layer_freq", high=1)]
+        flags = [flag == 1 for flag in keys.numbers("moe_layer_freq", high=1)]
         yield "moe_layer_freq", _of_length(keys, "moe_layer_freq", flags, layers)
 
 
@@ -86,5 +87,6 @@ def _by_rule(keys: ConfigKeys, layers: int) -> Sequence[bool]:
     offset = keys.optional_size("expert_layer_offset", high=MAX_LAYERS, low=0, default=0)
     shift = 1 if from_end else -offset
     return [
-        first <= index <= last and (index + shift) % every == 0 and index not in dense for index in range(layers)
+        first <= index <= last and (index + shift) % every == 0 and index not in dense
+        for index in range(layers)
     ]

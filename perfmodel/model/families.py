@@ -84,12 +84,13 @@ _BLOCK_SPARSE_MODULES = (("mlp.", "block_sparse_moe."),)
 _PER_LAYER_CACHES = Family(norms=4, qk_norm=True, tied_embeddings=True, window_pattern=1)
 
 _LLAMA_LIKE = (
-    "llama, yi, granite, granite_swa, granitemoehybrid, granitemoeshared, internlm, internlm2, internlm3, phi3, "
-    "phi4, phi4_multimodal, smollm3, seed_oss, dbrx, arctic, jamba, bamba, deepseek, deepseek_v2, deepseek_v3, "
-    "deepseek_v32, deepseek_v4, kimi_k2, kimi_k25, kimi_linear, glm, glm_moe_dsa, glm4_moe, glm4_moe_lite, "
-    "glm4v_moe, glm5_next, ernie4_5, ernie4_5_moe, step3p5, step3p7, mimo_v2_flash, mimo, chatglm, baichuan, "
-    "exaone, helium, aria, solar_open, solar, openpangu_embedded, cwm, nemotron_nas, deci, "
-    "ministral, mistral, bailing_moe, xverse, aquila, orion, emu3, hyperclovax, iquestcoder"
+    "llama, yi, granite, granite_swa, granitemoehybrid, granitemoeshared, internlm, internlm2, "
+    "internlm3, phi3, phi4, phi4_multimodal, smollm3, seed_oss, dbrx, arctic, jamba, bamba, deepseek, "
+    "deepseek_v2, deepseek_v3, deepseek_v32, deepseek_v4, kimi_k2, kimi_k25, kimi_linear, glm, "
+    "glm_moe_dsa, glm4_moe, glm4_moe_lite, glm4v_moe, glm5_next, ernie4_5, ernie4_5_moe, step3p5, "
+    "step3p7, mimo_v2_flash, mimo, chatglm, baichuan, exaone, helium, aria, solar_open, solar, "
+    "openpangu_embedded, cwm, nemotron_nas, deci, ministral, mistral, bailing_moe, xverse, aquila, "
+    "orion, emu3, hyperclovax, iquestcoder"
 )
 _QK_NORMED = (
     "inkling, bailing_moe_v2, bailing_moe_linear, hunyuan, hunyuan_v1_moe, hunyuan_v1_dense, "
@@ -107,9 +108,8 @@ FAMILIES: Mapping[str, Family] = {
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen2_5"), _QWEN2),
     "qwen": Family(qkv_bias=True, halved_mlp=True),
     **dict.fromkeys(("qwen3", "qwen3_moe"), _QWEN3),
-    **dict.fromkeys(
-        ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_6", "qwen3_6_moe", "qwen3_8", "qwen3_8_moe"), _QWEN3_NEXT
-    ),
+    **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_6", "qwen3_6_moe"), _QWEN3_NEXT),
+    **dict.fromkeys(("qwen3_8", "qwen3_8_moe"), _QWEN3_NEXT),
     "granitemoe": Family(modules=_BLOCK_SPARSE_MODULES),
     "llama4": Family(shared_experts=1, modules=_LLAMA4_MODULES),
     "glm4": Family(norms=4),
@@ -174,7 +174,9 @@ FAMILIES: Mapping[str, Family] = {
 }
 """Traits by model_type, without the words that say which inputs a model takes (`modality_free`)."""
 
-_MODALITIES = frozenset("text vl omni audio unified model thinker vision vlm o v".split())
+_MODALITIES = frozenset(
+    ("text", "vl", "omni", "audio", "unified", "model", "thinker", "vision", "vlm", "o", "v")
+)
 
 
 def modality_free(model_type: str) -> str:

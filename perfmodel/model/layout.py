@@ -11,7 +11,15 @@ from perfmodel.model.channels.mlp import RESIDUAL_MLP
 from perfmodel.model.expert_layers import expert_layers
 from perfmodel.model.families import Family
 from perfmodel.model.keys import ConfigKeys
-from perfmodel.model.token_layers import LINEAR, MAX_LAYERS, mixer_of, refuse_length, refuse_word, token_words
+from perfmodel.model.token_layers import (
+    LINEAR,
+    MAX_LAYERS,
+    mixer_of,
+    refuse_length,
+    refuse_word,
+    remark_contradiction,
+    token_words,
+)
 
 __all__ = ["LayerKind", "layer_kinds"]
 
@@ -19,8 +27,8 @@ _PATTERN_LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 _BESIDE = ("enable_moe_block", RESIDUAL_MLP, "residual_moe")
 _VARYING = (
     "intermediate_size", "moe_intermediate_size", "moe_topk", "num_shared_expert", "num_key_value_heads",
-    "num_attention_heads", "num_attention_heads_per_layer", "num_key_value_heads_per_layer", "num_query_heads",
-    "num_kv_heads", "head_dim", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
+    "num_attention_heads", "num_attention_heads_per_layer", "num_key_value_heads_per_layer",
+    "num_query_heads", "num_kv_heads", "head_dim", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
 )  # fmt: skip
 
 
@@ -84,9 +92,7 @@ def _listed_blocks(keys: ConfigKeys, layers: int) -> Sequence[str] | None:
         place: Place = pattern[0]
         other = keys.words("layers_block_type") if keys.find("layers_block_type") is not None else ()
         if other and [_mixes(keys, word) for word in other] != [_mixes(keys, word) for word in words]:
-            keys.assumed.append(
-                "hybrid_override_pattern and layers_block_type name different layers; hybrid_override_pattern counts"
-            )
+            remark_contradiction(keys, "hybrid_override_pattern", "layers_block_type", "layers")
     else:
         lists = (name for name in ("layers_block_type", "layer_types") if keys.find(name) is not None)
         name = next((name for name in lists if {"moe", "mlp"}.intersection(keys.words(name))), None)
@@ -130,7 +136,8 @@ def _share_indexes(keys: ConfigKeys, kinds: list[LayerKind]) -> list[LayerKind]:
     if keys.find("indexer_types") is not None:
         name, words = "indexer_types", keys.cut(keys.words("indexer_types"))
     elif letters := keys.word("index_topk_pattern"):
-        name, words = "index_topk_pattern", keys.cut(["full" if letter == "F" else "shared" for letter in letters])
+        name = "index_topk_pattern"
+        words = keys.cut(["full" if letter == "F" else "shared" for letter in letters])
     else:
         every = keys.optional_size("index_topk_freq", high=MAX_LAYERS, default=1)
         first = keys.optional_size("index_skip_topk_offset", high=MAX_LAYERS, low=0, default=2)
@@ -150,9 +157,13 @@ def _compress(keys: ConfigKeys, kinds: list[LayerKind]) -> list[LayerKind]:
     entries of their own at the end."""
     if isinstance((keys.find("compress_rates") or ((), None))[1], dict):
         return [
-            replace(kind, ratio=keys.optional_size(f"compress_rates.{word}", high=MAX_LAYERS, low=0, default=0))
-            for kind in kinds for word in kind.tokens
-        ]  # fmt: skip
+            replace(
+                kind,
+                ratio=keys.optional_size(f"compress_rates.{word}", high=MAX_LAYERS, low=0, default=0),
+            )
+            for kind in kinds
+            for word in kind.tokens
+        ]
     if keys.find("compress_ratios") is None:
         return kinds
     ratios = keys.numbers("compress_ratios", high=MAX_LAYERS)

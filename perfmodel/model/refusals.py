@@ -1,4 +1,4 @@
-"""Signs of architectures that are not modelled: what each is, the nearest that is, and how far off it would be."""
+"""Signs of architectures that are not modelled: what each is, the nearest that is, and how far off it is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Sign:
     types: tuple[str, ...] = ()
 
 
-_DECODER_OF = "Price a decoder-only model of its decoder's sizes; cross-attention and the encoder would be missing"
+_DECODER_OF = "Price a decoder-only model of its decoder's sizes: cross-attention and the encoder are missing"
 _RECURRENT = (
     "Nearest is a model whose layers are all linear_attention but one: time per step within a third, and a "
     "cache of one layer where it has none"
@@ -46,8 +46,8 @@ _SIGNS = (
     ),
     _Sign(
         "some layers attend to image tokens by cross-attention",
-        "For text alone, which skips those layers, delete cross_attention_layers and lower num_hidden_layers by "
-        "their number: only their weights are missing then",
+        "For text alone, which skips those layers, delete cross_attention_layers and lower "
+        "num_hidden_layers by their number: only their weights are missing then",
         keys=("cross_attention_layers",),
     ),
     _Sign(
@@ -58,7 +58,8 @@ _SIGNS = (
     ),
     _Sign(
         "its layers are RWKV's time mixing", _RECURRENT,
-        keys=("rwkv_version", "rescale_every", "decay_low_rank_dim", "time_mix_extra_dim"), types=("rwkv", "rwkv5", "rwkv6", "rwkv7"),
+        keys=("rwkv_version", "rescale_every", "decay_low_rank_dim", "time_mix_extra_dim"),
+        types=("rwkv", "rwkv5", "rwkv6", "rwkv7"),
     ),
     _Sign("its layers are xLSTM's", _RECURRENT, keys=("mlstm_round_mode", "qk_dim_factor"), types=("xlstm",)),
     _Sign(
@@ -67,19 +68,20 @@ _SIGNS = (
     ),
     _Sign(
         "its attention layers share one set of weights (Zamba)",
-        "Nearest is a hybrid with weights in every attention layer: the cache is right if hybrid counts as an "
-        "attention layer of twice the width, parameters are too many by its copies",
+        "Nearest is a hybrid with weights in every attention layer: the cache is right if hybrid counts as "
+        "an attention layer of twice the width, parameters are too many by its copies",
         keys=("num_mem_blocks", "use_shared_attention_adapter"), types=("zamba", "zamba2"),
     ),
     _Sign(
         "its second half reads the cache of one layer by gated memory units (SambaY)",
-        "Nearest is a hybrid of Mamba and sliding layers with one full layer, half as deep: its cache is right, "
-        "its weights are half",
+        "Nearest is a hybrid of Mamba and sliding layers with one full layer, half as deep: its cache is "
+        "right, its weights are half",
         keys=("mb_per_layer",), types=("phi4flash",),
     ),
     _Sign(
-        "its attention heads are experts too", "Nearest is plain attention in a model with experts: a tenth too "
-        "few parameters, and the cache of num_key_value_heads heads",
+        "its attention heads are experts too",
+        "Nearest is plain attention in a model with experts: a tenth too few parameters, and the cache of "
+        "num_key_value_heads heads",
         types=("jetmoe",),
     ),
     _Sign(
@@ -98,7 +100,8 @@ _SIGNS = (
         keys=("depth_decoder_config",),
     ),
     _Sign(
-        "it is a pipeline of diffusion, not a language model", "Give the config.json of its text decoder, if any",
+        "it is a pipeline of diffusion, not a language model",
+        "Give the config.json of its text decoder, if any",
         keys=("_class_name",),
     ),
 )  # fmt: skip
@@ -109,13 +112,15 @@ def refuse_unreadable(keys: ConfigKeys) -> None:
     entry = keys.find("model_type")
     model_type = str(entry[1]).lower() if entry else ""
     for sign in _SIGNS:
-        marks = [found for name in sign.keys if (found := keys.find(name)) and found[1] not in (False, 0, [], {})]
+        entries = (keys.find(name) for name in sign.keys)
+        marks = [mark for mark in entries if mark and mark[1] not in (False, 0, [], {})]
         if entry and model_type in sign.types:
             marks.append(entry)
         if marks:
             keys.fault(marks[0][0], f"{sign.what}, which is not modelled", sign.remedy)
             keys.raise_faults()
-    if keys.find("patch_size") is not None and keys.find("vocab_size", "padded_vocab_size", "text_config") is None:
+    words = keys.find("vocab_size", "padded_vocab_size", "text_config")
+    if keys.find("patch_size") is not None and words is None:
         problem = "it is a vision model: it has no vocabulary"
         keys.fault(keys.place("patch_size"), problem, "Give the config of a language model that uses it")
         keys.raise_faults()
@@ -124,6 +129,6 @@ def refuse_unreadable(keys: ConfigKeys) -> None:
         keys.fault(
             experts[0],
             "lists experts of text and of images, which is not modelled",
-            "For text alone give the first entry of every moe_ list: only the weights of the others are missing",
+            "For text alone give the first entry of every moe_ list: the others' weights are missing",
         )
         keys.raise_faults()

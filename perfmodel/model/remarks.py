@@ -21,22 +21,41 @@ _SPEAKS = re.compile(
 """Names that speak of structure."""
 
 _WITHOUT_EFFECT: Mapping[str, str] = {
-    "arithmetic within a layer": "dropout|drop|pdrop|swiglu|scalar|activation_sparsity_pattern|number_of_conv_states|norm(?!_rank)|norms|layernorms?|postnorm|eps|epsilon|bias|clip|clamp|cap|"
-    "softcap|softcapping|capping|temp|temperature|alpha|beta|softmax|fp32|float32|multipliers?|scale|scaling|scaled|act|"
-    "act_fn|limits?|residual|hc|sinkhorn|time_step|dt_min|dt_max|a_log_min|a_log_max|allow_neg_eigval|decay|kda_safe_gate|"
-    "lower_bound|bidirectional|mamba_use_mlp|attn_res_block_size|max_attn_value|full_attn_mod|parallel_block|"
-    "parallel_residual|shared_expert_sink|log_scaling|rms|gate_bias|shared_experts_scale",
-    "positions": "rope|rotary|order_of_interleaved_layers|rotarypct|positions?|position|alibi|yarn|nope|qk_head_dim|logn|mrope|emb",
-    "training": "init|initializer|loss|coef|aux|jitter|checkpointing|pretraining|pretrain|lora|xavier|prune|pruned|"
-    "regularization|freeze|z_loss|dense_list|out_init_scale|classification",
-    "routing": "n_group|topk_group|expert_groups?|num_limited_groups|topk_method|scores?|scoring|router|routing|routed|"
-    "route|selection_fn|norm_topk_prob|capacity|ep_size|combine|combination_strategy|bias_update|hash|moe_renormalize",
-    "how an engine runs it": "implementation|impl|kernels?|fused|fusion|flash|return|output|cache|overlap|dtype|quant|"
-    "quantization|quantization_config|compile|logits_to_keep|chunk_size_feed_forward|backend|method|tp|grouped_mm",
-    "another part of the model": "vision|visual|audio|image|video|projector|projectors|deepstack|talker|speech|mtp|nextn|"
-    "speculator|resampler|vit|embd_layer|img|anyres|mm|code2wav|token2wav",
-    "names": "ignore_index|class|classes|id2label|label2id|type_ids|tokens?|architectures|auto_map|template|version|"
-    "expert_type|kind",
+    "arithmetic within a layer": (
+        "dropout drop pdrop swiglu scalar activation_sparsity_pattern number_of_conv_states norm(?!_rank) "
+        "norms layernorms? postnorm eps epsilon bias clip clamp cap softcap softcapping capping temp "
+        "temperature alpha beta softmax fp32 float32 multipliers? scale scaling scaled act act_fn limits? "
+        "residual hc sinkhorn time_step dt_min dt_max a_log_min a_log_max allow_neg_eigval decay "
+        "kda_safe_gate lower_bound bidirectional mamba_use_mlp attn_res_block_size max_attn_value "
+        "full_attn_mod parallel_block parallel_residual shared_expert_sink log_scaling rms gate_bias "
+        "shared_experts_scale"
+    ),
+    "positions": (
+        "rope rotary order_of_interleaved_layers rotarypct positions? position alibi yarn nope "
+        "qk_head_dim logn mrope emb"
+    ),
+    "training": (
+        "init initializer loss coef aux jitter checkpointing pretraining pretrain lora xavier prune "
+        "pruned regularization freeze z_loss dense_list out_init_scale classification"
+    ),
+    "routing": (
+        "n_group topk_group expert_groups? num_limited_groups topk_method scores? scoring router routing "
+        "routed route selection_fn norm_topk_prob capacity ep_size combine combination_strategy "
+        "bias_update hash moe_renormalize"
+    ),
+    "how an engine runs it": (
+        "implementation impl kernels? fused fusion flash return output cache overlap dtype quant "
+        "quantization quantization_config compile logits_to_keep chunk_size_feed_forward backend method "
+        "tp grouped_mm"
+    ),
+    "another part of the model": (
+        "vision visual audio image video projector projectors deepstack talker speech mtp nextn "
+        "speculator resampler vit embd_layer img anyres mm code2wav token2wav"
+    ),
+    "names": (
+        "ignore_index class classes id2label label2id type_ids tokens? architectures auto_map template "
+        "version expert_type kind"
+    ),
 }
 """Words of names that have no effect on bytes or times here, by what they are about."""
 
@@ -83,10 +102,10 @@ def remark_unread(keys: ConfigKeys, layers: Iterable[Layer]) -> None:
     """
     recurs = any(isinstance(mixer, Recurrent) for layer in layers for mixer in layer.token_mixers)
     placed = any(keys.find(name) is not None for name in ("layer_types", "layers_block_type"))
-    without_effect = re.compile(f"(^|_)({'|'.join(_WITHOUT_EFFECT.values())})(_|$)")
+    without_effect = re.compile(f"(^|_)({'|'.join(' '.join(_WITHOUT_EFFECT.values()).split())})(_|$)")
     for name in keys.unread:
         entry = keys.find(name)
-        if entry is None or entry[1] in (False, 0, [], {}, "") or isinstance(entry[1], str) and entry[1] == "none":
+        if entry is None or entry[1] in (False, 0, [], {}, "", "none"):
             continue
         plain = name.lower()
         answered = any(keys.find(stronger) is not None for stronger in _ANSWERED.get(name, ()))
@@ -112,7 +131,8 @@ def remark_gate(keys: ConfigKeys, family: Family, layers: tuple[Layer, ...]) -> 
     kind, sign = ("a gated MLP", "less") if family.gated_mlp else ("an MLP without a gate", "more")
     keys.assumed.append(
         f"model_type {keys.word('model_type')!r} is not known; assumed {kind} by its activation; the other "
-        f"kind would be {100 * share:.0f} % {sign}; of the bundled models {_nearest(keys)} has the keys most like it"
+        f"kind would be {100 * share:.0f} % {sign}; of the bundled models {_nearest(keys)} has the keys most "
+        "like it"
     )
 
 

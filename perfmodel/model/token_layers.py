@@ -14,7 +14,10 @@ from perfmodel.model.mixers import TokenMixer, mixers
 from perfmodel.model.mixers.base import Recurrent
 from perfmodel.model.mixers.sliding_window import WINDOW_KEYS
 
-__all__ = ["LINEAR", "MAX_LAYERS", "MAX_TOKENS", "mixer_of", "refuse_length", "refuse_word", "token_words"]
+__all__ = [
+    "LINEAR", "MAX_LAYERS", "MAX_TOKENS", "mixer_of", "refuse_length", "refuse_word",
+    "remark_contradiction", "token_words",
+]  # fmt: skip
 
 MAX_LAYERS = 10_000
 MAX_TOKENS = 1_000_000_000
@@ -24,21 +27,23 @@ LISTS = ("layer_types", "attention_layers", "layers_block_type")
 _HYBRID = {"hybrid": FULL, "hybrid_sliding": WINDOW}
 """Attention with convolutions around it, or with a recurrent mixer beside it, as transformers calls both."""
 
+_SPARSE = "sparse_attention_config.sparse_attention_freq"
 _WINDOW_PATTERNS = (
     "sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers", "global_attn_every_n",
 )  # fmt: skip
 _RECURRENT_SIZES = (
-    "mamba_num_heads", "mamba_n_heads", "mamba_d_state", "mamba_d_ssm", "ssm_state_size", "linear_num_key_heads",
+    "mamba_num_heads", "mamba_n_heads", "mamba_d_state", "mamba_d_ssm", "ssm_state_size",
+    "linear_num_key_heads",
     "linear_num_heads", "linear_attn_config", "conv_L_cache", "kda_lower_bound",
 )  # fmt: skip
 
 
 def token_words(keys: ConfigKeys, family: Family, layers: int, max_position: int) -> Sequence[str]:
-    """Return a word for each layer; where further keys name other layers, the first counts and a remark says so."""
+    """Return a word for each layer; where further keys name others, the first counts and a remark says so."""
     stated = list(_stated(keys, family, layers))
     for name, words in stated[1:]:
         if [_is_full(keys, word) for word in words] != [_is_full(keys, word) for word in stated[0][1]]:
-            keys.assumed.append(f"{stated[0][0]} and {name} name different layers; {stated[0][0]} counts")
+            remark_contradiction(keys, stated[0][0], name, "layers")
     words = stated[0][1] if stated else _unlisted(keys, family, layers)
     if not stated and not family.parallel_recurrence:
         _refuse_unplaced(keys)
@@ -48,7 +53,7 @@ def token_words(keys: ConfigKeys, family: Family, layers: int, max_position: int
         keys.fault(
             "kv_lora_rank",
             f"layers of latent attention are {limited}, which is not modelled",
-            "Nearest is latent attention in every layer: delete the window's keys; the cache is then too large",
+            "Nearest is latent attention in every layer: delete the window's keys; the cache is too large",
         )
     return words
 
@@ -68,7 +73,8 @@ def refuse_word(keys: ConfigKeys, field: str | Place, word: str) -> None:
     """Note that no mixer goes by that word."""
     marks = sorted({mark for kind in mixers().values() if word in kind.words for mark in kind.marks})
     if marks:
-        keys.fault(field, f"kind {word!r} has no sizes", f"Add those of its mixer, one of {', '.join(marks)} first")
+        remedy = f"Add those of its mixer, one of {', '.join(marks)} first"
+        keys.fault(field, f"kind {word!r} has no sizes", remedy)
         return
     known = sorted({word for kind in mixers().values() for word in kind.words if len(word) > 1})
     keys.fault(
@@ -83,6 +89,11 @@ def refuse_length(keys: ConfigKeys, field: str | Place, entries: int, layers: in
     """Note that a list does not describe every layer."""
     remedy = f"Give one entry for each of the {layers} layers"
     keys.fault(field, f"lists {entries} layers", remedy, given=("num_hidden_layers",))
+
+
+def remark_contradiction(keys: ConfigKeys, first: str, other: str, what: str) -> None:
+    """Say that two keys name different layers, and that the first counts."""
+    keys.assumed.append(f"{first} and {other} name different {what}; {first} counts")
 
 
 def _is_set(keys: ConfigKeys, mark: str) -> bool:
@@ -113,13 +124,13 @@ def _stated(keys: ConfigKeys, family: Family, layers: int) -> Iterator[tuple[str
         ("attn_layer_indices", partial(_by_places, keys, layers, FULL, LINEAR)),
         ("hybrid_layer_pattern", partial(_by_flags, keys, layers, FULL, WINDOW)),
         ("local_layer_ids", partial(_by_places, keys, layers, WINDOW, FULL)),
-        ("sparse_attention_config.sparse_attention_freq", partial(_by_flags, keys, layers, FULL, "block_sparse")),
+        (_SPARSE, partial(_by_flags, keys, layers, FULL, "block_sparse")),
         ("compress_ratios", lambda _: ("compressed",) * layers),
         *((name, partial(_by_window_pattern, keys, layers)) for name in _WINDOW_PATTERNS),
     ]
-    unused = () if keys.flag("sparse_attention_config.use_sparse_attention", default=True) else ("sparse_attention_config.sparse_attention_freq",)
+    sparse = keys.flag("sparse_attention_config.use_sparse_attention", default=True)
     for name, attempt in attempts:
-        if keys.find(name) is not None and name not in unused:
+        if keys.find(name) is not None and (sparse or name != _SPARSE):
             yield name, attempt(name)
 
 
@@ -139,7 +150,7 @@ def _listed(keys: ConfigKeys, family: Family, layers: int, name: str) -> Sequenc
 
 
 def _by_flags(keys: ConfigKeys, layers: int, off: str, on: str, name: str) -> Sequence[str]:
-    """Words by a list of 0 and 1; modules that predict further tokens may have entries of their own at the end."""
+    """Words by a list of 0 and 1; layers that predict further tokens may have entries at the end."""
     flags = keys.numbers(name, high=1)
     if len(flags) < layers:
         refuse_length(keys, name, len(flags), layers)
@@ -162,7 +173,9 @@ def _every(
     period = keys.size(name, high=MAX_LAYERS)
     start = keys.optional_size(offset, high=MAX_LAYERS, low=0, default=0) if offset else period - 1
     whole = layers - layers % period if name == "layer_group_size" else layers
-    return [inside if index % period == start % period or index >= whole else outside for index in range(layers)]
+    return [
+        inside if index % period == start % period or index >= whole else outside for index in range(layers)
+    ]
 
 
 def _by_window_pattern(keys: ConfigKeys, layers: int, name: str) -> Sequence[str]:
@@ -204,8 +217,8 @@ def _refuse_unplaced(keys: ConfigKeys) -> None:
         keys.fault(
             sizes,
             "sizes layers that keep a state, and no key that is known says which layers these are",
-            "Add layer_types, linear_attention or full_attention for each layer; as attention all would count "
-            "several times the cache",
+            "Add layer_types, linear_attention or full_attention for each layer; as attention all would "
+            "count several times the cache",
         )
 
 

@@ -1,4 +1,4 @@
-"""Junk under any key of any bundled config is refused by name, or changes nothing, or leaves a finite model."""
+"""Junk under any key of any bundled config is refused by name, or leaves a model of finite size."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def with_value(name: str, path: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 
 JUNK = st.one_of(
-    st.sampled_from([-1, 0, 1.5, math.nan, math.inf, 10**9, 10**25, 10**400, -(10**400), True, False, "", "8"]),
+    st.sampled_from([-1, 0, 1.5, math.nan, math.inf, 10**9, 10**25, 10**400, -(10**400)]),
+    st.sampled_from([True, False, "", "8"]),
     st.sampled_from([[], [1], ["x"], [[[]]], [None], [-1], [1.5], [True], {}, {"a": 1}, {"1": {"a": []}}]),
     st.sampled_from([[1] * 100_000, "M" * 200_000, "full_attention", "\ud800", "nan", {"text_config": {}}]),
     st.integers(),
@@ -62,14 +63,15 @@ def test_junk_is_refused_by_name_or_does_no_harm(data: st.DataObject) -> None:
     junk = data.draw(JUNK)
     try:
         model = ModelSpec.from_config(with_value(name, path, junk), "file.json")
-    except SpecError as refusal:
-        assert str(refusal).startswith("file.json")
-        assert "Traceback" not in str(refusal)
-        assert len(str(refusal)) < 20_000
+    except SpecError as caught:
+        refusal = str(caught)
     else:
+        refusal = ""
         assert 0 < model.parameters < math.inf
         assert 0 < model.weight_bytes < math.inf
         assert 0 <= float(model.kv_bytes(1000.0)) + model.state_bytes < math.inf
+    assert not refusal or refusal.startswith("file.json")
+    assert len(refusal) < 20_000
 
 
 LISTS: list[tuple[str, tuple[str, ...], str]] = [

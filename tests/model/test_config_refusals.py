@@ -23,7 +23,7 @@ def refusal(config: dict[str, Any]) -> str:
 
 
 NOT_MODELLED = [
-    ({"model_type": "t5", "d_model": 512, "num_decoder_layers": 6, "is_encoder_decoder": True}, "encoder-decoder"),
+    ({"model_type": "t5", "num_decoder_layers": 6, "is_encoder_decoder": True}, "encoder-decoder"),
     ({"model_type": "whisper", "d_model": 384, "encoder_layers": 4, "decoder_layers": 4}, "encoder-decoder"),
     ({"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "type_vocab_size": 2}, "encoder"),
     ({"model_type": "rwkv", "hidden_size": 4096, "num_hidden_layers": 32, "rescale_every": 6}, "RWKV"),

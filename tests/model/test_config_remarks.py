@@ -61,7 +61,8 @@ def test_keys_without_effect_are_silent(name: str, keys: dict[str, Any]) -> None
 @pytest.mark.parametrize("file", sorted(MODELS.glob("*.json")), ids=lambda path: path.stem)
 def test_a_bundled_model_is_known_and_read_whole(file: Path) -> None:
     said = remarks(json.loads(file.read_text(encoding="utf-8")))
-    assert not [line for line in said if "not read" in line or "not known" in line or "different layers" in line]
+    alarms = ("not read", "not known", "different layers")
+    assert not [line for line in said if any(alarm in line for alarm in alarms)]
 
 
 CONTRADICTIONS = [
@@ -89,7 +90,8 @@ def test_keys_that_contradict_one_another_are_both_named(
 def test_two_parts_of_a_file_that_disagree_about_the_head_are_both_named() -> None:
     nested = {"tie_word_embeddings": True, "text_config": bundled("Llama-3.1-8B")}
     assert ModelSpec.from_config(nested).parameters == ModelSpec.load("Llama-3.1-8B").parameters
-    assert any("text_config.tie_word_embeddings and tie_word_embeddings differ" in line for line in remarks(nested))
+    said = " ".join(remarks(nested))
+    assert "text_config.tie_word_embeddings and tie_word_embeddings differ" in said
 
 
 GATES = [

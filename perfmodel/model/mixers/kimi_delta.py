@@ -30,7 +30,8 @@ class KimiDelta(Recurrent):
 
     words = ("linear_attention", "kda", "linear")
     marks = (
-        "linear_attn_config.kda_layers", "linear_attn_config.num_heads", "linear_num_heads", "kda_lower_bound",
+        "linear_attn_config.kda_layers", "linear_attn_config.num_heads", "linear_num_heads",
+        "kda_lower_bound",
     )  # fmt: skip
     label = "Kimi delta attention"
 

@@ -44,8 +44,8 @@ class LatentIndex(Latent):
             keys.fault(
                 "index_topk",
                 "an index chooses among the entries of grouped heads, which is not modelled",
-                "Nearest is full attention: delete index_topk; cache and parameters lack the index, a few percent, "
-                "and beyond index_topk tokens every step reads too much",
+                "Nearest is full attention: delete index_topk; cache and parameters lack the index, a few "
+                "percent, and beyond index_topk tokens every step reads too much",
             )
             keys.raise_faults()
         latent = Latent.read(keys, sizes, kind)
