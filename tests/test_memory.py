@@ -22,8 +22,8 @@ LLAMA, SMALL, MISTRAL, LATENT, MOE = (
     for name in ("llama-3.1-8b", "llama-3.2-1b", "mistral-7b-v0.1", "deepseek-v2-lite", "qwen3-30b-a3b")
 )
 PARTS = (
-    "weights", "draft_weights", "target_kv", "draft_kv", "lookahead_kv", "states", "kept_states", "activations",
-    "fixed",
+    "weights", "draft_weights", "target_kv", "draft_kv", "lookahead_kv", "states", "kept_states",
+    "activations", "fixed",
 )  # fmt: skip
 
 models = st.sampled_from([ModelSpec.load(name) for name in ModelSpec.available()])

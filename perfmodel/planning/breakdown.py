@@ -31,8 +31,7 @@ FITS = Constraints()
 ANYTHING = Constraints(fit_memory=False)
 _RESIDENT = (
     "weights", "draft_weights", "target_kv", "draft_kv", "lookahead_kv", "states", "kept_states",
-    "activations", "fixed", "total",
-    "usable",
+    "activations", "fixed", "total", "usable",
 )  # fmt: skip
 
 
@@ -44,10 +43,12 @@ class PassTime:
     linear_s: float
     attention_s: float
     communication_s: float
+    recurrence_s: float
     overhead_s: float
     total_s: float
     weight_bytes: float
     kv_bytes: float
+    state_bytes: float
     flops: float
 
 
@@ -196,14 +197,16 @@ def _lay_out(of_round: PassOfRound, chosen: Priced) -> PassTime:
         "draft pass": f"draft pass (1 of {_number(of_round.times):.0f})",
         "verification": f"verification of {_number(chosen.gamma) + 1:.0f} tokens",
     }[of_round.phase]
-    flops, weights, work, cache = count_operations(of_round.deployment, of_round.forward)
+    counted = count_operations(of_round.deployment, of_round.forward)
+    moved = {cause: _number(moved) for cause, (_, moved) in counted.items()}
     return PassTime(
         name=name,
         **{f"{cause}_s": _number(getattr(of_round.seconds, cause)) for cause in CAUSES},
         total_s=_number(of_round.seconds.total),
-        weight_bytes=_number(weights),
-        kv_bytes=_number(cache),
-        flops=_number(flops) + _number(work),
+        weight_bytes=moved["linear"],
+        kv_bytes=moved.get("attention", 0.0),
+        state_bytes=moved.get("recurrence", 0.0),
+        flops=sum(_number(flops) for flops, _ in counted.values()),
     )
 
 

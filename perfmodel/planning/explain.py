@@ -19,9 +19,13 @@ __all__ = ["CAUSE_WORDS", "assumptions", "nearest_miss", "reason"]
 CAUSE_WORDS = {
     "linear": "the linear layers",
     "attention": "reading the KV cache",
+    "recurrence": "reading and writing recurrent states",
     "communication": "tensor-parallel communication",
     "overhead": "the engine's own overhead",
 }
+
+LEAST_SHARE = 0.01
+"""Shares of a step below this go without mention. [1]"""
 
 
 def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
@@ -32,21 +36,30 @@ def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
     fields : those of a `Cell`, by their names.
     hindrance : why nothing drafts where it is not the price, such as "no draft fits in memory".
     """
-    bound = f"mostly {CAUSE_WORDS[fields['bound_by']]}"
+    bound, shares = f"mostly {CAUSE_WORDS[fields['bound_by']]}", _shares(fields)
     if not fields["gamma"] or fields["break_even_alpha"] is None:
         slower = 1.0 / fields["speedup"] - 1.0
         loaded = f", {slower:.1%} longer with the drafter loaded" if fields["speedup"] < 0.9995 else ""
         why = hindrance or "no draft pays for itself"
         if not hindrance and fields["runner_up"] and fields["runner_up_behind"] < 0.0:
             why = f"the best draft would gain {-fields['runner_up_behind']:.1%}, too little to count on"
-        return f"a decode step is {bound}{loaded}; {why}"
+        taken = f" ({shares})" if shares else ""
+        return f"a decode step is {bound}{taken}{loaded}; {why}"
     pays = f"pays above alpha {fields['break_even_alpha']:.2f}"
     if fields["speedup"] < 1.0:  # while the drafter is loaded plain steps are slower still
         pays = f"slower than without a drafter, which {pays}, but faster than plain steps with it loaded"
-    return (
-        f"{bound}; T_D/T_T {fields['draft_ratio']:.2f}, T_V/T_T {fields['verify_ratio']:.2f}; "
-        f"{fields['tokens_per_round']:.2f} tokens per round, {pays}"
-    )
+    taken = f" ({shares} of a plain step)" if shares else ""
+    ratio = fields["kept_state_ratio"]
+    kept = f" (states kept for drafts {ratio:.0%} of a step)" if ratio >= LEAST_SHARE else ""
+    ratios = f"T_D/T_T {fields['draft_ratio']:.2f}, T_V/T_T {fields['verify_ratio']:.2f}{kept}"
+    return f"a round is {bound}{taken}; {ratios}; {fields['tokens_per_round']:.2f} tokens per round, {pays}"
+
+
+def _shares(fields: Mapping[str, Any]) -> str:
+    """Say what shares of a plain step read the KV cache, and recurrent states where there are some."""
+    shares = {"KV cache": fields["cache_share"], "recurrent states": fields["state_share"]}
+    words = [f"{name} {share:.0%}" for name, share in shares.items() if share >= LEAST_SHARE]
+    return ", ".join(words)
 
 
 def assumptions(

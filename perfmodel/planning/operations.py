@@ -18,6 +18,9 @@ from perfmodel.speculation import draft_with, half_way, target_passes
 
 __all__ = ["Operation", "PassOfRound", "count_operations", "operations", "passes_of"]
 
+KINDS = {"linear": "linear layers", "attention": "attention", "recurrence": "recurrent states"}
+"""What the kernels of a cause are called."""
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -76,45 +79,43 @@ def passes_of(priced: Priced) -> list[PassOfRound]:
     return [*passes, PassOfRound("verification", deployment, verification, 1.0, round_.verify)]
 
 
-def count_operations(
-    deployment: Deployment, forward: ForwardPass
-) -> tuple[Numeric, Numeric, Numeric, Numeric]:
-    """Count FLOPs and weight bytes of the linear layers, FLOPs and cache bytes of the token mixers, on a GPU.
+def count_operations(deployment: Deployment, forward: ForwardPass) -> dict[str, tuple[Numeric, Numeric]]:
+    """Count FLOPs and bytes of a pass on one GPU by cause: weights, cache entries, states. [FLOP], [B]
 
     ``2 rows n k`` per matrix that a row visits; ``2 rows heads entries (key_dim + value_dim)`` per attention
-    layer; states, where layers keep some. Shapes on a GPU and what is read are those that
-    `perfmodel.latency.price_pass` prices. [FLOP], [B], [FLOP], [B]
+    layer. Shapes on a GPU and what is read are those that `perfmodel.latency.price_pass` prices. A cause that
+    the model lacks is left out.
     """
     model, gpus = deployment.model, np.asarray(deployment.tensor_parallel, dtype=float)
     forward = with_states(deployment.engine, forward)
-    rows = np.asarray(forward.rows)
-    visited, weights, work, cache = (np.zeros(()) for _ in range(4))
+    rows, nothing = np.asarray(forward.rows), np.zeros(())
+    visited, weights = nothing, nothing
     for layer in model.linears:
         matrix = layer.count * layer.elements_per_gpu(gpus)
         visited = visited + (layer.experts_per_token or 1) * matrix
         weights = weights + layer.distinct_experts(rows) * matrix * layer.stored_bytes
+    counted: dict[str, tuple[Numeric, Numeric]] = {}
+    counted["linear"] = (2.0 * rows * visited, weights * forward.weight_fraction)
+    entry_bytes = BYTES[model.kv_dtype] * forward.kv_fraction
     for mixer, count in model.token_mixers:
+        cause = "attention" if mixer.reach else "recurrence"
         for launch in mixer.ways(forward)[0]:
             if isinstance(launch, Attend):
-                work = work + count * launch.flops(gpus)
-                entry_bytes = BYTES[model.kv_dtype] * forward.kv_fraction
-                cache = cache + count * launch.elements(gpus) * entry_bytes
+                work, moved = launch.flops(gpus), launch.elements(gpus) * entry_bytes
             elif isinstance(launch, Recur):
-                work = work + count * launch.flops / launch.shards(gpus)
-                cache = cache + count * launch.bytes_moved(gpus)
-    return (
-        2.0 * rows * visited,
-        weights * forward.weight_fraction,
-        np.asarray(forward.batch) * work,
-        np.asarray(forward.batch) * cache,
-    )
+                work, moved = launch.flops / launch.shards(gpus), launch.bytes_moved(gpus)
+            else:
+                continue
+            before = counted.get(cause, (nothing, nothing))
+            each = np.multiply(forward.batch, count)
+            counted[cause] = before[0] + each * work, before[1] + each * moved
+    return counted
 
 
 def operations(priced: Priced) -> list[Operation]:
-    """Return the linear layers and the attention of every pass of `passes_of`."""
-    kinds = []
-    for phase, deployment, forward, _, seconds in passes_of(priced):
-        flops, weights, work, cache = count_operations(deployment, forward)
-        kinds.append(Operation(phase, "linear layers", flops, weights, seconds.linear))
-        kinds.append(Operation(phase, "attention", work, cache, seconds.attention))
-    return kinds
+    """Return the linear layers, the attention and the states of every pass of `passes_of`."""
+    return [
+        Operation(phase, KINDS[cause], flops, moved, getattr(seconds, cause))
+        for phase, deployment, forward, _, seconds in passes_of(priced)
+        for cause, (flops, moved) in count_operations(deployment, forward).items()
+    ]

@@ -20,6 +20,7 @@ __all__ = ["plot_roofline"]
 PHASES = {"plain step": ("o", 1.25), "draft pass": ("^", 0.7), "verification": ("s", 1.0)}
 """Marker of each pass and its relative size: the target's step is a ring around the draft's."""
 KINDS = {"linear layers": (COLOURS[0], "-"), "attention": (COLOURS[5], (0, (3, 2)))}
+KINDS["recurrent states"] = (COLOURS[3], (0, (1, 1)))
 
 
 def plot_roofline(

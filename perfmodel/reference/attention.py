@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -21,13 +21,16 @@ class Visible:
     last : slot of every query token, shape [batch or 1, query_tokens]; a row sees the slots up to its own.
     slots : slots that are read.
     aligned : the rows of all sequences end at the last slot, so row i sees ``slots - query_tokens + i + 1``.
-    chosen : where not None, the slots that may be read at all, shape [batch, kv_heads or 1, slots].
+    chosen : where not None, the slots that may be read at all, shape [batch or 1, kv_heads or 1, query_tokens
+        or 1, slots].
+    since : where not None, the first slot that every query token sees, shape [batch or 1, query_tokens].
     """
 
     last: Tensor
     slots: int
     aligned: bool
     chosen: Tensor | None = None
+    since: Tensor | None = None
     _masks: dict[tuple[torch.dtype, int], Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -38,7 +41,28 @@ class Visible:
     @property
     def everything(self) -> bool:
         """Whether every row sees every slot, so that no mask is needed."""
-        return self.aligned and self.last.shape[1] == 1 and self.chosen is None
+        return self.causal and self.last.shape[1] == 1
+
+    @property
+    def causal(self) -> bool:
+        """Whether nothing is hidden but what follows a row, and all sequences end at the last slot."""
+        return self.aligned and self.chosen is None and self.since is None
+
+    def from_slots(self, since: Tensor) -> Visible:
+        """Return the same without what lies before the first slot of every query token."""
+        return replace(self, since=since, _masks={})
+
+    def with_chosen(self, chosen: Tensor | None) -> Visible:
+        """Return the same with the choice of some slots."""
+        return replace(self, chosen=chosen, _masks={})
+
+    def seen(self) -> Tensor:
+        """Return whether a query token sees a slot, [batch or 1, kv_heads or 1, query_tokens, slots]."""
+        slots = torch.arange(self.slots, device=self.last.device)
+        seen = slots <= self.last[:, None, :, None]
+        if self.since is not None:
+            seen = seen & (slots >= self.since[:, None, :, None])
+        return seen if self.chosen is None else seen & self.chosen
 
     def mask(self, dtype: torch.dtype, group: int) -> Tensor:
         """Return 0 where a row sees a slot, else -inf: [batch or 1, kv_heads or 1, group x query, slots].
@@ -47,10 +71,7 @@ class Visible:
         heads that share keys follow each other, as `fold_rows` puts them.
         """
         if (dtype, group) not in self._masks:
-            slots = torch.arange(self.slots, device=self.last.device)
-            seen = slots <= self.last[:, None, :, None]
-            if self.chosen is not None:
-                seen = seen & self.chosen[:, :, None, :]
+            seen = self.seen()
             blank = torch.zeros((), dtype=dtype, device=seen.device)
             mask = torch.where(seen, blank, blank - torch.inf)
             self._masks[dtype, group] = mask.repeat(1, 1, group, 1)
@@ -58,8 +79,9 @@ class Visible:
 
 
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, Visible], Tensor]
-"""Takes a query [batch, heads, query_tokens, head_dim], keys and values [batch, kv_heads, slots, head_dim]
-and what is visible; returns what the query reads, of its own shape."""
+"""Takes a query [batch, heads, query_tokens, key_dim], keys [batch, kv_heads, slots, key_dim], values [batch,
+kv_heads, slots, value_dim] and what is visible; returns what the query reads, [batch, heads, query_tokens,
+value_dim]."""
 
 
 def fold_rows(query: Tensor, kv_heads: int) -> Tensor:
@@ -82,10 +104,11 @@ def packed(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Ten
     """
     rows = fold_rows(query, keys.shape[1])
     mask = None if visible.everything else visible.mask(query.dtype, query.shape[1] // keys.shape[1])
-    return F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask).reshape(query.shape)
+    read = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask)
+    return read.reshape(*query.shape[:-1], values.shape[-1])
 
 
 def exact(query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
     """Attention by its definition, in float64: what every kernel is checked against."""
     weights = score_rows(query.double(), keys.double(), visible).softmax(-1)
-    return (weights @ values.double()).reshape(query.shape).to(query.dtype)
+    return (weights @ values.double()).reshape(*query.shape[:-1], values.shape[-1]).to(query.dtype)

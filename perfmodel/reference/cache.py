@@ -1,4 +1,4 @@
-"""A static KV cache: slots of keys and values, a length per sequence, and what one pass sees of them."""
+"""What a decoder holds of a batch: slots of entries, states, lengths, and what one pass sees of them."""
 
 from __future__ import annotations
 
@@ -8,34 +8,68 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from perfmodel.reference.architecture import Architecture
 from perfmodel.reference.attention import AttentionKernel, Visible, packed
+from perfmodel.reference.layer import IndexRows, State
+from perfmodel.reference.mixers import Entry
+from perfmodel.reference.states import Counts, States
 
-__all__ = ["CacheView", "Codec", "Counts", "KVCache"]
+__all__ = ["CacheView", "Codec", "Counts", "KVCache", "Stack"]
 
-Counts = NDArray[np.int64]
 Codec = Callable[[Tensor], Tensor]
 
 
+class Stack:
+    """The slots of all layers that cache equal entries.
+
+    Attributes
+    ----------
+    keys : [layers, batch, kv_heads, capacity, key_dim].
+    values : [layers, batch, kv_heads, capacity, value_dim]; a part of the keys where an entry says so.
+    index : [layers, batch, 1, capacity, index_dim]; None without an index.
+    layers : which layers of the decoder these are.
+    """
+
+    def __init__(
+        self, entry: Entry, layers: tuple[int, ...], batch: int, capacity: int,
+        dtype: torch.dtype, device: torch.device | str,
+    ) -> None:  # fmt: skip
+        def make(heads: int, size: int) -> Tensor:
+            return torch.zeros(len(layers), batch, heads, capacity, size, dtype=dtype, device=device)
+
+        heads, inside = entry.kv_heads, entry.in_keys
+        self.entry, self.layers = entry, layers
+        self.keys = make(heads, entry.key_dim)
+        self.values = self.keys[..., : entry.value_dim] if inside else make(heads, entry.value_dim)
+        self.index = make(1, entry.index_dim) if entry.index_dim else None
+
+    @property
+    def stored(self) -> list[Tensor]:
+        """The tensors that take memory: keys, values that are not part of them, index keys."""
+        values = [] if self.entry.in_keys else [self.values]
+        return [self.keys, *values, *([] if self.index is None else [self.index])]
+
+
 class KVCache:
-    """The keys and values of some tokens; a pass writes its tokens and reads up to them.
+    """The entries and states of some tokens; a pass writes its tokens and reads up to them.
 
     Parameters
     ----------
-    architecture : heads and layers.
+    architecture : what its layers cache.
     batch : sequences.
     capacity : slots of each sequence.
     dtype : type of the entries.
     device : where the entries are.
     attention : the kernel that reads them.
-    codec : applied to keys and values before they are stored.
+    codec : applied to entries before they are stored.
+    growing_only : hold the layers alone that read the whole context.
 
     Attributes
     ----------
-    keys, values : [layers, batch, kv_heads, capacity, head_dim].
+    stacks : the slots, by what an entry is.
+    states : of the recurrent layers.
     lens : valid entries of each sequence [tokens], shape [batch]. What lies beyond is written over.
     """
 
@@ -49,20 +83,52 @@ class KVCache:
         device: torch.device | str = "cpu",
         attention: AttentionKernel = packed,
         codec: Codec | None = None,
+        growing_only: bool = False,
     ) -> None:
         self.architecture, self.batch, self.capacity = architecture, batch, capacity
         self.attention, self.codec = attention, codec
-        shape = (architecture.layers, batch, architecture.kv_heads, capacity, architecture.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.device = self.keys.device
+        self.device = torch.empty(0, device=device).device
+        self.stacks = {
+            entry: Stack(entry, layers, batch, capacity, dtype, device)
+            for entry, layers in architecture.entries.items()
+            if entry.grows or not growing_only
+        }
+        self.dtype = dtype
+        self.states = States(architecture, batch, dtype, device)
         self.lens: Counts = np.zeros(batch, dtype=np.int64)
 
-    def next(self, query_tokens: int, ahead: int = 0) -> CacheView:
-        """Return what a pass over the next `query_tokens` tokens sees, `ahead` of the valid entries."""
-        return self.view(self.lens + ahead, query_tokens)
+    @property
+    def keys(self) -> Tensor:
+        """Keys where all layers cache equal entries, [layers, batch, kv_heads, capacity, key_dim]."""
+        (stack,) = self.stacks.values()
+        return stack.keys
 
-    def view(self, first: Counts, query_tokens: int, positions: Counts | None = None) -> CacheView:
+    @property
+    def values(self) -> Tensor:
+        """Values where all layers do, [layers, batch, kv_heads, capacity, value_dim]."""
+        (stack,) = self.stacks.values()
+        return stack.values
+
+    def place(self, layer: int) -> tuple[Stack, int]:
+        """Return the stack that a layer reads, and its place there; another layer's where it shares one.
+
+        Raises
+        ------
+        KeyError
+            Where the layer has no entries here.
+        """
+        if (where := self.architecture.places[layer]) is None:
+            raise KeyError(f"layer {layer} has states and no entries")
+        entry, place = where
+        return self.stacks[entry], place
+
+    def next(self, query_tokens: int, ahead: int = 0, counted: Counts | None = None) -> CacheView:
+        """Return what a pass over the next `query_tokens` tokens sees, `ahead` of the valid entries."""
+        return self.view(self.lens + ahead, query_tokens, counted=counted)
+
+    def view(
+        self, first: Counts, query_tokens: int, positions: Counts | None = None, counted: Counts | None = None
+    ) -> CacheView:
         """Return what a pass sees.
 
         Parameters
@@ -70,6 +136,8 @@ class KVCache:
         first : slot of its first token in every sequence, [batch].
         query_tokens : tokens of the pass in every sequence.
         positions : position of its first token, [batch]; that of its slot where None.
+        counted : how many of its tokens are known to stay, [batch]; where None verification will tell, and
+            recurrent layers leave a state for every length that it may accept.
 
         Raises
         ------
@@ -81,27 +149,33 @@ class KVCache:
             raise IndexError(f"the cache has {self.capacity} slots; a pass needs {end}")
         slots = self._count_from(first, query_tokens)
         places = slots if positions is None else self._count_from(positions, query_tokens)
-        return CacheView(self, int(first[0]), slots, places, Visible(slots, end, slots.shape[0] == 1))
+        visible = Visible(slots, end, slots.shape[0] == 1)
+        return CacheView(self, first, slots, places, visible, self.states, counted=counted)
 
-    def write(self, layer: int, view: CacheView, key: Tensor, value: Tensor) -> None:
-        """Store keys and values [batch, kv_heads, query_tokens, head_dim] in the view's slots."""
-        if self.codec is not None:
-            key, value = self.codec(key), self.codec(value)
-        for store, entries in ((self.keys[layer], key), (self.values[layer], value)):
+    def write(self, layer: int, view: CacheView, entries: list[Tensor]) -> None:
+        """Store new entries in the view's slots, in the order of `Stack.stored`.
+
+        Each is [batch, kv_heads, query_tokens, elements].
+        """
+        stack, place = self.place(layer)
+        for store, entering in zip(stack.stored, entries, strict=True):
+            new, slots = entering if self.codec is None else self.codec(entering), store[place]
             if view.visible.aligned:
-                store[:, :, view.first : view.first + entries.shape[2]] = entries
+                first = int(view.first[0])
+                slots[:, :, first : first + new.shape[2]] = new
             else:
                 rows = torch.arange(self.batch, device=self.device)[:, None]
-                store.transpose(1, 2)[rows, view.slots] = entries.transpose(1, 2)
+                slots.transpose(1, 2)[rows, view.slots] = new.transpose(1, 2)
 
     def copy(self, source: KVCache, sequences: Counts, from_slots: Counts, to_slots: Counts) -> None:
         """Copy single entries of `source`, in all layers and heads; one index of each array per entry."""
         if sequences.size == 0:
             return
         rows, here, there = (self._to_device(index) for index in (sequences, to_slots, from_slots))
-        for store, original in ((self.keys, source.keys), (self.values, source.values)):
-            entries = original[:, rows, :, there]
-            store[:, rows, :, here] = entries if self.codec is None else self.codec(entries)
+        for entry, stack in self.stacks.items():
+            for store, original in zip(stack.stored, source.stacks[entry].stored, strict=True):
+                entries = original[:, rows, :, there]
+                store[:, rows, :, here] = entries if self.codec is None else self.codec(entries)
 
     def with_lens(self, lens: int) -> KVCache:
         """Return the same memory as a cache of that many valid entries in every sequence."""
@@ -112,8 +186,9 @@ class KVCache:
     def fill_randomly(self, lens: int) -> None:
         """Put random entries in the first `lens` slots: a context to take times with."""
         generator = torch.Generator(self.device).manual_seed(0)
-        for entries in (self.keys, self.values):
-            entries[:, :, :, :lens].normal_(generator=generator)
+        for stack in self.stacks.values():
+            for entries in stack.stored:
+                entries[:, :, :, :lens].normal_(generator=generator)
         self.lens = np.full(self.batch, lens, dtype=np.int64)
 
     def _count_from(self, first: Counts, count: int) -> Tensor:
@@ -128,21 +203,69 @@ class KVCache:
 
 @dataclass(frozen=True)
 class CacheView:
-    """One pass over a cache: its tokens stand in `slots` [batch or 1, query_tokens] at `positions`."""
+    """One pass over a cache: its tokens stand in `slots` [batch or 1, query_tokens] at `positions`.
+
+    Attributes
+    ----------
+    first : slot of the first token of every sequence, [batch].
+    states : where recurrent layers find and leave their states.
+    counted : tokens of each sequence that are known to stay, where they are known.
+    budget : where not None, how many of the valid entries a layer with a window or chunks may read, [batch].
+    """
 
     cache: KVCache
-    first: int
+    first: Counts
     slots: Tensor
     positions: Tensor
     visible: Visible
+    states: States
+    counted: Counts | None = None
+    budget: Counts | None = None
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Store the new entries, then read all slots up to each query's own."""
-        self.cache.write(layer, self, key, value)
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        index: IndexRows | None = None,
+    ) -> Tensor:
+        """Store the new entries, then read the slots that the layer sees, up to each query's own."""
+        self.write(layer, key, value, index)
         keys, values = self.entries(layer)
-        return self.cache.attention(query, keys, values, self.visible)
+        return self.cache.attention(query, keys, values, self.visible_in(layer, index))
+
+    def write(self, layer: int, key: Tensor | None, value: Tensor | None, index: IndexRows | None) -> None:
+        """Store the new entries; nothing where the layer has none."""
+        entries = [part for part in (key, value, None if index is None else index.key) if part is not None]
+        if entries:
+            self.cache.write(layer, self, entries)
 
     def entries(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Return the keys and values that are read, each [batch, kv_heads, slots, head_dim]."""
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        return keys[:, :, : self.visible.slots], values[:, :, : self.visible.slots]
+        """Return the keys and values that are read, each [batch, kv_heads, slots, elements]."""
+        stack, place = self.cache.place(layer)
+        slots = slice(self.visible.slots)
+        return stack.keys[place][:, :, slots], stack.values[place][:, :, slots]
+
+    def visible_in(self, layer: int, index: IndexRows | None = None) -> Visible:
+        """Return what a layer sees: from its window or chunk on, and what its index chooses."""
+        visible = self.visible
+        since = self.cache.architecture.mixers[layer].seen_from(self.positions)
+        if since is not None:
+            if self.budget is not None:
+                oldest = torch.as_tensor(self.cache.lens - self.budget, device=since.device)
+                since = torch.maximum(since, oldest[:, None])
+            visible = visible.from_slots(since)
+        stack, place = self.cache.place(layer)
+        if index is None or stack.index is None:
+            return visible
+        keys = stack.index[place][:, :, : visible.slots]
+        return visible.with_chosen(index.choose(keys, visible.seen()))
+
+    def state(self, layer: int) -> State:
+        """Return the state of a recurrent layer before the first token of the pass."""
+        return self.states.at(layer, self.first, self.counted)
+
+    def leave(self, layer: int, after: State) -> None:
+        """Keep the states after the tokens of the pass."""
+        self.states.leave(layer, self.cache.lens, self.first, after, self.counted)

@@ -57,8 +57,8 @@ class ModelDrafter(TokenDrafter):
         """Prefill where the cache is its own, and let the draft cache take the prompts in."""
         if self.own_source:
             longest = int(sequences.prompt_lens.max())
-            fill_cache(self.decoder, sequences.tokens[:, :longest], sequences.prompt_lens, self.cache.source)
-            self.cache.source.lens = sequences.cache.lens - 1
+            known = sequences.prompt_lens - 1
+            fill_cache(self.decoder, sequences.tokens[:, :longest], known, self.cache.source)
         self.cache.begin()
 
     def draft(self, sequences: Sequences, gamma: int, rule: Rule) -> Draft:

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
+from perfmodel.reference.architecture import Architecture
 from perfmodel.reference.cache import KVCache
 from perfmodel.reference.decoder import Decoder
 from perfmodel.reference.draft_cache import CompactCache, DraftCache, InPlaceCache, PerPassCache, PromptScores
 from perfmodel.reference.drafters import ModelDrafter, NGramDrafter, TokenDrafter
+from perfmodel.reference.mixers import Entry
 from perfmodel.reference.scores import ExactScores, PageBounds, PassScores, observe_attention
 from perfmodel.reference.sequences import Sequences
 from perfmodel.reference.weights import GROUP, quantize, round_to_bits
@@ -45,7 +47,8 @@ def drafter_of(
     ----------
     strategy : as it is priced.
     target : the decoder that verifies, and drafts where no draft model is given.
-    kv_budget : entries that the draft may read. [tokens]
+    kv_budget : entries that the draft may read of a layer whose cache grows; of a window or chunk it reads at
+        most as many, and recurrent states are not affected. [tokens]
     gamma : tokens drafted per round.
     output_len : tokens to be generated, for which room is kept.
     draft_model : drafts in the target's place.
@@ -53,7 +56,8 @@ def drafter_of(
     Raises
     ------
     SpecError
-        Where the reference decoder cannot run the strategy, or a draft model is missing or out of place.
+        Where the reference decoder cannot run the strategy, a draft model is missing or out of place, or the
+        strategy chooses or copies entries of a growing cache and no layer has one.
     """
     kind = "draft" if draft_model is not None else strategy.drafters[0]
     if strategy.name not in RUNNABLE:
@@ -65,6 +69,7 @@ def drafter_of(
     if counts.weights == "none":
         return lambda sequences: NGramDrafter()  # noqa: ARG005
     decoder = target if draft_model is None else draft_model
+    _check_mixers(strategy, decoder.architecture, bool(_read_bits(counts.kv_fraction)))
     if decoder.architecture.vocab_size != target.architecture.vocab_size:
         raise _refuse("the draft model has another vocabulary than the target", "Name one with the same")
     if bits := _read_bits(counts.weight_fraction):
@@ -85,14 +90,34 @@ def drafter_of(
         if bits := _read_bits(counts.kv_fraction):
             draft_cache = compact(float("inf"), codec=partial(round_to_bits, bits=bits))
         elif isinstance(selector, WholeCache):
-            draft_cache = InPlaceCache(source)
+            draft_cache = InPlaceCache(source, own)
         elif selector.moment == "pass":
-            draft_cache = PerPassCache(source, selector, kv_budget, _make_pass_scores(selector, source))
+            pass_scores = _make_pass_scores(selector, source)
+            draft_cache = PerPassCache(source, selector, kv_budget, pass_scores, own)
         else:
             draft_cache = compact(kv_budget, scores=_make_prompt_scores(selector, source, sequences, decoder))
         return ModelDrafter(decoder, draft_cache, own_source=own)
 
     return make
+
+
+def _check_mixers(strategy: DraftStrategy, architecture: Architecture, copies_all: bool) -> None:
+    """Refuse a choice among cache entries, or a smaller copy of them, where no layer has a growing cache.
+
+    A choice by position applies where there are windows or chunks alone: it shortens them.
+    """
+    if isinstance(strategy.selector, WholeCache) and not copies_all:
+        return
+    entries = [mixer.entry for mixer in architecture.mixers if mixer.entry is not None]
+    if any(entry.grows for entry in entries):
+        return
+    if entries and strategy.selector.moment == "position" and not copies_all:
+        return
+    kinds = ", ".join(dict.fromkeys(type(mixer).__name__ for mixer in architecture.mixers))
+    raise _refuse(
+        f"{strategy.name} chooses or copies entries of a growing cache, and no layer ({kinds}) has one",
+        "Draft with ngram, layer_skip, or full_kv and a draft model, which choose nothing",
+    )
 
 
 def _read_bits(fraction: Numeric) -> int:
@@ -117,7 +142,7 @@ def _make_prompt_scores(
         return None
 
     @cache
-    def observe() -> list[NDArray[np.float64]]:
+    def observe() -> list[dict[Entry, NDArray[np.float64]]]:
         window = int(getattr(selector, "observation_window", 1))
         return observe_attention(decoder, source, sequences.tokens, window)
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from perfmodel.reference.attention import fold_rows, score_rows
 from perfmodel.reference.cache import CacheView, KVCache
 from perfmodel.reference.decoder import Decoder
+from perfmodel.reference.layer import IndexRows
+from perfmodel.reference.mixers import Entry
+from perfmodel.reference.sequences import fill_cache
 
 __all__ = ["ExactScores", "PageBounds", "PassScores", "observe_attention"]
 
@@ -37,7 +40,8 @@ class ExactScores:
     def score(self, layer: int, query: Tensor, source: KVCache) -> NDArray[np.float64]:
         """Return ``max over the group of q k`` for every slot in use."""
         longest = int(source.lens.max())
-        keys = source.keys[layer][:, :, :longest]
+        stack, place = source.place(layer)
+        keys = stack.keys[place][:, :, :longest]
         return to_numpy((fold_rows(query, keys.shape[1]) @ keys.transpose(-1, -2)).amax(2))
 
 
@@ -49,31 +53,35 @@ class PageBounds:
 
     def __init__(self, source: KVCache, page: int) -> None:
         self.page = page
-        layers, batch, kv_heads, capacity, head_dim = source.keys.shape
-        shape = (layers, batch, kv_heads, -(-capacity // page), head_dim)
-        self._low = torch.zeros(shape, dtype=source.keys.dtype, device=source.device)
-        self._high = torch.zeros_like(self._low)
-        self._followed = np.zeros(batch, dtype=np.int64)
+        self._followed = np.zeros(source.batch, dtype=np.int64)
+        self._bounds: dict[Entry, tuple[Tensor, Tensor]] = {}
+        for entry, stack in source.stacks.items():
+            if entry.grows:
+                layers, batch, kv_heads, capacity, key_dim = stack.keys.shape
+                low = stack.keys.new_zeros(layers, batch, kv_heads, -(-capacity // page), key_dim)
+                self._bounds[entry] = low, torch.zeros_like(low)
 
     def follow(self, source: KVCache) -> None:
         """Bring the pages up to date in which entries came or went."""
         for row, (before, now) in enumerate(zip(self._followed, source.lens, strict=True)):
             first = int(min(before, now)) // self.page
-            entries = source.keys[:, row, :, first * self.page : int(now)]
-            if entries.shape[2] == 0:
-                continue
-            # The last page may be open: its last entry, repeated, changes neither bound.
-            rest = entries[:, :, -1:].expand(-1, -1, -entries.shape[2] % self.page, -1)
-            paged = torch.cat((entries, rest), dim=2)
-            paged = paged.reshape(*paged.shape[:2], -1, self.page, paged.shape[-1])
-            pages = slice(first, first + paged.shape[2])
-            self._low[:, row, :, pages], self._high[:, row, :, pages] = paged.amin(3), paged.amax(3)
+            for entry, (low, high) in self._bounds.items():
+                entries = source.stacks[entry].keys[:, row, :, first * self.page : int(now)]
+                if entries.shape[2] == 0:
+                    continue
+                # The last page may be open: its last entry, repeated, changes neither bound.
+                rest = entries[:, :, -1:].expand(-1, -1, -entries.shape[2] % self.page, -1)
+                paged = torch.cat((entries, rest), dim=2)
+                paged = paged.reshape(*paged.shape[:2], -1, self.page, paged.shape[-1])
+                pages = slice(first, first + paged.shape[2])
+                low[:, row, :, pages], high[:, row, :, pages] = paged.amin(3), paged.amax(3)
         self._followed = source.lens.copy()
 
     def score(self, layer: int, query: Tensor, source: KVCache) -> NDArray[np.float64]:
         """Return for every slot the bound of its page, the largest over the queries of a group."""
         pages = -(-int(source.lens.max()) // self.page)
-        low, high = self._low[layer][:, :, :pages], self._high[layer][:, :, :pages]
+        stack, place = source.place(layer)
+        low, high = (bound[place][:, :, :pages] for bound in self._bounds[stack.entry])
         rows = fold_rows(query, low.shape[1])
         bound = rows.clamp(min=0) @ high.transpose(-1, -2) + rows.clamp(max=0) @ low.transpose(-1, -2)
         return to_numpy(bound.amax(2).repeat_interleave(self.page, dim=-1))
@@ -81,10 +89,12 @@ class PageBounds:
 
 def observe_attention(
     decoder: Decoder, cache: KVCache, tokens: Tensor, window: int
-) -> list[NDArray[np.float64]]:
+) -> list[dict[Entry, NDArray[np.float64]]]:
     """Return how much attention the last tokens of each prompt pay to every entry.
 
-    Runs the last `window` prompt tokens once more and sums their attention over queries and heads of a group.
+    Runs the last `window` prompt tokens once more and sums their attention over queries, heads of a group and
+    layers that share the entries. Recurrent states cannot be taken back to before the window: with them the
+    whole prompts run once more.
 
     Parameters
     ----------
@@ -95,30 +105,50 @@ def observe_attention(
 
     Returns
     -------
-    one array per sequence, [layers, kv_heads, prompt_len].
+    one array per sequence and stack of layers, [layers, kv_heads, prompt_len].
     """
     window = min(window, int(cache.lens.min()))
-    if window < 1:
-        sizes = cache.architecture
-        return [np.zeros((sizes.layers, sizes.kv_heads, int(length))) for length in cache.lens]
-    observer = _AttentionObserver(cache.view(cache.lens - window, window))
-    places = observer.positions.expand(cache.batch, -1)
-    decoder.forward(tokens.gather(1, places), observer, last_only=True)
-    mass = torch.stack(observer.mass).transpose(0, 1)
-    return [to_numpy(mass[row][..., : int(length)]) for row, length in enumerate(cache.lens)]
+    lens = cache.lens
+    mass = {
+        entry: stack.keys.new_zeros(*stack.keys.shape[:3], int(lens.max()))
+        for entry, stack in cache.stacks.items()
+    }
+    if window > 0:
+        if any(mixer.state_shapes for mixer in cache.architecture.mixers):
+            cache = KVCache(
+                cache.architecture, cache.batch, cache.capacity,
+                dtype=cache.dtype, device=cache.device, attention=cache.attention,
+            )  # fmt: skip
+            fill_cache(decoder, tokens[:, : int(lens.max())], lens - window, cache)
+        observer = _AttentionObserver(cache.view(lens - window, window), mass)
+        places = observer.positions.expand(cache.batch, -1)
+        decoder.forward(tokens.gather(1, places), observer, last_only=True)
+    return [
+        {entry: to_numpy(paid[:, row, :, : int(length)]) for entry, paid in mass.items()}
+        for row, length in enumerate(lens)
+    ]
 
 
 class _AttentionObserver:
     """A view that notes where the attention goes."""
 
-    def __init__(self, view: CacheView) -> None:
-        self._view, self.positions = view, view.positions
-        self.mass: list[Tensor] = []
+    def __init__(self, view: CacheView, mass: dict[Entry, Tensor]) -> None:
+        self._view, self._mass, self.positions = view, mass, view.positions
+        self.state, self.leave = view.state, view.leave
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        read = self._view.attend(layer, query, key, value)
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        index: IndexRows | None = None,
+    ) -> Tensor:
+        read = self._view.attend(layer, query, key, value, index)
         keys, _ = self._view.entries(layer)
-        self.mass.append(score_rows(query, keys, self._view.visible).softmax(-1).sum(2))
+        stack, place = self._view.cache.place(layer)
+        paid = score_rows(query, keys, self._view.visible_in(layer, index)).softmax(-1).sum(2)
+        self._mass[stack.entry][place, ..., : paid.shape[-1]] += paid
         return read
 
 

@@ -102,13 +102,16 @@ def prefill(
 def fill_cache(decoder: Decoder, tokens: Tensor, lens: Counts, cache: KVCache) -> Tensor:
     """Put the entries of prompts [batch, longest] into the cache, in chunks; return the logits after each.
 
-    Entries past the end of a shorter prompt are computed and lie past its length.
+    Entries past the end of a shorter prompt are computed and lie past its length. States are those at the end
+    of each.
     """
+    cache.states.clear()
     last = torch.zeros(len(lens), decoder.architecture.vocab_size, dtype=decoder.dtype, device=tokens.device)
     for start in range(0, tokens.shape[1], CHUNK):
         chunk = tokens[:, start : start + CHUNK]
         cache.lens = np.full(len(lens), start, dtype=np.int64)
-        logits = decoder.forward(chunk, cache.next(chunk.shape[1]))
+        counted = np.clip(lens - start, 0, chunk.shape[1])
+        logits = decoder.forward(chunk, cache.next(chunk.shape[1], counted=counted))
         ending = np.flatnonzero((lens > start) & (lens <= start + chunk.shape[1]))
         if ending.size:
             rows = torch.as_tensor(ending, device=tokens.device)

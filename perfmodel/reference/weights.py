@@ -9,6 +9,7 @@ from torch import Tensor
 
 from perfmodel.reference.architecture import Architecture
 from perfmodel.reference.decoder import LayerWeights, Weights
+from perfmodel.reference.mixers import Mixer
 
 __all__ = ["GROUP", "quantize", "random_weights", "round_to_bits"]
 
@@ -43,20 +44,29 @@ def random_weights(
         scaled: Tensor = normal * (gain * inputs**-0.5)
         return scaled.to(dtype)
 
-    hidden, qkv = architecture.hidden_size, architecture.shape("qkv")
+    hidden = architecture.hidden_size
     ones = torch.ones(hidden, dtype=dtype, device=device)
-    layers = tuple(
-        LayerWeights(
+
+    def draw_extra(name: str, shape: tuple[int, ...]) -> Tensor:
+        if name.endswith("norm"):
+            return torch.ones(shape, dtype=dtype, device=device)
+        return draw(shape[0], shape[1]) if len(shape) == 2 else draw(shape[0], 1)[:, 0]
+
+    def draw_layer(mixer: Mixer) -> LayerWeights:
+        shapes = mixer.shapes(hidden)
+        (rows, columns), (outputs, inputs) = shapes.pop("qkv"), shapes.pop("output")
+        return LayerWeights(
             attention_norm=ones,
-            qkv=draw(*qkv),
-            output=draw(*architecture.shape("o"), attention_gain),
+            qkv=draw(rows, columns),
+            output=draw(outputs, inputs, attention_gain),
             mlp_norm=ones,
             gate_up=draw(*architecture.shape("gate_up")),
             down=draw(*architecture.shape("down")),
-            qkv_bias=draw(qkv[0], 1, 0.1)[:, 0] if architecture.qkv_bias else None,
+            qkv_bias=draw(rows, 1, 0.1)[:, 0] if architecture.qkv_bias else None,
+            extra={name: draw_extra(name, shape) for name, shape in shapes.items()},
         )
-        for _ in range(architecture.layers)
-    )
+
+    layers = tuple(draw_layer(mixer) for mixer in architecture.mixers)
     embedding = draw(architecture.vocab_size, hidden, hidden**0.5)
     head = embedding if architecture.tied_embeddings else draw(*architecture.shape("lm_head"))
     return Weights(embedding, layers, ones, head)
@@ -73,8 +83,13 @@ def quantize(weights: Weights, bits: int = 4) -> Weights:
 
 def _quantize_layer(layer: LayerWeights, bits: int) -> LayerWeights:
     tensors = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    matrices = {name: tensor for name, tensor in tensors.items() if tensor is not None and tensor.dim() == 2}
-    return replace(layer, **{name: round_to_bits(matrix, bits) for name, matrix in matrices.items()})
+    matrices = {name: part for name, part in tensors.items() if isinstance(part, Tensor) and part.dim() == 2}
+    extra = {
+        name: round_to_bits(part, bits) if part.dim() == 2 else part for name, part in layer.extra.items()
+    }
+    return replace(
+        layer, extra=extra, **{name: round_to_bits(matrix, bits) for name, matrix in matrices.items()}
+    )
 
 
 def round_to_bits(values: Tensor, bits: int = 4) -> Tensor:

@@ -110,6 +110,8 @@ def test_the_cache_and_the_hub_give_the_file_beside_too(
     hub = types.ModuleType("huggingface_hub")
     hub.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
     hub.hf_hub_download = download  # type: ignore[attr-defined]
+    hub.hf_hub_url = lambda name, file: f"{name}/{file}"  # type: ignore[attr-defined]
+    hub.get_hf_file_metadata = lambda url, timeout: url  # type: ignore[attr-defined]  # noqa: ARG005
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     write(tmp_path / "config", None)
     assert ModelSpec.load("acme/far").weight_dtype == "bf16"

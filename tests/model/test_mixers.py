@@ -37,9 +37,9 @@ COMPRESSED = Compressed(
 USED_BY = {
     "full_attention": "Llama-3.1-8B", "sliding_window": "gpt-oss-20b", "chunked": "Llama-4-Scout",
     "latent": "DeepSeek-V3", "latent_index": "DeepSeek-V3.2", "block_sparse": "MiniMax-M3",
-    "compressed": "DeepSeek-V4-Flash", "gated_delta": "Qwen3-Next-80B-A3B", "kimi_delta": "Kimi-Linear-48B-A3B",
-    "lightning": "MiniMax-M1", "mamba2": "Nemotron-3-Nano-30B-A3B", "mamba1": "Jamba-1.5-Mini",
-    "short_convolution": "LFM2-8B-A1B",
+    "compressed": "DeepSeek-V4-Flash", "gated_delta": "Qwen3-Next-80B-A3B",
+    "kimi_delta": "Kimi-Linear-48B-A3B", "lightning": "MiniMax-M1",
+    "mamba2": "Nemotron-3-Nano-30B-A3B", "mamba1": "Jamba-1.5-Mini", "short_convolution": "LFM2-8B-A1B",
 }  # fmt: skip
 
 
@@ -107,7 +107,9 @@ CASES = {
         (None, 2 * P * (P + 1) / 2 * 64 * 128 + 2 * (2048 * 2049 / 2 + 2048 * 2048) * 128 * 1088),
     ),
     "block_sparse": (
-        BlockSparse(**{**SOFTMAX, "heads": 64, "kv_heads": 4}, index_heads=4, index_dim=128, block=128, blocks=16),
+        BlockSparse(
+            **{**SOFTMAX, "heads": 64, "kv_heads": 4}, index_heads=4, index_dim=128, block=128, blocks=16
+        ),
         (S * 128 * 2 + 2048 * 4 * 256 * 2, 2 * S * 4 * 128 + 2 * 2048 * 64 * 256),
         (
             (S + 3) * 128 * 2 + 4 * 2048 * 4 * 256 * 2,
@@ -222,6 +224,12 @@ def test_a_chunk_holds_at_most_itself_and_is_half_full_on_average():
     assert float(chunked.entries(prefill(700.0))) == pytest.approx(np.mean(seen[:700]))
     drafts = ForwardPass(batch=1.0, kv_tokens=100.0, context_len=5120.0)
     assert float(chunked.entries(drafts)) == pytest.approx(np.mean(np.minimum(seen, 100)))
+
+
+@pytest.mark.parametrize("context", [500.0, 510.0, 512.0, 513.0, 700.0])
+def test_a_verification_over_the_end_of_a_chunk_reads_no_less_than_a_step(context):
+    chunked = Chunked(**SOFTMAX, chunk=512)
+    assert count(chunked, step(context, 4.0))[0] >= count(chunked, step(context))[0]
 
 
 @pytest.mark.parametrize("queries", [1.0, 4.0])

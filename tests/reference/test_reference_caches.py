@@ -120,7 +120,8 @@ def test_snapkv_keeps_its_choice_of_the_prompt_and_every_later_token(target, rag
     cache = drafter.cache
     scores = observe_attention(target, sequences.cache, sequences.tokens, 32)
     chosen = [
-        strategies.load("snapkv").selector.keep(len(p), 40, scores[row]) for row, p in enumerate(ragged)
+        strategies.load("snapkv").selector.keep(len(prompt), 40, *by_stack.values())
+        for prompt, by_stack in zip(ragged, scores, strict=True)
     ]
     at_start = cache.kept.lens.copy()
     for _ in range(5):
@@ -137,7 +138,8 @@ def test_snapkv_keeps_its_choice_of_the_prompt_and_every_later_token(target, rag
 def test_observe_attention_is_all_that_the_window_pays(target, ragged):
     sequences, _ = prefill(target, ragged, 4)
     before = sequences.cache.keys.clone()
-    for row, mass in enumerate(observe_attention(target, sequences.cache, sequences.tokens, 8)):
+    for row, by_stack in enumerate(observe_attention(target, sequences.cache, sequences.tokens, 8)):
+        (mass,) = by_stack.values()
         assert mass.shape == (2, 2, len(ragged[row]))
         assert np.allclose(mass.sum(-1), 8 * 2)  # two query heads share each head of keys
     assert sequences.cache.lens.tolist() == [len(prompt) for prompt in ragged]

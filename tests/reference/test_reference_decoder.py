@@ -104,8 +104,9 @@ def test_weights_and_cache_have_the_bytes_that_are_priced(tiny, changes, dtype):
     spec = decoder.architecture.spec.with_dtypes(weights=dtype, kv=dtype)
     weights = decoder.weights
     read = [weights.final_norm, weights.lm_head]
-    read += [tensor for layer in weights.layers for tensor in vars(layer).values()]
-    assert sum(tensor.nbytes for tensor in read if tensor is not None) == float(spec.weight_bytes_read())
+    read += [part for layer in weights.layers for part in vars(layer).values()]
+    held_bytes = sum(part.nbytes for part in read if isinstance(part, torch.Tensor))
+    assert held_bytes == float(spec.weight_bytes_read())
     cache = KVCache(decoder.architecture, 3, 50, dtype=held)
     assert 2 * cache.keys.numel() * cache.keys.element_size() == 3 * float(spec.kv_bytes(50.0))
     assert cache.keys.element_size() == BYTES[dtype]
@@ -125,13 +126,19 @@ def test_the_planners_own_model_file_becomes_a_decoder():
     [
         ("gemma-2-9b", "gemma2"),
         ("mixtral-8x7b-v0.1", "mixtral"),
-        ("mistral-7b-v0.1", "window"),
         ("phi-4", "phi3"),
     ],
 )
 def test_a_model_of_another_kind_is_refused_by_the_trait_that_differs(name, trait):
     with pytest.raises(SpecError, match=trait):
         Architecture.load(name)
+
+
+def test_a_window_in_every_layer_runs_and_is_not_timed():
+    architecture = Architecture.load("mistral-7b-v0.1")
+    assert {type(mixer).__name__ for mixer in architecture.mixers} == {"SlidingWindow"}
+    with pytest.raises(SpecError, match="its layers are SlidingWindow"):
+        _ = architecture.heads
 
 
 def test_an_unknown_stretching_of_positions_is_refused():
@@ -222,7 +229,7 @@ def test_logits_are_those_of_transformers(kind):
     extra = {
         "Llama": {"rope_scaling": {**stretched, "original_max_position_embeddings": 64}, "rope_theta": 5e5},
         "Qwen2": {},
-        "Mistral": {"sliding_window": None},
+        "Mistral": {"sliding_window": 40},
     }[kind]
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**sizes, **extra)

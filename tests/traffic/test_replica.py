@@ -78,7 +78,7 @@ def test_a_window_and_a_budget_bound_what_a_sequence_holds():
     assert beside[0] < beside[1] == pytest.approx(beside[2]) == pytest.approx(beside[3])
 
 
-@pytest.mark.parametrize("target", ["llama-3.1-8b", "gpt-oss-20b", "deepseek-v2-lite"])
+@pytest.mark.parametrize("target", ["llama-3.1-8b", "gpt-oss-20b", "deepseek-v2-lite", "qwen3.5-27b"])
 def test_what_a_sequence_holds_is_what_memory_says_for_every_strategy(target):
     contexts = np.random.default_rng(0).integers(1, 200_000, 60).astype(float)
     for name in strategies.available():
@@ -98,7 +98,8 @@ def test_what_a_sequence_holds_is_what_memory_says_for_every_strategy(target):
             tensor_parallel=2.0,
             tokens_per_round=1.0,
         ).memory
-        held = np.broadcast_to(memory.target_kv + memory.draft_kv, contexts.shape)
+        states = np.add(memory.states, memory.kept_states)
+        held = np.broadcast_to(memory.target_kv + memory.draft_kv + states, contexts.shape)
         np.testing.assert_allclose(served.kv_bytes(contexts), held, rtol=0.005, err_msg=name)
         line = served.kv_line(150_000, 200_000)
         if served.chooses_once:  # what is kept depends on where the prompt ended, too

@@ -62,6 +62,7 @@ def _detail_profile(profile: HardwareProfile | EngineOverhead) -> dict[str, Any]
 
 def _detail_model(model: ModelSpec) -> dict[str, Any]:
     return {
+        **_kept(model),
         "weight_dtype": model.weight_dtype,
         "kv_dtype": model.kv_dtype,
         "hidden_size": model.hidden_size,
@@ -83,11 +84,37 @@ def _detail_model(model: ModelSpec) -> dict[str, Any]:
             {"layers": layer.count, "kind": layer.label, **_detail_mixers(layer)} for layer in model.layers
         ],
         "cache_of_one_sequence": [
-            {"context": context, "bytes": format_bytes(float(np.asarray(model.kv_bytes(float(context)))))}
+            {
+                "context": context,
+                "bytes": format_bytes(float(np.asarray(model.kv_bytes(float(context)))) + model.state_bytes),
+            }
             for context in (1000, 8000, 32000, 128000)
         ],
         "assumed": list(model.assumed),
     }
+
+
+def _kept(model: ModelSpec) -> dict[str, Any]:
+    """What of a model not every token touches, and what a sequence keeps however long it is."""
+    from perfmodel.model import BYTES
+
+    active, beyond = float(np.asarray(model.active_parameters())), float(model.kv_bytes_per_token(np.inf))
+    windows = sum(
+        count * cache.elements * cache.window * BYTES[model.kv_dtype]
+        for cache, count in model.caches
+        if cache.window is not None
+    )
+    kept: dict[str, Any] = {}
+    if active < 0.999 * model.parameters:
+        kept["active_parameters"] = f"{active / 1e9:.2f} B"
+    if windows:
+        kept["kv_per_token_beyond_windows"] = f"{format_bytes(beyond)} {model.kv_dtype}"
+        kept["windows_of_a_sequence"] = format_bytes(windows)
+    if model.state_bytes:
+        kept["states_of_a_sequence"] = format_bytes(model.state_bytes)
+    if model.draft_layers:
+        kept["layers_that_draft"] = model.draft_layers
+    return kept
 
 
 def _detail_mixers(layer: Layer) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from perfmodel.model.launches import Attend, Choose, ForwardPass, Way
 from perfmodel.model.linear import LinearLayer
-from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, matrix
+from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, matrix, with_choice
 from perfmodel.model.mixers.softmax import Softmax
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class BlockSparse(Softmax):
             copied=True,
         )
         attend = self.attend(chosen, np.where(alone, 1.0, queries), np.where(alone, queries, 1.0))
-        return ((scores, Choose(launches=1.0), attend),)
+        return (with_choice(forward, (scores, Choose(launches=1.0), attend)),)
 
 
 mixer = BlockSparse

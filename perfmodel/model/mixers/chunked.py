@@ -59,7 +59,8 @@ class Chunked(Softmax):
         readable = np.asarray(forward.entries(), dtype=float)
         context = readable if forward.context_len is None else np.asarray(forward.context_len)
         budget = np.minimum(readable, chunk)
-        return np.where(context <= chunk, readable, budget * (1.0 - (budget - 1.0) / (2.0 * chunk)))
+        first = context - (np.asarray(forward.query_tokens) - 1.0)  # what the first query sees
+        return np.where(first <= chunk, readable, budget * (1.0 - (budget - 1.0) / (2.0 * chunk)))
 
     def _seen(self, positions: Numeric) -> Numeric:
         """Entries that the queries of the first so many positions see together. [tokens]"""

@@ -9,7 +9,7 @@ import numpy as np
 
 from perfmodel.model.launches import Attend, Choose, ForwardPass, Way
 from perfmodel.model.linear import LinearLayer
-from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, matrix
+from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, matrix, with_choice
 from perfmodel.model.mixers.latent import Latent
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class LatentIndex(Latent):
         queries = np.asarray(forward.query_tokens, dtype=float)
         attend = self.absorbed(chosen, np.where(alone, 1.0, queries), np.where(alone, queries, 1.0))
         if not self.owns_index:
-            return ((attend,),)
+            return (with_choice(forward, (attend,)),)
         scores = Attend(
             heads=self.index_heads,
             kv_heads=1,
@@ -107,7 +107,7 @@ class LatentIndex(Latent):
             query_tokens=queries,
             copied=True,
         )
-        return ((scores, Choose(launches=1.0), attend),)
+        return (with_choice(forward, (scores, Choose(launches=1.0), attend)),)
 
 
 mixer = LatentIndex

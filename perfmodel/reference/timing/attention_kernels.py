@@ -132,7 +132,7 @@ def _make_block_mask(tokens: int, slots: int, device: str) -> Any:
 
 
 def _refuse_ragged(visible: Visible) -> None:
-    if not visible.aligned or visible.chosen is not None:
+    if not visible.causal:
         raise NotImplementedError("this kernel reads sequences of equal length")
 
 
@@ -189,7 +189,7 @@ class FastestAttention:
     def __call__(self, query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
         """Read by the chosen kernel; ragged batches and chosen entries by `packed`."""
         kernel = self._kernels.get(query.shape[2], packed)
-        if not visible.aligned or visible.chosen is not None:
+        if not visible.causal:
             kernel = packed
         return kernel(query, keys, values, visible)
 

@@ -113,7 +113,8 @@ def bench_decoder(
         if not 1 <= layers <= architecture.layers:
             raise SpecError.single("request", "layers", f"found {layers}", f"Give 1 to {architecture.layers}")
     spec = architecture.spec.keep_layers(count / architecture.layers)
-    architecture = replace(architecture, layers=count, spec=spec.with_dtypes(weights=name, kv=name))
+    mixers = (architecture.attention,) * count
+    architecture = replace(architecture, mixers=mixers, spec=spec.with_dtypes(weights=name, kv=name))
     weights = random_weights(architecture, dtype=DTYPES[name], device=device)
     return Decoder(architecture, weights), name
 
