@@ -28,7 +28,8 @@ _BESIDE = ("enable_moe_block", RESIDUAL_MLP, "residual_moe")
 _VARYING = (
     "intermediate_size", "moe_intermediate_size", "moe_topk", "num_shared_expert", "num_key_value_heads",
     "num_attention_heads", "num_attention_heads_per_layer", "num_key_value_heads_per_layer",
-    "num_query_heads", "num_kv_heads", "head_dim", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
+    "num_query_heads", "num_kv_heads", "head_dim", "num_experts", "num_local_experts", "n_routed_experts",
+    "num_experts_per_tok",
 )  # fmt: skip
 
 
