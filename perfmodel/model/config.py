@@ -12,8 +12,9 @@ from perfmodel.model.class_defaults import CLASS_DEFAULTS
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED
 from perfmodel.model.families import PLAIN_ACTIVATIONS, Family, family_of, modality_free
 from perfmodel.model.keys import ConfigKeys
+from perfmodel.model.layer_kind import LayerKind
 from perfmodel.model.layers import Layer
-from perfmodel.model.layout import LayerKind, layer_kinds
+from perfmodel.model.layout import layer_kinds
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers import Sizes, TokenMixer
 from perfmodel.model.refusals import refuse_unreadable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from perfmodel.files.document import Place
 from perfmodel.model.channels import channels
@@ -11,6 +11,7 @@ from perfmodel.model.channels.mlp import RESIDUAL_MLP
 from perfmodel.model.expert_layers import expert_layers
 from perfmodel.model.families import Family
 from perfmodel.model.keys import ConfigKeys
+from perfmodel.model.layer_kind import LayerKind
 from perfmodel.model.token_layers import (
     LINEAR,
     MAX_LAYERS,
@@ -21,7 +22,7 @@ from perfmodel.model.token_layers import (
     token_words,
 )
 
-__all__ = ["LayerKind", "layer_kinds"]
+__all__ = ["layer_kinds"]
 
 _PATTERN_LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 _BESIDE = ("enable_moe_block", RESIDUAL_MLP, "residual_moe")
@@ -31,29 +32,6 @@ _VARYING = (
     "num_query_heads", "num_kv_heads", "head_dim", "num_experts", "num_local_experts", "n_routed_experts",
     "num_experts_per_tok",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class LayerKind:
-    """What a config says about one layer.
-
-    Parameters
-    ----------
-    tokens, channels : words for how its tokens mix, and for what each passes through alone.
-    owns_cache, owns_index : False where it reads the cache, takes the choice, of an earlier layer.
-    ratio : tokens to a compressed entry; 0 for none. [tokens]
-    heads_in_group, ffn_mult : query heads to a KV head, and width of its MLP, where layers differ in them.
-    index : its place, where a key lists a value of its own for it.
-    """
-
-    tokens: tuple[str, ...]
-    channels: tuple[str, ...]
-    owns_cache: bool = True
-    owns_index: bool = True
-    ratio: int = 0
-    heads_in_group: int = 0
-    ffn_mult: float = 0.0
-    index: int | None = None
 
 
 def layer_kinds(keys: ConfigKeys, family: Family, layers: int, max_position: int) -> tuple[LayerKind, ...]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
+from perfmodel.model.channels.experts import COUNTS
 from perfmodel.model.families import Family
 from perfmodel.model.keys import ConfigKeys
 from perfmodel.model.layers import Layer
@@ -101,6 +102,8 @@ def remark_unread(keys: ConfigKeys, layers: Iterable[Layer]) -> None:
     layers are listed and none is of that kind.
     """
     recurs = any(isinstance(mixer, Recurrent) for layer in layers for mixer in layer.token_mixers)
+    has_experts = any(product.experts for layer in layers for product in layer.products)
+    no_experts = not has_experts and keys.find(*COUNTS) is not None
     placed = any(keys.find(name) is not None for name in ("layer_types", "layers_block_type"))
     without_effect = re.compile(f"(^|_)({'|'.join(' '.join(_WITHOUT_EFFECT.values()).split())})(_|$)")
     for name in keys.unread:
@@ -110,6 +113,7 @@ def remark_unread(keys: ConfigKeys, layers: Iterable[Layer]) -> None:
         plain = name.lower()
         answered = any(keys.find(stronger) is not None for stronger in _ANSWERED.get(name, ()))
         of_no_layer = placed and not recurs and _KIND_KEYS.match(plain)
+        of_no_layer = of_no_layer or (no_experts and re.search("expert|moe", plain))
         differs = isinstance(entry[1], list) and len(entry[1]) == keys.layers and keys.differs(name)
         if answered or of_no_layer or without_effect.search(plain) or not (differs or _SPEAKS.search(plain)):
             continue

@@ -12,7 +12,7 @@ from perfmodel.model.mixers.base import MAX_WIDTH, Sizes
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 WIDTHS = (
     "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "hidden_dim", "ffn_config.ffn_hidden_size",

@@ -14,7 +14,7 @@ from perfmodel.model.mixers.softmax import Softmax
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 _SECTION = "sparse_attention_config"
 

@@ -14,7 +14,7 @@ from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, State, TokenMix
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 OVERLAPPING = 4
 """The ratio whose entries overlap and are chosen by an index (DeepSeek-V4); all others are read. [tokens]"""

@@ -11,7 +11,7 @@ from perfmodel.model.mixers.gated_delta import delta_rule_chunk_flops
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 _SECTION = "linear_attn_config"
 

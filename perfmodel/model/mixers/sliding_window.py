@@ -14,7 +14,7 @@ from perfmodel.model.mixers.softmax import Softmax
 if TYPE_CHECKING:
     from perfmodel.model.families import Family
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 MAX_TOKENS = 1_000_000_000
 WINDOW_KEYS = ("sliding_window", "window_size", "sliding_window_size")

@@ -13,7 +13,7 @@ from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, State, TokenMix
 if TYPE_CHECKING:
     from perfmodel.model.families import Family
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 __all__ = ["Softmax"]
 
