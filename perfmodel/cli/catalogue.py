@@ -65,7 +65,7 @@ class Noun:
         return {**SUMMARIES[self.name](spec), **DETAILS[self.name](spec)}
 
     def check(self, files: list[str]) -> None:
-        """Load each file by its path; say which are right, and raise the faults of all that are not."""
+        """Load each file by its path; say which are right and what is assumed, raise the faults of others."""
         from perfmodel.errors import Fault, SpecError
 
         faults: list[Fault] = []
@@ -73,6 +73,7 @@ class Noun:
             try:
                 spec = self.load(file if "/" in file or self.name == "models" else f"./{file}")
                 emit(f"{file}: {spec.name} is a valid {self.word}\n")
+                emit("".join(f"  {sentence}\n" for sentence in getattr(spec, "assumed", ())))
             except SpecError as refusal:
                 faults += refusal.faults
         if faults:

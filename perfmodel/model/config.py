@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from perfmodel.files.document import Document
+from perfmodel.files.document import Document, dotted
 from perfmodel.model.channels import ChannelMixer, channels
+from perfmodel.model.class_defaults import CLASS_DEFAULTS
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED
-from perfmodel.model.families import FAMILIES, PLAIN_ACTIVATIONS, UNREADABLE_KEYS, Family
+from perfmodel.model.families import PLAIN_ACTIVATIONS, Family, family_of, modality_free
 from perfmodel.model.keys import ConfigKeys
+from perfmodel.model.layer_kind import LayerKind
 from perfmodel.model.layers import Layer
-from perfmodel.model.layout import MAX_LAYERS, MAX_TOKENS, LayerKind, layer_kinds, mixer_of
+from perfmodel.model.layout import layer_kinds
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers import Sizes, TokenMixer
+from perfmodel.model.refusals import refuse_unreadable
+from perfmodel.model.remarks import remark_gate, remark_unread
 from perfmodel.model.stored import StoredWeights, read_stored_weights
+from perfmodel.model.token_layers import MAX_LAYERS, MAX_TOKENS, mixer_of
 
 __all__ = ["Decoder", "read_config"]
 
 MAX_WIDTH = 1_000_000
 MAX_VOCABULARY = 100_000_000
+ACTIVATIONS = (
+    "hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function", "activation",
+    "ffn_act_fn.name",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,25 +71,26 @@ def read_config(
         something that is not modelled, with its line.
     """
     keys = ConfigKeys(document)
-    _refuse_unreadable(keys)
+    refuse_unreadable(keys)
     family = _family(keys)
     hidden = keys.size("hidden_size", "n_embd", "d_model", "model_dim", "dim", high=MAX_WIDTH)
-    count = _count_layers(keys)
+    keys.layers = count = _count_layers(keys)
     vocabulary = keys.size("vocab_size", "padded_vocab_size", high=MAX_VOCABULARY)
     max_position = _max_position(keys)
-    heads, kv_heads, head_dim = _heads(keys, hidden)
     kinds = layer_kinds(keys, family, count, max_position)
+    alike = not kinds or kinds[0].index is None
+    heads, kv_heads, head_dim = _heads(keys, hidden) if alike else (1, 1, 1)
     stored = read_stored_weights(keys, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
     sizes = Sizes(hidden, heads, kv_heads, head_dim, family, stored.base)
     if keys.faults:
         keys.raise_faults()
     layers = _read_layers(keys, sizes, kinds, stored)
-    tied = keys.flag("tie_word_embeddings", "tied_embeddings", default=family.tied_embeddings)
+    tied = _tied(keys, family)
     outputs, embedding = _outputs(keys, sizes, vocabulary, count)
-    draft_layers = keys.optional_size(*DRAFT_LAYERS, high=MAX_LAYERS, low=0, default=0)
+    draft_layers = keys.draft_layers
     keys.raise_faults()
-    _remark_unread(keys)
-    _remark_gate(keys, family, layers)
+    remark_unread(keys, layers)
+    remark_gate(keys, family, layers)
     positions = max_position * hidden if family.learned_positions else 0
     return Decoder(
         hidden_size=hidden,
@@ -98,9 +107,6 @@ def read_config(
         base_dtype=stored.base,
         assumed=tuple(dict.fromkeys(keys.assumed)),
     )
-
-
-DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "num_mtp_modules")
 
 
 def _count_layers(keys: ConfigKeys) -> int:
@@ -120,7 +126,7 @@ def _max_position(keys: ConfigKeys) -> int:
         "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "max_sequence_length",
         "model_max_length", high=MAX_TOKENS,
     )  # fmt: skip
-    for section in ("rope_scaling", "rope_parameters"):
+    for section in ("rope_scaling", "rope_parameters", "rope_parameters.full_attention"):
         factor, original = (
             keys.find(f"{section}.{name}") for name in ("factor", "original_max_position_embeddings")
         )
@@ -135,16 +141,37 @@ def _is_number(value: object) -> bool:
     return number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
 
 
+def _tied(keys: ConfigKeys, family: Family) -> bool:
+    """Whether the head's matrix is the input embedding; of two parts of a file the decoder's counts."""
+    names = ("tie_word_embeddings", "tied_embeddings", "tie_embedding", "use_embedding_sharing")
+    stated = list(keys.find_all("tie_word_embeddings"))
+    if len({str(value) for _, value in stated}) > 1:
+        inner, outer = (dotted(path) for path, _ in stated[:2])
+        keys.assumed.append(f"{inner} and {outer} differ; {inner} counts")
+    return keys.flag(*names, default=family.tied_embeddings)
+
+
+_HEAD_DIMS = ("head_dim", "attention_head_dim", "kv_channels", "head_size")
+_KV_HEADS = (
+    "num_key_value_heads_per_layer", "num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads",
+    "num_attention_groups", "num_query_groups", "attn_config.kv_n_heads",
+)  # fmt: skip
+HEAD_COUNTS = (
+    "num_attention_heads", "n_head", "n_heads", "num_heads", "num_query_heads",
+)  # fmt: skip
+
+
 def _heads(keys: ConfigKeys, hidden: int) -> tuple[int, int, int]:
     """Return query heads, key and value heads, and the width of one."""
-    heads = keys.size("num_attention_heads", "n_head", "n_heads", "num_heads", high=MAX_WIDTH)
-    if keys.find("kv_lora_rank") is not None:
-        return heads, heads, 0
+    of_this_layer = keys.find("num_attention_heads_per_layer") is not None
+    heads = keys.size(*(("num_attention_heads_per_layer",) if of_this_layer else HEAD_COUNTS), high=MAX_WIDTH)
+    if keys.find("kv_lora_rank") is not None:  # heads of the layers that are not latent
+        return heads, heads, keys.optional_size(*_HEAD_DIMS, high=MAX_WIDTH, default=max(hidden // heads, 1))
     kv_heads = _kv_heads(keys, heads)
     head_dim = _head_dim(keys, hidden, heads)
     if heads % kv_heads:
         keys.fault(
-            "num_key_value_heads",
+            keys.place(*_KV_HEADS),
             f"found {kv_heads}",
             f"Give a divisor of the {heads} attention heads",
             given=("num_attention_heads",),
@@ -161,6 +188,9 @@ def _read_layers(
     for index, kind in enumerate(kinds):
         if kind not in read:
             keys.layer = kind.index
+            if kind.index is not None:
+                heads, kv_heads, head_dim = _heads(keys, sizes.hidden)
+                sizes = replace(sizes, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
             tokens = tuple(
                 mixer.read(keys, sizes, kind) for word in kind.tokens if (mixer := mixer_of(keys, word))
             )
@@ -231,102 +261,73 @@ def _outputs(
     return outputs, embedding
 
 
-def _refuse_unreadable(keys: ConfigKeys) -> None:
-    """Note a fault for every sign of an architecture whose bytes are not modelled."""
-    for key, (reason, remedy) in UNREADABLE_KEYS.items():
-        value = keys.find(key)
-        if value is not None and value[1]:
-            keys.fault(value[0], f"{reason}, which is not modelled", remedy)
-
-
-_STRUCTURE = re.compile(
-    "layer|head|expert|attention|attn|shar|compress|moe|window|sparse|latent|rank|mamba|ssm|conv|recurr|linear|block"
-)
-_MEANINGLESS = re.compile(
-    "dropout|norm|eps|init|bias|rope|scal|clip|cap|temp|loss|coef|aux|group|topk_method|score|dtype|jitter|"
-    "implementation|_act$|class|id2label|type_ids|cache_implementation|float32|fused|flash|return|output_|"
-    "deepstack|logits|multiplier|use_cache|token|router|capacity|interleave|no_rope|vision|audio|image|video|"
-    "projector|beta|drop|architectures|alibi|prune|chunk_size|expand|max_window_layers|bidirectional|ep_size|"
-    "ratio$|value_residual|num_nextn|mtp|speculator|position|quant"
-)
-
-
-def _remark_unread(keys: ConfigKeys) -> None:
-    """Remark on keys that nobody read although their names speak of structure."""
-    for name in keys.unread:
-        speaks, idle = (sign.search(name.lower()) for sign in (_STRUCTURE, _MEANINGLESS))
-        entry = keys.find(name) if speaks and not idle else None
-        if entry is not None and entry[1] not in (False, 0, [], {}, ""):
-            keys.assumed.append(f"{name} was not read; if it changes a layer, bytes and times are off")
-
-
-def _remark_gate(keys: ConfigKeys, family: Family, layers: tuple[Layer, ...]) -> None:
-    """Remark on what a guess about the MLP would change, where the model_type is not known."""
-    if keys.word("model_type") in FAMILIES:
-        return
-    products = [(layer.count, product) for layer in layers for product in layer.products]
-    total = sum(count * product.parameters for count, product in products)
-    up = sum(
-        count * product.parameters
-        for count, product in products
-        if product.name.removeprefix("expert_").removeprefix("shared_") in ("gate_up", "up")
-    )
-    share = (up / 2 if family.gated_mlp else up) / max(total, 1)
-    kind, sign = ("a gated MLP", "less") if family.gated_mlp else ("an MLP without a gate", "more")
-    keys.assumed.append(
-        f"model_type {keys.word('model_type')!r} is not known; assumed {kind} by its activation; the other "
-        f"kind would be {100 * share:.0f} % {sign}"
-    )
-
-
 def _family(keys: ConfigKeys) -> Family:
     """Traits of the model_type, with the biases that the config states itself."""
-    model_type = keys.word("model_type")
-    family = FAMILIES.get(model_type or "", Family())
-    activation = keys.find("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function")
-    if model_type not in FAMILIES and activation and str(activation[1]) in PLAIN_ACTIVATIONS:
+    model_type = keys.word("model_type") or ("mistral" if keys.find("dim") is not None else "")
+    family, known = family_of(model_type, _architecture(keys))
+    if not known and not _gates(keys):
         family = replace(family, gated_mlp=False, gated_experts=False)
-    keys.defaults = {**family.defaults, **(family.nested_defaults if keys.is_nested else {})}
-    qkv = keys.flag(
-        "attention_bias",
-        "qkv_bias",
-        "use_qkv_bias",
-        "add_qkv_bias",
-        "use_bias",
-        "bias",
-        default=family.qkv_bias,
-    )
+    defaults = {**family.defaults}
+    if keys.is_nested:
+        defaults |= CLASS_DEFAULTS.get(model_type) or CLASS_DEFAULTS.get(modality_free(model_type), {})
+    keys.defaults = {name: size for name, size in defaults.items() if not keys.states(name)}
+    unbiased = keys.flag("no_bias", default=False)
+    biased = ("attention_bias", "use_bias", "bias")
     return replace(
         family,
-        qkv_bias=qkv,
-        output_bias=keys.flag("attention_bias", "use_bias", "bias", default=family.output_bias),
-        mlp_bias=keys.flag("mlp_bias", "use_bias", "bias", default=family.mlp_bias),
-        qk_norm=keys.flag("use_qk_norm", default=family.qk_norm),
-    )
+        known=known,
+        qkv_bias=keys.flag(
+            "attention_bias", "qkv_bias", "use_qkv_bias", "add_qkv_bias", "attention_qkv_bias", *biased[1:],
+            default=family.qkv_bias,
+        ),
+        output_bias=keys.flag(
+            "attention_out_bias", "attention_output_bias", *biased,
+            default=family.output_bias and not unbiased,
+        ),
+        mlp_bias=keys.flag(
+            "mlp_bias", "add_bias_linear", *biased[1:], default=family.mlp_bias and not unbiased
+        ),
+        qk_norm=keys.flag("use_qk_norm", "qk_layernorm", "use_query_key_norm", default=family.qk_norm),
+    )  # fmt: skip
+
+
+def _architecture(keys: ConfigKeys) -> str:
+    entry = keys.find("architectures")
+    return str(entry[1][0]) if entry and isinstance(entry[1], list) and entry[1] else ""
+
+
+def _gates(keys: ConfigKeys) -> bool:
+    """Whether an MLP of an unknown model_type is gated: by its activation, and gelu by its norm.
+
+    Models of the time of LayerNorm have a plain gelu, those with an RMSNorm gate with it.
+    """
+    entry = keys.find(*ACTIVATIONS)
+    activation = str(entry[1]).lower() if entry else ""
+    if activation in PLAIN_ACTIVATIONS:
+        return False
+    return not activation.startswith("gelu") or keys.find("rms_norm_eps", "norm_eps") is not None
 
 
 def _kv_heads(keys: ConfigKeys, heads: int) -> int:
     """Key and value heads: stated, one under multi-query attention, else as many as query heads."""
-    one_for_all = keys.flag("multi_query", default=False) and not keys.flag(
-        "new_decoder_architecture", default=False
-    )
-    names = (
-        "num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads", "multi_query_group_num",
-        "num_attention_groups", "attn_config.kv_n_heads",
-    )  # fmt: skip
-    if names[0] in keys.defaults:
-        return keys.size(*names, high=MAX_WIDTH)
-    return keys.optional_size(*names, high=MAX_WIDTH, default=1 if one_for_all else heads)
+    names: tuple[str, ...] = _KV_HEADS
+    if keys.flag("multi_query", default=False) and not keys.flag("new_decoder_architecture", default=False):
+        keys.find(*names)
+        return 1
+    if keys.flag("multi_query_attention", default=False):
+        names = ("multi_query_group_num", *names)
+    if "num_key_value_heads" in keys.defaults and keys.find(*names) is None:
+        return min(keys.size("num_key_value_heads", high=MAX_WIDTH), heads)
+    return keys.optional_size(*names, high=MAX_WIDTH, default=heads)
 
 
 def _head_dim(keys: ConfigKeys, hidden: int, heads: int) -> int:
     """Width of one head: stated, implied by the family, else an even share of the hidden size."""
-    names = ("head_dim", "attention_head_dim", "kv_channels", "head_size")
-    if keys.find(*names) is not None or names[0] in keys.defaults:
-        return keys.size(*names, high=MAX_WIDTH)
+    if keys.find(*_HEAD_DIMS) is not None or _HEAD_DIMS[0] in keys.defaults:
+        return keys.size(*_HEAD_DIMS, high=MAX_WIDTH)
     if hidden % heads:
         keys.fault(
-            "num_attention_heads",
+            keys.place(*HEAD_COUNTS),
             f"{heads} heads cannot share a hidden size of {hidden}",
             "Add head_dim",
             given=("hidden_size",),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-__all__ = ["FAMILIES", "UNREADABLE_KEYS", "Family"]
+from perfmodel.model.class_defaults import CLASS_DEFAULTS
+
+__all__ = ["FAMILIES", "PLAIN_ACTIVATIONS", "Family", "family_of"]
 
 
 @dataclass(frozen=True)
@@ -14,20 +16,23 @@ class Family:
 
     Parameters
     ----------
+    known : it was found by its model_type.
     norms : normalisation vectors of a layer. [1]
-    qk_norm_over_heads : queries and keys are normalised over all heads together.
+    qk_norm, qk_norm_over_heads : queries and keys are normalised; over all heads together, not each alone.
     gated_mlp, gated_experts : an MLP, an expert has a product that gates.
     output_gate : attention's output has a gate.
+    full_rank_gates : Kimi delta attention makes its gates in one step instead of two.
     shared_experts : those that the config leaves out. [1]
     parallel_recurrence : a recurrent mixer stands beside the attention of every layer.
     mixers_per_layer : attentions of a layer, each with an MLP of its own. [1]
     shared_layers_project : layers that read another's cache have projections all the same.
+    halved_mlp : its `intermediate_size` is the width of gate and up together.
     window_pattern : n makes every n-th layer global. [layers]
     modules : how the names of matrices below a layer begin elsewhere, and in checkpoints of this family.
     defaults : sizes that a config of this family may omit, under their Hugging Face names.
-    nested_defaults : sizes that it may omit where it is a part of a larger config.
     """
 
+    known: bool = True
     norms: int = 2
     norm_bias: bool = False
     qk_norm: bool = False
@@ -42,6 +47,7 @@ class Family:
     gated_mlp: bool = True
     gated_experts: bool = True
     output_gate: bool = False
+    full_rank_gates: bool = False
     shared_experts: int = 0
     parallel_recurrence: bool = False
     mixers_per_layer: int = 1
@@ -49,58 +55,20 @@ class Family:
     tied_embeddings: bool = False
     learned_positions: bool = False
     window_needs_flag: bool = False
+    halved_mlp: bool = False
     window_pattern: int = 1
     modules: tuple[tuple[str, str], ...] = ()
     defaults: Mapping[str, int] = field(default_factory=dict)
-    nested_defaults: Mapping[str, int] = field(default_factory=dict)
 
 
 _PLAIN = Family(norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True, gated_mlp=False)
 _TIED = replace(_PLAIN, tied_embeddings=True)
 _GEMMA3 = Family(
-    norms=4,
-    qk_norm=True,
-    tied_embeddings=True,
-    window_pattern=6,
-    defaults={
-        "vocab_size": 262208,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "max_position_embeddings": 131072,
-        "sliding_window": 4096,
-    },
+    norms=4, qk_norm=True, tied_embeddings=True, window_pattern=6, defaults=CLASS_DEFAULTS["gemma3_text"]
 )
 
 _SHARED_EXPERT = (("mlp.shared_experts.", "mlp.shared_expert."),)
-_LLAMA_CLASS = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 2048,
-}
-_LLAMA = Family(nested_defaults=_LLAMA_CLASS)
-_MISTRAL = Family(
-    nested_defaults={
-        **_LLAMA_CLASS,
-        "intermediate_size": 14336,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 131072,
-    }
-)
-_QWEN2 = Family(
-    qkv_bias=True,
-    window_needs_flag=True,
-    modules=_SHARED_EXPERT,
-    nested_defaults={
-        **_LLAMA_CLASS,
-        "vocab_size": 151936,
-        "intermediate_size": 22016,
-        "max_position_embeddings": 32768,
-    },
-)
+_QWEN2 = Family(qkv_bias=True, window_needs_flag=True, modules=_SHARED_EXPERT)
 _QWEN3 = Family(qk_norm=True, window_needs_flag=True)
 _QWEN3_NEXT = Family(qk_norm=True, output_gate=True, modules=_SHARED_EXPERT)
 _QK_NORM = Family(qk_norm=True)
@@ -115,42 +83,59 @@ _GEMMA4_MODULES = (("mlp.gate_", "mlp.gate_"), ("mlp.gate", "router"), ("mlp.exp
 _BLOCK_SPARSE_MODULES = (("mlp.", "block_sparse_moe."),)
 _PER_LAYER_CACHES = Family(norms=4, qk_norm=True, tied_embeddings=True, window_pattern=1)
 
+_LLAMA_LIKE = (
+    "llama, yi, granite, granite_swa, granitemoehybrid, granitemoeshared, internlm, internlm2, "
+    "internlm3, phi3, phi4, phi4_multimodal, smollm3, seed_oss, dbrx, arctic, jamba, bamba, deepseek, "
+    "deepseek_v2, deepseek_v3, deepseek_v32, deepseek_v4, kimi_k2, kimi_k25, kimi_linear, glm, "
+    "glm_moe_dsa, glm4_moe, glm4_moe_lite, glm4v_moe, glm5_next, ernie4_5, ernie4_5_moe, step3p5, "
+    "step3p7, mimo_v2_flash, mimo, chatglm, baichuan, exaone, helium, aria, solar_open, solar, "
+    "openpangu_embedded, cwm, nemotron_nas, deci, ministral, mistral, bailing_moe, xverse, aquila, "
+    "orion, emu3, hyperclovax, iquestcoder"
+)
+_QK_NORMED = (
+    "inkling, bailing_moe_v2, bailing_moe_linear, hunyuan, hunyuan_v1_moe, hunyuan_v1_dense, "
+    "hunyuan_moe, hunyuan_v1, hy_v3, minimax_m3, exaone4, exaone_moe, laguna, dots1, mellum"
+)
+
 FAMILIES: Mapping[str, Family] = {
-    **dict.fromkeys(("llama", "yi", "granite", "granitemoehybrid", "internlm2", "olmoe"), _LLAMA),
-    **dict.fromkeys(("mistral", "ministral", "ministral3"), _MISTRAL),
-    "mixtral": replace(_MISTRAL, modules=_BLOCK_SPARSE_MODULES),
-    **dict.fromkeys(("phi3", "phi4", "smollm3", "seed_oss", "dbrx", "arctic", "jamba"), Family()),
-    **dict.fromkeys(("deepseek", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4"), Family()),
-    **dict.fromkeys(("kimi_k2", "kimi_linear", "glm_moe_dsa", "glm4_moe", "glm4_moe_lite"), Family()),
-    **dict.fromkeys(("ernie4_5", "ernie4_5_moe", "step3p5", "step3p7", "mimo_v2_flash", "mimo"), Family()),
-    **dict.fromkeys(("inkling_text", "bailing_moe", "bailing_moe_linear", "bailing_hybrid"), _QK_NORM),
-    **dict.fromkeys(("hunyuan", "hunyuan_v1_moe", "hunyuan_v1_dense", "minimax_m3"), _QK_NORM),
-    **dict.fromkeys(("lfm2", "lfm2_moe"), _QK_NORM),
+    **dict.fromkeys(_LLAMA_LIKE.split(", "), Family()),
+    **dict.fromkeys(_QK_NORMED.split(", "), _QK_NORM),
+    "ministral3": Family(),
+    "mixtral": Family(modules=_BLOCK_SPARSE_MODULES),
     **dict.fromkeys(("minimax_m1", "minimax", "minimax_text_01"), Family(modules=_BLOCK_SPARSE_MODULES)),
-    "minimax_m2": Family(qk_norm_over_heads=True, modules=_BLOCK_SPARSE_MODULES),
-    **dict.fromkeys(("olmo2", "olmo3"), Family(qk_norm_over_heads=True)),
-    **dict.fromkeys(("exaone4", "exaone_moe"), _QK_NORM),
-    **dict.fromkeys(("qwen2", "qwen2_moe"), _QWEN2),
+    "minimax_m2": Family(qk_norm=True, qk_norm_over_heads=True, modules=_BLOCK_SPARSE_MODULES),
+    **dict.fromkeys(("olmo2", "olmo3", "olmoe", "flex_olmo"), Family(qk_norm=True, qk_norm_over_heads=True)),
+    **dict.fromkeys(("qwen2", "qwen2_moe", "qwen2_5"), _QWEN2),
+    "qwen": Family(qkv_bias=True, halved_mlp=True),
     **dict.fromkeys(("qwen3", "qwen3_moe"), _QWEN3),
-    **dict.fromkeys(
-        ("qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_6_moe_text"),
-        _QWEN3_NEXT,
-    ),
-    **dict.fromkeys(("llama4", "llama4_text"), Family(shared_experts=1, modules=_LLAMA4_MODULES)),
+    **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_6", "qwen3_6_moe"), _QWEN3_NEXT),
+    **dict.fromkeys(("qwen3_8", "qwen3_8_moe"), _QWEN3_NEXT),
+    "granitemoe": Family(modules=_BLOCK_SPARSE_MODULES),
+    "llama4": Family(shared_experts=1, modules=_LLAMA4_MODULES),
+    "glm4": Family(norms=4),
+    "glm4v": Family(norms=4),
+    "glm_ocr": Family(norms=4),
+    "minicpm": Family(tied_embeddings=True),
+    "minicpm3": Family(tied_embeddings=True, defaults={"v_head_dim": 64}),
+    "phi4mm": Family(),
+    "afmoe": Family(norms=4, qk_norm=True, output_gate=True),
+    **dict.fromkeys(("lfm2", "lfm2_moe"), Family(qk_norm=True, tied_embeddings=True)),
+    "lfm3": Family(norms=4, qk_norm=True, tied_embeddings=True),
+    "hy_v4": Family(output_gate=True),
+    "grok_1": Family(norms=4),
+    "bailing_hybrid": Family(full_rank_gates=True),
     "falcon_h1": Family(parallel_recurrence=True),
-    "nemotron_h": Family(
-        gated_mlp=False, gated_experts=False, modules=_ONE_MIXER
-    ),
-    "nemotron-nas": Family(),
+    "nemotron_h": Family(gated_mlp=False, gated_experts=False, modules=_ONE_MIXER),
     "phimoe": Family(norm_bias=True, qkv_bias=True),
     "longcat_flash": Family(norms=4, mixers_per_layer=2),
-    **dict.fromkeys(("gemma3n", "gemma3n_text"), replace(_PER_LAYER_CACHES, shared_layers_project=True)),
-    **dict.fromkeys(("gemma4", "gemma4_text"), replace(_PER_LAYER_CACHES, modules=_GEMMA4_MODULES)),
+    "gemma3n": replace(_PER_LAYER_CACHES, shared_layers_project=True),
+    "gemma4": replace(_PER_LAYER_CACHES, modules=_GEMMA4_MODULES),
     "gemma": Family(tied_embeddings=True, defaults={"head_dim": 256}),
     "gemma2": Family(
         norms=4, tied_embeddings=True, window_pattern=2, defaults={"head_dim": 256, "sliding_window": 4096}
     ),
-    **dict.fromkeys(("gemma3", "gemma3_text"), _GEMMA3),
+    "vaultgemma": Family(window_pattern=1),
+    "gemma3": _GEMMA3,
     "gpt_oss": Family(
         qkv_bias=True,
         output_bias=True,
@@ -159,12 +144,20 @@ FAMILIES: Mapping[str, Family] = {
         attention_sinks=True,
         window_pattern=2,
     ),
-    **dict.fromkeys(("cohere", "cohere2"), Family(norms=1, tied_embeddings=True, window_pattern=4)),
+    "cohere": Family(norms=1, qk_norm_over_heads=True, tied_embeddings=True, window_pattern=4),
+    "cohere2": Family(norms=1, tied_embeddings=True, window_pattern=4),
+    "cohere2_moe": Family(norms=1, tied_embeddings=True, window_pattern=4),
     **dict.fromkeys(("gpt2", "gpt_bigcode", "opt"), replace(_TIED, learned_positions=True)),
-    **dict.fromkeys(("gpt_neox", "phi"), _PLAIN),
-    "starcoder2": replace(_TIED, tied_embeddings=True),
-    "bloom": _TIED,
+    "gpt_neox": _PLAIN,
+    "phi": replace(_PLAIN, norms=1, head_bias=True),
+    "starcoder2": _TIED,
+    "bloom": replace(_TIED, defaults={"max_position_embeddings": 2048}),
     "apertus": Family(gated_mlp=False, qk_norm=True),
+    "arcee": Family(gated_mlp=False),
+    "persimmon": replace(_PLAIN, qk_norm=True),
+    "jais2": replace(_PLAIN, qkv_bias=True),
+    "nanochat": Family(gated_mlp=False),
+    "bitnet": Family(),
     "falcon": Family(
         norms=1,
         norm_bias=True,
@@ -173,24 +166,33 @@ FAMILIES: Mapping[str, Family] = {
         defaults={"max_position_embeddings": 2048},
     ),
     "gptj": Family(norms=1, norm_bias=True, mlp_bias=True, head_bias=True, gated_mlp=False),
+    "codegen": Family(norms=1, norm_bias=True, mlp_bias=True, head_bias=True, gated_mlp=False),
     "mpt": Family(gated_mlp=False, tied_embeddings=True),
     "nemotron": Family(norm_bias=True, gated_mlp=False),
-    "stablelm": Family(norm_bias=True),
+    "stablelm": Family(norm_bias=True, qk_norm_over_heads=True),
+    "modernbert_decoder": Family(tied_embeddings=True, window_pattern=3),
 }
-"""Traits by model_type; the defaults are those of the configuration classes of Hugging Face transformers."""
+"""Traits by model_type, without the words that say which inputs a model takes (`modality_free`)."""
+
+_MODALITIES = frozenset(
+    ("text", "vl", "omni", "audio", "unified", "model", "thinker", "vision", "vlm", "o", "v")
+)
+
+
+def modality_free(model_type: str) -> str:
+    """Return a model_type as `FAMILIES` spells it: ``qwen3_vl_moe_text`` is a ``qwen3_moe``."""
+    words = model_type.lower().replace("-", "_").split("_")
+    return "_".join(word for word in words if word not in _MODALITIES)
+
+
+def family_of(model_type: str, architecture: str = "") -> tuple[Family, bool]:
+    """Return the traits of a model_type, else of an architecture's name, and whether either is known."""
+    name = modality_free(model_type)
+    if name not in FAMILIES:
+        squeezed = architecture.lower().removesuffix("forcausallm")
+        name = next((known for known in FAMILIES if known.replace("_", "") == squeezed), name)
+    return FAMILIES.get(name, Family()), name in FAMILIES
+
 
 PLAIN_ACTIVATIONS = ("xielu", "relu2", "relu", "relu_squared", "gelu_new", "gelu_fast", "squared_relu")
 """Activations of MLPs without a gate; silu, swiglu and geglu belong to gated ones."""
-
-_ANOTHER = "Price the nearest decoder that is modelled instead: its cache per token decides most"
-UNREADABLE_KEYS: Mapping[str, tuple[str, str]] = {
-    "is_encoder_decoder": ("it is an encoder-decoder", "Price a decoder-only model of its decoder's sizes"),
-    "cross_attention_layers": (
-        "some of its layers attend to another modality",
-        "Remove the key for the decoder alone: text needs no more",
-    ),
-    "lru_width": ("its recurrent blocks are gated linear recurrent units", _ANOTHER),
-    "rwkv_version": ("its layers are RWKV's time mixing", _ANOTHER),
-    "ssm_cfg": ("a mapping of another library describes its layers", "Give the config of transformers"),
-}
-"""Keys that, unless false, zero or null, mark an architecture that is not modelled: why, and a way out."""

@@ -98,7 +98,8 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         vocab_size=draw(st.integers(1000, 300000)),
         tie_word_embeddings=draw(st.booleans()),
     )
-    if draw(st.booleans()):
+    latent = draw(st.booleans())
+    if not latent and draw(st.booleans()):
         drawn |= {"sliding_window": draw(st.integers(1, 5000))}
         kinds = st.sampled_from(["full_attention", "sliding_attention"])
         drawn["layer_types"] = draw(st.lists(kinds, min_size=layers, max_size=layers))
@@ -110,7 +111,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
             "first_k_dense_replace": draw(st.integers(0, layers)),
             "n_shared_experts": draw(st.integers(0, 2)),
         }
-    if draw(st.booleans()):
+    if latent:
         drawn |= {"kv_lora_rank": draw(st.integers(16, 1024)), "q_lora_rank": draw(st.integers(0, 1024))}
         drawn |= {"qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
     return drawn

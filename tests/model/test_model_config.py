@@ -161,16 +161,16 @@ CLASHES = [
     (config(num_experts=4, num_experts_per_tok=8), "at most the 4 experts"),
     (config(layer_types=["full_attention"] * 31), "lists 31 layers"),
     (config(layer_types=["sliding_attention"] * 32), "is missing although layer_types"),
-    (config(layer_types=["linear_attention"] * 32), "cannot be priced"),
+    (config(layer_types=["linear_attention"] * 32), "has no sizes"),
     (config(max_position_embeddings=...), "max_position_embeddings: is missing"),
     (config(vocab_size=10**30), "beyond 10\\^18"),
     (config(hidden_size=math.nan), "hidden_size: found nan"),
     (config(quantization_config="fp8"), "Give a mapping"),
     (config(torch_dtype="int3"), "torch_dtype"),
     (config(is_encoder_decoder=True), "encoder-decoder"),
-    (config(mamba_d_state=16), "recurrent"),
-    (config(num_kv_shared_layers=20), "share keys and values"),
-    (config(index_topk=2048), "learned selection"),
+    (config(mamba_d_state=16), "sizes layers that keep a state"),
+    (config(num_kv_shared_layers=33), "num_kv_shared_layers: found 33"),
+    (config(index_topk=2048), "an index chooses among the entries of grouped heads"),
 ]
 
 

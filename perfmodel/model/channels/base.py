@@ -9,7 +9,7 @@ from perfmodel.model.linear import Block, LinearLayer
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
     from perfmodel.model.mixers.base import Sizes
 
 __all__ = ["ChannelMixer", "mlp_products"]

@@ -13,18 +13,19 @@ from perfmodel.model.routing import gpus_visited
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 COUNTS = (
     "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "ffn_config.moe_num_experts",
-    "moe.num_experts",
+    "moe.num_experts", "n_experts",
 )  # fmt: skip
 CHOSEN = (
     "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_top_k", "moe_topk", "moe_k",
     "top_k_experts", "ffn_config.moe_top_k", "moe.num_experts_per_tok",
 )  # fmt: skip
 WIDTHS = (
-    "moe_intermediate_size", "expert_intermediate_size", "expert_ffn_hidden_size", "moe.expert_hidden_dim",
+    "moe_intermediate_size", "expert_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size",
+    "moe.expert_hidden_dim",
     "ffn_config.ffn_hidden_size", "intermediate_size", "ffn_hidden_size", "hidden_dim",
 )  # fmt: skip
 SHARED = (
@@ -34,7 +35,7 @@ SHARED = (
 SHARED_EACH = "moe_shared_expert_intermediate_size"
 SHARED_WIDTHS = (
     "shared_expert_intermediate_size", SHARED_EACH, "share_expert_dim",
-    "shared_intermediate_size",
+    "shared_intermediate_size", "shared_experts_intermediate_size",
 )  # fmt: skip
 
 
@@ -76,10 +77,10 @@ class Experts(ChannelMixer):
         idle = keys.optional_size("zero_expert_num", high=MAX_WIDTH, low=0, default=0)
         if chosen > experts + idle:
             keys.fault(
-                "num_experts_per_tok",
+                keys.place(*CHOSEN),
                 f"found {chosen}",
                 f"Give at most the {experts} experts",
-                given=("num_local_experts",),
+                given=(COUNTS[0],),
             )
         width = keys.size(*WIDTHS, high=MAX_WIDTH)
         return cls(

@@ -11,7 +11,7 @@ from perfmodel.model.mixers.base import Sizes
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ from perfmodel.model.mixers.base import MAX_WIDTH, Sizes
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 WIDTHS = (
     "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "hidden_dim", "ffn_config.ffn_hidden_size",
+    "block_ff_dim",
 )  # fmt: skip
 RESIDUAL_MLP = "parallel_attn_mlp_res"
 DENSE_WIDTHS = ("dense_intermediate_size", "intermediate_size_mlp")
@@ -57,12 +58,16 @@ def _width(keys: ConfigKeys, sizes: Sizes, kind: LayerKind) -> int:
         return -(-wide // 256) * 256
     if "experts" in kind.channels and keys.flag(RESIDUAL_MLP, default=False):
         return sizes.hidden
+    if not kind.owns_cache and keys.flag("use_double_wide_mlp", default=False):
+        return 2 * keys.size(*WIDTHS, high=MAX_WIDTH)
     if keys.find(*DENSE_WIDTHS) is not None:
         return keys.size(*DENSE_WIDTHS, high=MAX_WIDTH)
     shared = keys.find("shared_intermediate_size")
     if shared is not None and shared[1] and not keys.optional_size(*COUNTS, high=MAX_WIDTH, low=0, default=1):
         return keys.size("shared_intermediate_size", high=MAX_WIDTH)
-    if keys.find("block_ff_dim") is not None:
+    if sizes.family.halved_mlp:
+        return keys.size(*WIDTHS, high=MAX_WIDTH) // 2
+    if keys.flag("block_auto_adjust_ff_dim", default=keys.find("block_ff_dim") is not None):
         return _rounded_width(keys)
     if sizes.family.gated_mlp or keys.find(*WIDTHS) is not None:
         return keys.size(*WIDTHS, high=MAX_WIDTH)
@@ -71,12 +76,11 @@ def _width(keys: ConfigKeys, sizes: Sizes, kind: LayerKind) -> int:
 
 
 def _rounded_width(keys: ConfigKeys) -> int:
-    """Return two thirds of `block_ff_dim`, rounded up, as LFM2 does by default."""
-    width = keys.size("block_ff_dim", high=MAX_WIDTH)
-    if not keys.flag("block_auto_adjust_ff_dim", default=True):
-        return width
+    """Return two thirds of the width that is stated, rounded up, as LFM2 does by default."""
+    width = int(2 * keys.size("block_ff_dim", "intermediate_size", high=MAX_WIDTH) / 3)
+    width = int(keys.optional_number("block_ffn_dim_multiplier", high=1000.0, default=1.0) * width)
     multiple = keys.optional_size("block_multiple_of", high=MAX_WIDTH, default=256)
-    return -(-int(2 * width / 3) // multiple) * multiple
+    return -(-width // multiple) * multiple
 
 
 mixer = MLP

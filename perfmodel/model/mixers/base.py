@@ -15,7 +15,7 @@ from perfmodel.model.linear import Block, LinearLayer, Split
 if TYPE_CHECKING:
     from perfmodel.model.families import Family
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 __all__ = ["Cache", "Recurrent", "Sizes", "State", "TokenMixer", "matrix"]
 

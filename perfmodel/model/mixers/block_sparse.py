@@ -14,7 +14,7 @@ from perfmodel.model.mixers.softmax import Softmax
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 _SECTION = "sparse_attention_config"
 
@@ -29,8 +29,8 @@ class BlockSparse(Softmax):
     block, blocks : tokens of a block, and how many blocks a query reads for each KV head.
     """
 
-    words = ("block_sparse", "sparse", "sparse_attention")
-    marks = ("sparse_attention_config.sparse_topk_blocks",)
+    words = ("block_sparse", "sparse", "sparse_attention", "minimax_m3_sparse")
+    marks = ("sparse_attention_config.sparse_topk_blocks", "index_topk_blocks")
     label = "block-sparse"
 
     index_heads: int
@@ -45,11 +45,11 @@ class BlockSparse(Softmax):
         return cls(
             **vars(plain),
             index_heads=keys.optional_size(
-                f"{_SECTION}.sparse_num_index_heads", high=MAX_WIDTH, default=plain.kv_heads
+                f"{_SECTION}.sparse_num_index_heads", "index_n_heads", high=MAX_WIDTH, default=plain.kv_heads
             ),
-            index_dim=keys.size(f"{_SECTION}.sparse_index_dim", high=MAX_WIDTH),
-            block=keys.size(f"{_SECTION}.sparse_block_size", high=MAX_WIDTH),
-            blocks=keys.size(f"{_SECTION}.sparse_topk_blocks", high=MAX_WIDTH),
+            index_dim=keys.size(f"{_SECTION}.sparse_index_dim", "index_head_dim", high=MAX_WIDTH),
+            block=keys.size(f"{_SECTION}.sparse_block_size", "index_block_size", high=MAX_WIDTH),
+            blocks=keys.size(f"{_SECTION}.sparse_topk_blocks", "index_topk_blocks", high=MAX_WIDTH),
         )
 
     @property

@@ -14,7 +14,7 @@ from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, State, TokenMix
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 OVERLAPPING = 4
 """The ratio whose entries overlap and are chosen by an index (DeepSeek-V4); all others are read. [tokens]"""
@@ -32,8 +32,11 @@ class Compressed(TokenMixer):
     index_heads, index_dim, top_k : of the index that chooses among the entries of ratio 4. [1], [entries]
     """
 
-    words = ("compressed_attention", "compressed")
-    marks = ("compress_ratios",)
+    words = (
+        "compressed_attention", "compressed", "compressed_sparse_attention", "heavily_compressed_attention",
+        "sliding_attention",
+    )  # fmt: skip
+    marks = ("compress_ratios", "compress_rates")
     label = "compressed"
 
     head_dim: int

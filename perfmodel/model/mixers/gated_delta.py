@@ -10,7 +10,7 @@ from perfmodel.model.mixers.base import MAX_WIDTH, Recurrent, Sizes, matrix
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 CHUNK = 64
 """Tokens that the kernels of the delta rule compute at once (arXiv 2412.06464). [tokens]"""

@@ -11,7 +11,7 @@ from perfmodel.model.mixers.gated_delta import delta_rule_chunk_flops
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 _SECTION = "linear_attn_config"
 
@@ -24,27 +24,35 @@ class KimiDelta(Recurrent):
     ----------
     heads, head_dim : each head has a state of ``head_dim x head_dim``. [1]
     convolution : width of the convolutions of queries, keys and values. [tokens]
-    full_rank_gate : whether the output's gate is one matrix instead of two of rank `head_dim`.
+    full_rank_gate, full_rank_decay : whether the output's gate, and the decay, are one matrix instead of two
+        of rank `head_dim`.
     """
 
     words = ("linear_attention", "kda", "linear")
-    marks = ("linear_attn_config.kda_layers", "linear_attn_config.num_heads")
+    marks = (
+        "linear_attn_config.kda_layers", "linear_attn_config.num_heads", "linear_num_heads",
+        "kda_lower_bound",
+    )  # fmt: skip
     label = "Kimi delta attention"
 
     head_dim: int
     convolution: int
     full_rank_gate: bool = False
+    full_rank_decay: bool = False
 
     @classmethod
     def read(cls, keys: ConfigKeys, sizes: Sizes, kind: LayerKind) -> Self:  # noqa: ARG003
         """Return the layer; a state whose dtype the config leaves out is kept in fp32."""
+        full_rank = sizes.family.full_rank_gates
         return cls(
-            heads=keys.size(f"{_SECTION}.num_heads", high=MAX_WIDTH),
-            head_dim=keys.size(f"{_SECTION}.head_dim", high=MAX_WIDTH),
+            heads=keys.size(f"{_SECTION}.num_heads", "linear_num_heads", high=MAX_WIDTH),
+            head_dim=keys.size(f"{_SECTION}.head_dim", "linear_head_dim", high=MAX_WIDTH),
             convolution=keys.optional_size(
-                f"{_SECTION}.short_conv_kernel_size", high=MAX_WIDTH, default=4
+                f"{_SECTION}.short_conv_kernel_size", "linear_conv_kernel_dim", "short_conv_kernel_size",
+                high=MAX_WIDTH, default=4,
             ),
-            full_rank_gate=keys.flag(f"{_SECTION}.use_full_rank_gate", default=False),
+            full_rank_gate=keys.flag(f"{_SECTION}.use_full_rank_gate", default=full_rank),
+            full_rank_decay=full_rank,
             state_dtype=keys.state_dtype("fp32"),
         )
 
@@ -81,14 +89,6 @@ class KimiDelta(Recurrent):
     def products(self, hidden: int) -> tuple[LinearLayer, ...]:
         """Queries, keys and values; the decay in two steps, the write strength, the gate, and the output."""
         width, rank = self.width, self.head_dim
-        gate: tuple[LinearLayer, ...]
-        if self.full_rank_gate:
-            gate = (matrix("g", width, hidden, "column", "self_attn.g_proj", block="recurrent"),)
-        else:
-            gate = (
-                matrix("g_a", rank, hidden, "none", "self_attn.g_a_proj", block="recurrent"),
-                matrix("g_b", width, rank, "column", "self_attn.g_b_proj", block="recurrent"),
-            )
         vectors = 3 * width * self.convolution + width + self.heads + rank
         return (
             matrix(
@@ -96,12 +96,21 @@ class KimiDelta(Recurrent):
                 "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
                 block="recurrent", vectors=vectors,
             ),
-            matrix("f_a", rank, hidden, "none", "self_attn.f_a_proj", block="recurrent"),
-            matrix("f_b", width, rank, "column", "self_attn.f_b_proj", block="recurrent"),
+            *self._gate("f", hidden, full_rank=self.full_rank_decay),
             matrix("beta", self.heads, hidden, "column", "self_attn.b_proj", block="recurrent"),
-            *gate,
+            *self._gate("g", hidden, full_rank=self.full_rank_gate),
             matrix("kda_o", hidden, width, "row", "self_attn.o_proj", block="recurrent"),
         )  # fmt: skip
+
+    def _gate(self, name: str, hidden: int, *, full_rank: bool) -> tuple[LinearLayer, ...]:
+        """Return a gate per channel, in one step or in two."""
+        width, rank = self.width, self.head_dim
+        if full_rank:
+            return (matrix(name, width, hidden, "column", f"self_attn.{name}_proj", block="recurrent"),)
+        return (
+            matrix(f"{name}_a", rank, hidden, "none", f"self_attn.{name}_a_proj", block="recurrent"),
+            matrix(f"{name}_b", width, rank, "column", f"self_attn.{name}_b_proj", block="recurrent"),
+        )
 
 
 mixer = KimiDelta

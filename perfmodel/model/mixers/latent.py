@@ -14,7 +14,7 @@ from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, TokenMixer, mat
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Latent(TokenMixer):
             rope_dim=keys.size("qk_rope_head_dim", high=MAX_WIDTH, low=0),
             nope_dim=keys.size("qk_nope_head_dim", high=MAX_WIDTH),
             value_dim=keys.size("v_head_dim", high=MAX_WIDTH),
-            gate=keys.flag("mla_use_output_gate", default=False),
+            gate=keys.flag("mla_use_output_gate", default=sizes.family.output_gate),
         )
 
     @property

@@ -14,7 +14,7 @@ from perfmodel.model.mixers.latent import Latent
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class LatentIndex(Latent):
     owns_index : False where it takes over the choice of an earlier layer.
     """
 
-    words = (*Latent.words, "deepseek_sparse_attention", "sparse_attention", "dsa")
+    words = (*Latent.words, "deepseek_sparse_attention", "sparse_attention", "dsa", "indexed_attention")
     marks = ("index_topk",)
     label = "latent with an index"
 
@@ -40,6 +40,14 @@ class LatentIndex(Latent):
     @classmethod
     def read(cls, keys: ConfigKeys, sizes: Sizes, kind: LayerKind) -> Self:
         """Return the layer; layers that share an index have none of their own."""
+        if keys.find("kv_lora_rank") is None:
+            keys.fault(
+                "index_topk",
+                "an index chooses among the entries of grouped heads, which is not modelled",
+                "Nearest is full attention: delete index_topk; cache and parameters lack the index, a few "
+                "percent, and beyond index_topk tokens every step reads too much",
+            )
+            keys.raise_faults()
         latent = Latent.read(keys, sizes, kind)
         return cls(
             **vars(latent),

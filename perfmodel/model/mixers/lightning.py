@@ -10,7 +10,7 @@ from perfmodel.model.mixers.base import Recurrent, Sizes, matrix
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 CHUNK = 256
 """Tokens that the kernels compute at once (arXiv 2401.04658). [tokens]"""

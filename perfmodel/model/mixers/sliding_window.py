@@ -14,7 +14,7 @@ from perfmodel.model.mixers.softmax import Softmax
 if TYPE_CHECKING:
     from perfmodel.model.families import Family
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 MAX_TOKENS = 1_000_000_000
 WINDOW_KEYS = ("sliding_window", "window_size", "sliding_window_size")
@@ -34,7 +34,11 @@ class SlidingWindow(Softmax):
         """Return the heads; some configs give window layers heads of their own."""
         heads = super().read_heads(keys, sizes, kind)
         spellings = {
-            "heads": ("swa_num_attention_heads", "attention_other_setting.num_attention_heads"),
+            "heads": (
+                "swa_num_attention_heads",
+                "attention_other_setting.num_attention_heads",
+                "num_sliding_attention_heads",
+            ),
             "kv_heads": (
                 "swa_num_key_value_heads",
                 "attention_other_setting.num_attention_groups",

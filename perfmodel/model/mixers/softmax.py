@@ -13,7 +13,7 @@ from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, State, TokenMix
 if TYPE_CHECKING:
     from perfmodel.model.families import Family
     from perfmodel.model.keys import ConfigKeys
-    from perfmodel.model.layout import LayerKind
+    from perfmodel.model.layer_kind import LayerKind
 
 __all__ = ["Softmax"]
 
@@ -58,18 +58,13 @@ class Softmax(TokenMixer):
             kv_heads = heads["kv_heads"] = heads["heads"] // kind.heads_in_group
         value_dim = heads.pop("value_dim") or head_dim
         vectors = heads["heads"] if cls.has_sinks(keys, family) else 0
-        if family.qk_norm_over_heads:
-            vectors += (heads["heads"] + kv_heads) * head_dim
-        elif family.qk_norm:
-            vectors += 2 * head_dim
-        gate = 0
-        if keys.flag("attn_output_gate", "attention_output_gate", default=family.output_gate):
-            gate = heads["heads"] * value_dim
-        elif keys.flag("use_head_wise_attn_gate", default=False):
-            gate = heads["heads"]
+        if family.qk_norm:
+            vectors += (heads["heads"] + kv_heads if family.qk_norm_over_heads else 2) * head_dim
+        gate = _gate(keys, family, heads["heads"], value_dim)
         convolved, further = 0, 0
-        if keys.flag("use_sconv", default=False):
-            width = keys.optional_size("sconv_kernel_size", high=MAX_WIDTH, default=4)
+        convolves = keys.find("d_rel") is not None and keys.find("conv_kernel_size") is not None
+        if keys.flag("use_sconv", default=convolves):
+            width = keys.optional_size("sconv_kernel_size", "conv_kernel_size", high=MAX_WIDTH, default=4)
             channels = kv_heads * (head_dim + value_dim) + 2 * sizes.hidden
             convolved, further = channels * (width - 1), channels * width
         if relative := keys.optional_size("d_rel", high=MAX_WIDTH, default=0):
@@ -171,3 +166,16 @@ class Softmax(TokenMixer):
     def ways(self, forward: ForwardPass) -> tuple[Way, ...]:
         """Return one launch, whose queries share what they read."""
         return (with_choice(forward, (self.attend(forward.entries(), forward.query_tokens),)),)
+
+
+def _gate(keys: ConfigKeys, family: Family, heads: int, value_dim: int) -> int:
+    """Return the columns of the gate at the output: one a head, one an element, or none."""
+    if keys.flag("attn_output_gate", "attention_output_gate", default=family.output_gate):
+        return heads * value_dim
+    entry = keys.find("gating")
+    if entry is not None and not isinstance(entry[1], bool):
+        kind = (keys.word("gating") or "").replace("_", "-")
+        if kind not in ("per-head", "per-element", "none"):
+            keys.fault(entry[0], f"found {kind[:60]!r}", "Give per-head, per-element, none, true or false")
+        return {"per-head": heads, "none": 0}.get(kind, heads * value_dim)
+    return heads if keys.flag("gating", "use_head_wise_attn_gate", "use_attention_gate", default=False) else 0
