@@ -142,7 +142,7 @@ def _is_number(value: object) -> bool:
 
 
 def _tied(keys: ConfigKeys, family: Family) -> bool:
-    """Whether the head's matrix is the input embedding; of two parts of a file the outer counts, which holds it."""
+    """Whether the head's matrix is the input embedding; of two parts of a file the outer counts."""
     names = ("tie_word_embeddings", "tied_embeddings", "tie_embedding", "use_embedding_sharing")
     tied = keys.flag(*names, default=family.tied_embeddings)
     stated = [(dotted(path), value) for path, value in keys.find_all(names[0]) if isinstance(value, bool)]

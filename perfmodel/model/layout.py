@@ -116,8 +116,8 @@ def _share_caches(keys: ConfigKeys, kinds: list[LayerKind]) -> list[LayerKind]:
         keys.fault(
             "kv_lora_rank",
             "layers of latent attention share caches, which is not modelled",
-            f"Nearest is a cache in every layer: delete the keys that share; the cache is then {len(kinds)} / "
-            f"{max(len(kinds) - len(shared), 1)} times as large",
+            "Nearest is a cache in every layer: delete the keys that share; the cache is then "
+            f"{len(kinds)} / {max(len(kinds) - len(shared), 1)} times as large",
         )
     return [replace(kind, owns_cache=index not in shared) for index, kind in enumerate(kinds)]
 

@@ -41,7 +41,8 @@ _WITHOUT_EFFECT: Mapping[str, str] = {
         "pruned regularization freeze z_loss dense_list out_init_scale classification"
     ),
     "routing": (
-        "index_kpool_always_select_tail n_group topk_group expert_groups? num_limited_groups topk_method scores? scoring router routing "
+        "index_kpool_always_select_tail n_group topk_group expert_groups? num_limited_groups topk_method "
+        "scores? scoring router routing "
         "routed route selection_fn norm_topk_prob capacity ep_size combine combination_strategy "
         "bias_update hash moe_renormalize"
     ),
