@@ -34,12 +34,14 @@ class Deployment:
     model : what runs. A draft model is the same deployment with another model.
     engine : the software between the kernels.
     tensor_parallel : GPUs that share every layer. [GPUs]
+    expert_parallel : whether they deal out the experts whole, in place of a slice of each to every GPU.
     """
 
     hardware: HardwareProfile
     model: ModelSpec
     engine: EngineOverhead
     tensor_parallel: Numeric = 1.0
+    expert_parallel: bool | Numeric = False
 
     @property
     def attention_kernels(self) -> tuple[str, ...]:
@@ -71,6 +73,7 @@ class Deployment:
     def label(self) -> str:
         """What runs on what, for a title."""
         gpus = f"{float(self.tensor_parallel):.0f} x {self.hardware.name}"
+        gpus += ", experts dealt out whole" if np.any(self.expert_parallel) else ""
         return f"{self.model.name} on {gpus}, engine {self.engine.name}"
 
 

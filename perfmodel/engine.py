@@ -25,6 +25,14 @@ class EngineOverhead(Spec):
     aliases: tuple[str, ...] = texts("other names that mean this engine")
     forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
     layer_s: Numeric = figure("seconds", 0, 5e-3, "each layer of a pass", (2e-5, 4e-5, 1e-4), path="layer")
+    expert_layer_s: Numeric = figure(
+        "seconds", 0, 1e-3, "each layer with experts on top: routing and sorting its tokens", (0, 0, 0),
+        path="expert_layer",
+    )  # fmt: skip
+    expert_all_to_all: Numeric = figure(
+        "count", 0, 1, "1: GPUs that deal out experts send tokens to them and back; 0: each has every token, "
+        "and they add up what their experts put out", (0, 0, 0),
+    )  # fmt: skip
     row_layer_s: Numeric = figure("seconds", 0, 1e-4, "each row and layer", (0, 1e-7, 5e-7), path="row_layer")
     draft_row_layer_s: Numeric = figure(
         "seconds", 0, 1e-4, "each sequence and draft layer on top: upkeep of its cache", (0, 1e-7, 5e-7),

@@ -28,7 +28,9 @@ from perfmodel.files.quantity import (
 )  # fmt: skip
 from perfmodel.files.spec import Spec
 
-__all__ = ["AllReduce", "AttentionKernel", "Gemm", "HardwareProfile", "Numeric", "json_schema"]
+__all__ = [
+    "AllReduce", "AttentionKernel", "Gemm", "HardwareProfile", "Numeric", "RecurrentKernel", "json_schema",
+]  # fmt: skip
 
 DTYPES = ("bf16", "fp16", "fp8", "int8", "fp4", "fp32")
 ALL_REDUCE_ALIASES = {
@@ -55,6 +57,7 @@ class Gemm:
     l2_speedup: Numeric = figure("ratio", 0.5, 20, "rate of weights found in L2 against memory", (1.2, 2, 4))
     l2_fraction: Numeric = figure("ratio", 0.01, 2, "share of L2 that keeps weights", (0.4, 0.6, 1))
     contention: Numeric = figure("ratio", 0, 2, "slow-down of large weights at 32 tokens", (0, 0.02, 0.25))
+    tile_switch: Numeric = figure("seconds", 0, 1e-5, "going on to a tile of another matrix", (0, 2e-7, 5e-7))
     wave_overlap: Numeric = figure("ratio", 0, 1, "share of a partial wave not waited for", (0, 0.05, 0.5))
     fixed_rules: Numeric = figure("count", 0, 1, "1: splits and tiles by fixed rules, as on Ada", (0, 0, 0))
     sustained: Numeric = figure("ratio", 0.3, 1, "rate of long runs against short timings", (0.85, 0.93, 1))
@@ -82,6 +85,16 @@ class AttentionKernel:
     split_below: Numeric = figure("ratio", 0, 100, "waves below which the KV is split", (0.8, 1.6, 1.6))
     kv_block: Numeric = figure("count", 1, 4096, "KV entries of one block", (16, 64, 128))
     l2_speedup: Numeric = figure("ratio", 1, 20, "rate of entries found in L2 against memory", (1, 2, 4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentKernel:
+    """Fitted figures of the kernels of recurrent layers; used in `perfmodel.latency.recurrence`."""
+
+    t0: Numeric = figure("seconds", 0, 1e-3, "convolution and recurrence, two launches", (4e-6, 5.5e-6, 1e-5))
+    memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak bandwidth", (0.6, 0.78, 0.88))
+    compute_fraction: Numeric = figure("ratio", 0.005, 1.2, "share of peak FLOPs", (0.03, 0.06, 0.5))
+    full_at: Numeric = figure("count", 1, 1e4, "states (sequences x heads) that fill it", (1, 4, 132))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,6 +131,7 @@ class HardwareProfile(Spec):
     price_per_hour: Numeric = figure("usd_per_hour", 0.01, 1e3, "rent of one GPU", (0.5, 2, 6), path="price")
     gemm: Gemm = section(Gemm)
     attention: Mapping[str, AttentionKernel] = sections(AttentionKernel)
+    recurrence: RecurrentKernel = section(RecurrentKernel)
     all_reduce: Mapping[str, AllReduce] = sections(AllReduce)
 
     @classmethod

@@ -62,12 +62,18 @@ FOUR_BITS = 0.75
 """Elements stored in fewer bytes are of four bits or less, which engines repack for their kernels. [B]"""
 
 
-def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric, repacking: Numeric = 1.0) -> Numeric:
+def weight_bytes_per_gpu(
+    model: ModelSpec,
+    tensor_parallel: Numeric,
+    repacking: Numeric = 1.0,
+    expert_parallel: bool | Numeric = False,
+) -> Numeric:
     """Resident weight bytes on each of `tensor_parallel` GPUs. [B]
 
     Embedding and output layer are split by vocabulary. Every GPU has a copy of what is not split: norms, the
     router of experts, the down projections of latent attention; and beyond ``kv_heads`` GPUs the matrices of
-    keys and values are copied too. Weights of four bits take `repacking` times what they take on disk.
+    keys and values are copied too. Weights of four bits take `repacking` times what they take on disk. Under
+    `expert_parallel` experts are dealt out whole, and it is the fullest GPU's.
     """
     gpus = np.asarray(tensor_parallel, dtype=float)
     size = BYTES[model.base_dtype]
@@ -75,13 +81,15 @@ def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric, repacking: 
     for layer in model.linears:
         if model.owns_lm_head or layer.name != "lm_head":
             grown = repacking if layer.stored_bytes < FOUR_BITS else 1.0
-            matrix = layer.elements_per_gpu(gpus) * layer.stored_bytes * grown
-            held = held + layer.count * max(layer.experts, 1) * (matrix + layer.vectors * size)
+            split, dealt = layer.shares(gpus, expert_parallel)
+            matrix = layer.elements_per_gpu(split) * layer.stored_bytes * grown
+            held = held + layer.count * layer.matrices_held(dealt) * (matrix + layer.vectors * size)
     return held
 
 
-def _in_doubt(engine: EngineOverhead, model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
+def _in_doubt(deployment: Deployment) -> Numeric:
     """Bytes between what an engine's own memory and repacking are taken to be, and the most they may be."""
+    engine = deployment.engine
 
     def above(path: str) -> float:
         quantity = engine.quantities.get(path)
@@ -91,7 +99,10 @@ def _in_doubt(engine: EngineOverhead, model: ModelSpec, tensor_parallel: Numeric
     doubt: Numeric = np.asarray(above("fixed_memory"))
     if more := above("repacking"):
         grown, stored = (
-            weight_bytes_per_gpu(model, tensor_parallel, factor) for factor in (1.0 + more, 1.0)
+            weight_bytes_per_gpu(
+                deployment.model, deployment.tensor_parallel, factor, deployment.expert_parallel
+            )
+            for factor in (1.0 + more, 1.0)
         )
         doubt = doubt + grown - stored
     return doubt
@@ -133,10 +144,10 @@ def count_memory(
     draft_weight_fraction: Numeric = 0.0,
 ) -> ResidentMemory:
     """Count the resident bytes per GPU of target, draft and caches; arguments as in `resident_memory`. [B]"""
-    target, gpus = deployment.model, deployment.tensor_parallel
+    target, gpus, dealt = deployment.model, deployment.tensor_parallel, deployment.expert_parallel
     draft_gpus = gpus if draft_tensor_parallel is None else draft_tensor_parallel
     engine, drafted = deployment.engine, np.asarray(gamma, dtype=float)
-    weights = weight_bytes_per_gpu(target, gpus, engine.repacking)
+    weights = weight_bytes_per_gpu(target, gpus, engine.repacking, dealt)
     slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
     entry_bytes = kv_bytes_per_gpu(draft or target, draft_resident_kv_tokens, draft_gpus)
     target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, gpus)
@@ -148,15 +159,15 @@ def count_memory(
         weights=weights,
         draft_weights=draft_weight_fraction * weights
         if draft is None
-        else weight_bytes_per_gpu(draft, draft_gpus, engine.repacking),
+        else weight_bytes_per_gpu(draft, draft_gpus, engine.repacking, dealt),
         target_kv=target_kv,
         draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes,
         lookahead_kv=with_slots - target_kv,
         states=np.asarray(batch) * (one_state + draft_state),
         kept_states=np.asarray(batch) * kept * one_state,
-        activations=_activation_bytes(target, batch=batch, gamma=gamma, tensor_parallel=gpus),
+        activations=_activation_bytes(deployment, batch=batch, gamma=gamma),
         fixed=engine.fixed_memory,
-        in_doubt=_in_doubt(engine, target, gpus),
+        in_doubt=_in_doubt(deployment),
         usable=deployment.hardware.memory_capacity * deployment.engine.memory_utilization,
     )
 
@@ -175,6 +186,7 @@ def resident_memory(
     draft_resident_kv_tokens: Numeric = 0.0,
     draft_kv_fraction: Numeric = 1.0,
     draft_weight_fraction: Numeric = 0.0,
+    expert_parallel: bool | Numeric = False,
 ) -> ResidentMemory:
     """Resident bytes per GPU of target, draft and their caches; all arguments broadcast. [B]
 
@@ -189,9 +201,10 @@ def resident_memory(
     draft_resident_kv_tokens : entries that the drafter keeps beyond the target's, per sequence. [tokens]
     draft_kv_fraction : bytes of such an entry relative to the drafting model's cache dtype. [1]
     draft_weight_fraction : a second copy of the target's weights, relative to the first. [1]
+    expert_parallel : whether the GPUs deal out the experts whole.
     """
     return count_memory(
-        Deployment(hardware, target, engine, tensor_parallel),
+        Deployment(hardware, target, engine, tensor_parallel, expert_parallel),
         batch=batch,
         context_len=context_len,
         gamma=gamma,
@@ -204,7 +217,7 @@ def resident_memory(
 
 
 def _activation_bytes(
-    model: ModelSpec, *, batch: Numeric, gamma: Numeric, tensor_parallel: Numeric
+    deployment: Deployment, *, batch: Numeric, gamma: Numeric
 ) -> Numeric:
     """Peak activation bytes of a GPU: hidden states of a pass, and float32 logits of all verified rows. [B]
 
@@ -212,16 +225,16 @@ def _activation_bytes(
     products put out and of what the down projection takes in, as the fused kernels of engines lay them out.
     The logits are split by vocabulary while they are computed, and gathered on one GPU to be sampled from.
     """
-    gpus = np.asarray(tensor_parallel, dtype=float)
+    model, gpus = deployment.model, np.asarray(deployment.tensor_parallel, dtype=float)
     rows = np.asarray(batch) * (np.asarray(gamma, dtype=float) + 1.0)
     widest = max((layer.n for layer in model.linears if layer.count > 1), default=model.hidden_size)
     dense = 4 * model.hidden_size + widest / gpus
-    copies = sum(
-        layer.experts_per_token
-        * (layer.n_per_gpu(gpus) + (layer.k_per_gpu(gpus) if layer.split == "row" else 0.0))
-        for layer in model.linears
-        if layer.experts
-    )
+    copies: Numeric = 0.0
+    for layer in model.linears:
+        if layer.experts:
+            split, _ = layer.shares(gpus, deployment.expert_parallel)
+            taken_in = layer.k_per_gpu(split) if layer.split == "row" else 0.0
+            copies = copies + layer.experts_per_token * (layer.n_per_gpu(split) + taken_in)
     width = np.maximum(dense, 2 * model.hidden_size + copies)
     hidden = np.maximum(rows, MAX_PASS_TOKENS) * width * 2.0
     logits = rows * model.vocab_size * BYTES["fp32"]
@@ -247,8 +260,8 @@ def largest_batch(
     hardware, target, engine, context_len, deployment : as in `resident_memory`.
     limit : no answer exceeds it. [sequences]
     """
-    gpus = deployment.pop("tensor_parallel", 1.0)
-    runs = Deployment(hardware, target, engine, gpus)  # type: ignore[arg-type]
+    gpus, dealt = deployment.pop("tensor_parallel", 1.0), deployment.pop("expert_parallel", False)
+    runs = Deployment(hardware, target, engine, gpus, dealt)  # type: ignore[arg-type]
 
     def fits(batch: np.ndarray) -> np.ndarray:
         return count_memory(runs, batch=batch, context_len=context_len, **deployment).fits  # type: ignore[arg-type]

@@ -432,6 +432,7 @@ def price_round(
     tokens_per_round: Numeric | None = None,
     deviations: Numeric = 0.0,
     steps: TargetSteps | None = None,
+    expert_parallel: bool | Numeric = False,
 ) -> Round:
     """Price one draft-verify round of every configuration; all arguments broadcast.
 
@@ -451,6 +452,7 @@ def price_round(
     tokens_per_round : measured tokens per round, bonus included; overrides `alpha`. [1..gamma+1]
     deviations : standard deviations by which acceptance is above its expectation. [1]
     steps : the target's passes where they are priced already; every drafter shares them.
+    expert_parallel : whether the GPUs deal out the experts whole.
 
     Returns
     -------
@@ -463,7 +465,7 @@ def price_round(
     MagicDec (arXiv 2408.11049) section 3.1: ``T_SD = (gamma T_D + T_V(gamma)) / Omega(gamma, alpha)``.
     """
     return price(
-        Deployment(hardware, target, engine, tensor_parallel),
+        Deployment(hardware, target, engine, tensor_parallel, expert_parallel),
         drafter,
         batch=batch,
         context_len=context_len,

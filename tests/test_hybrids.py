@@ -22,7 +22,8 @@ REPLAY = ENGINE.with_values({"kept_states": 0.0, "state_trips": 1.0}, source="te
 WINDOW = Drafter(strategies.load("streaming_llm"))
 HYBRIDS = [
     "Qwen3-Next-80B-A3B", "Qwen3.5-27B", "Kimi-Linear-48B-A3B", "Nemotron-3-Nano-30B-A3B",
-    "Granite-4-H-Small", "MiniMax-M1", "Ring-flash-linear-2.0", "Jamba-1.5-Mini", "Falcon-H1-34B", "LFM2-8B-A1B",
+    "Granite-4-H-Small", "MiniMax-M1", "Ring-flash-linear-2.0", "Jamba-1.5-Mini", "Falcon-H1-34B",
+    "LFM2-8B-A1B",
 ]  # fmt: skip
 
 

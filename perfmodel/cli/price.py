@@ -29,9 +29,10 @@ def price(
     Columns: hardware, engine, tensor_parallel, target_model, draft_model (empty: the target itself),
     strategy, kv_budget (a number or all), context_len, batch_size, gamma, and optionally output_tokens
     (tokens that follow the context: the row is then their mean step, as in `draftplan plan`; 0 where empty,
-    a step at that very context), draft_tensor_parallel (GPUs that share the draft model), acceptance_rate or
-    tokens_per_round (bonus token included; it wins). Others pass through. A row that cannot be priced is
-    named on stderr and costs no other row.
+    a step at that very context), draft_tensor_parallel (GPUs that share the draft model), expert_parallel
+    (yes where the GPUs deal out the experts whole), acceptance_rate or tokens_per_round (bonus token
+    included; it wins). Others pass through. A row that cannot be priced is named on stderr and costs no other
+    row.
     """
     from perfmodel.acceptance.file import read_acceptance
     from perfmodel.planning.cases import price_cases, price_file

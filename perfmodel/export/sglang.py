@@ -94,6 +94,8 @@ def _flags(
 ) -> tuple[list[str], list[str]]:
     """Arguments of the server, and what they cannot say."""
     flags = ["--speculative-algorithm", method.name]
+    if drafter.expert_parallel:
+        flags += ["--tp-size", str(drafter.tensor_parallel), "--ep-size", str(drafter.tensor_parallel)]
     if path and method.name != "NGRAM":
         flags += ["--speculative-draft-model-path", path]
     steps = schedule.most

@@ -56,7 +56,11 @@ class TensorRTLLM:
         schedule, raised = _starting_at_the_most(schedule)
         if raised:
             notes.append(raised)
-        lines = ["speculative_config:", f"  decoding_type: {method.name}"]
+        lines = [
+            f"tensor_parallel_size: {drafter.tensor_parallel}",
+            f"moe_expert_parallel_size: {drafter.tensor_parallel}",
+        ] * drafter.expert_parallel
+        lines += ["speculative_config:", f"  decoding_type: {method.name}"]
         if path and method.name != "NGram":
             lines.append(f"  speculative_model: {json.dumps(path)}")
         lines.append(f"  max_draft_len: {schedule.most}")

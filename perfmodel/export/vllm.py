@@ -18,7 +18,7 @@ from perfmodel.export.base import (
     schedule_of,
 )
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import Schedule, midpoints, nearest_cells
+from perfmodel.planning.schedule import PlannedDrafter, Schedule, midpoints, nearest_cells
 
 NO_WINDOW = "a window of the drafter is PR 53827, open, and for eagle3 only"
 METHODS = {
@@ -74,6 +74,8 @@ class VLLM:
                 )  # fmt: skip
             config["draft_tensor_parallel_size"] = drafter.draft_tensor_parallel
         config["num_speculative_tokens"] = most
+        if drafter.expert_parallel and form != "scheduler":
+            notes.append(f"start vllm with {_shares(drafter)} beside it, as the plan was made for it")
         if form == "env":
             return _environment(schedule, notes)
         if form == "per-seq-len":
@@ -89,8 +91,10 @@ class VLLM:
             notes.append("entries of five numbers are PR 48944, open: releases refuse them")
             return Exported(compact_json(config), tuple(notes))
         if form == "scheduler":
+            shares = f"{_shares(drafter)} " if drafter.expert_parallel else ""
             arguments = (
-                f"--scheduler-cls {PLANNED_SCHEDULER} --speculative-config '{compact_json(config).strip()}'"
+                f"{shares}--scheduler-cls {PLANNED_SCHEDULER} "
+                f"--speculative-config '{compact_json(config).strip()}'"
             )
             notes.append(
                 "set DRAFTPLAN_PLAN to the plan file; vLLM declares the scheduler interface non-public"
@@ -102,6 +106,11 @@ class VLLM:
             ]
             notes += _graph_notes(sorted({band.gamma for band in schedule.bands}))
         return Exported(compact_json(config), tuple(notes), schedule)
+
+
+def _shares(drafter: PlannedDrafter) -> str:
+    """Arguments of the server by which GPUs deal out the experts whole."""
+    return f"--tensor-parallel-size {drafter.tensor_parallel} --enable-expert-parallel"
 
 
 def _graph_notes(gammas: list[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Seconds of what GPUs that share a model exchange: all-reduces from measured tables, and all-gathers."""
+"""Seconds of what GPUs that share a model exchange: all-reduces from measured tables, and what follows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import numpy as np
 
 from perfmodel.hardware import HardwareProfile, Numeric
 
-__all__ = ["all_gather", "all_reduce"]
+EXCHANGE_FIXED = 45e-6
+"""Seconds of one dispatch or combine of few tokens among 8 GPUs: 44 to 67 us in the DeepEP tables of H100 and
+H200 (aiconfigurator-core 0.12.0, vLLM 0.24.0). [s]"""
+EXCHANGE_SHARE = 0.42
+"""Share of the link's peak that large ones reach: 0.38 to 0.47 there. [1]"""
+
+__all__ = ["all_gather", "all_reduce", "all_to_all"]
 
 
 def all_reduce(
@@ -59,3 +65,20 @@ def all_gather(
     (aiconfigurator-core 0.12.0) the mean error is 8 to 27 %, the bias -4 to +24 %.
     """
     return all_reduce(hardware, bytes=np.asarray(bytes) / 2.0, gpus=gpus, implementation=implementation)
+
+
+def all_to_all(hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric) -> Numeric:
+    """Seconds until each of `gpus` GPUs has sent `bytes`, a share to each of them; 0 for one GPU.
+
+    A fixed time, and what leaves for other GPUs over a share of the link. All arguments broadcast.
+    [B], [GPUs] -> [s]
+
+    Notes
+    -----
+    Median error beside the first DeepEP kernels on 8 H100 and 8 H200 (tables of vLLM and TensorRT-LLM in
+    aiconfigurator-core 0.12.0, each way): 11 to 45 %; DeepEP v2 and 8 B200 take up to four times as long.
+    """
+    count = np.asarray(gpus, dtype=float)
+    leaving = np.multiply(bytes, 1.0 - 1.0 / count) / (EXCHANGE_SHARE * hardware.link_bandwidth)
+    seconds: Numeric = (EXCHANGE_FIXED + leaving) * (count > 1.0)
+    return seconds

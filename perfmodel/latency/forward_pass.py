@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.latency.all_reduce import all_gather, all_reduce
+from perfmodel.latency.all_reduce import all_gather, all_reduce, all_to_all
 from perfmodel.latency.attention import attention
-from perfmodel.latency.linear import linear
+from perfmodel.latency.linear import linear, pass_over
 from perfmodel.latency.recurrence import recurrence
 from perfmodel.model import BYTES, ForwardPass, LinearLayer, ModelSpec, TokenMixer
 from perfmodel.model.launches import Attend, Launch, Multiply, Recur, Way
@@ -118,6 +118,7 @@ def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Nu
     upkeep = engine.draft_row_layer_s * forward.batch if forward.drafting else 0.0
     row_s = engine.row_layer_s * logit_rows + upkeep
     overhead_s = engine.forward_s + model.depth * (engine.layer_s + row_s)
+    overhead_s = overhead_s + engine.expert_layer_s * sum(count for _, count in model.experts)
     return StepLatency(linear_s, attention_s, communication_s, overhead_s, recurrence_s)
 
 
@@ -127,10 +128,11 @@ def _price_linear_layer(
     """Price one GPU's share of a linear layer; distinct experts are that many products of one launch. [s]
 
     How many are distinct is an expectation: between two whole numbers of experts seconds are a line. Every
-    expert walks its own reduction, so many of them are never faster than those of one token.
+    expert walks its own reduction, so many of them are never faster than those of one token. Where experts
+    are dealt out whole the others wait for the busiest GPU.
     """
-    gpus = np.asarray(deployment.tensor_parallel, dtype=float)
-    n, k = layer.n_per_gpu(gpus), layer.k_per_gpu(gpus)
+    split, dealt = layer.shares(deployment.tensor_parallel, deployment.expert_parallel)
+    n, k = layer.n_per_gpu(split), layer.k_per_gpu(split)
     price = partial(
         linear,
         deployment.hardware,
@@ -142,11 +144,25 @@ def _price_linear_layer(
     )
     if not layer.experts:
         return price(tokens=rows)
-    distinct, visits = layer.distinct_experts(rows), np.multiply(rows, layer.experts_per_token)
+    distinct, visits = layer.distinct_experts(rows, dealt), layer.visits(rows, dealt)
     fewer = np.maximum(np.floor(distinct), 1.0)
     fewer_s, more_s = (price(tokens=visits / count, products=count) for count in (fewer, fewer + 1.0))
     together = fewer_s + (distinct - fewer) * (more_s - fewer_s)
-    return np.maximum(together, price(tokens=1.0, products=layer.experts_per_token))
+    one_token = price(tokens=1.0, products=layer.distinct_experts(1.0, dealt))
+    between = _elements_between(layer, n, k, visits, rows)
+    return np.maximum(together, one_token) + pass_over(deployment.hardware, elements=between)
+
+
+def _elements_between(
+    layer: LinearLayer, n: Numeric, k: Numeric, visits: Numeric, rows: Numeric
+) -> Numeric:
+    """Count what crosses memory between the products of routed experts, beyond their own operands. [1]
+
+    What a product puts out is read again; of it comes what the row-split one takes in, and after that the sum
+    over the experts of each token.
+    """
+    taken_in = visits * k + rows * n if layer.split == "row" else 0.0
+    return visits * n + taken_in
 
 
 def _between_kernels(deployment: Deployment, price: Callable[[str], Numeric]) -> Numeric:
@@ -205,6 +221,7 @@ def _price_launch(deployment: Deployment, launch: Launch, forward: ForwardPass, 
             hardware,
             bytes_moved=np.multiply(forward.batch, launch.bytes_moved(gpus)),
             flops=np.multiply(forward.batch, launch.flops) / shards,
+            states=np.multiply(forward.batch, launch.heads) / shards,
             tensor_cores=launch.tensor_cores,
         )
     if isinstance(launch, Multiply):
@@ -218,9 +235,10 @@ def _price_communication(deployment: Deployment, rows: Numeric, logit_rows: Nume
     """Price what the GPUs exchange in a pass. [s]
 
     Every layer reduces its rows after each of its mixers, attention and MLP mostly; the embedding, which is
-    split by vocabulary, once; and the logits, split alike, are gathered to be sampled from.
+    split by vocabulary, once; and the logits, split alike, are gathered to be sampled from. GPUs that deal
+    out experts reduce too, as each has all rows (vLLM, SGLang), or send rows to the experts and back.
     """
-    hardware, model = deployment.hardware, deployment.model
+    hardware, model, engine = deployment.hardware, deployment.model, deployment.engine
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
     reduced = all_reduce(
         hardware,
@@ -235,7 +253,19 @@ def _price_communication(deployment: Deployment, rows: Numeric, logit_rows: Nume
         gpus=gpus,
         implementation=deployment.all_gather,
     )
-    return (model.reductions + 1) * reduced + gathered
+    total = (model.reductions + 1) * reduced + gathered
+    if not (np.any(deployment.expert_parallel) and np.any(engine.expert_all_to_all)):
+        return total
+    instead = np.where(deployment.expert_parallel, engine.expert_all_to_all, 0.0)
+    for experts, count in model.experts:
+        travelling = np.multiply(rows, experts.copies_sent(gpus) / gpus)
+        one_way = all_to_all(
+            hardware,
+            bytes=travelling * ((experts.latent or model.hidden_size) * BYTES["bf16"]),
+            gpus=gpus,
+        )
+        total = total + count * instead * (2.0 * one_way - reduced)
+    return total
 
 
 def step_latency(
@@ -252,6 +282,7 @@ def step_latency(
     selection_kv_tokens: Numeric = 0.0,
     selection_launches: Numeric = 0.0,
     drafting: bool = False,
+    expert_parallel: bool | Numeric = False,
 ) -> StepLatency:
     """Seconds of one forward pass of `model`, by cause; all arguments broadcast. [s]
 
@@ -259,6 +290,7 @@ def step_latency(
     ----------
     hardware, model, engine : what runs on what, under which software.
     tensor_parallel : GPUs that share every layer; KV heads are replicated beyond their number. [GPUs]
+    expert_parallel : whether they deal out the experts whole.
     batch, query_tokens, kv_tokens, weight_fraction, kv_fraction, selection_kv_tokens, selection_launches,
     drafting : what the pass runs through and reads, as in `ForwardPass`.
     """
@@ -272,7 +304,7 @@ def step_latency(
         selection_launches=selection_launches,
         drafting=drafting,
     )
-    return price_pass(Deployment(hardware, model, engine, tensor_parallel), forward)
+    return price_pass(Deployment(hardware, model, engine, tensor_parallel, expert_parallel), forward)
 
 
 def prefill_latency(
@@ -284,6 +316,7 @@ def prefill_latency(
     prompt_tokens: Numeric,
     kv_tokens: Numeric | None = None,
     tensor_parallel: Numeric = 1.0,
+    expert_parallel: bool | Numeric = False,
 ) -> StepLatency:
     """Seconds to prefill, by cause; all arguments broadcast. [s]
 
@@ -297,9 +330,10 @@ def prefill_latency(
     prompt_tokens : tokens of each sequence that enter the pass. [tokens]
     kv_tokens : history and this chunk, for one chunk of a chunked prefill; no history where absent. [tokens]
     tensor_parallel : GPUs that share every layer. [GPUs]
+    expert_parallel : whether they deal out the experts whole.
     """
     return price_prefill(
-        Deployment(hardware, model, engine, tensor_parallel),
+        Deployment(hardware, model, engine, tensor_parallel, expert_parallel),
         batch=batch,
         prompt_tokens=prompt_tokens,
         kv_tokens=kv_tokens,

@@ -9,6 +9,7 @@ import numpy as np
 
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED
+from perfmodel.model.routing import busiest_experts, busiest_visits, experts_held
 
 __all__ = ["Block", "LinearLayer", "Split"]
 
@@ -62,12 +63,24 @@ class LinearLayer:
         """Bytes of one element as it is stored. [B]"""
         return self.element_bytes or BYTES[self.dtype]
 
-    def distinct_experts(self, tokens: Numeric) -> Numeric:
-        """Matrices read per layer by `tokens` uniformly routed tokens: ``E (1 - (1 - k/E)^tokens)``, or 1."""
+    def distinct_experts(self, tokens: Numeric, gpus: Numeric = 1.0) -> Numeric:
+        """Matrices read per layer by `tokens` evenly routed tokens: ``E (1 - (1 - k/E)^tokens)``, or 1. [1]
+
+        Where `gpus` share the experts whole, those of the busiest GPU.
+        """
         if not self.experts:
             return np.ones_like(tokens, dtype=float)
-        missed = (1.0 - self.experts_per_token / self.experts) ** np.asarray(tokens, dtype=float)
-        return self.experts * (1.0 - missed)
+        return busiest_experts(self.experts, self.experts_per_token, tokens=tokens, gpus=gpus)
+
+    def visits(self, tokens: Numeric, gpus: Numeric = 1.0) -> Numeric:
+        """Rows that `tokens` bring to its matrices, on the busiest of `gpus` that share them whole. [1]"""
+        if not self.experts:
+            return np.asarray(tokens, dtype=float)
+        return busiest_visits(self.experts, self.experts_per_token, tokens=tokens, gpus=gpus)
+
+    def matrices_held(self, gpus: Numeric = 1.0) -> Numeric:
+        """Matrices of a layer on the fullest of `gpus` GPUs that share experts whole. [1]"""
+        return experts_held(self.experts, gpus) if self.experts else np.ones(())
 
     def active_parameters(self, tokens: Numeric) -> Numeric:
         """Expected elements read in a forward pass of `tokens` tokens."""
@@ -80,6 +93,18 @@ class LinearLayer:
     def weight_bytes_read(self, tokens: Numeric, base_dtype: str) -> Numeric:
         """Expected bytes read in a forward pass of `tokens` tokens. [B]"""
         return self.count * self._bytes_each(base_dtype) * self.distinct_experts(tokens)
+
+    def shares(self, tensor_parallel: Numeric, expert_parallel: Numeric = False) -> tuple[Numeric, Numeric]:
+        """GPUs that split each of its matrices, and GPUs that deal them out whole. [GPUs], [GPUs]
+
+        Under expert parallelism routed experts are dealt out; whatever else there is, shared experts too, is
+        split as without it: vLLM does so where the GPUs share attention as well.
+        """
+        gpus = np.asarray(tensor_parallel, dtype=float)
+        if not self.experts or not np.any(expert_parallel):
+            return gpus, 1.0
+        whole = np.where(expert_parallel, gpus, 1.0)
+        return gpus / whole, whole
 
     def n_per_gpu(self, tensor_parallel: Numeric) -> Numeric:
         """Output width on each of `tensor_parallel` GPUs; beyond `kv_heads` keys and values are copied."""

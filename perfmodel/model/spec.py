@@ -12,6 +12,7 @@ import numpy as np
 from perfmodel.errors import SpecError
 from perfmodel.files.document import Document
 from perfmodel.files.numbers import Numeric
+from perfmodel.model.channels.experts import Experts
 from perfmodel.model.config import read_config
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED, dtype_name
 from perfmodel.model.files import available_models, find_config
@@ -127,6 +128,16 @@ class ModelSpec:
     def reductions(self) -> int:
         """How often the GPUs that share the layers add up what they have in one pass. [1]"""
         return sum(layer.count * layer.reductions for layer in self.layers)
+
+    @cached_property
+    def experts(self) -> tuple[tuple[Experts, int], ...]:
+        """The kinds of experts that it has, and how many layers hold each."""
+        counts: dict[Experts, int] = {}
+        for layer in self.layers:
+            for mixer in layer.channel_mixers:
+                if isinstance(mixer, Experts):
+                    counts[mixer] = counts.get(mixer, 0) + layer.count
+        return tuple(counts.items())
 
     @property
     def state_bytes(self) -> float:

@@ -120,6 +120,7 @@ def break_down(
     constraints: Constraints = FITS,
     output_tokens: float = 0.0,
     draws: int = DRAWS,
+    expert_parallel: bool = False,
 ) -> Breakdown:
     """Plan one (batch, context) cell and lay out what stands behind it; arguments as `perfmodel.plan`.
 
@@ -139,12 +140,12 @@ def break_down(
     answer = recommend(
         hardware, target, engine, workload, drafters=searched, kv_budgets=kv_budgets, gammas=gammas,
         tensor_parallel=tensor_parallel, alpha=alpha, objective=objective, constraints=constraints,
-        draws=draws,
+        draws=draws, expert_parallel=expert_parallel,
     )  # fmt: skip
     cell, lengths = answer.cells[0], read_gammas(gammas)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     profile = next(each for each in profiles if str(each.name) == cell.hardware)
-    deployment = Deployment(profile, target, engine, cell.tensor_parallel)
+    deployment = Deployment(profile, target, engine, cell.tensor_parallel, expert_parallel)
     space = SearchSpace([None, *searched] if len(lengths) > 1 else [None], lengths, kv_budgets, alpha)
     choices = [_choose(priced, constraints) for priced in price_drafters(deployment, workload, space)]
     order = rank([choice for choice, _ in choices], constraints.near_tie)[:, 0]

@@ -16,6 +16,7 @@ from perfmodel.model import ModelSpec
 from perfmodel.planning.drafters import (
     MOST_GPUS,
     check_drafts_shard,
+    check_expert_parallel,
     check_tensor_parallel,
     find_drafter,
     is_self,
@@ -34,6 +35,8 @@ DEFAULT_ENGINE = "generic"
 MOST_GAMMA = 64
 
 _NOUNS = ("hardware", "engine", "target_model", "draft_model", "draft_tensor_parallel", "strategy")
+
+_YES, _NO = {"yes", "true", "1", "on"}, {"", "no", "false", "0", "off"}
 
 NounT = TypeVar("NounT")
 
@@ -61,6 +64,7 @@ class Case:
     gamma: int
     tensor_parallel: int
     acceptance: float
+    expert_parallel: bool = False
 
 
 class CaseReader:
@@ -84,6 +88,8 @@ class CaseReader:
         target = _in("target_model", self._model, cells["target_model"])
         gpus = _count(cells, "tensor_parallel", 1, MOST_GPUS, empty=1)
         check_tensor_parallel(target, gpus)
+        dealt = _switch(cells, "expert_parallel")
+        check_expert_parallel(target, dealt)
         spelling = _in("strategy", self._spelling, cells["strategy"])
         named = cells["draft_model"]
         itself = spelling.strategy is None or is_self(named, cells["target_model"])
@@ -109,6 +115,7 @@ class CaseReader:
             gamma=gamma,
             tensor_parallel=gpus,
             acceptance=acceptance,
+            expert_parallel=dealt,
         )
         group = CaseGroup(hardware, engine, target, drafter, given)
         key = (
@@ -147,6 +154,14 @@ def _acceptance(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:
             raise SpecError.single("", "acceptance_rate", f"found {alpha:g}", "Give a rate from 0 to 1")
         return "alpha", alpha
     return "", float("nan")
+
+
+def _switch(cells: Mapping[str, str], name: str) -> bool:
+    """Return whether a cell says yes; no where it is empty."""
+    text = cells.get(name, "").strip().lower()
+    if text not in _YES | _NO:
+        raise SpecError.single("", name, f"found {text!r}", "Give yes or no")
+    return text in _YES
 
 
 def _count(cells: Mapping[str, str], name: str, least: int, most: int, empty: int | None = None) -> int:

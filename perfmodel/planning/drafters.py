@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = [
-    "Spelling", "check_drafts_shard", "check_tensor_parallel", "describe_measured", "drafters_among",
+    "Spelling", "check_drafts_shard", "check_expert_parallel", "check_tensor_parallel", "describe_measured",
+    "drafters_among",
     "find_drafter", "is_self", "load_strategy", "passed_over", "read_spelling",
 ]  # fmt: skip
 
@@ -272,6 +273,14 @@ def check_tensor_parallel(model: ModelSpec, tensor_parallel: int) -> None:
         "", "tensor_parallel", f"found {tensor_parallel}: {model.name} has {min(heads)} attention heads",
         f"Give a number of GPUs that divides them: {', '.join(map(str, allowed))}",
     )  # fmt: skip
+
+
+def check_expert_parallel(model: ModelSpec, expert_parallel: bool) -> None:
+    """Refuse expert parallelism for a model that has no experts, as engines do; raises SpecError."""
+    if expert_parallel and not model.experts:
+        raise SpecError.single(
+            "", "expert_parallel", f"is asked for, but {model.name} has no experts", "Leave it out"
+        )
 
 
 def load_strategy(name: str) -> DraftStrategy:

@@ -26,6 +26,9 @@ CAUSE_WORDS = {
 
 LEAST_SHARE = 0.01
 """Shares of a step below this go without mention. [1]"""
+_OF_EXPERTS = ("expert_layer", "gemm.tile_switch")
+_OF_STATES = ("kept_states", "state_trips", "recurrence.")
+"""Figures of engine and hardware that nothing without experts, without recurrent states, is priced by."""
 
 
 def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
@@ -76,12 +79,13 @@ def assumptions(
     drafters : who could draft; their acceptance counts unless `alpha` was given.
     """
     engine, target = deployments[0].engine, deployments[0].model
+    unused = (*(() if target.experts else _OF_EXPERTS), *(() if target.state_bytes else _OF_STATES))
     sentences = []
     for deployment in deployments:
         kernels = deployment.attention_kernels
         used = *(f"attention.{kernel}." for kernel in kernels), f"all_reduce.{engine.all_reduce}"
         for sentence in deployment.hardware.assumed:
-            if sentence.startswith(used) or not sentence.startswith(("attention.", "all_reduce.")):
+            if sentence.startswith(used) or not sentence.startswith(("attention.", "all_reduce.", *unused)):
                 sentences.append(sentence)
         if len(kernels) > 1:
             sentences.append(
@@ -91,7 +95,8 @@ def assumptions(
     sentences += [
         f"engine {engine.name}: {path} is assumed ({quantity.source})"
         for path, quantity in engine.quantities.items()
-        if quantity.kind == "assumed" and np.any(quantity.high > 0.0) and path != "other_kernel_share"
+        if quantity.kind == "assumed" and np.any(quantity.high > 0.0)
+        and not path.startswith(("other_kernel_share", *unused))
     ]
     models = [target, *(drafter.draft_model for drafter in drafters if drafter.draft_model)]
     sentences += [
@@ -100,6 +105,11 @@ def assumptions(
         for model in models
         if any(layer.experts for layer in model.linears)
     ]
+    if any(np.any(deployment.expert_parallel) for deployment in deployments):
+        sentences.append(
+            f"{target.name}: the GPU with most experts to read is the busiest of even draws; popular experts "
+            "on one GPU make it busier, which an engine's balancer can mend"
+        )
     for drafter in drafters if alpha is None else ():
         budget = drafter.strategy.default_budgets[0] if drafter.strategy.default_budgets else np.inf
         acceptance = drafter.acceptance(

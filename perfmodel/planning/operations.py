@@ -91,11 +91,12 @@ def count_operations(deployment: Deployment, forward: ForwardPass) -> dict[str, 
     rows, nothing = np.asarray(forward.rows), np.zeros(())
     visited, weights = nothing, nothing
     for layer in model.linears:
-        matrix = layer.count * layer.elements_per_gpu(gpus)
-        visited = visited + (layer.experts_per_token or 1) * matrix
-        weights = weights + layer.distinct_experts(rows) * matrix * layer.stored_bytes
+        split, dealt = layer.shares(gpus, deployment.expert_parallel)
+        matrix = layer.count * layer.elements_per_gpu(split)
+        visited = visited + layer.visits(rows, dealt) * matrix
+        weights = weights + layer.distinct_experts(rows, dealt) * matrix * layer.stored_bytes
     counted: dict[str, tuple[Numeric, Numeric]] = {}
-    counted["linear"] = (2.0 * rows * visited, weights * forward.weight_fraction)
+    counted["linear"] = (2.0 * visited, weights * forward.weight_fraction)
     entry_bytes = BYTES[model.kv_dtype] * forward.kv_fraction
     for mixer, count in model.token_mixers:
         cause = "attention" if mixer.reach else "recurrence"

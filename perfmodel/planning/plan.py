@@ -88,6 +88,7 @@ class Plan:
     versions: Mapping[str, str] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     infeasible: Mapping[str, int] = field(default_factory=dict)
+    expert_parallel: bool = False
 
     @property
     def output_tokens(self) -> float:

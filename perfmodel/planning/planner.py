@@ -25,7 +25,7 @@ from perfmodel.planning.choose import (
     rank,
 )  # fmt: skip
 from perfmodel.planning.columns import fill
-from perfmodel.planning.drafters import check_drafts_shard
+from perfmodel.planning.drafters import check_drafts_shard, check_expert_parallel
 from perfmodel.planning.explain import assumptions, nearest_miss, reason
 from perfmodel.planning.inflection import bear_out, inflection_context
 from perfmodel.planning.plan import OBJECTIVES, Cell, Plan, best_machine
@@ -82,6 +82,7 @@ def plan(
     one_deployment: bool = False,
     draws: int = DRAWS,
     seed: int = 0,
+    expert_parallel: bool = False,
 ) -> Plan:
     """Recommend a drafting configuration for every (batch, context) cell; the search is exhaustive and exact.
 
@@ -102,6 +103,7 @@ def plan(
     constraints : what a recommendation must respect.
     one_deployment : one drafter and draft KV budget for all cells, as a running engine has.
     draws, seed : possible worlds for the intervals, none for 0, and what they are drawn with.
+    expert_parallel : whether the GPUs deal out the experts whole, in place of a slice of each to every GPU.
 
     Raises
     ------
@@ -116,6 +118,7 @@ def plan(
     gpus = [int(count) for count in np.atleast_1d(tensor_parallel)]
     searched = list(default_drafters(target) if drafters is None else drafters)
     check_drafts_shard(searched, gpus)
+    check_expert_parallel(target, expert_parallel)
     space = SearchSpace(
         [None, *searched] if len(lengths) > 1 else [None],
         lengths,
@@ -124,7 +127,9 @@ def plan(
         0.0 if risk is None else NormalDist().inv_cdf(risk),
     )
     fallen: Counter[str] = Counter()
-    deployments = [Deployment(profile, target, engine, count) for profile in profiles for count in gpus]
+    deployments = [
+        Deployment(profile, target, engine, count, expert_parallel) for profile in profiles for count in gpus
+    ]
     spaces, left_out = [space] * len(deployments), [""] * len(deployments)
     if one_deployment:
         chosen_for = [choose_deployed(each, workload, space, constraints) for each in deployments]
@@ -178,6 +183,7 @@ def plan(
             "kv_dtype": target.kv_dtype,
         },
         infeasible=dict(fallen),
+        expert_parallel=bool(expert_parallel),
     )
 
 

@@ -36,6 +36,7 @@ class PlannedDrafter:
     hardware: str
     tensor_parallel: int
     draft_tensor_parallel: int | None = None
+    expert_parallel: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def planned_drafter(plan: Plan) -> PlannedDrafter:
         )
     strategy, draft_model, kv_budget, draft_gpus = next(iter(drafters), (NO_DRAFT, None, None, None))
     hardware, tensor_parallel = next(iter(machines))
-    return PlannedDrafter(strategy, draft_model, kv_budget, hardware, tensor_parallel, draft_gpus)
+    return PlannedDrafter(
+        strategy, draft_model, kv_budget, hardware, tensor_parallel, draft_gpus, plan.expert_parallel
+    )
 
 
 def midpoints(values: Sequence[float]) -> tuple[float, ...]:

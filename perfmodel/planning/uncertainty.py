@@ -131,13 +131,12 @@ def price_draws(
         """Return the value with one more axis, over the worlds."""
         return value if value is None or isinstance(value, Acceptance) else np.asarray(value)[..., None]
 
-    gpus = widen(worlds.central.tensor_parallel)
+    shared = {name: widen(getattr(worlds.central, name)) for name in ("tensor_parallel", "expert_parallel")}
     asked = {name: widen(value) for name, value in configuration.items()}
     believed = {"alpha": widen(alpha), "tokens_per_round": widen(tokens_per_round)}
 
     def priced(deployment: Deployment, deviations: Numeric = 0.0) -> Round:
-        runs = replace(deployment, tensor_parallel=gpus)
-        return price(runs, drafter, deviations=deviations, **asked, **believed)
+        return price(replace(deployment, **shared), drafter, deviations=deviations, **asked, **believed)
 
     value, drawn = priced(worlds.central), priced(worlds.deployment, worlds.deviations(drafter))
     residual = np.where(np.asarray(drawn.gamma) > 0, worlds.verify_residual, worlds.target_residual)

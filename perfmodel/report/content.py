@@ -63,6 +63,7 @@ def report_content(
     alpha: float | Acceptance | None = None,
     constraints: Constraints = FITS,
     command: str = "",
+    expert_parallel: bool = False,
 ) -> Content:
     """Price a question for one page; arguments as `perfmodel.plan`.
 
@@ -85,10 +86,11 @@ def report_content(
         "tensor_parallel": tensor_parallel,
         "alpha": alpha,
         "constraints": constraints,
+        "expert_parallel": expert_parallel,
     }
     lengths = sorted({gamma for gamma in gammas if gamma > 0}) or [1]
     space = SearchSpace([None, *searched], lengths, kv_budgets, alpha)
-    deployment = Deployment(hardware, target, engine, tensor_parallel)
+    deployment = Deployment(hardware, target, engine, tensor_parallel, expert_parallel)
     size = count_configurations([deployment], workload, space)
     if size > MOST_CONFIGURATIONS:
         raise SpecError.single(

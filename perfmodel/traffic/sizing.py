@@ -321,6 +321,7 @@ def _policies(candidate: Candidate, load: Load, alpha: float | Acceptance | None
         constraints=Constraints(near_tie=0.0, fit_memory=False),
         one_deployment=True,
         draws=0,
+        expert_parallel=bool(runs.expert_parallel),
     )
     return [FollowPlan(answer, favour=favour) for favour in FAVOURS]
 

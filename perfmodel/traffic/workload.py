@@ -84,6 +84,7 @@ def plan_for_traffic(
     max_batch: int = 256,
     max_step_tokens: int = 8192,
     workload: Workload | None = None,
+    expert_parallel: bool = False,
 ) -> PlannedTraffic:
     """Choose the drafter and budget that serve a trace best, and a length for every batch and context.
 
@@ -98,7 +99,7 @@ def plan_for_traffic(
         When the model leaves no room for the trace's longest request, even without a drafter.
     """
     if workload is None:
-        runs = Deployment(hardware, target, engine, tensor_parallel)
+        runs = Deployment(hardware, target, engine, tensor_parallel, expert_parallel)
         plain = Replica(runs, max_batch=max_batch, max_step_tokens=max_step_tokens)
         workload = traffic_workload(simulate(plain, trace, FixedGamma(0)), max_batch)
     answer = plan(
@@ -114,6 +115,7 @@ def plan_for_traffic(
         constraints=Constraints(near_tie=0.0),
         one_deployment=True,
         draws=0,
+        expert_parallel=expert_parallel,
     )
     return deployed_by(answer, drafters, kv_budgets)
 

@@ -51,6 +51,9 @@ class DeploymentFlags:
         help="Accelerator: a profile's name or alias, or a YAML file.")
     tp: str = flag("--tp", "--tp-size", "--tensor-parallel-size", "N,...", default="1", panel=_DEPLOYMENT,
         help="GPUs that share every layer.")
+    expert_parallel: bool = flag("--expert-parallel", "--enable-expert-parallel", "--ep", default=False,
+        panel=_DEPLOYMENT,
+        help="The GPUs deal out the experts whole, in place of a slice of each to every GPU.")
     engine: str | None = flag("--engine", "NAME|PATH", complete=engine_names, panel=_DEPLOYMENT,
         help="Serving engine whose overheads count; `generic` where none is named.")
     weight_dtype: str | None = flag("--weight-dtype", "DTYPE", panel=_DEPLOYMENT,

@@ -22,6 +22,7 @@ from perfmodel.model import ModelSpec
 from perfmodel.planning.case_rows import DEFAULT_ENGINE
 from perfmodel.planning.drafters import (
     check_drafts_shard,
+    check_expert_parallel,
     check_tensor_parallel,
     drafters_among,
     is_self,
@@ -57,12 +58,13 @@ class Question:
     alpha: float | None
     tpot: float | None
     remarks: list[str] = field(default_factory=list)
+    expert_parallel: bool = False
 
     @property
     def deployments(self) -> list[Deployment]:
         """Every hardware with every number of GPUs."""
         return [
-            Deployment(profile, self.target, self.engine, gpus)
+            Deployment(profile, self.target, self.engine, gpus, self.expert_parallel)
             for profile in self.hardware
             for gpus in self.tensor_parallel
         ]
@@ -80,6 +82,7 @@ class Question:
             "kv_budgets": self.kv_budgets,
             "gammas": self.gammas,
             "tensor_parallel": self.tensor_parallel,
+            "expert_parallel": self.expert_parallel,
             "alpha": self.alpha,
             "constraints": Constraints(tpot=self.tpot),
         }
@@ -141,6 +144,7 @@ def read_question(
         for drafter in drafters
     ]
     check_drafts_shard(drafters, tensor_parallel)
+    check_expert_parallel(target, flags.expert_parallel)
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
@@ -156,6 +160,7 @@ def read_question(
         target=target,
         engine=engine,
         tensor_parallel=tensor_parallel,
+        expert_parallel=flags.expert_parallel,
         workload=Workload(batches, contexts, output_tokens=output_tokens or 0),
         drafters=drafters,
         kv_budgets=budgets,

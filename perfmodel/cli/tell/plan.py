@@ -74,6 +74,7 @@ def draw_header(console: Console, plan: Plan) -> None:
     )
     gpus = plan.request.get("tensor_parallel") or sorted({cell.tensor_parallel for cell in plan.cells})
     hardware = " or ".join(plan.hardware.split(", "))
+    hardware += ", experts dealt out whole" if plan.expert_parallel else ""
     risk = plan.request.get("risk")
     risk = "" if risk is None else f" at the {risk:.0%} quantile of acceptance"
     heading(

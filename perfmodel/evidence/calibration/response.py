@@ -96,6 +96,7 @@ def observations(rows: Sequence[Measurement]) -> Observations:
             row.group.hardware.name,
             row.group.target.name,
             row.tensor_parallel,
+            row.expert_parallel,
             row.batch,
             row.context_len,
         )

@@ -119,6 +119,7 @@ def _cell(row: Measurement) -> tuple[object, ...]:
     return (
         str(group.hardware.name),
         row.tensor_parallel,
+        row.expert_parallel,
         group.target.name,
         drafter,
         row.kv_budget,

@@ -32,7 +32,7 @@ def price_measured(rows: Sequence[Measurement]) -> Surface:
         When the rows do not share a deployment, a drafter and a draft KV budget.
     """
     first = rows[0]
-    alike = {(row.key, row.tensor_parallel, row.kv_budget) for row in rows}
+    alike = {(row.key, row.tensor_parallel, row.expert_parallel, row.kv_budget) for row in rows}
     if len(alike) != 1:
         raise SpecError.single(
             "",
@@ -44,7 +44,9 @@ def price_measured(rows: Sequence[Measurement]) -> Surface:
     fixed = len(lengths) == 1 and not any(row.gamma_is_best or np.isnan(row.gamma) for row in rows)
     group = first.group
     return price_surface(
-        Deployment(group.hardware, group.target, group.engine, first.tensor_parallel),
+        Deployment(
+            group.hardware, group.target, group.engine, first.tensor_parallel, first.expert_parallel
+        ),
         Workload(sorted({row.batch for row in rows}), sorted({row.context_len for row in rows})),
         group.drafter,
         SearchSpace(

@@ -18,7 +18,7 @@ __all__ = ["Measurement", "available", "load", "read_file", "read_measurements"]
 TIMES = ("t_target_ms", "t_draft_ms", "draft_phase_ms", "t_verify_ms", "round_ms", "step_ms", "tpot_ms")
 QUESTION = (
     "hardware", "engine", "tensor_parallel", "target_model", "draft_model", "draft_tensor_parallel",
-    "strategy", "kv_budget", "context_len", "batch_size", "gamma",
+    "strategy", "kv_budget", "context_len", "batch_size", "gamma", "expert_parallel",
 )  # fmt: skip
 OTHERS = (
     "tokens_per_round", "speedup", "table", "cell", "gamma_is_best", "unknown", "source", "acceptance_rate",
@@ -62,6 +62,7 @@ class Measurement:
     speedup: float
     source: str
     unknown: str
+    expert_parallel: bool = False
 
     @property
     def plain(self) -> bool:
@@ -120,9 +121,10 @@ def read_measurements(
     """Read one measured cell a row.
 
     Columns say what the cell is, as for pricing: hardware, tensor_parallel, target_model, draft_model,
-    strategy, kv_budget, context_len, batch_size, gamma. Measured, in milliseconds and any of them:
-    t_target_ms, t_draft_ms (or draft_phase_ms, all draft passes of a round), t_verify_ms, round_ms, tpot_ms
-    beside tokens_per_round, and step_ms, an engine's own step: a plain one at gamma 0, else a whole round.
+    strategy, kv_budget, context_len, batch_size, gamma, expert_parallel. Measured, in milliseconds and any of
+    them: t_target_ms, t_draft_ms (or draft_phase_ms, all draft passes of a round), t_verify_ms, round_ms,
+    tpot_ms beside tokens_per_round, and step_ms, an engine's own step: a plain one at gamma 0, else a whole
+    round.
 
     Parameters
     ----------
@@ -184,6 +186,7 @@ def _measurement(reader: CaseReader, row: CsvRow, cells: dict[str, str]) -> Meas
         speedup=numbers["speedup"],
         source=cells["source"],
         unknown=cells["unknown"],
+        expert_parallel=case.expert_parallel,
     )
 
 

@@ -93,6 +93,7 @@ def price_measurements(
             kv_budget=column("kv_budget"),
             gamma=gamma,
             tensor_parallel=column("tensor_parallel"),
+            expert_parallel=column("expert_parallel"),
         )
         for name, value in _terms(priced, gamma).items():
             terms[name][members] = value

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from perfmodel.files.numbers import Numeric
 from perfmodel.model.channels.base import ChannelMixer, mlp_products
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers.base import MAX_WIDTH, Sizes
+from perfmodel.model.routing import gpus_visited
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
@@ -95,6 +97,10 @@ class Experts(ChannelMixer):
             shared_gate=keys.find("shared_expert_intermediate_size") is not None,
             router_bias=family.router_bias,
         )
+
+    def copies_sent(self, gpus: Numeric) -> Numeric:
+        """GPUs that a token is sent to where they deal out the experts, a copy to each. [GPUs]"""
+        return gpus_visited(self.experts, self.per_token, gpus)
 
     def products(self, hidden: int) -> tuple[LinearLayer, ...]:
         """Router, the way into and out of a narrower width, routed experts, shared experts."""

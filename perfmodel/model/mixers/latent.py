@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
+import numpy as np
+
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.launches import Attend, ForwardPass, Multiply, Way
 from perfmodel.model.linear import LinearLayer
@@ -104,10 +106,10 @@ class Latent(TokenMixer):
         """Return the absorbed form, and in a prefill that with keys and values written out.
 
         The up-projection of the pass's own tokens is a product of the layer; here it is that of the history
-        (section 2.1.2).
+        (section 2.1.2). One token is decoded, whatever it is called.
         """
         absorbed = with_choice(forward, (self.absorbed(forward.entries(), forward.query_tokens),))
-        if forward.history is None:
+        if forward.history is None or np.all(np.asarray(forward.query_tokens) <= 1.0):
             return (absorbed,)
         key_dim = self.nope_dim + self.rope_dim
         written_out = Attend(
