@@ -85,6 +85,11 @@ _SIGNS = (
         types=("jetmoe",),
     ),
     _Sign(
+        "its experts are rows of a table, not matrices",
+        "Nearest is the model without is_moe: its cache is right, half of the weights are missing",
+        keys=("keep_window_size",), types=("doge",),
+    ),
+    _Sign(
         "tables of n-grams feed its layers, and an index with a compressed cache chooses what they read",
         "Nearest is qwen3_5_moe with its sizes: the tables, tens of billions of parameters, would be missing",
         keys=("ngram_vocab_size_base", "indexer_compress_ratio"),
