@@ -142,13 +142,15 @@ def _is_number(value: object) -> bool:
 
 
 def _tied(keys: ConfigKeys, family: Family) -> bool:
-    """Whether the head's matrix is the input embedding; of two parts of a file the decoder's counts."""
+    """Whether the head's matrix is the input embedding; of two parts of a file the outer counts."""
     names = ("tie_word_embeddings", "tied_embeddings", "tie_embedding", "use_embedding_sharing")
-    stated = list(keys.find_all("tie_word_embeddings"))
-    if len({str(value) for _, value in stated}) > 1:
-        inner, outer = (dotted(path) for path, _ in stated[:2])
-        keys.assumed.append(f"{inner} and {outer} differ; {inner} counts")
-    return keys.flag(*names, default=family.tied_embeddings)
+    tied = keys.flag(*names, default=family.tied_embeddings)
+    stated = [(dotted(path), value) for path, value in keys.find_all(names[0]) if isinstance(value, bool)]
+    if stated and stated[0][1] != stated[-1][1]:
+        inner, outer = stated[0][0], stated[-1][0]
+        keys.assumed.append(f"{inner} and {outer} differ; {outer} counts, as the head stands there")
+        tied = stated[-1][1]
+    return tied
 
 
 _HEAD_DIMS = ("head_dim", "attention_head_dim", "kv_channels", "head_size")
@@ -166,7 +168,9 @@ def _heads(keys: ConfigKeys, hidden: int) -> tuple[int, int, int]:
     of_this_layer = keys.find("num_attention_heads_per_layer") is not None
     heads = keys.size(*(("num_attention_heads_per_layer",) if of_this_layer else HEAD_COUNTS), high=MAX_WIDTH)
     if keys.find("kv_lora_rank") is not None:  # heads of the layers that are not latent
-        return heads, heads, keys.optional_size(*_HEAD_DIMS, high=MAX_WIDTH, default=max(hidden // heads, 1))
+        return heads, heads, keys.optional_size(
+            *_HEAD_DIMS, high=MAX_WIDTH, low=0, default=max(hidden // heads, 1)
+        )
     kv_heads = _kv_heads(keys, heads)
     head_dim = _head_dim(keys, hidden, heads)
     if heads % kv_heads:

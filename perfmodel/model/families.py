@@ -122,6 +122,7 @@ FAMILIES: Mapping[str, Family] = {
     **dict.fromkeys(("lfm2", "lfm2_moe"), Family(qk_norm=True, tied_embeddings=True)),
     "lfm3": Family(norms=4, qk_norm=True, tied_embeddings=True),
     "hy_v4": Family(output_gate=True),
+    **dict.fromkeys(("muse_spark", "muse_glimmer"), Family(norms=4, output_gate=True)),
     "grok_1": Family(norms=4),
     "bailing_hybrid": Family(full_rank_gates=True),
     "falcon_h1": Family(parallel_recurrence=True),

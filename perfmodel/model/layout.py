@@ -107,6 +107,18 @@ def _share_caches(keys: ConfigKeys, kinds: list[LayerKind]) -> list[LayerKind]:
     if keys.flag("use_cla", default=False):
         factor = keys.optional_size("cla_share_factor", high=MAX_LAYERS, default=2)
         shared |= {index for index in range(len(kinds)) if index % factor}
+    if keys.find("kv_source_layers") is not None:
+        sources = keys.cut(keys.numbers("kv_source_layers", high=MAX_LAYERS))
+        if len(sources) != len(kinds):
+            refuse_length(keys, "kv_source_layers", len(sources), len(kinds))
+        shared |= {index for index, source in enumerate(sources) if source != index}
+    if shared and keys.find("kv_lora_rank") is not None:
+        keys.fault(
+            "kv_lora_rank",
+            "layers of latent attention share caches, which is not modelled",
+            "Nearest is a cache in every layer: delete the keys that share; the cache is then "
+            f"{len(kinds)} / {max(len(kinds) - len(shared), 1)} times as large",
+        )
     return [replace(kind, owns_cache=index not in shared) for index, kind in enumerate(kinds)]
 
 

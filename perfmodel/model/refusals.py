@@ -51,6 +51,11 @@ _SIGNS = (
         keys=("cross_attention_layers",),
     ),
     _Sign(
+        "layers of cross-attention to image tokens stand between its own",
+        "For text alone delete cross_layer_interval: only the weights of those layers are missing then",
+        keys=("cross_layer_interval",),
+    ),
+    _Sign(
         "its recurrent blocks are gated linear recurrent units (RG-LRU)",
         "Nearest is Mamba: in layer_types linear_attention with Mamba's keys, whose states are larger by "
         "mamba_d_state",
@@ -83,6 +88,11 @@ _SIGNS = (
         "Nearest is plain attention in a model with experts: a tenth too few parameters, and the cache of "
         "num_key_value_heads heads",
         types=("jetmoe",),
+    ),
+    _Sign(
+        "its experts are rows of a table, not matrices",
+        "Nearest is the model without is_moe: its cache is right, half of the weights are missing",
+        keys=("keep_window_size",), types=("doge",),
     ),
     _Sign(
         "tables of n-grams feed its layers, and an index with a compressed cache chooses what they read",
@@ -124,8 +134,10 @@ def refuse_unreadable(keys: ConfigKeys) -> None:
         problem = "it is a vision model: it has no vocabulary"
         keys.fault(keys.place("patch_size"), problem, "Give the config of a language model that uses it")
         keys.raise_faults()
-    experts = keys.find("moe_num_experts")
-    if experts and isinstance(experts[1], list) and len(experts[1]) == 2:
+    pairs = (keys.find("moe_num_experts"), keys.find("moe_intermediate_size"))
+    experts = next((pair for pair in pairs if pair and isinstance(pair[1], list) and len(pair[1]) == 2), None)
+    layers = keys.find("num_hidden_layers")
+    if experts and layers and layers[1] != 2:
         keys.fault(
             experts[0],
             "lists experts of text and of images, which is not modelled",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from perfmodel.model.channels.experts import COUNTS
 from perfmodel.model.families import Family
@@ -40,7 +41,8 @@ _WITHOUT_EFFECT: Mapping[str, str] = {
         "pruned regularization freeze z_loss dense_list out_init_scale classification"
     ),
     "routing": (
-        "n_group topk_group expert_groups? num_limited_groups topk_method scores? scoring router routing "
+        "index_kpool_always_select_tail n_group topk_group expert_groups? num_limited_groups topk_method "
+        "scores? scoring router routing "
         "routed route selection_fn norm_topk_prob capacity ep_size combine combination_strategy "
         "bias_update hash moe_renormalize"
     ),
@@ -95,13 +97,14 @@ _KIND_KEYS = re.compile("^(mamba|ssm|linear|conv|index|kda|short_conv|sparse|com
 """Beginnings of keys that size one kind of mixer: without layers of that kind they have no effect."""
 
 
-def remark_unread(keys: ConfigKeys, layers: Iterable[Layer]) -> None:
+def remark_unread(keys: ConfigKeys, layers: Sequence[Layer]) -> None:
     """Remark on keys that nobody read although their names speak of structure.
 
     Silent are keys without effect here, keys that a stronger one answers, and sizes of mixers where the
     layers are listed and none is of that kind.
     """
     recurs = any(isinstance(mixer, Recurrent) for layer in layers for mixer in layer.token_mixers)
+    slides = any(0 < mixer.reach < math.inf for layer in layers for mixer in layer.token_mixers)
     has_experts = any(product.experts for layer in layers for product in layer.products)
     no_experts = not has_experts and keys.find(*COUNTS) is not None
     placed = any(keys.find(name) is not None for name in ("layer_types", "layers_block_type"))
@@ -113,6 +116,7 @@ def remark_unread(keys: ConfigKeys, layers: Iterable[Layer]) -> None:
         plain = name.lower()
         answered = any(keys.find(stronger) is not None for stronger in _ANSWERED.get(name, ()))
         of_no_layer = placed and not recurs and _KIND_KEYS.match(plain)
+        of_no_layer = of_no_layer or (placed and not slides and re.match("swa_|num_sliding|sliding", plain))
         of_no_layer = of_no_layer or (no_experts and re.search("expert|moe", plain))
         differs = isinstance(entry[1], list) and len(entry[1]) == keys.layers and keys.differs(name)
         if answered or of_no_layer or without_effect.search(plain) or not (differs or _SPEAKS.search(plain)):

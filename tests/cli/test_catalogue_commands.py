@@ -83,3 +83,14 @@ def test_names_are_completed_where_the_shell_asks():
     ]
     assert completion.strategy_names("al") == ["all"]
     assert completion.engine_names("ide") == ["ideal"]
+
+
+def test_checking_a_model_prints_what_was_assumed(tmp_path):
+    config = tmp_path / "config.json"
+    text = (ROOT / "perfmodel" / "data" / "models" / "Llama-3.1-8B.json").read_text()
+    config.write_text(text.replace('"model_type": "llama"', '"model_type": "mine", "kv_sharing": 2'))
+    result = run("models", "check", config)
+    assert result.exit_code == 0, result.stderr
+    assert "is a valid model\n  " in result.stdout
+    assert "  kv_sharing was not read" in result.stdout
+    assert "model_type 'mine' is not known; assumed a gated MLP" in result.stdout

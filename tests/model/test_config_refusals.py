@@ -37,6 +37,8 @@ NOT_MODELLED = [
     (LLAMA | {"model_type": "jetmoe"}, "attention heads are experts"),
     ({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}, "pipeline"),
     (LLAMA | {"moe_num_experts": [64, 64]}, "experts of text and of images"),
+    (LLAMA | {"moe_num_experts": 64, "moe_intermediate_size": [1536, 512]}, "experts of text and of images"),
+    (LLAMA | {"cross_layer_interval": 4}, "cross-attention to image tokens"),
     (LLAMA | {"mamba_d_state": 16, "mamba_num_heads": 64}, "no key that is known says which layers"),
     (LLAMA | {"layer_types": ["retention"] * 32}, "kind 'retention' is not modelled"),
     (LLAMA | {"layer_types": ["linear_attention"] * 32}, "kind 'linear_attention' has no sizes"),

@@ -90,7 +90,7 @@ class Experts(ChannelMixer):
             width=width,
             shared_width=_shared_width(keys, sizes, width),
             latent=keys.optional_size(
-                "moe_latent_size", "routed_expert_hidden_size", high=MAX_WIDTH, default=0
+                "moe_latent_size", "routed_expert_hidden_size", "moe_hidden_size", high=MAX_WIDTH, default=0
             ),
             gated=family.gated_experts,
             biased=family.expert_bias,

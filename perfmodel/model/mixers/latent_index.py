@@ -26,6 +26,7 @@ class LatentIndex(Latent):
     index_heads, index_dim : heads and width of the index; every GPU runs it whole. [1]
     top_k : entries that a query reads. [tokens]
     owns_index : False where it takes over the choice of an earlier layer.
+    pool : tokens that one index key stands for. [tokens]
     """
 
     words = (*Latent.words, "deepseek_sparse_attention", "sparse_attention", "dsa", "indexed_attention")
@@ -36,6 +37,7 @@ class LatentIndex(Latent):
     index_dim: int
     top_k: int
     owns_index: bool = True
+    pool: int = 1
 
     @classmethod
     def read(cls, keys: ConfigKeys, sizes: Sizes, kind: LayerKind) -> Self:
@@ -55,12 +57,14 @@ class LatentIndex(Latent):
             index_dim=keys.size("index_head_dim", high=MAX_WIDTH),
             top_k=keys.size("index_topk", high=MAX_WIDTH),
             owns_index=kind.owns_index,
+            pool=keys.optional_size("index_kpool", high=MAX_WIDTH, default=1),
         )
 
     @property
     def caches(self) -> tuple[Cache, ...]:
-        """The latents, and the index key of every token."""
-        return (*super().caches, Cache(self.index_dim, 1)) if self.owns_index else super().caches
+        """The latents, and the index key of every token, or of every `pool` tokens."""
+        index = Cache(self.index_dim, 1, tokens_per_entry=self.pool)
+        return (*super().caches, index) if self.owns_index else super().caches
 
     def products(self, hidden: int) -> tuple[LinearLayer, ...]:
         """Those of latent attention, and the index's."""
@@ -103,7 +107,7 @@ class LatentIndex(Latent):
             key_dim=self.index_dim,
             value_dim=0,
             entry_elements=self.index_dim,
-            kv_tokens=readable,
+            kv_tokens=readable / self.pool,
             query_tokens=queries,
             copied=True,
         )
