@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from perfmodel.files.document import Document
 from perfmodel.model.channels import ChannelMixer, channels
 from perfmodel.model.families import FAMILIES, PLAIN_ACTIVATIONS, UNREADABLE_KEYS, Family
+from perfmodel.model.heads import DraftHead
 from perfmodel.model.keys import ConfigKeys
 from perfmodel.model.layers import Layer
 from perfmodel.model.layout import MAX_LAYERS, MAX_TOKENS, LayerKind, layer_kinds, mixer_of
@@ -17,7 +18,7 @@ from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers import Sizes, TokenMixer
 from perfmodel.model.stored import StoredWeights, read_stored_weights
 
-__all__ = ["Decoder", "read_config"]
+__all__ = ["DRAFT_LAYERS", "MAX_VOCABULARY", "MAX_WIDTH", "Decoder", "read_config"]
 
 MAX_WIDTH = 1_000_000
 MAX_VOCABULARY = 100_000_000
@@ -33,6 +34,7 @@ class Decoder:
     outputs : products outside of the layers, the language-model head last.
     embedding_parameters, other_parameters : elements of the input embedding, and of what is left. [1]
     draft_layers : layers that predict further tokens, which the file announces beside these. [1]
+    table_bytes, drafts : of a draft head, as in `ModelSpec`.
     """
 
     hidden_size: int
@@ -48,6 +50,8 @@ class Decoder:
     kv_dtype: str
     base_dtype: str
     assumed: tuple[str, ...]
+    table_bytes: float = 0.0
+    drafts: DraftHead | None = None
 
 
 def read_config(
@@ -77,7 +81,7 @@ def read_config(
     layers = _read_layers(keys, sizes, kinds, stored)
     tied = keys.flag("tie_word_embeddings", "tied_embeddings", default=family.tied_embeddings)
     outputs, embedding = _outputs(keys, sizes, vocabulary, count)
-    draft_layers = keys.optional_size(*DRAFT_LAYERS, high=MAX_LAYERS, low=0, default=0)
+    draft_layers = keys.optional_size(*DRAFT_LAYERS, high=MAX_LAYERS, low=0, default=family.draft_layers)
     keys.raise_faults()
     _remark_unread(keys)
     _remark_gate(keys, family, layers)

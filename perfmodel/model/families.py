@@ -22,6 +22,7 @@ class Family:
     parallel_recurrence : a recurrent mixer stands beside the attention of every layer.
     mixers_per_layer : attentions of a layer, each with an MLP of its own. [1]
     shared_layers_project : layers that read another's cache have projections all the same.
+    draft_layers : layers for predicting further tokens that checkpoints have and the config leaves out. [1]
     window_pattern : n makes every n-th layer global. [layers]
     modules : how the names of matrices below a layer begin elsewhere, and in checkpoints of this family.
     defaults : sizes that a config of this family may omit, under their Hugging Face names.
@@ -43,6 +44,7 @@ class Family:
     gated_experts: bool = True
     output_gate: bool = False
     shared_experts: int = 0
+    draft_layers: int = 0
     parallel_recurrence: bool = False
     mixers_per_layer: int = 1
     shared_layers_project: bool = False
@@ -133,9 +135,10 @@ FAMILIES: Mapping[str, Family] = {
     **dict.fromkeys(("qwen2", "qwen2_moe"), _QWEN2),
     **dict.fromkeys(("qwen3", "qwen3_moe"), _QWEN3),
     **dict.fromkeys(
-        ("qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_6_moe_text"),
+        ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_6_moe_text"),
         _QWEN3_NEXT,
     ),
+    "qwen3_next": replace(_QWEN3_NEXT, draft_layers=1),
     **dict.fromkeys(("llama4", "llama4_text"), Family(shared_experts=1, modules=_LLAMA4_MODULES)),
     "falcon_h1": Family(parallel_recurrence=True),
     "nemotron_h": Family(

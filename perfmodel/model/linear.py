@@ -10,10 +10,11 @@ import numpy as np
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED
 
-__all__ = ["Block", "LinearLayer", "Split"]
+__all__ = ["Block", "LinearLayer", "Occasion", "Split"]
 
 Split: TypeAlias = Literal["column", "row", "none"]
 Block: TypeAlias = Literal["attention", "recurrent", "mlp", "experts", "output"]
+Occasion: TypeAlias = Literal["pass", "logits", "round", "draft"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class LinearLayer:
         values, and of how many heads; GPUs beyond that number hold copies.
     keeps_precision : stays unquantised when the model is quantised.
     modules : names of the matrix in checkpoints, below its layer.
+    occasion : when it runs: in every ``pass`` for all of its tokens, for those whose ``logits`` are computed,
+        in the first draft pass of a ``round``, or once for every ``draft``, one after the other.
     """
 
     name: str
@@ -51,6 +54,7 @@ class LinearLayer:
     keeps_precision: bool = False
     element_bytes: float = 0.0
     modules: tuple[str, ...] = ()
+    occasion: Occasion = "pass"
 
     @property
     def parameters(self) -> int:

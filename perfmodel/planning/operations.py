@@ -87,11 +87,11 @@ def count_operations(
     """
     model, gpus = deployment.model, np.asarray(deployment.tensor_parallel, dtype=float)
     forward = with_states(deployment.engine, forward)
-    rows = np.asarray(forward.rows)
     visited, weights, work, cache = (np.zeros(()) for _ in range(4))
     for layer in model.linears:
-        matrix = layer.count * layer.elements_per_gpu(gpus)
-        visited = visited + (layer.experts_per_token or 1) * matrix
+        rows, times = forward.runs(layer, forward.rows)
+        matrix = times * layer.count * layer.elements_per_gpu(gpus)
+        visited = visited + np.asarray(rows) * (layer.experts_per_token or 1) * matrix
         weights = weights + layer.distinct_experts(rows) * matrix * layer.stored_bytes
     for mixer, count in model.token_mixers:
         for launch in mixer.ways(forward)[0]:
@@ -103,7 +103,7 @@ def count_operations(
                 work = work + count * launch.flops / launch.shards(gpus)
                 cache = cache + count * launch.bytes_moved(gpus)
     return (
-        2.0 * rows * visited,
+        2.0 * visited,
         weights * forward.weight_fraction,
         np.asarray(forward.batch) * work,
         np.asarray(forward.batch) * cache,
