@@ -64,6 +64,9 @@ class EngineOverhead(Spec):
         "bytes", 0, 64e9, "memory of each GPU for context, communication buffers and graphs",
         (0.2 * 2**30, 0.5 * 2**30, 1.8 * 2**30),
     )  # fmt: skip
+    repacking: Numeric = figure(
+        "ratio", 1, 2, "memory that four-bit weights take over what their checkpoint stores", (1, 1, 1)
+    )
     all_reduce: str = text("all-reduce implementation of the hardware profile", "nccl")
     calibrated_on: str = text("hardware profile of the steps that the figures were fitted to", "nothing")
     attention_kernel: str = text("attention kernel of the hardware profile", "generic")

@@ -20,7 +20,8 @@ class ResidentMemory:
     """Resident bytes on each GPU; every field broadcasts against the others. [B]
 
     ``states`` are the recurrent states of all sequences, of target and draft, ``kept_states`` those that are
-    kept beside them until drafts are accepted.
+    kept beside them until drafts are accepted. ``in_doubt`` are bytes that engines were seen to keep on top
+    of all these: what fits by less may not start.
     """
 
     weights: Numeric
@@ -33,6 +34,7 @@ class ResidentMemory:
     activations: Numeric
     fixed: Numeric
     usable: Numeric
+    in_doubt: Numeric = 0.0
 
     @property
     def beside_caches(self) -> Numeric:
@@ -46,26 +48,53 @@ class ResidentMemory:
         return self.beside_caches + caches + self.states + self.kept_states
 
     @property
+    def left(self) -> Numeric:
+        """Usable bytes that are left. [B]"""
+        return self.usable - self.total
+
+    @property
     def fits(self) -> np.ndarray:
         """Whether the total is at most the usable memory, per element."""
         return np.asarray(self.total <= self.usable)
 
 
-def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
+FOUR_BITS = 0.75
+"""Elements stored in fewer bytes are of four bits or less, which engines repack for their kernels. [B]"""
+
+
+def weight_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric, repacking: Numeric = 1.0) -> Numeric:
     """Resident weight bytes on each of `tensor_parallel` GPUs. [B]
 
     Embedding and output layer are split by vocabulary. Every GPU has a copy of what is not split: norms, the
     router of experts, the down projections of latent attention; and beyond ``kv_heads`` GPUs the matrices of
-    keys and values are copied too.
+    keys and values are copied too. Weights of four bits take `repacking` times what they take on disk.
     """
     gpus = np.asarray(tensor_parallel, dtype=float)
     size = BYTES[model.base_dtype]
     held: Numeric = (model.embedding_parameters / gpus + model.other_parameters) * size + model.table_bytes
     for layer in model.linears:
         if model.owns_lm_head or layer.name != "lm_head":
-            matrix = layer.elements_per_gpu(gpus) * layer.stored_bytes
+            grown = repacking if layer.stored_bytes < FOUR_BITS else 1.0
+            matrix = layer.elements_per_gpu(gpus) * layer.stored_bytes * grown
             held = held + layer.count * max(layer.experts, 1) * (matrix + layer.vectors * size)
     return held
+
+
+def _in_doubt(engine: EngineOverhead, model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
+    """Bytes between what an engine's own memory and repacking are taken to be, and the most they may be."""
+
+    def above(path: str) -> float:
+        quantity = engine.quantities.get(path)
+        value = getattr(engine, path)
+        return 0.0 if quantity is None or np.ndim(value) else max(float(quantity.high) - float(value), 0.0)
+
+    doubt: Numeric = np.asarray(above("fixed_memory"))
+    if more := above("repacking"):
+        grown, stored = (
+            weight_bytes_per_gpu(model, tensor_parallel, factor) for factor in (1.0 + more, 1.0)
+        )
+        doubt = doubt + grown - stored
+    return doubt
 
 
 def kv_bytes_per_gpu(model: ModelSpec, kv_tokens: Numeric, tensor_parallel: Numeric) -> Numeric:
@@ -106,25 +135,28 @@ def count_memory(
     """Count the resident bytes per GPU of target, draft and caches; arguments as in `resident_memory`. [B]"""
     target, gpus = deployment.model, deployment.tensor_parallel
     draft_gpus = gpus if draft_tensor_parallel is None else draft_tensor_parallel
-    weights = weight_bytes_per_gpu(target, gpus)
+    engine, drafted = deployment.engine, np.asarray(gamma, dtype=float)
+    weights = weight_bytes_per_gpu(target, gpus, engine.repacking)
     slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
     entry_bytes = kv_bytes_per_gpu(draft or target, draft_resident_kv_tokens, draft_gpus)
     target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, gpus)
     with_slots = np.asarray(batch) * kv_bytes_per_gpu(target, np.asarray(context_len) + slots, gpus)
     one_state = state_bytes_per_gpu(target, gpus)
     draft_state = state_bytes_per_gpu(draft, draft_gpus) if draft else 0.0
-    engine, drafted = deployment.engine, np.asarray(gamma, dtype=float)
     kept = np.where(drafted > 0, engine.kept_states * (drafted + engine.state_trips), 0.0)
     return ResidentMemory(
         weights=weights,
-        draft_weights=weight_bytes_per_gpu(draft, draft_gpus) if draft else draft_weight_fraction * weights,
+        draft_weights=draft_weight_fraction * weights
+        if draft is None
+        else weight_bytes_per_gpu(draft, draft_gpus, engine.repacking),
         target_kv=target_kv,
         draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes,
         lookahead_kv=with_slots - target_kv,
         states=np.asarray(batch) * (one_state + draft_state),
         kept_states=np.asarray(batch) * kept * one_state,
         activations=_activation_bytes(target, batch=batch, gamma=gamma, tensor_parallel=gpus),
-        fixed=deployment.engine.fixed_memory,
+        fixed=engine.fixed_memory,
+        in_doubt=_in_doubt(engine, target, gpus),
         usable=deployment.hardware.memory_capacity * deployment.engine.memory_utilization,
     )
 

@@ -18,8 +18,8 @@ BLOCKS = HeadShape(
     own_attention=True, layers=5, features=5, fuses_once=True, quantized=False, parallel=True, block=BLOCK,
     longest=BLOCK - 1,
 )  # fmt: skip
-"""Five layers over the features of five of the target's, blocks of 16 whose first token is given, as the heads
-of z-lab and SpecForge for Qwen3-8B; embedding and output layer are the target's (arXiv 2602.06036 section 4)."""
+"""Five layers over the features of five of the target's, blocks of 16 whose first token is given, as heads of
+z-lab and SpecForge for Qwen3-8B; embedding and output layer are the target's (arXiv 2602.06036 section 4)."""
 
 strategy = Head(
     name="dflash",

@@ -21,7 +21,10 @@ LLAMA, SMALL, MISTRAL, LATENT, MOE = (
     ModelSpec.load(name)
     for name in ("llama-3.1-8b", "llama-3.2-1b", "mistral-7b-v0.1", "deepseek-v2-lite", "qwen3-30b-a3b")
 )
-PARTS = ("weights", "draft_weights", "target_kv", "draft_kv", "lookahead_kv", "activations", "fixed")
+PARTS = (
+    "weights", "draft_weights", "target_kv", "draft_kv", "lookahead_kv", "states", "kept_states", "activations",
+    "fixed",
+)  # fmt: skip
 
 models = st.sampled_from([ModelSpec.load(name) for name in ModelSpec.available()])
 gpus = st.sampled_from([1.0, 2.0, 4.0, 8.0, 16.0])

@@ -23,7 +23,7 @@ __all__ = [
     "CAUSES", "ForwardPass", "StepLatency", "prefill_latency", "price_pass", "price_prefill", "step_latency",
 ]  # fmt: skip
 
-CAUSES = ("linear", "attention", "communication", "overhead")
+CAUSES = ("linear", "attention", "recurrence", "communication", "overhead")
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,17 @@ class StepLatency:
     attention: Numeric
     communication: Numeric
     overhead: Numeric
+    recurrence: Numeric = 0.0
 
     @property
     def total(self) -> Numeric:
         """Seconds of the whole pass: the causes do not overlap. [s]"""
-        return self.linear + self.attention + self.communication + self.overhead
+        return self.linear + self.token_mixing + self.communication + self.overhead
+
+    @property
+    def token_mixing(self) -> Numeric:
+        """Seconds of what grows with a sequence or is kept for it: attention and recurrence. [s]"""
+        return self.attention + self.recurrence
 
     @property
     def bound_by(self) -> NDArray[np.str_]:
@@ -49,7 +55,7 @@ class StepLatency:
 
     def scale(self, factor: Numeric) -> StepLatency:
         """Return the pass with every cause `factor` times as long. [1]"""
-        return StepLatency(*(getattr(self, cause) * factor for cause in CAUSES))
+        return StepLatency(**{cause: getattr(self, cause) * factor for cause in CAUSES})
 
 
 def price_pass(deployment: Deployment, forward: ForwardPass) -> StepLatency:
@@ -101,15 +107,18 @@ def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Nu
         rows, times = forward.runs(layer, logit_rows)
         linear_s = linear_s + layer.count * times * _price_linear_layer(deployment, layer, forward, rows)
     attention_s: Numeric = np.zeros(())
+    recurrence_s: Numeric = np.zeros(())
     for mixer, count in model.token_mixers:
-        attention_s = attention_s + count * _between_kernels(
-            deployment, partial(_price_mixer, deployment, mixer, forward)
-        )
+        seconds = _between_kernels(deployment, partial(_price_mixer, deployment, mixer, forward))
+        if mixer.reach:
+            attention_s = attention_s + count * seconds
+        else:
+            recurrence_s = recurrence_s + count * seconds
     communication_s = _price_communication(deployment, forward.rows, logit_rows)
     upkeep = engine.draft_row_layer_s * forward.batch if forward.drafting else 0.0
     row_s = engine.row_layer_s * logit_rows + upkeep
     overhead_s = engine.forward_s + model.depth * (engine.layer_s + row_s)
-    return StepLatency(linear_s, attention_s, communication_s, overhead_s)
+    return StepLatency(linear_s, attention_s, communication_s, overhead_s, recurrence_s)
 
 
 def _price_linear_layer(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from perfmodel.files.document import Document
 from perfmodel.model.channels import ChannelMixer, channels
+from perfmodel.model.dtypes import BYTES, UNQUANTIZED
 from perfmodel.model.families import FAMILIES, PLAIN_ACTIVATIONS, UNREADABLE_KEYS, Family
 from perfmodel.model.heads import DraftHead
 from perfmodel.model.keys import ConfigKeys
@@ -201,7 +202,13 @@ def _store(
         for name in product.modules
     ]
     form = stored.of(layer, names, keeps_precision=product.keeps_precision)
-    return replace(product, dtype=form.dtype, element_bytes=form.element_bytes)
+    left_out = form.dtype == stored.base and stored.weights not in UNQUANTIZED
+    return replace(
+        product,
+        dtype=form.dtype,
+        element_bytes=0.0 if form.element_bytes == BYTES[form.dtype] else form.element_bytes,
+        keeps_precision=product.keeps_precision or left_out,
+    )
 
 
 def _outputs(

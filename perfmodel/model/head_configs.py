@@ -56,9 +56,9 @@ _NOT_MODELLED = {
     "clover": ("a Clover head, whose recurrent unit is", "Medusa"),
     "assistant": ("an assistant that reads its target's cache, which is", "MTP"),
 }
-"""Heads that are not modelled: by what their architecture is called, what is missing, and the nearest kind."""
+"""Heads that are not modelled: what their architecture is called, what is missing, and the nearest kind."""
 _NESTED = ("transformer_layer_config", "model")
-"""Sections that hold the sizes of the head's layers: those of speculators, and of vLLM's first EAGLE heads."""
+"""Sections that hold the sizes of the head's layers: of speculators, and of vLLM's first EAGLE heads."""
 _OWN_KEYS = (
     "draft_vocab_size", "eagle_config", "dflash_config", "block_size", "target_layer_ids",
     "num_target_layers", "target_hidden_size", "eagle_aux_hidden_state_layer_ids",

@@ -44,6 +44,7 @@ class PassTime:
     linear_s: float
     attention_s: float
     communication_s: float
+    recurrence_s: float
     overhead_s: float
     total_s: float
     weight_bytes: float

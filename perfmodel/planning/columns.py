@@ -151,6 +151,13 @@ def _break_even_alpha(answer: Any) -> Any:
     return np.atleast_1d(alpha_from_mean_length(needed, answer.gamma))
 
 
+def _kept_state_ratio(answer: Any) -> Numeric:
+    """What states add to a verification beyond a plain step, over that step. [1]"""
+    plain, verify = answer.round.baseline, answer.round.verify
+    ratio: Numeric = (verify.recurrence - plain.recurrence) / plain.total
+    return ratio
+
+
 def _cost_per_million_tokens(answer: Any) -> Numeric:
     """Rent of the GPUs over what they put out. [USD per million tokens]"""
     deployment = answer.deployment
@@ -272,11 +279,29 @@ class Cell:
 
     output_tokens: int = column("tokens", lambda answer: round(answer.output_tokens), default=0)
     most_gamma: int | None = column("tokens", _most_gammas, default=None)
+    memory_left_bytes: float = column(
+        "B", lambda answer: answer.round.memory.left, default=0.0, title="fits", place=15, left=True,
+        show=lambda cell: "barely" if cell.barely_fits else "yes",
+        printed=lambda plan: any(cell.barely_fits for cell in plan.cells),
+    )
+    memory_in_doubt_bytes: float = column("B", lambda answer: answer.round.memory.in_doubt, default=0.0)
+    cache_share: float = column(
+        "1", lambda answer: answer.round.baseline.attention / answer.round.baseline.total, default=0.0
+    )
+    state_share: float = column(
+        "1", lambda answer: answer.round.baseline.recurrence / answer.round.baseline.total, default=0.0
+    )
+    kept_state_ratio: float = column("1", _kept_state_ratio, default=0.0)
 
     @property
     def speculates(self) -> bool:
         """Whether the recommendation drafts at all."""
         return self.gamma > 0
+
+    @property
+    def barely_fits(self) -> bool:
+        """Whether it fits by less than engines were seen to keep on top."""
+        return 0.0 <= self.memory_left_bytes < self.memory_in_doubt_bytes
 
     @property
     def accepted(self) -> tuple[float, float] | None:

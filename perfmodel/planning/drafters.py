@@ -245,9 +245,7 @@ def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
     if not model.grows:
         return f"no layer of {model.name} keeps a cache that grows, for a KV budget to choose from", other
     if any(cache.tokens_per_entry > 1 for cache in caches):
-        return (
-            f"the cache entries of {model.name} stand for several tokens each, a KV budget counts tokens", other
-        )
+        return f"cache entries of {model.name} stand for several tokens, a KV budget counts tokens", other
     return "", ""
 
 

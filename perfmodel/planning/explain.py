@@ -19,9 +19,13 @@ __all__ = ["CAUSE_WORDS", "assumptions", "nearest_miss", "reason"]
 CAUSE_WORDS = {
     "linear": "the linear layers",
     "attention": "reading the KV cache",
+    "recurrence": "reading and writing recurrent states",
     "communication": "tensor-parallel communication",
     "overhead": "the engine's own overhead",
 }
+
+LEAST_SHARE = 0.01
+"""Shares of a step below this go without mention. [1]"""
 
 
 def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
@@ -32,7 +36,7 @@ def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
     fields : those of a `Cell`, by their names.
     hindrance : why nothing drafts where it is not the price, such as "no draft fits in memory".
     """
-    bound = f"mostly {CAUSE_WORDS[fields['bound_by']]}"
+    bound = f"mostly {CAUSE_WORDS[fields['bound_by']]}{_shares(fields)}"
     if not fields["gamma"] or fields["break_even_alpha"] is None:
         slower = 1.0 / fields["speedup"] - 1.0
         loaded = f", {slower:.1%} longer with the drafter loaded" if fields["speedup"] < 0.9995 else ""
@@ -43,10 +47,21 @@ def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
     pays = f"pays above alpha {fields['break_even_alpha']:.2f}"
     if fields["speedup"] < 1.0:  # while the drafter is loaded plain steps are slower still
         pays = f"slower than without a drafter, which {pays}, but faster than plain steps with it loaded"
+    if fields["kept_state_ratio"] >= LEAST_SHARE:
+        kept = f" (states kept for drafts {fields['kept_state_ratio']:.0%} of a step)"
+    else:
+        kept = ""
     return (
-        f"{bound}; T_D/T_T {fields['draft_ratio']:.2f}, T_V/T_T {fields['verify_ratio']:.2f}; "
+        f"{bound}; T_D/T_T {fields['draft_ratio']:.2f}, T_V/T_T {fields['verify_ratio']:.2f}{kept}; "
         f"{fields['tokens_per_round']:.2f} tokens per round, {pays}"
     )
+
+
+def _shares(fields: Mapping[str, Any]) -> str:
+    """Say what shares of a plain step read the KV cache, and recurrent states where there are some."""
+    shares = {"KV cache": fields["cache_share"], "recurrent states": fields["state_share"]}
+    words = [f"{name} {share:.0%}" for name, share in shares.items() if share >= LEAST_SHARE]
+    return f" ({', '.join(words)} of a plain step)" if words else ""
 
 
 def assumptions(

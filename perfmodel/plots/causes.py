@@ -15,6 +15,7 @@ __all__ = ["CauseBar", "cause_bars", "plot_time_by_cause"]
 WORDS = {
     "linear": "linear layers",
     "attention": "attention",
+    "recurrence": "recurrent states",
     "communication": "communication",
     "overhead": "engine",
 }

@@ -66,6 +66,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5
 CAUSE_LOOKS = {
     "linear": Look("#0072B2", "o", "-", ""),
     "attention": Look("#E69F00", "s", "-", "///"),
+    "recurrence": Look("#CC79A7", "v", "-", "xxx"),
     "communication": Look("#009E73", "D", "-", "..."),
     "overhead": Look("#9AA5B1", "^", "-", "\\\\\\"),
 }

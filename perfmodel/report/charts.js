@@ -7,9 +7,10 @@ const charts = (function () {
   const CAUSES = [
     { name: "linear", word: "linear layers", brief: "linear", colour: "#0072B2", pattern: "" },
     { name: "attention", word: "attention", brief: "attention", colour: "#E69F00", pattern: "/" },
+    { name: "recurrence", word: "recurrent states", brief: "states", colour: "#CC79A7", pattern: "x" },
     { name: "communication", word: "communication", brief: "comm.", colour: "#009E73", pattern: "." },
     { name: "overhead", word: "engine", brief: "engine", colour: "#9AA5B1", pattern: "\\" },
-  ];
+  ].filter(({ name }) => name in priced.plain);
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B4A8A", "#8C6D31"];
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
   const INK = "#1f2933", LINE = "#dfe3e8";

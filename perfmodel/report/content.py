@@ -114,6 +114,7 @@ def _priced(plan: Plan, every: Sequence[Priced], near_tie: float) -> dict[str, A
     The first is plain decoding, which has neither budget nor speculation length.
     """
     plain, *drafting = every
+    causes = [cause for cause in CAUSES if cause != "recurrence" or plain.deployment.model.state_bytes]
     gammas = np.asarray([gamma for gamma in plan.gammas if gamma > 0] or [1], dtype=float)
     return {
         "batch_sizes": plain.batch.ravel().astype(int).tolist(),
@@ -122,10 +123,10 @@ def _priced(plan: Plan, every: Sequence[Priced], near_tie: float) -> dict[str, A
         "near_tie": near_tie,
         "tensor_parallel": plan.tensor_parallel,
         "plain_s": _array(plain.round.baseline.total),
-        "plain": {cause: _array(getattr(plain.round.baseline, cause)) for cause in CAUSES},
+        "plain": {cause: _array(getattr(plain.round.baseline, cause)) for cause in causes},
         "plain_fits": _bits(plain.expand(plain.round.memory.fits)),
         "verify": {
-            cause: _array(getattr(first.round.verify, cause)) for first in drafting[:1] for cause in CAUSES
+            cause: _array(getattr(first.round.verify, cause)) for first in drafting[:1] for cause in causes
         },
         "drafters": [_drafter(priced) for priced in drafting],
         "rates": list(RATES),

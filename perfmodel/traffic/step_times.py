@@ -147,7 +147,7 @@ class StepTimes:
 
         priced = price_at(self.replica.kv_budget)
         drafts = price_at(self.replica.tabled_budget) if self.replica.chooses_once else priced
-        terms = {ATTENTION: priced.verify.attention, DRAFT: drafts.draft_s, OVERHEAD: priced.overhead}
+        terms = {ATTENTION: priced.verify.token_mixing, DRAFT: drafts.draft_s, OVERHEAD: priced.overhead}
         shape = (self._batches.size, self.contexts.size)
         return {cause: np.broadcast_to(term, shape) for cause, term in terms.items() if np.any(term)}
 
@@ -181,7 +181,7 @@ class _Prefill:
         self.overhead = _from_zero(by_rows.overhead, rows.size)
         self._sizes = np.unique(np.rint(np.geomspace(1, replica.max_step_tokens, _CHUNKS)))
         self._histories = np.concatenate([[0.0], contexts])
-        table = np.asarray(price_chunk(self._sizes[:, None], self._histories).attention)
+        table = np.asarray(price_chunk(self._sizes[:, None], self._histories).token_mixing)
         self._launch = float(table[0, 0])
         self._per_token = (table - self._launch) / self._sizes[:, None]
 

@@ -168,7 +168,7 @@ def test_active_parameters_grow_with_the_tokens_up_to_all(sizes: dict[str, Any],
 def test_every_layer_is_an_attention_layer_and_an_mlp(sizes: dict[str, Any]) -> None:
     model = ModelSpec.from_config(sizes)
     for part in (model, model.keep_layers(0.4), model.head(2), model.head(shape=EAGLE_3)):
-        assert sum(group.count for group in part.attentions) == part.num_layers
+        assert sum(count for _, count in part.token_mixers) == part.num_layers == part.depth
         row_split = [
             layer for layer in part.linears if layer.split == "row" and not layer.name.startswith("shared")
         ]

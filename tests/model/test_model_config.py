@@ -98,7 +98,8 @@ WINDOWS = [
 
 @pytest.mark.parametrize(("sizes", "windows"), WINDOWS)
 def test_sliding_layers_follow_the_config(sizes: dict[str, Any], windows: dict[int | None, int]) -> None:
-    assert {group.window: group.count for group in ModelSpec.from_config(sizes).attentions} == windows
+    mixers = ModelSpec.from_config(sizes).token_mixers
+    assert {getattr(mixer, "window", None): count for mixer, count in mixers} == windows
 
 
 MOE_LAYERS = [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from perfmodel.model import ModelSpec
+from perfmodel.model import ForwardPass, ModelSpec
+from perfmodel.model.mixers import Cache
 
 
 def test_the_products_of_a_dense_layer_are_fused_and_split_as_engines_do() -> None:
@@ -29,8 +30,10 @@ def test_keys_and_values_are_copied_beyond_their_heads() -> None:
 
 def test_latent_attention_reads_one_latent_for_all_heads() -> None:
     model = ModelSpec.load("DeepSeek-V3")
-    (group,) = model.attentions
-    assert (group.kv_heads, group.kv_elements, group.score_dim, group.value_dim) == (1, 576, 576, 512)
+    ((mixer, count),) = model.token_mixers
+    assert (count, mixer.caches) == (61, (Cache(576, 1),))
+    ((launch,),) = mixer.ways(ForwardPass(batch=1.0, kv_tokens=1000.0))
+    assert (launch.heads, launch.kv_heads, launch.key_dim, launch.value_dim) == (128, 1, 576, 512)
     shapes = {
         layer.name: (layer.n, layer.k, layer.split) for layer in model.linears if layer.block == "attention"
     }

@@ -18,11 +18,14 @@ from perfmodel.planning.price import SearchSpace, price_drafters
 from perfmodel.workload import Workload
 
 H100 = HardwareProfile.load("h100-sxm-80gb")
+FREE_LAUNCHES = replace(
+    H100, attention={name: replace(kernel, t0=0.0) for name, kernel in H100.attention.items()}
+)
 IDEAL = EngineOverhead.load("ideal")
 
 
-def priced_round(model, gpus, strategy="streaming_llm", context_len=32_000):
-    deployment = Deployment(H100, model, IDEAL, float(gpus))
+def priced_round(model, gpus, strategy="streaming_llm", context_len=32_000, hardware=H100):
+    deployment = Deployment(hardware, model, IDEAL, float(gpus))
     space = SearchSpace([Drafter(strategies.load(strategy))], (4,), [1024])
     priced = next(iter(price_drafters(deployment, Workload((8,), (context_len,)), space)))
     return priced.at((0, 0, 0, 0))
@@ -32,8 +35,12 @@ def count_weights(hardware, *, tokens, n, k, dtype, weight_fraction, cold, produ
     return np.multiply(products, n) * k * BYTES[dtype] * weight_fraction
 
 
-def count_entries(hardware, *, batch, kv_tokens, kv_heads, head_dim, kv_dtype, kv_fraction, **shape):  # noqa: ARG001
-    return 2.0 * BYTES[kv_dtype] * kv_fraction * batch * np.asarray(kv_tokens) * kv_heads * head_dim
+def count_entries(hardware, *, batch, kv_tokens, kv_heads, entry_elements, kv_dtype, kv_fraction, **shape):  # noqa: ARG001
+    return BYTES[kv_dtype] * kv_fraction * batch * np.asarray(kv_tokens) * kv_heads * entry_elements
+
+
+def count_states(hardware, *, bytes_moved, **shape):  # noqa: ARG001
+    return bytes_moved
 
 
 @pytest.mark.parametrize("gpus", [1, 8, 16])
@@ -41,10 +48,11 @@ def count_entries(hardware, *, batch, kv_tokens, kv_heads, head_dim, kv_dtype, k
 def test_bytes_are_those_that_the_kernels_are_priced_with(name, gpus, monkeypatch):
     model = ModelSpec.load(name)
     context_len = min(32_000, model.max_position)
-    priced = priced_round(model, gpus, context_len=context_len)
+    priced = priced_round(model, gpus, context_len=context_len, hardware=FREE_LAUNCHES)
     counted = operations(priced)
     monkeypatch.setattr("perfmodel.latency.forward_pass.linear", count_weights)
     monkeypatch.setattr("perfmodel.latency.forward_pass.attention", count_entries)
+    monkeypatch.setattr("perfmodel.latency.forward_pass.recurrence", count_states)
     passes = passes_of(priced)
     assert [step.phase for step in passes] == ["plain step", "draft pass", "verification"]
     for step, linear, attention in zip(passes, counted[::2], counted[1::2], strict=True):
@@ -59,6 +67,7 @@ def test_bytes_of_every_kind_of_draft_pass_are_too(strategy, monkeypatch):
     counted = operations(priced)
     monkeypatch.setattr("perfmodel.latency.forward_pass.linear", count_weights)
     monkeypatch.setattr("perfmodel.latency.forward_pass.attention", count_entries)
+    monkeypatch.setattr("perfmodel.latency.forward_pass.recurrence", count_states)
     for step, linear, attention in zip(passes_of(priced), counted[::2], counted[1::2], strict=True):
         kernels = price_pass(step.deployment, replace(step.forward, selection_launches=0.0))
         assert float(linear.bytes) == pytest.approx(float(kernels.linear), rel=1e-12)
@@ -88,6 +97,7 @@ def test_copied_kv_heads_are_counted_on_every_gpu():
 
 def test_a_verification_reads_the_union_of_the_windows_of_its_queries():
     model = ModelSpec.load("mistral-7b-v0.1")
-    window = model.attentions[0].window
+    ((mixer, _),) = model.token_mixers
+    window = mixer.window
     step, _, verification = (kind for kind in operations(priced_round(model, 1)) if kind.name == "attention")
     assert float(verification.bytes) / float(step.bytes) == pytest.approx((window + 4) / window, rel=1e-12)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from perfmodel.cli.tell.plan import draw_assumed, draw_header, draw_worth
 from perfmodel.cli.tell.tables import Column, draw, gain, left, line, milliseconds, number, section, tokens
 from perfmodel.files.units import format_bytes
+from perfmodel.latency import CAUSES
 from perfmodel.planning.choose import describe
 from perfmodel.planning.columns import NO_DRAFT
 
@@ -25,7 +27,6 @@ _RESIDENT = {
     "kept_states": "states kept for drafted tokens", "activations": "activations",
     "fixed": "context, communication buffers, graphs", "total": "total", "usable": "usable by the engine",
 }  # fmt: skip
-_CAUSES = ("linear", "attention", "communication", "overhead")
 
 
 def _share(cause: str, row: tuple[str, float, PassTime | None]) -> str:
@@ -37,11 +38,16 @@ def _share(cause: str, row: tuple[str, float, PassTime | None]) -> str:
     return f"{milliseconds(seconds)} ({seconds / total:4.0%})"
 
 
-_TIME = (
-    left("pass", lambda row: row[0]),
-    *(Column(f"{cause} ms", partial(_share, cause)) for cause in _CAUSES),
-    Column("total ms", lambda row: milliseconds(row[1])),
-)
+def _time_columns(passes: Sequence[PassTime]) -> tuple[Column, ...]:
+    """Return a column for every cause that takes time in any pass."""
+    taken = [cause for cause in CAUSES if any(getattr(step, f"{cause}_s") for step in passes)]
+    return (
+        left("pass", lambda row: row[0]),
+        *(Column(f"{cause} ms", partial(_share, cause)) for cause in taken),
+        Column("total ms", lambda row: milliseconds(row[1])),
+    )
+
+
 _WORK = (
     left("pass", lambda step: step.name),
     Column("weights", lambda step: format_bytes(step.weight_bytes)),
@@ -105,7 +111,7 @@ def draw_breakdown(console: Console, breakdown: Breakdown) -> None:
     ]
     if breakdown.round_overhead_s:
         times.append(("once a round", breakdown.round_overhead_s, None))
-    draw(console, _TIME, times)
+    draw(console, _time_columns(breakdown.passes), times)
     section(console, "What each pass reads and computes, on each GPU")
     draw(console, _WORK, breakdown.passes)
     section(console, "Resident memory on each GPU")
@@ -115,7 +121,7 @@ def draw_breakdown(console: Console, breakdown: Breakdown) -> None:
         Column("bytes", lambda key: format_bytes(resident[key])),
         Column("of usable", lambda key: f"{resident[key] / resident['usable']:.1%}"),
     )
-    draw(console, memory, _RESIDENT)
+    draw(console, memory, [key for key in _RESIDENT if resident[key] or "state" not in key])
     if breakdown.by_gamma:
         section(console, f"Every speculation length of {breakdown.shown}")
         draw(console, _LENGTHS, breakdown.by_gamma)

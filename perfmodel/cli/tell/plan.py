@@ -17,6 +17,7 @@ from perfmodel.cli.tell.tables import (
     section,
     tokens,
 )  # fmt: skip
+from perfmodel.files.units import format_bytes
 from perfmodel.planning.choose import describe
 from perfmodel.planning.columns import NO_DRAFT, titled
 
@@ -129,4 +130,7 @@ def _beside(cell: Cell) -> str:
         better = cell.probability_runner_up_better
         sure = "" if better is None else f", the better one with probability {better:.2f}"
         parts.append(f"next best {cell.runner_up}, {step}{sure}")
+    if cell.barely_fits:
+        left, doubt = map(format_bytes, (cell.memory_left_bytes, cell.memory_in_doubt_bytes))
+        parts.append(f"fits by {left} of each GPU, and engines were seen to keep up to {doubt} more")
     return "".join(f"; {part}" for part in parts)

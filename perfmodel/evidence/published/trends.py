@@ -11,9 +11,11 @@ from importlib.resources import files
 import numpy as np
 
 import strategies
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
+from perfmodel.memory import count_memory
 from perfmodel.model import ModelSpec
 from perfmodel.speculation import Drafter, price_round
 
@@ -78,7 +80,7 @@ def _checked(rows: Sequence[dict[str, str]]) -> Iterator[Trend]:
     speedups = np.empty((0, len(lengths))) if missing else _speedups(row, lengths)
     pays = ["pays" if each.max() > 1.0 else "does not pay" for each in speedups]
     planned = [lengths[int(each.argmax())] for each in speedups]
-    unstated = missing or ", ".join(left_out)
+    unstated = missing or ", ".join(left_out) or "acceptance"
     if 0 in rates:
         published = "pays" if best_rate > rates[0] else "does not pay"
         yield _trend(row, "sign", published, pays, unstated, [each == published for each in pays])
@@ -106,7 +108,21 @@ def _missing(rows: Sequence[dict[str, str]]) -> str:
         return "a bundled model"
     if row["hardware"] and row["hardware"] not in HardwareProfile.available():
         return "a bundled accelerator"
+    if row["hardware"] and row["context_len"] and row["batch_size"] and not _fits(row):
+        return "the batch that ran: what was asked for does not fit"
     return unknown[0] if unknown else ""
+
+
+def _fits(row: dict[str, str]) -> bool:
+    """Return whether the target alone holds the batch; what runs of a larger one is not known."""
+    deployment = Deployment(
+        HardwareProfile.load(row["hardware"]),
+        ModelSpec.load(row["target_model"]),
+        EngineOverhead.load("generic"),
+        float(row["tensor_parallel"]),
+    )
+    batch, context_len = float(row["batch_size"]), float(row["context_len"])
+    return bool(count_memory(deployment, batch=batch, context_len=context_len).fits)
 
 
 def _speedups(row: dict[str, str], lengths: Sequence[int]) -> FloatArray:
