@@ -13,7 +13,7 @@ from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.model import ModelSpec
+from perfmodel.model import DraftHead, ModelSpec
 from strategies.base import DraftPass, DraftStrategy
 
 if TYPE_CHECKING:
@@ -104,7 +104,15 @@ class Drafter:
                 f"{self.strategy.name} drafts with a model of its own, none is named",
                 "name one, e.g. --draft-model llama-3.2-1b",
             )
-        if self.draft_model is not None and "draft" not in self.strategy.drafters:
+        head = self.head
+        if head is not None and head.strategy != self.strategy.name:
+            raise SpecError.single(
+                "request",
+                "draft_model",
+                f"{head.label} drafts as {head.strategy}, not as {self.strategy.name}",
+                f"name --strategy {head.strategy}, or no strategy",
+            )
+        if self.draft_model is not None and head is None and "draft" not in self.strategy.drafters:
             raise SpecError.single(
                 "request",
                 "draft_model",
@@ -113,9 +121,16 @@ class Drafter:
             )
 
     @property
+    def head(self) -> DraftHead | None:
+        """What drafts, where it is a head from a file of its own."""
+        return self.draft_model.drafts if self.draft_model is not None else None
+
+    @property
     def kind(self) -> Literal["self", "draft", "head", "none"]:
         """Whose weights draft: ``draft``, ``self``, ``head`` or ``none``."""
-        return "draft" if self.draft_model is not None else self.strategy.drafters[0]
+        if self.draft_model is not None:
+            return "draft" if self.head is None else "head"
+        return self.strategy.drafters[0]
 
     @property
     def label(self) -> str:
@@ -143,14 +158,37 @@ class Drafter:
         """Return the deployment of the model that drafts, beside the target's."""
         return replace(deployment, model=model, tensor_parallel=self.gpus(deployment))
 
+    def count(self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric) -> DraftPass:
+        """Count one draft pass, of a head from a file by its own shape; arguments broadcast. [tokens]"""
+        strategy = self.strategy
+        if self.head is not None:
+            strategy = replace(strategy, head=self.head.shape)  # type: ignore[type-var]
+        return strategy.draft_pass(
+            context_len=context_len, kv_budget=kv_budget, gamma=gamma, drafter=self.kind
+        )
+
+    def longest(self, target: ModelSpec) -> float:
+        """Tokens that a round drafts at most: a block, or modules of which each predicts one. [tokens]"""
+        if self.head is not None:
+            return self.head.shape.longest
+        shape = self.strategy.head
+        if self.kind != "head":
+            return np.inf
+        return shape.longest if shape.own_attention or target.draft_layers < 2 else target.draft_layers
+
     def weights(self, target: ModelSpec, draft_pass: DraftPass) -> ModelSpec | None:
-        """The model whose layers one draft pass runs through, or None where nothing is run."""
-        if self.kind == "draft":
-            return self.draft_model
-        if draft_pass.weights == "head":
-            return target.head(shape=self.strategy.head)
+        """The model whose layers one draft pass runs through, or None where nothing is run.
+
+        Of several modules that each predict one further token a pass runs one.
+        """
         if draft_pass.weights == "none":
             return None
+        if self.draft_model is not None:
+            modules = self.head is not None and not self.head.shape.own_attention
+            return self.draft_model.one_module() if modules else self.draft_model
+        if draft_pass.weights == "head":
+            shape = self.strategy.head
+            return target.head(shape.layers, shape=shape)
         return target.keep_layers(float(draft_pass.layer_fraction))
 
     def acceptance(self, target: ModelSpec, *, context_len: Numeric, kv_budget: Numeric) -> Acceptance:
@@ -161,7 +199,7 @@ class Drafter:
             from perfmodel.acceptance.file import posterior_acceptance
 
             believed = partial(posterior_acceptance, self.measured)
-        return believed(
+        acceptance = believed(
             self.strategy,
             drafter=self.kind,
             context_len=context_len,
@@ -173,9 +211,11 @@ class Drafter:
             far_share=self.conditions.far_share,
             trained_length=self.conditions.trained_length,
         )
+        return replace(acceptance, longest=self.longest(target))
 
     def extra_model(self, target: ModelSpec) -> ModelSpec | None:
         """The model whose weights must be loaded beside the target's, or None."""
-        if self.kind == "head":
-            return target.head(shape=self.strategy.head)
-        return self.draft_model
+        if self.draft_model is not None or self.kind != "head":
+            return self.draft_model
+        shape = self.strategy.head
+        return target.head(shape.layers if shape.own_attention else max(target.draft_layers, 1), shape=shape)

@@ -77,7 +77,7 @@ def weight_bytes_per_gpu(
     """
     gpus = np.asarray(tensor_parallel, dtype=float)
     size = BYTES[model.base_dtype]
-    held: Numeric = (model.embedding_parameters / gpus + model.other_parameters) * size
+    held: Numeric = (model.embedding_parameters / gpus + model.other_parameters) * size + model.table_bytes
     for layer in model.linears:
         if model.owns_lm_head or layer.name != "lm_head":
             grown = repacking if layer.stored_bytes < FOUR_BITS else 1.0

@@ -204,9 +204,7 @@ def draft_with(
     def count(context_len: Numeric, generated: Numeric) -> DraftPass:
         """Count one draft pass when so many tokens followed the prompt."""
         kept = budget_after(drafter.strategy.selector, kv_budget, generated)
-        return drafter.strategy.draft_pass(
-            context_len=context_len, kv_budget=kept, gamma=gamma, drafter=drafter.kind
-        )
+        return drafter.count(context_len=context_len, kv_budget=kept, gamma=gamma)
 
     counts = count(context_len, generated)
     last = count(np.add(context_len, output_tokens), np.add(generated, output_tokens))
@@ -221,6 +219,8 @@ def draft_with(
         selection_kv_tokens=counts.selection_kv_tokens,
         selection_launches=counts.selection_launches,
         drafting=True,
+        passes=counts.passes,
+        drafted=gamma,
         context_len=context_len,
     )
     runs = None if model is None else drafter.runs(deployment, model)
@@ -258,6 +258,7 @@ def price(
     if tokens_per_round is None:
         if alpha is not None:
             acceptance = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
+            acceptance = replace(acceptance, longest=drafter.longest(target))
             tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
         else:
             acceptance, tokens_per_round, since = _accept_over(

@@ -137,25 +137,54 @@ class AcceptanceLaw:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadShape:
-    """What a head is made of beside one layer of its target, whose hidden size is ``h``.
+    """What a head is made of, and how a round of it goes; its hidden size is ``h``.
 
     The defaults are a layer that the model was pre-trained with (arXiv 2412.19437 section 2.2).
 
     Attributes
     ----------
-    features : hidden states that one product fuses to the hidden size, ``[features h, h]``.
-    inputs : hidden states that its attention reads, ``[inputs h, ...]``.
+    layers : layers that one pass runs through.
+    own_attention : whether these are plain attention of grouped heads and a dense MLP; otherwise they are
+        like the target's last one, with its experts.
+    features : hidden states that one product fuses to the hidden size, ``[features h, h]``; 0 for none.
+    fuses_once : whether they are the target's alone: then the product runs in a round's first pass only.
+    normed : whether it has norms of its own before the attention and after the last layer; EAGLE's first
+        version has a bias of its product instead.
+    inputs : hidden states that the attention of its first layer reads, ``[inputs h, ...]``.
     draft_vocabulary : tokens that an output layer of its own chooses among [tokens]; where None it reads the
         target's.
-    mlp_width : width of its MLP over ``h`` where the target has experts; where None it has them too.
+    mlp_width : width of its MLP over ``h`` where the target has experts and the layers are its own.
     quantized : whether it is stored in the target's weight dtype; otherwise unquantised.
+    parallel : whether one pass drafts all tokens of a round; otherwise there is one pass for each.
+    block : tokens that enter a pass which drafts in parallel [tokens]; as many as are drafted where None.
+    longest : tokens that a round drafts at most [tokens].
+    output_heads : blocks of ``[h, h]``, each with an output layer of its own (Medusa).
+    markov_rank : rank of a table by which each draft moves the logits of the next, ``[V, r] [r, V]``.
+    gru_width, gru_embedding : of a recurrent unit that does so, and of the way from it to the vocabulary.
     """
 
+    layers: int = 1
+    own_attention: bool = False
     features: int = 2
+    fuses_once: bool = False
+    normed: bool = True
     inputs: int = 1
     draft_vocabulary: int | None = None
-    mlp_width: float | None = None
+    mlp_width: float = 6.0
     quantized: bool = True
+    parallel: bool = False
+    block: int | None = None
+    longest: float = np.inf
+    output_heads: int = 0
+    markov_rank: int = 0
+    gru_width: int = 0
+    gru_embedding: int = 0
+
+    def query_tokens(self, gamma: Numeric) -> Numeric:
+        """Return the tokens that enter a pass of a round of ``gamma`` drafts [tokens]."""
+        if not self.parallel:
+            return 1.0
+        return np.maximum(gamma, 1.0) if self.block is None else float(self.block)
 
 
 PRETRAINED_HEAD = HeadShape()

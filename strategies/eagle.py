@@ -21,17 +21,25 @@ from strategies.streaming_llm import SinkAndWindow
 
 @dataclass(frozen=True, kw_only=True)
 class Head(Strategy):
-    """A head has a cache of its own layers: all of it is read, or sinks and a window of a budget."""
+    """A head has a cache of its own layers: all of it is read, or sinks and a window of a budget.
+
+    Its shape says whether there is a pass for every draft or one for all of them.
+    """
 
     def draft_pass(
         self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric, drafter: Drafter | None = None
     ) -> DraftPass:
-        """Count one pass: ``min(S, B)`` of the head's entries plus the drafts so far."""
+        """Count one pass: ``min(S, B)`` of the head's entries plus the drafts so far.
+
+        A head that drafts in parallel runs one pass, whose own tokens are not among those entries.
+        """
         kept = np.minimum(context_len, kv_budget)
+        parallel = self.head.parallel
         return DraftPass(
             weights=self.weights_of(drafter),
-            passes=gamma,
-            kv_tokens=kept + drafted_so_far(gamma),
+            passes=np.minimum(gamma, 1.0) if parallel else gamma,
+            kv_tokens=kept if parallel else kept + drafted_so_far(gamma),
+            query_tokens=self.head.query_tokens(gamma),
             resident_kv_tokens=kept + gamma,
         )
 
@@ -48,10 +56,13 @@ WINDOWED = Figure(
     "heads with a window against the whole cache: speculators PR 684, vllm-ascend PR 10023",
 )
 
-EAGLE_3 = HeadShape(features=3, inputs=2, draft_vocabulary=32_000, mlp_width=6.0, quantized=False)
+EAGLE_3 = HeadShape(
+    own_attention=True, features=3, fuses_once=True, inputs=2, draft_vocabulary=32_000, quantized=False
+)
 """Features of three layers, fused, and the embedding beside them (arXiv 2503.01840 section 3.1); vocabulary,
-unquantised weights and a dense MLP as in the heads that SpecForge trains: 6 hidden sizes wide for
-gpt-oss-20b, Qwen3-30B-A3B and Qwen3-235B-A22B, 2.6 to 8 for other targets with experts."""
+unquantised weights and a dense layer of its own as in the heads that SpecForge trains: plain attention also
+where the target's is latent or recurrent, an MLP 6 hidden sizes wide for gpt-oss-20b, Qwen3-30B-A3B and
+Qwen3-235B-A22B, 2.6 to 8 for other targets with experts."""
 
 strategy = Head(
     name="eagle",

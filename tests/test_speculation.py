@@ -219,9 +219,16 @@ class TestByHand:
         assert found.memory.draft_kv == (4096 + 4) * 131072 / 32
 
     def test_an_eagle_head_reads_and_holds_the_gigabytes_of_the_released_one(self):
-        """EAGLE3-LLaMA3.1-Instruct-8B is 0.85 GB, its output layer of 32000 tokens 0.26 of them."""
-        found = price(Drafter(strategies.load("eagle")), batch=1, context_len=8192, kv_budget=4096, gamma=4)
+        """EAGLE3-LLaMA3.1-Instruct-8B is 0.85 GB, its output layer of 32000 tokens 0.26 of them; 0.10 fuse
+        features, in the first pass of the round only."""
+        fused, shared = 0.1007, 0.8498 - 0.1007
+        found, longer = (
+            price(Drafter(strategies.load("eagle")), batch=1, context_len=8192, kv_budget=4096, gamma=gamma)
+            for gamma in (1, 4)
+        )
         assert found.draft.linear / found.baseline.linear == pytest.approx(0.85 / 15.01, rel=0.1)
+        mean = (shared + fused / 4) / (shared + fused)
+        assert longer.draft.linear / found.draft.linear == pytest.approx(mean, rel=0.01)
         assert found.memory.draft_weights == pytest.approx(0.85e9, rel=0.005)
 
     @pytest.mark.parametrize("name", ["quest", "pqcache", "topk_oracle"])

@@ -353,7 +353,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(strategies.StrategyError, match="Did you mean 'streaming_llm'") as refused:
         strategies.load("streaminglm")
     assert refused.value.nearest == "streaming_llm" and refused.value.name == "streaminglm"
-    with pytest.raises(strategies.StrategyError, match="There are: eagle"):
+    with pytest.raises(strategies.StrategyError, match="There are: dflash"):
         strategies.load("zzz")
 
 

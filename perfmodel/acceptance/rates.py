@@ -26,6 +26,7 @@ class Acceptance:
     kind : measured, published or assumed: the weakest of what they rest on.
     source : where they come from.
     tokens : tokens per round where these are given in place of rates, else None.
+    longest : drafts that a round can have at most; asking for more yields no more. [tokens]
     """
 
     first: Numeric
@@ -34,6 +35,7 @@ class Acceptance:
     kind: Kind = "assumed"
     source: str = ""
     tokens: Numeric | None = None
+    longest: Numeric = np.inf
 
     @classmethod
     def given(cls, alpha: Numeric, sd: Numeric = 0.0, source: str = "given as a rate") -> Acceptance:
@@ -63,4 +65,5 @@ def expected_tokens(acceptance: Acceptance, gamma: Numeric) -> Numeric:
     """Return the tokens per round at speculation length ``gamma`` [1..gamma + 1], bonus token included."""
     if acceptance.tokens is not None:
         return np.clip(acceptance.tokens, 1.0, np.add(gamma, 1.0))
-    return tokens_from_first_rest(acceptance.first, acceptance.rest, gamma)
+    drafted = np.minimum(gamma, acceptance.longest)
+    return tokens_from_first_rest(acceptance.first, acceptance.rest, drafted)

@@ -152,6 +152,7 @@ def acceptance(
     from perfmodel.cli.ask.reading import Reading
     from perfmodel.errors import SpecError
     from perfmodel.model import ModelSpec
+    from perfmodel.planning.drafters import check_drafters
     from perfmodel.planning.planner import default_drafters
     from perfmodel.plots.acceptance import plot_acceptance_against_budget
     from perfmodel.plots.style import MOST_SERIES
@@ -164,6 +165,7 @@ def acceptance(
     reading.finish()
     assert target is not None and contexts and budgets
     drafters = named[0] if named is not None else default_drafters(target, small)
+    check_drafters(drafters, target)
     if len(contexts) > 1:
         raise SpecError.single(
             "", "--context", f"names {len(contexts)} values", "This figure is drawn for one"

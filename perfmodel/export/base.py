@@ -127,7 +127,8 @@ def prepare(
             "plan", "cells", "never speculate",
             f"start {engine} without speculation; there is nothing to export",
         )  # fmt: skip
-    key = drafter.strategy + ("+draft" if drafter.draft_model else "")
+    head = drafter.strategy in methods and methods[drafter.strategy].needs_path
+    key = drafter.strategy + ("+draft" if drafter.draft_model and not head else "")
     if options.method is None and key not in methods:
         known = sorted({name.removesuffix("+draft") for name in methods} - {drafter.strategy})
         draft = "a --draft-model, with " if f"{key}+draft" in methods else ""

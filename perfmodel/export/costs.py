@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+import strategies
 from perfmodel.errors import SpecError
 from perfmodel.planning.plan import Cell, Plan
 
@@ -72,10 +73,11 @@ def verify_seconds(cell: Cell, gammas: tuple[int, ...]) -> dict[int, float]:
     """
     if not cell.speculates:
         return {}
-    a_pass = cell.draft_s / cell.gamma
+    parallel = cell.strategy in strategies.available() and strategies.load(cell.strategy).head.parallel
+    once, a_pass = (cell.draft_s, 0.0) if parallel else (0.0, cell.draft_s / cell.gamma)
     overhead = max(cell.round_s - cell.draft_s - cell.verify_s, 0.0)
     return {
-        gamma: max(round_s - gamma * a_pass - overhead, cell.baseline_s)
+        gamma: max(round_s - once - gamma * a_pass - overhead, cell.baseline_s)
         for gamma, round_s in zip(gammas, cell.round_by_gamma_s, strict=True)
         if gamma > 0
     }

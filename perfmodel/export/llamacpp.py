@@ -13,6 +13,7 @@ from perfmodel.planning.plan import Plan
 
 METHODS = {
     "eagle": Method("draft-eagle3", needs_path=True),
+    "dflash": Method("draft-dflash", needs_path=True),
     "mtp": Method("draft-mtp"),
     "ngram": Method("ngram-simple"),
     "full_kv+draft": Method("draft-simple", needs_path=True),

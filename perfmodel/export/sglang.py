@@ -21,6 +21,7 @@ from perfmodel.planning.schedule import PlannedDrafter, Schedule
 
 METHODS = {
     "eagle": Method("EAGLE3", needs_path=True, window=True),
+    "dflash": Method("DFLASH", needs_path=True, window=True),
     "mtp": Method("NEXTN", window=True),
     "ngram": Method("NGRAM"),
     "full_kv+draft": Method("STANDALONE", needs_path=True),
@@ -99,7 +100,7 @@ def _flags(
     if path and method.name != "NGRAM":
         flags += ["--speculative-draft-model-path", path]
     steps = schedule.most
-    if method.name != "NGRAM":
+    if method.name not in ("NGRAM", "DFLASH"):
         flags += ["--speculative-num-steps", str(steps), "--speculative-eagle-topk", "1"]
     flags += ["--speculative-num-draft-tokens", str(steps + 1)]
     notes: list[str] = []
@@ -114,7 +115,10 @@ def _flags(
         )
         return flags, notes
     sinks = int(getattr(strategies.load(drafter.strategy).selector, "sinks", 0))
-    if method.name == "EAGLE3":
+    if method.name == "DFLASH":
+        flags += ["--speculative-dflash-draft-window-size", str(budget)]
+        notes.append(f"DFLASH drafts take a window only: the {sinks} sinks of the plan are part of it")
+    elif method.name == "EAGLE3":
         flags += ["--speculative-draft-window-size", str(budget)]
         notes.append(f"EAGLE-3 drafts take a window only: the {sinks} sinks of the plan are part of it")
     elif budget > sinks:

@@ -23,6 +23,9 @@ from perfmodel.planning.schedule import PlannedDrafter, Schedule, midpoints, nea
 NO_WINDOW = "a window of the drafter is PR 53827, open, and for eagle3 only"
 METHODS = {
     "eagle": Method("eagle3", needs_path=True, reason=NO_WINDOW),
+    "p_eagle": Method("eagle3", needs_path=True, reason=NO_WINDOW),
+    "dflash": Method("dflash", needs_path=True, reason=NO_WINDOW),
+    "medusa": Method("medusa", needs_path=True),
     "mtp": Method("mtp", reason=NO_WINDOW),
     "ngram": Method("ngram"),
     "full_kv+draft": Method("draft_model", needs_path=True, draft_gpus=True),
@@ -62,6 +65,8 @@ class VLLM:
         config: dict[str, Any] = {"method": method.name}
         if path and method.name != "ngram":
             config["model"] = path
+        if drafter.strategy == "p_eagle":
+            config["parallel_drafting"] = True
         if method.name == "ngram":
             config["prompt_lookup_max"] = PROMPT_LOOKUP_MAX
         if drafter.draft_tensor_parallel is not None and method.draft_gpus:

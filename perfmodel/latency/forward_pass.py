@@ -104,8 +104,8 @@ def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Nu
     logit_rows = np.multiply(forward.batch, logit_tokens)  # they decode: row figures were fitted to them
     linear_s: Numeric = np.zeros(())
     for layer in model.linears:
-        rows = logit_rows if layer.name == "lm_head" else forward.rows
-        linear_s = linear_s + layer.count * _price_linear_layer(deployment, layer, forward, rows)
+        rows, times = forward.runs(layer, logit_rows)
+        linear_s = linear_s + layer.count * times * _price_linear_layer(deployment, layer, forward, rows)
     attention_s: Numeric = np.zeros(())
     recurrence_s: Numeric = np.zeros(())
     for mixer, count in model.token_mixers:
@@ -246,7 +246,7 @@ def _price_communication(deployment: Deployment, rows: Numeric, logit_rows: Nume
         gpus=gpus,
         implementation=deployment.all_reduce,
     )
-    vocabulary = sum(layer.n for layer in model.linears if layer.name == "lm_head")
+    vocabulary = sum(layer.count * layer.n for layer in model.linears if layer.name == "lm_head")
     gathered = all_gather(
         hardware,
         bytes=np.multiply(logit_rows, vocabulary * BYTES["bf16"]),

@@ -11,6 +11,7 @@ from perfmodel.model.channels import ChannelMixer, channels
 from perfmodel.model.class_defaults import CLASS_DEFAULTS
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED
 from perfmodel.model.families import PLAIN_ACTIVATIONS, Family, family_of, modality_free
+from perfmodel.model.heads import DraftHead
 from perfmodel.model.keys import ConfigKeys
 from perfmodel.model.layer_kind import LayerKind
 from perfmodel.model.layers import Layer
@@ -22,7 +23,7 @@ from perfmodel.model.remarks import remark_gate, remark_unread
 from perfmodel.model.stored import StoredWeights, read_stored_weights
 from perfmodel.model.token_layers import MAX_LAYERS, MAX_TOKENS, mixer_of
 
-__all__ = ["Decoder", "read_config"]
+__all__ = ["MAX_VOCABULARY", "MAX_WIDTH", "Decoder", "read_config"]
 
 MAX_WIDTH = 1_000_000
 MAX_VOCABULARY = 100_000_000
@@ -42,6 +43,7 @@ class Decoder:
     outputs : products outside of the layers, the language-model head last.
     embedding_parameters, other_parameters : elements of the input embedding, and of what is left. [1]
     draft_layers : layers that predict further tokens, which the file announces beside these. [1]
+    table_bytes, drafts : of a draft head, as in `ModelSpec`.
     """
 
     hidden_size: int
@@ -57,6 +59,8 @@ class Decoder:
     kv_dtype: str
     base_dtype: str
     assumed: tuple[str, ...]
+    table_bytes: float = 0.0
+    drafts: DraftHead | None = None
 
 
 def read_config(
@@ -87,7 +91,7 @@ def read_config(
     layers = _read_layers(keys, sizes, kinds, stored)
     tied = _tied(keys, family)
     outputs, embedding = _outputs(keys, sizes, vocabulary, count)
-    draft_layers = keys.draft_layers
+    draft_layers = keys.draft_layers or family.draft_layers
     keys.raise_faults()
     remark_unread(keys, layers)
     remark_gate(keys, family, layers)

@@ -27,6 +27,7 @@ class Family:
     mixers_per_layer : attentions of a layer, each with an MLP of its own. [1]
     shared_layers_project : layers that read another's cache have projections all the same.
     halved_mlp : its `intermediate_size` is the width of gate and up together.
+    draft_layers : layers for predicting further tokens that checkpoints have and the config leaves out. [1]
     window_pattern : n makes every n-th layer global. [layers]
     modules : how the names of matrices below a layer begin elsewhere, and in checkpoints of this family.
     defaults : sizes that a config of this family may omit, under their Hugging Face names.
@@ -49,6 +50,7 @@ class Family:
     output_gate: bool = False
     full_rank_gates: bool = False
     shared_experts: int = 0
+    draft_layers: int = 0
     parallel_recurrence: bool = False
     mixers_per_layer: int = 1
     shared_layers_project: bool = False
@@ -108,7 +110,8 @@ FAMILIES: Mapping[str, Family] = {
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen2_5"), _QWEN2),
     "qwen": Family(qkv_bias=True, halved_mlp=True),
     **dict.fromkeys(("qwen3", "qwen3_moe"), _QWEN3),
-    **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_6", "qwen3_6_moe"), _QWEN3_NEXT),
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "qwen3_6", "qwen3_6_moe"), _QWEN3_NEXT),
+    "qwen3_next": replace(_QWEN3_NEXT, draft_layers=1),
     **dict.fromkeys(("qwen3_8", "qwen3_8_moe"), _QWEN3_NEXT),
     "granitemoe": Family(modules=_BLOCK_SPARSE_MODULES),
     "llama4": Family(shared_experts=1, modules=_LLAMA4_MODULES),

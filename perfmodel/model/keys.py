@@ -10,7 +10,7 @@ from typing import TypeVar
 from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.files.document import Document, Place, dotted
 
-__all__ = ["ConfigKeys"]
+__all__ = ["DRAFT_LAYERS", "ConfigKeys"]
 
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "language_model_config")
 _PER_LAYER = "per_layer_config"

@@ -27,6 +27,8 @@ class ForwardPass:
     selection_kv_tokens : further entries read per sequence to choose what attention may see. [tokens]
     selection_launches : further kernels launched in each attention layer that chooses. [launches]
     drafting : whether it is a draft pass, whose cache of its own the engine keeps up.
+    passes, drafted : of a draft pass, the passes of the round of which it is the mean one, and the tokens
+        that small steps refine after it, one after the other. [1], [tokens]
     context_len : entries of the sequence where the pass may read only some of them; `kv_tokens` where None.
         [tokens]
     history : entries before a prefill, None outside of one. [tokens]
@@ -42,6 +44,8 @@ class ForwardPass:
     selection_kv_tokens: Numeric = 0.0
     selection_launches: Numeric = 0.0
     drafting: bool = False
+    passes: Numeric = 1.0
+    drafted: Numeric = 0.0
     context_len: Numeric | None = None
     history: Numeric | None = None
     kept_states: Numeric = 1.0
@@ -51,6 +55,21 @@ class ForwardPass:
     def rows(self) -> Numeric:
         """Tokens of all sequences, the rows of a linear layer. [tokens]"""
         return np.multiply(self.batch, self.query_tokens)
+
+    def runs(self, product: LinearLayer, logit_rows: Numeric) -> tuple[Numeric, Numeric]:
+        """Rows of a product, and how often it runs in this pass. [tokens], [1]
+
+        Parameters
+        ----------
+        logit_rows : tokens of all sequences whose logits are computed. [tokens]
+        """
+        if product.name == "lm_head" or product.occasion == "logits":
+            return logit_rows, 1.0
+        if product.occasion == "round" and self.drafting:
+            return self.batch, np.divide(1.0, np.maximum(self.passes, 1.0))
+        if product.occasion == "draft":
+            return self.batch, self.drafted
+        return self.rows, 1.0
 
     @property
     def chooses(self) -> bool:

@@ -1,4 +1,4 @@
-"""The layers of a decoder in groups of equal ones, and the draft head that is made of them."""
+"""The layers of a decoder in groups of equal ones."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ from dataclasses import dataclass, replace
 from perfmodel.model.channels import ChannelMixer
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers import TokenMixer
-from strategies.base import HeadShape
 
-__all__ = ["Layer", "flatten", "head_layer", "head_outputs", "keep_evenly"]
-
-_READ_HIDDEN_STATES = ("qkv", "q", "q_a", "kv_a")
-"""Products of attention whose input is the layer's own."""
-
+__all__ = ["Layer", "flatten", "keep_evenly"]
 
 @dataclass(frozen=True)
 class Layer:
@@ -56,62 +51,6 @@ def flatten(layers: Iterable[Layer], outputs: Iterable[LinearLayer]) -> tuple[Li
             key = replace(product, count=1, modules=())
             counts[key] = counts.get(key, 0) + layer.count * product.count
     return (*(replace(product, count=count) for product, count in counts.items()), *outputs)
-
-
-def head_layer(layers: Sequence[Layer], shape: HeadShape, *, hidden_size: int, count: int) -> Layer:
-    """Return the layer of a draft head: the target's attention that looks back farthest, and its MLP.
-
-    Parameters
-    ----------
-    layers : of the target.
-    shape : what differs from them.
-    hidden_size : of the target. [1]
-    count : layers of the head. [1]
-    """
-    attends = [layer for layer in layers if layer.reach]
-    widest = max(attends, key=lambda layer: layer.reach, default=layers[0])
-    attention = max(widest.token_mixers, key=lambda mixer: mixer.reach)
-    attention = attention.with_cache()
-    blocks = {"attention"}
-    passes = widest if widest.channel_mixers else next(
-        (layer for layer in reversed(layers) if layer.channel_mixers), widest
-    )  # fmt: skip
-    has_experts = any(product.block == "experts" for layer in layers for product in layer.products)
-    width = round(shape.mlp_width * hidden_size) if has_experts and shape.mlp_width else 0
-    if not width and has_experts:
-        passes = next(
-            layer for layer in reversed(layers) if any(p.block == "experts" for p in layer.products)
-        )
-    products = [
-        replace(product, k=product.k + (shape.inputs - 1) * hidden_size)
-        if product.name in _READ_HIDDEN_STATES
-        else product
-        for product in widest.products
-        if product.block in blocks
-    ]
-    if width:
-        products += [
-            LinearLayer("gate_up", 2 * width, hidden_size, 1, "column", block="mlp", vectors=hidden_size),
-            LinearLayer("down", hidden_size, width, 1, "row", block="mlp"),
-        ]
-    else:
-        kept = "experts" if has_experts else "mlp"
-        products += [product for product in passes.products if product.block == kept]
-    return Layer(count, (attention,), passes.channel_mixers[:1], tuple(products))
-
-
-def head_outputs(
-    target: Iterable[LinearLayer], shape: HeadShape, *, hidden_size: int
-) -> tuple[LinearLayer, ...]:
-    """Return the product of a draft head that fuses features, and its output layer, own or the target's."""
-    norms = shape.features * hidden_size if shape.inputs == 1 else 0  # of all that is fused
-    fuse = LinearLayer(
-        "fuse", hidden_size, shape.features * hidden_size, 1, "none", block="output", vectors=norms
-    )
-    logits = next(product for product in target if product.name == "lm_head")
-    if shape.draft_vocabulary is not None:
-        logits = replace(logits, n=min(shape.draft_vocabulary, logits.n), vectors=0)
-    return fuse, logits
 
 
 def keep_evenly(counts: Sequence[int], kept: int) -> tuple[int, ...]:

@@ -11,10 +11,11 @@ from perfmodel.files.numbers import Numeric
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED
 from perfmodel.model.routing import busiest_experts, busiest_visits, experts_held
 
-__all__ = ["Block", "LinearLayer", "Split"]
+__all__ = ["Block", "LinearLayer", "Occasion", "Split"]
 
 Split: TypeAlias = Literal["column", "row", "none"]
 Block: TypeAlias = Literal["attention", "recurrent", "mlp", "experts", "output"]
+Occasion: TypeAlias = Literal["pass", "logits", "round", "draft"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class LinearLayer:
         values, and of how many heads; GPUs beyond that number hold copies.
     keeps_precision : stays unquantised when the model is quantised.
     modules : names of the matrix in checkpoints, below its layer.
+    occasion : when it runs: in every ``pass`` for all of its tokens, for those whose ``logits`` are computed,
+        in the first draft pass of a ``round``, or once for every ``draft``, one after the other.
     """
 
     name: str
@@ -52,6 +55,7 @@ class LinearLayer:
     keeps_precision: bool = False
     element_bytes: float = 0.0
     modules: tuple[str, ...] = ()
+    occasion: Occasion = "pass"
 
     @property
     def parameters(self) -> int:

@@ -16,7 +16,9 @@ from perfmodel.model.channels.experts import Experts
 from perfmodel.model.config import read_config
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED, dtype_name
 from perfmodel.model.files import available_models, find_config
-from perfmodel.model.layers import Layer, flatten, head_layer, head_outputs, keep_evenly
+from perfmodel.model.head_configs import read_head
+from perfmodel.model.heads import DraftHead, assemble, head_layer, own_layer
+from perfmodel.model.layers import Layer, flatten, keep_evenly
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers import Cache, TokenMixer
 from strategies.base import PRETRAINED_HEAD, HeadShape
@@ -38,6 +40,8 @@ class ModelSpec:
     other_parameters : final norm and learned positions.
     owns_lm_head : False where the head's matrix is the input embedding or belongs to another model.
     draft_layers : layers that it has for predicting further tokens, not among its own. [1]
+    table_bytes : tables beside the weights, such as a draft head's map to the target's vocabulary. [B]
+    drafts : what it drafts as, where it is a draft head.
     assumed : one sentence per figure that the config left out.
     """
 
@@ -55,6 +59,8 @@ class ModelSpec:
     owns_lm_head: bool
     source: str
     draft_layers: int = 0
+    table_bytes: float = 0.0
+    drafts: DraftHead | None = None
     assumed: tuple[str, ...] = ()
 
     @classmethod
@@ -161,7 +167,7 @@ class ModelSpec:
         """Bytes of all weights held by this model. [B]"""
         size = BYTES[self.base_dtype]
         held = sum(layer.weight_bytes(self.base_dtype) for layer in self.linears if self._holds(layer))
-        return held + (self.embedding_parameters + self.other_parameters) * size
+        return held + (self.embedding_parameters + self.other_parameters) * size + self.table_bytes
 
     def active_parameters(self, tokens: Numeric = 1.0) -> Numeric:
         """Expected elements that a forward pass of `tokens` tokens touches, the whole embedding included.
@@ -240,11 +246,6 @@ class ModelSpec:
     def head(self, layers: int = 1, *, shape: HeadShape = PRETRAINED_HEAD) -> ModelSpec:
         """Return a draft head as EAGLE or multi-token prediction attach it to this model.
 
-        It holds one projection of hidden states (features of the target, the last token's embedding) to the
-        hidden size and `layers` layers of the target, with its widest attention window. It reads the target's
-        embedding, and the target's language-model head where it has none of its own: these cost time but no
-        memory (arXiv 2412.19437 section 2.2; arXiv 2503.01840 section 3.1).
-
         Parameters
         ----------
         layers : its layers, at least one, else SpecError. [1]
@@ -252,19 +253,28 @@ class ModelSpec:
         """
         if layers < 1:
             raise SpecError.single("request", "layers", f"found {layers!r}", "Give at least one layer")
-        layer = head_layer(self.layers, shape, hidden_size=self.hidden_size, count=layers)
-        outputs = head_outputs(self.outputs, shape, hidden_size=self.hidden_size)
-        head = replace(
-            self,
-            name=f"{self.name} head",
-            layers=(layer,),
-            outputs=outputs,
-            embedding_parameters=0,
-            other_parameters=shape.inputs * self.hidden_size,
-            owns_lm_head=shape.draft_vocabulary is not None,
-            draft_layers=0,
+        own = shape.own_attention
+        hidden = self.hidden_size
+        layer = own_layer(self.layers, shape, hidden_size=hidden) if own else head_layer(self.layers)
+        parts = assemble(
+            replace(shape, layers=layers),
+            [] if shape.output_heads else [replace(layer, count=layers)],
+            next(product for product in self.outputs if product.name == "lm_head"),
+            hidden_size=hidden,
+            feature_size=hidden,
+            vocabulary=self.vocab_size,
+            own_output=shape.draft_vocabulary is not None or shape.output_heads > 0,
         )
+        head = replace(self, name=f"{self.name} head", draft_layers=0, **vars(parts))
         return head if shape.quantized else head.with_dtypes(weights=self.base_dtype)
+
+    def one_module(self) -> ModelSpec:
+        """Return a head of several modules, of which each predicts one further token, with one of them."""
+        return replace(
+            self,
+            layers=tuple(replace(layer, count=1) for layer in self.layers),
+            outputs=tuple(replace(product, count=1) for product in self.outputs),
+        )
 
     def _holds(self, layer: LinearLayer) -> bool:
         return self.owns_lm_head or layer.name != "lm_head"
@@ -280,7 +290,8 @@ class ModelSpec:
 
 def _build(name: str, document: Document, weight_dtype: str | None, kv_dtype: str | None) -> ModelSpec:
     """Return the model that a config describes."""
-    config = read_config(document, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
+    head = read_head(name, document, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
+    config = head or read_config(document, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
     return ModelSpec(
         name=name,
         hidden_size=config.hidden_size,
@@ -296,5 +307,7 @@ def _build(name: str, document: Document, weight_dtype: str | None, kv_dtype: st
         owns_lm_head=not config.tied_embeddings,
         source=str(document.data.get("_source") or document.file),
         draft_layers=config.draft_layers,
+        table_bytes=config.table_bytes,
+        drafts=config.drafts,
         assumed=(*document.remarks, *config.assumed),
     )

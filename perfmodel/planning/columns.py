@@ -109,6 +109,12 @@ def _draft_tensor_parallel(answer: Any) -> list[int | None]:
     return _drafting(answer, answer.drafter.draft_tensor_parallel if answer.drafter else None)
 
 
+def _most_gammas(answer: Any) -> list[int | None]:
+    drafter = answer.drafter
+    longest = drafter.longest(answer.deployment.model) if drafter else math.inf
+    return _drafting(answer, int(longest) if math.isfinite(longest) else None)
+
+
 def _kv_budgets(answer: Any) -> list[int | None]:
     budgets = _drafting(answer, answer.kv_budget)
     return [int(budget) if budget is not None and math.isfinite(budget) else None for budget in budgets]
@@ -272,6 +278,7 @@ class Cell:
     )
 
     output_tokens: int = column("tokens", lambda answer: round(answer.output_tokens), default=0)
+    most_gamma: int | None = column("tokens", _most_gammas, default=None)
     memory_left_bytes: float = column(
         "B", lambda answer: answer.round.memory.left, default=0.0, title="fits", place=15, left=True,
         show=lambda cell: "barely" if cell.barely_fits else "yes",

@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import strategies
-from perfmodel.errors import SpecError, nearest_name
+from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.model import ModelSpec
 from perfmodel.speculation import Drafter
 from strategies.base import DraftStrategy, needs_budget
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = [
-    "Spelling", "check_drafts_shard", "check_expert_parallel", "check_tensor_parallel", "describe_measured",
-    "drafters_among",
-    "find_drafter", "is_self", "load_strategy", "passed_over", "read_spelling",
+    "Spelling", "applicable", "check_drafters", "check_drafts_shard", "check_expert_parallel",
+    "check_tensor_parallel", "describe_measured", "drafters_among", "find_drafter", "is_self",
+    "load_strategy", "passed_over", "read_spelling",
 ]  # fmt: skip
 
 MOST_GPUS = 1024
@@ -124,6 +124,7 @@ def drafters_among(
     Parameters
     ----------
     names : strategies as `read_spelling` takes them, or ``all``.
+    draft_models : small models, and heads, each of which drafts by the one strategy that it belongs to.
     itself : whether strategies that can draft without a draft model do so.
 
     Raises
@@ -133,6 +134,7 @@ def drafters_among(
     """
     by_label: dict[str, Drafter] = {}
     remarks = []
+    itself = itself or all(model.drafts for model in draft_models)
     for name in names:
         everything = _plain(name) == "all"
         spellings = (
@@ -149,6 +151,9 @@ def drafters_among(
                 )  # fmt: skip
             by_label.update((drafter.label, drafter) for drafter in drafters)
             remarks += [spelling.remark] if spelling.remark else []
+    for model in draft_models:
+        if model.drafts and by_label and all(each.draft_model is not model for each in by_label.values()):
+            Drafter(next(iter(by_label.values())).strategy, model)  # says what the head drafts as
     return list(by_label.values()), remarks
 
 
@@ -156,10 +161,92 @@ def _drafters_of(spelling: Spelling, draft_models: Sequence[ModelSpec], itself: 
     strategy = spelling.strategy
     if strategy is None:
         return []
+    if heads := [model for model in draft_models if model.drafts and model.drafts.strategy == strategy.name]:
+        return [Drafter(strategy, model) for model in heads]
+    small = [model for model in draft_models if model.drafts is None]
     takes_models = "draft" in strategy.drafters and spelling.drafter != "self"
     alone = not strategy.needs_draft_model and spelling.drafter != "draft"
     own = [Drafter(strategy)] if alone and (itself or "draft" not in strategy.drafters) else []
-    return own + ([Drafter(strategy, model) for model in draft_models] if takes_models else [])
+    return own + ([Drafter(strategy, model) for model in small] if takes_models else [])
+
+
+def applicable(drafters: Iterable[Drafter], target: ModelSpec) -> tuple[list[Drafter], list[str]]:
+    """Return the drafters that apply to a target, and a remark for each reason why others do not."""
+    apply: list[Drafter] = []
+    left_out: dict[str, list[str]] = {}
+    for drafter in drafters:
+        reason, _ = _why_not(drafter, target)
+        if reason:
+            left_out.setdefault(reason, []).append(drafter.label)
+        else:
+            apply.append(drafter)
+    return apply, [f"left out: {', '.join(labels)}: {reason}" for reason, labels in left_out.items()]
+
+
+def check_drafters(drafters: Iterable[Drafter], target: ModelSpec, gammas: Iterable[int] = ()) -> None:
+    """Refuse drafters that do not apply to a target, or draft none of the lengths asked for.
+
+    Parameters
+    ----------
+    drafters : who may draft.
+    gammas : speculation lengths to try. [tokens]
+
+    Raises
+    ------
+    SpecError
+        Naming each, why, and what would do; also where the target is itself a draft head.
+    """
+    if target.drafts is not None:
+        raise SpecError.single(
+            "", "model", f"{target.drafts.label} serves nothing by itself",
+            "Name the model that it was trained for, and this as its --draft-model",
+        )  # fmt: skip
+    faults = []
+    shortest = min((gamma for gamma in gammas if gamma > 0), default=0)
+    for drafter in drafters:
+        problem, remedy = _why_not(drafter, target)
+        if problem:
+            field = "draft_model" if drafter.draft_model else "strategy"
+            faults.append(Fault("", None, field, f"{drafter.label} does not apply: {problem}", remedy))
+        elif shortest > (longest := drafter.longest(target)):
+            problem = f"{drafter.label} drafts at most {longest:.0f} tokens a round, not {shortest}"
+            faults.append(Fault("", None, "gamma", problem, f"Give a length from 1 to {longest:.0f}"))
+    if faults:
+        raise SpecError(faults)
+
+
+def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
+    """Return why a drafter does not apply to a target, and what would do; empty where it does."""
+    head, strategy = drafter.head, drafter.strategy
+    if head is not None:
+        sizes = (
+            ("a hidden size", head.target_hidden, target.hidden_size),
+            ("a vocabulary", head.target_vocabulary, target.vocab_size),
+        )
+        for size, own, wanted in sizes:
+            if own != wanted:
+                return (
+                    f"{head.label} was trained for {size} of {own}, {target.name} has {wanted}",
+                    "Name the head of this target, or the target of this head",
+                )
+        return "", ""
+    if drafter.kind == "head" and strategy.head.features and not strategy.head.own_attention:
+        if not target.draft_layers:
+            return (
+                f"{target.name} has no layers for predicting further tokens, its config announces none",
+                "A trained head would do: --strategy eagle",
+            )
+        return "", ""
+    if drafter.kind not in ("self", "draft") or not strategy.default_budgets:
+        return "", ""
+    model = drafter.draft_model or target
+    caches = [cache for mixer, _ in model.token_mixers if mixer.budgeted for cache in mixer.caches]
+    other = "Draft with a head or a small model: --strategy eagle, or full_kv with a --draft-model"
+    if not model.grows:
+        return f"no layer of {model.name} keeps a cache that grows, for a KV budget to choose from", other
+    if any(cache.tokens_per_entry > 1 for cache in caches):
+        return f"cache entries of {model.name} stand for several tokens, a KV budget counts tokens", other
+    return "", ""
 
 
 def passed_over(

@@ -88,11 +88,12 @@ def count_operations(deployment: Deployment, forward: ForwardPass) -> dict[str, 
     """
     model, gpus = deployment.model, np.asarray(deployment.tensor_parallel, dtype=float)
     forward = with_states(deployment.engine, forward)
-    rows, nothing = np.asarray(forward.rows), np.zeros(())
+    nothing = np.zeros(())
     visited, weights = nothing, nothing
     for layer in model.linears:
+        rows, times = forward.runs(layer, forward.rows)
         split, dealt = layer.shares(gpus, deployment.expert_parallel)
-        matrix = layer.count * layer.elements_per_gpu(split)
+        matrix = times * layer.count * layer.elements_per_gpu(split)
         visited = visited + layer.visits(rows, dealt) * matrix
         weights = weights + layer.distinct_experts(rows, dealt) * matrix * layer.stored_bytes
     counted: dict[str, tuple[Numeric, Numeric]] = {}

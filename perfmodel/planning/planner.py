@@ -25,7 +25,12 @@ from perfmodel.planning.choose import (
     rank,
 )  # fmt: skip
 from perfmodel.planning.columns import fill
-from perfmodel.planning.drafters import check_drafts_shard, check_expert_parallel
+from perfmodel.planning.drafters import (
+    applicable,
+    check_drafters,
+    check_drafts_shard,
+    check_expert_parallel,
+)
 from perfmodel.planning.explain import assumptions, nearest_miss, reason
 from perfmodel.planning.inflection import bear_out, inflection_context
 from perfmodel.planning.plan import OBJECTIVES, Cell, Plan, best_machine
@@ -40,6 +45,7 @@ NO_CONSTRAINTS = Constraints()
 
 __all__ = [
     "DEFAULT_GAMMAS", "MOST_GAMMA", "OBJECTIVES", "Constraints", "default_drafters", "plan", "read_gammas",
+    "search_drafters",
 ]  # fmt: skip
 
 
@@ -47,22 +53,36 @@ def default_drafters(target: ModelSpec, draft_models: Iterable[ModelSpec] = ()) 
     """The drafters that a deployment can start as it is: the target with a static cache, and other models.
 
     Strategies that need something first (a trained head, kernels that select while drafting) are searched
-    when they are named.
+    when they are named; where only draft heads are named, these alone are.
 
     Parameters
     ----------
     target : the model that verifies.
-    draft_models : small models that may draft; the target itself is not one of them.
+    draft_models : small models that may draft, and heads; the target itself is not one of them.
     """
+    return search_drafters(target, draft_models)[0]
+
+
+def search_drafters(
+    target: ModelSpec, draft_models: Iterable[ModelSpec] = ()
+) -> tuple[list[Drafter], list[str]]:
+    """Return `default_drafters`, and a remark for each reason why others were left out."""
+    models = [model for model in draft_models if model.name != target.name]
+    heads = [Drafter(strategies.load(model.drafts.strategy), model) for model in models if model.drafts]
+    check_drafters(heads, target)
+    if heads and len(heads) == len(models):
+        return heads, []
     ready = [strategy for strategy in map(strategies.load, strategies.available()) if not strategy.needs]
     own = [Drafter(strategy) for strategy in ready if "self" in strategy.drafters]
-    return own + [
+    small = [
         Drafter(strategy, model)
-        for model in draft_models
-        if model.name != target.name
+        for model in models
+        if model.drafts is None
         for strategy in ready
         if "draft" in strategy.drafters
     ]
+    apply, remarks = applicable(own + small, target)
+    return apply + heads, remarks
 
 
 def plan(
@@ -117,6 +137,7 @@ def plan(
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     gpus = [int(count) for count in np.atleast_1d(tensor_parallel)]
     searched = list(default_drafters(target) if drafters is None else drafters)
+    check_drafters(searched, target, lengths)
     check_drafts_shard(searched, gpus)
     check_expert_parallel(target, expert_parallel)
     space = SearchSpace(

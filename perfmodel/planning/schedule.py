@@ -92,7 +92,8 @@ def tokens_by_gamma(cell: Cell, gammas: Sequence[int], shift: float = 0.0) -> li
     """
     if cell.accepted is None:
         return [1.0] * len(gammas)
-    tokens: list[float] = moved_tokens(*cell.accepted, np.asarray(gammas, dtype=float), shift).tolist()
+    drafted = np.minimum(np.asarray(gammas, dtype=float), cell.most_gamma or np.inf)
+    tokens: list[float] = moved_tokens(*cell.accepted, drafted, shift).tolist()
     return tokens
 
 

@@ -64,7 +64,8 @@ class Draws:
 
         Two drafters have in common what the text and the temperature do to both; their laws err apart.
         """
-        label = zlib.crc32((drafter.label if drafter else "").encode())
+        name = "" if drafter is None else drafter.strategy.name if drafter.kind == "head" else drafter.label
+        label = zlib.crc32(name.encode())
         own = np.random.default_rng([self.seed, 0x5EED, label]).standard_normal(self.size)
         return _correlated(self.common, own, SHARED_ACCEPTANCE)
 

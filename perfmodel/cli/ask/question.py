@@ -21,6 +21,8 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.case_rows import DEFAULT_ENGINE
 from perfmodel.planning.drafters import (
+    applicable,
+    check_drafters,
     check_drafts_shard,
     check_expert_parallel,
     check_tensor_parallel,
@@ -28,7 +30,7 @@ from perfmodel.planning.drafters import (
     is_self,
     passed_over,
 )
-from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, default_drafters
+from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, search_drafters
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_CONTEXT, Workload
 
@@ -133,7 +135,11 @@ def read_question(
             "", "--batch-size, --context", f"ask for {len(batches) * len(contexts)} cells",
             f"At most {most_cells} in one plan: use wider steps, or `draftplan sweep`",
         )  # fmt: skip
-    drafters, remarks = named if named is not None else (default_drafters(target, small), [])
+    drafters, remarks = named if named is not None else search_drafters(target, small)
+    if "all" in _names((flags.strategy or "").lower() or "-"):
+        drafters, left_out = applicable(drafters, target)
+        remarks += left_out
+    check_drafters(drafters, target, gammas or ())
     drafters = [
         replace(
             drafter,
@@ -148,7 +154,12 @@ def read_question(
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
-    needed = {drafter.strategy.name: drafter.strategy.needs for drafter in drafters if drafter.strategy.needs}
+    remarks += [sentence for drafter in drafters for sentence in _describe_head(drafter, max(contexts))]
+    needed = {
+        drafter.strategy.name: drafter.strategy.needs
+        for drafter in drafters
+        if drafter.strategy.needs and drafter.head is None
+    }
     remarks += [f"{name} needs {needs}" for name, needs in needed.items()]
     longest = max(contexts) + (output_tokens or 0)
     if longest > target.max_position:
@@ -169,6 +180,18 @@ def read_question(
         tpot=tpot,
         remarks=remarks,
     )
+
+
+def _describe_head(drafter: Drafter, longest: int) -> list[str]:
+    """Say what a draft head from a file is planned as, and what was assumed of it."""
+    model, head = drafter.draft_model, drafter.head
+    if model is None or head is None:
+        return []
+    sentences = [f"{model.name} is {head.article} {head.kind} head: planned as {head.strategy}"]
+    if longest > model.max_position:
+        reach = f"contexts up to {model.max_position} tokens, not for {longest}"
+        sentences.append(f"{model.name} was made for {reach}")
+    return sentences + [f"{model.name}: {sentence}" for sentence in model.assumed]
 
 
 def _deployment(

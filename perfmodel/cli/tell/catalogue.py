@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["DETAILS", "SUMMARIES", "draw_details", "draw_rows"]
 
+_OCCASIONS = {
+    "pass": "every pass",
+    "logits": "every pass",
+    "round": "first pass of a round",
+    "draft": "once for each draft",
+}
 _DIMENSION = {unit: dimension for dimension, unit in SI_UNIT.items() if unit}
 
 
@@ -68,6 +74,7 @@ def _detail_model(model: ModelSpec) -> dict[str, Any]:
         "hidden_size": model.hidden_size,
         "vocabulary": model.vocab_size,
         "source": model.source,
+        **_detail_head(model),
         "matrices": [
             {
                 "matrix": layer.name,
@@ -77,6 +84,7 @@ def _detail_model(model: ModelSpec) -> dict[str, Any]:
                 "experts": f"{layer.experts_per_token} of {layer.experts}" if layer.experts else "",
                 "dtype": layer.dtype,
                 "split": layer.split,
+                **({"runs": _OCCASIONS[layer.occasion]} if model.drafts else {}),
             }
             for layer in model.linears
         ],
@@ -112,9 +120,27 @@ def _kept(model: ModelSpec) -> dict[str, Any]:
         kept["windows_of_a_sequence"] = format_bytes(windows)
     if model.state_bytes:
         kept["states_of_a_sequence"] = format_bytes(model.state_bytes)
-    if model.draft_layers:
-        kept["layers_that_draft"] = model.draft_layers
     return kept
+
+
+def _detail_head(model: ModelSpec) -> dict[str, Any]:
+    """What a draft head drafts as; nothing for a model that serves by itself."""
+    head = model.drafts
+    if head is None:
+        return {"layers_for_further_tokens": model.draft_layers} if model.draft_layers else {}
+    shape = head.shape
+    passes = "one for each draft"
+    if shape.parallel:
+        passes = "one for all drafts" if shape.block is None else f"one of {shape.block} tokens"
+    own = model.owns_lm_head
+    logits = next(layer.n for layer in model.linears if layer.name == "lm_head")
+    return {
+        "drafts_as": f"{head.kind} head, strategy {head.strategy}",
+        "for_a_target_of": f"hidden size {head.target_hidden}, vocabulary {head.target_vocabulary}",
+        "output_layer": f"its own, {logits} tokens" if own else f"the target's, {logits} tokens",
+        "passes_of_a_round": passes,
+        "longest_draft": f"{shape.longest:.0f} tokens" if np.isfinite(shape.longest) else "any",
+    }
 
 
 def _detail_mixers(layer: Layer) -> dict[str, Any]:
