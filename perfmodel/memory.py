@@ -108,14 +108,19 @@ def _in_doubt(deployment: Deployment) -> Numeric:
     return doubt
 
 
-def kv_bytes_per_gpu(model: ModelSpec, kv_tokens: Numeric, tensor_parallel: Numeric) -> Numeric:
+def kv_bytes_per_gpu(
+    model: ModelSpec, kv_tokens: Numeric, tensor_parallel: Numeric, *, growing: bool = False
+) -> Numeric:
     """Cache bytes of one sequence on each GPU; beyond ``kv_heads`` GPUs every further GPU holds a copy. [B]
 
-    Sliding-window layers hold at most their window; all arguments broadcast.
+    Sliding-window layers hold at most their window, and nothing where only caches that grow count; all
+    arguments broadcast.
     """
     size = BYTES[model.kv_dtype]
     total: Numeric = np.zeros(())
     for cache, count in model.caches:
+        if growing and cache.window is not None:
+            continue
         held = count * cache.elements_per_gpu(tensor_parallel) * size
         total = total + held * cache.entries(kv_tokens)
     return total
@@ -149,7 +154,9 @@ def count_memory(
     engine, drafted = deployment.engine, np.asarray(gamma, dtype=float)
     weights = weight_bytes_per_gpu(target, gpus, engine.repacking, dealt)
     slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
-    entry_bytes = kv_bytes_per_gpu(draft or target, draft_resident_kv_tokens, draft_gpus)
+    entry_bytes = kv_bytes_per_gpu(  # a target that drafts for itself copies entries of what grows
+        draft or target, draft_resident_kv_tokens, draft_gpus, growing=draft is None
+    )
     target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, gpus)
     with_slots = np.asarray(batch) * kv_bytes_per_gpu(target, np.asarray(context_len) + slots, gpus)
     one_state = state_bytes_per_gpu(target, gpus)

@@ -29,8 +29,8 @@ class ForwardPass:
     drafting : whether it is a draft pass, whose cache of its own the engine keeps up.
     passes, drafted : of a draft pass, the passes of the round of which it is the mean one, and the tokens
         that small steps refine after it, one after the other. [1], [tokens]
-    context_len : entries of the sequence where the pass may read only some of them; `kv_tokens` where None.
-        [tokens]
+    context_len : entries of the sequence where the pass may read only some of them, which layers of a window
+        or chunk read by themselves; `kv_tokens` where None. [tokens]
     history : entries before a prefill, None outside of one. [tokens]
     kept_states, state_trips : in a verification, states that a recurrent layer writes for each token, and
         how often one is read and written again once the drafts are accepted. [1]
@@ -79,12 +79,16 @@ class ForwardPass:
     def entries(self, window: int | None = None) -> Numeric:
         """Entries that a layer of that window reads: at most the union of its queries' windows. [tokens]
 
-        In a prefill it is the mean over the queries: the first ones read all there is, the rest their window.
+        A window is read whole, whatever a draft's budget leaves out of the caches that grow. In a prefill
+        it is the mean over the queries: the first ones read all there is, the rest their window.
         """
         if self.history is not None:
             return _mean_entries(self.history, self.query_tokens, window)
-        wanted = np.add(self.kv_tokens, self.selection_kv_tokens)
-        return wanted if window is None else np.minimum(wanted, window + np.subtract(self.query_tokens, 1.0))
+        if window is None:
+            return np.add(self.kv_tokens, self.selection_kv_tokens)
+        context = self.kv_tokens if self.context_len is None else self.context_len
+        seen: Numeric = np.minimum(context, window + np.subtract(self.query_tokens, 1.0))
+        return seen
 
 
 def _mean_entries(history: Numeric, chunk: Numeric, window: int | None) -> Numeric:

@@ -240,12 +240,11 @@ def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
     if drafter.kind not in ("self", "draft") or not strategy.default_budgets:
         return "", ""
     model = drafter.draft_model or target
-    caches = [cache for mixer, _ in model.token_mixers if mixer.budgeted for cache in mixer.caches]
     other = "Draft with a head or a small model: --strategy eagle, or full_kv with a --draft-model"
+    if not model.grows and any(cache.window is None for cache, _ in model.caches):
+        return f"cache entries of {model.name} stand for several tokens, a KV budget counts tokens", other
     if not model.grows:
         return f"no layer of {model.name} keeps a cache that grows, for a KV budget to choose from", other
-    if any(cache.tokens_per_entry > 1 for cache in caches):
-        return f"cache entries of {model.name} stand for several tokens, a KV budget counts tokens", other
     return "", ""
 
 

@@ -210,7 +210,6 @@ class CacheView:
     first : slot of the first token of every sequence, [batch].
     states : where recurrent layers find and leave their states.
     counted : tokens of each sequence that are known to stay, where they are known.
-    budget : where not None, how many of the valid entries a layer with a window or chunks may read, [batch].
     """
 
     cache: KVCache
@@ -220,7 +219,6 @@ class CacheView:
     visible: Visible
     states: States
     counted: Counts | None = None
-    budget: Counts | None = None
 
     def attend(
         self,
@@ -252,9 +250,6 @@ class CacheView:
         visible = self.visible
         since = self.cache.architecture.mixers[layer].seen_from(self.positions)
         if since is not None:
-            if self.budget is not None:
-                oldest = torch.as_tensor(self.cache.lens - self.budget, device=since.device)
-                since = torch.maximum(since, oldest[:, None])
             visible = visible.from_slots(since)
         stack, place = self.cache.place(layer)
         if index is None or stack.index is None:

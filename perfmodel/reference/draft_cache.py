@@ -63,12 +63,12 @@ class _Surroundings:
         self._source, self._owns_source = source, owns_source
         self._scratch: States = source.states
 
-    def view(self, drafted: int, query_tokens: int, budget: Counts | None = None) -> CacheView:
+    def view(self, drafted: int, query_tokens: int) -> CacheView:
         """Return what a pass sees that follows `drafted` tokens of its round."""
         if drafted == 0 and not self._owns_source:
             self._scratch = self._source.states.fork()
         view = self._source.next(query_tokens, ahead=drafted)
-        return replace(view, states=self._scratch, budget=budget)
+        return replace(view, states=self._scratch)
 
 
 class _MixedView:
@@ -176,7 +176,7 @@ class CompactCache:
         view: View = self.kept.view(self.kept.lens + drafted, query_tokens, self.source.lens + drafted)
         if self.source.architecture.all_grow and not self.owns_source:
             return view
-        around = self._surroundings.view(drafted, query_tokens, self.kept.lens)
+        around = self._surroundings.view(drafted, query_tokens)
         if self.owns_source:
             view = _WriteThrough(view, around)
         return _MixedView(view, around)
@@ -264,8 +264,7 @@ class PerPassCache:
 
     def next(self, query_tokens: int) -> View:
         """Return what the next pass sees."""
-        budget = np.minimum(self.source.lens, np.floor(self.kv_budget)).astype(np.int64)
-        around = self._surroundings.view(self.drafted, query_tokens, budget)
+        around = self._surroundings.view(self.drafted, query_tokens)
         self.drafted += query_tokens
         view = _PerPassView(self, around, self.drafted)
         return view if self.source.architecture.all_grow else _MixedView(view, around)

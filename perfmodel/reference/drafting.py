@@ -47,8 +47,8 @@ def drafter_of(
     ----------
     strategy : as it is priced.
     target : the decoder that verifies, and drafts where no draft model is given.
-    kv_budget : entries that the draft may read of a layer whose cache grows; of a window or chunk it reads at
-        most as many, and recurrent states are not affected. [tokens]
+    kv_budget : entries that the draft may read of a layer whose cache grows; windows, chunks and recurrent
+        states are not affected. [tokens]
     gamma : tokens drafted per round.
     output_len : tokens to be generated, for which room is kept.
     draft_model : drafts in the target's place.
@@ -102,16 +102,11 @@ def drafter_of(
 
 
 def _check_mixers(strategy: DraftStrategy, architecture: Architecture, copies_all: bool) -> None:
-    """Refuse a choice among cache entries, or a smaller copy of them, where no layer has a growing cache.
-
-    A choice by position applies where there are windows or chunks alone: it shortens them.
-    """
+    """Refuse a choice among cache entries, or a smaller copy of them, where no layer has a growing cache."""
     if isinstance(strategy.selector, WholeCache) and not copies_all:
         return
     entries = [mixer.entry for mixer in architecture.mixers if mixer.entry is not None]
     if any(entry.grows for entry in entries):
-        return
-    if entries and strategy.selector.moment == "position" and not copies_all:
         return
     kinds = ", ".join(dict.fromkeys(type(mixer).__name__ for mixer in architecture.mixers))
     raise _refuse(

@@ -222,8 +222,14 @@ def test_a_chunk_holds_at_most_itself_and_is_half_full_on_average():
     assert float(chunked.entries(step(5120.0))) == pytest.approx(np.mean(seen))
     assert float(chunked.entries(prefill(5120.0))) == pytest.approx(np.mean(seen))
     assert float(chunked.entries(prefill(700.0))) == pytest.approx(np.mean(seen[:700]))
-    drafts = ForwardPass(batch=1.0, kv_tokens=100.0, context_len=5120.0)
-    assert float(chunked.entries(drafts)) == pytest.approx(np.mean(np.minimum(seen, 100)))
+
+
+@pytest.mark.parametrize("name", ["sliding_window", "chunked", "gated_delta", "mamba2"])
+def test_a_draft_budget_leaves_windows_chunks_and_states_alone(name):
+    mixer = CASES[name][0]
+    drafts = ForwardPass(batch=1.0, kv_tokens=100.0, context_len=S, selection_launches=2.0)
+    assert mixer.ways(drafts) == mixer.ways(step(S))
+    assert count(FULL, drafts)[0] == 100 / S * count(FULL, step(S))[0]
 
 
 @pytest.mark.parametrize("context", [500.0, 510.0, 512.0, 513.0, 700.0])

@@ -9,7 +9,7 @@ import numpy as np
 
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.launches import ForwardPass, Way
-from perfmodel.model.mixers.base import Sizes, with_choice
+from perfmodel.model.mixers.base import Sizes
 from perfmodel.model.mixers.softmax import Softmax
 
 if TYPE_CHECKING:
@@ -44,23 +44,17 @@ class Chunked(Softmax):
         return float(self.chunk)
 
     def ways(self, forward: ForwardPass) -> tuple[Way, ...]:
-        """Return one launch, whose queries share what they read."""
-        return (with_choice(forward, (self.attend(self.entries(forward), forward.query_tokens),)),)
+        """Return one launch over the chunk, whose queries share what they read."""
+        return ((self.attend(self.entries(forward), forward.query_tokens),),)
 
     def entries(self, forward: ForwardPass) -> Numeric:
-        """Entries that are read: all of a context within one chunk, beyond it the mean over positions.
-
-        A pass that may read ``b`` of them finds ``b (1 - (b - 1) / (2 C))`` in a chunk of ``C`` on average.
-        """
-        chunk = float(self.chunk)
+        """Entries that are read: all of a context within one chunk, beyond it the mean over positions."""
         if forward.history is not None:
             last = np.add(forward.history, forward.query_tokens)
             return (self._seen(last) - self._seen(forward.history)) / forward.query_tokens
-        readable = np.asarray(forward.entries(), dtype=float)
-        context = readable if forward.context_len is None else np.asarray(forward.context_len)
-        budget = np.minimum(readable, chunk)
-        first = context - (np.asarray(forward.query_tokens) - 1.0)  # what the first query sees
-        return np.where(first <= chunk, readable, budget * (1.0 - (budget - 1.0) / (2.0 * chunk)))
+        context = forward.kv_tokens if forward.context_len is None else forward.context_len
+        first = np.subtract(context, np.subtract(forward.query_tokens, 1.0))  # what the first query sees
+        return np.where(first <= self.chunk, context, (self.chunk + 1.0) / 2.0)
 
     def _seen(self, positions: Numeric) -> Numeric:
         """Entries that the queries of the first so many positions see together. [tokens]"""

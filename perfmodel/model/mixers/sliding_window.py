@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from perfmodel.model.launches import ForwardPass, Way
-from perfmodel.model.mixers.base import MAX_WIDTH, Sizes, with_choice
+from perfmodel.model.mixers.base import MAX_WIDTH, Sizes
 from perfmodel.model.mixers.softmax import Softmax
 
 if TYPE_CHECKING:
@@ -73,13 +71,8 @@ class SlidingWindow(Softmax):
         return float(self.window)
 
     def ways(self, forward: ForwardPass) -> tuple[Way, ...]:
-        """Return one launch; where choosing in the window takes longer, all of it is read."""
-        queries = forward.query_tokens
-        chosen = (self.attend(forward.entries(self.window), queries),)
-        if not forward.chooses:
-            return (chosen,)
-        whole = self.attend(self.window + np.subtract(queries, 1.0), queries)
-        return with_choice(forward, chosen), (whole,)
+        """Return one launch over the window, whose queries share what they read."""
+        return ((self.attend(forward.entries(self.window), forward.query_tokens),),)
 
 
 mixer = SlidingWindow
