@@ -67,8 +67,9 @@ def test_one_batch_size_and_a_small_cache_have_none():
     deployment = Deployment(HardwareProfile.load("h100-sxm-80gb"), LLAMA, EngineOverhead.load("ideal"))
     assert inflection_context(deployment, Workload([64], [32000]), space) == np.inf
     mistral = ModelSpec.load("mistral-7b-v0.1")
-    short = tuple(replace(layers, window=256) for layers in mistral.attentions)
-    windowed = replace(deployment, model=replace(mistral, attentions=short))
+    (layer,) = mistral.layers
+    short = replace(layer, token_mixers=tuple(replace(mixer, window=256) for mixer in layer.token_mixers))
+    windowed = replace(deployment, model=replace(mistral, layers=(short,)))
     assert inflection_context(windowed, Workload(BATCHES, [32000]), space) == np.inf
 
 
