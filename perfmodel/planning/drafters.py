@@ -145,6 +145,8 @@ def drafters_among(
         for spelling in spellings:
             drafters = _drafters_of(spelling, draft_models, itself)
             if not drafters and spelling.strategy is not None and not everything:
+                for model in draft_models:
+                    Drafter(spelling.strategy, model)  # a head says what it drafts as
                 raise SpecError.single(
                     "", "strategy", f"{name!r} needs a draft model, none is named",
                     "Name one, for example --draft-model llama-3.2-1b",

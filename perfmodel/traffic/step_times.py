@@ -181,7 +181,8 @@ class _Prefill:
         self.overhead = _from_zero(by_rows.overhead, rows.size)
         self._sizes = np.unique(np.rint(np.geomspace(1, replica.max_step_tokens, _CHUNKS)))
         self._histories = np.concatenate([[0.0], contexts])
-        table = np.asarray(price_chunk(self._sizes[:, None], self._histories).token_mixing)
+        mixing = price_chunk(self._sizes[:, None], self._histories).token_mixing
+        table = np.broadcast_to(mixing, (self._sizes.size, self._histories.size))
         self._launch = float(table[0, 0])
         self._per_token = (table - self._launch) / self._sizes[:, None]
 

@@ -106,9 +106,9 @@ def test_a_file_that_is_no_plan_is_refused(run, tmp_path):
 
 
 def test_plan_writes_an_engines_own_words(run):
-    code, out, err = run(*ASK, "--strategy", "mtp", "--format", "vllm")
+    code, out, err = run(*ASK, "--strategy", "ngram", "--format", "vllm")
     assert code == 0
-    assert json.loads(out)["method"] == "mtp"
+    assert json.loads(out)["method"] == "ngram"
     assert "one length per batch" in err
 
 
@@ -121,7 +121,7 @@ def test_plan_refuses_an_unknown_format_with_the_nearest(run):
 
 def test_a_plan_file_of_the_command_line_can_be_exported(run, tmp_path):
     path = tmp_path / "plan.json"
-    run(*ASK, "--strategy", "mtp", "--one-deployment", "--format", "json", "-o", str(path))
+    run(*ASK, "--strategy", "ngram", "--one-deployment", "--format", "json", "-o", str(path))
     for engine in ("vllm", "sglang", "neutral", "dynamo"):
         assert run("export", str(path), "--engine", engine)[0] == 0
 
@@ -147,5 +147,5 @@ def test_a_refused_strategy_is_not_suggested_again_but_with_a_draft_model(run, t
     code, _, err = run("export", str(path), "--engine", "vllm")
     assert code == 2
     assert "cannot run streaming_llm" in err
-    assert "plan with a --draft-model, with --strategy eagle,full_kv,mtp,ngram," in err
+    assert "plan with a --draft-model, with --strategy dflash,eagle,full_kv,medusa,mtp,ngram," in err
     assert "Did you mean" not in err

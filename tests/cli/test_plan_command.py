@@ -126,7 +126,7 @@ def test_all_strategies_can_be_searched():
     names = {option["drafter"].partition("(")[0] for option in options}
     import strategies
 
-    assert names == {"none", *strategies.available()}
+    assert names == {"none", *strategies.available()} - {"mtp"}  # Llama has no layer that it could run
 
 
 def test_a_measured_acceptance_replaces_the_laws():

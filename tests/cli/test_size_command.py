@@ -72,6 +72,6 @@ def test_both_targets_are_asked_for():
 
 def test_models_that_few_widths_suit_are_sized_at_those():
     flags = [flag for flag in SIZE if flag not in ("--tp", "1,2")]
-    flags[flags.index("llama-3.1-8b")] = "phi-3-mini-4k"
+    flags[flags.index("llama-3.1-8b")] = "qwen2.5-0.5b"
     result = run(*flags, "--context", "2k")
     assert result.exit_code in (0, 3), result.stderr
