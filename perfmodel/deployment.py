@@ -199,6 +199,8 @@ class Drafter:
             from perfmodel.acceptance.file import posterior_acceptance
 
             believed = partial(posterior_acceptance, self.measured)
+        if self.kind == "head":  # one whose layer has a window reads no farther
+            context_len = np.minimum(context_len, self._reach(target))
         acceptance = believed(
             self.strategy,
             drafter=self.kind,
@@ -212,6 +214,12 @@ class Drafter:
             trained_length=self.conditions.trained_length,
         )
         return replace(acceptance, longest=self.longest(target))
+
+    def _reach(self, target: ModelSpec) -> float:
+        """Tokens that a head looks back at most; infinite where its cache grows. [tokens]"""
+        model = self.extra_model(target)
+        windows = [cache.window or np.inf for cache, _ in model.caches] if model else []
+        return float(max(windows, default=np.inf))
 
     def extra_model(self, target: ModelSpec) -> ModelSpec | None:
         """The model whose weights must be loaded beside the target's, or None."""

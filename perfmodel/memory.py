@@ -126,12 +126,15 @@ def kv_bytes_per_gpu(
     return total
 
 
-def state_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric) -> Numeric:
-    """Bytes of one copy of a sequence's recurrent states on each GPU, which share them by heads. [B]"""
+def state_bytes_per_gpu(model: ModelSpec, tensor_parallel: Numeric, *, kept: bool = False) -> Numeric:
+    """Bytes of one copy of a sequence's states on each GPU, which share them by heads. [B]
+
+    kept : count only those that a verification keeps for every draft.
+    """
     gpus = np.asarray(tensor_parallel, dtype=float)
     total: Numeric = np.zeros(())
     for mixer, count in model.token_mixers:
-        if (state := mixer.state) is not None:
+        if (state := mixer.state) is not None and (state.kept or not kept):
             total = total + count * state.bytes(model.base_dtype) / np.minimum(gpus, state.heads)
     return total
 
@@ -171,7 +174,7 @@ def count_memory(
         draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes,
         lookahead_kv=with_slots - target_kv,
         states=np.asarray(batch) * (one_state + draft_state),
-        kept_states=np.asarray(batch) * kept * one_state,
+        kept_states=np.asarray(batch) * kept * state_bytes_per_gpu(target, gpus, kept=True),
         activations=_activation_bytes(deployment, batch=batch, gamma=gamma),
         fixed=engine.fixed_memory,
         in_doubt=_in_doubt(deployment),

@@ -66,6 +66,7 @@ class Noun:
 
     def check(self, files: list[str]) -> None:
         """Load each file by its path; say which are right and what is assumed, raise the faults of others."""
+        from perfmodel.cli.tell.catalogue import taken_for
         from perfmodel.errors import Fault, SpecError
 
         faults: list[Fault] = []
@@ -73,7 +74,8 @@ class Noun:
             try:
                 spec = self.load(file if "/" in file or self.name == "models" else f"./{file}")
                 emit(f"{file}: {spec.name} is a valid {self.word}\n")
-                emit("".join(f"  {sentence}\n" for sentence in getattr(spec, "assumed", ())))
+                sentences = [*getattr(spec, "assumed", ()), *taken_for(self.name, spec)]
+                emit("".join(f"  {sentence}\n" for sentence in sentences))
             except SpecError as refusal:
                 faults += refusal.faults
         if faults:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import strategies
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.planning.plan import NO_DRAFT, Plan
 from perfmodel.planning.schedule import (
@@ -104,6 +105,14 @@ class Prepared(NamedTuple):
     notes: list[str]
 
 
+def drafts_with_a_head(name: str) -> bool:
+    """Return whether a strategy drafts with a head, whose checkpoint is no draft model of its own."""
+    try:
+        return strategies.load(name).drafters == ("head",)
+    except strategies.StrategyError:
+        return False
+
+
 def prepare(
     engine: str, methods: Mapping[str, Method], refusal: str, plan: Plan, options: ExportOptions
 ) -> Prepared:
@@ -127,14 +136,15 @@ def prepare(
             "plan", "cells", "never speculate",
             f"start {engine} without speculation; there is nothing to export",
         )  # fmt: skip
-    head = drafter.strategy in methods and methods[drafter.strategy].needs_path
+    head = drafts_with_a_head(drafter.strategy)
     key = drafter.strategy + ("+draft" if drafter.draft_model and not head else "")
     if options.method is None and key not in methods:
         known = sorted({name.removesuffix("+draft") for name in methods} - {drafter.strategy})
         draft = "a --draft-model, with " if f"{key}+draft" in methods else ""
         raise SpecError.single(
             "plan", "strategy",
-            f"{engine} cannot run {key.replace('+draft', ' with a draft model')}: {refusal}",
+            f"{engine} cannot run {key.replace('+draft', ' with a draft model')}"
+            + ("" if head else f": {refusal}"),
             f"plan with {draft}--strategy {','.join(known)}, or name the engine's own --method",
         )  # fmt: skip
     method = methods[key] if options.method is None else Method(options.method)

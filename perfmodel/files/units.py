@@ -215,7 +215,9 @@ def _scale(value: float, dimension: str, digits: int, least: float) -> str:
     """Return a value in the largest unit of which it is at least the share `least`."""
     units, ladder = DIMENSIONS[dimension], _LADDERS[dimension]
     unit = next((unit for unit in ladder if abs(value) >= least * units[unit]), ladder[-1])
-    return f"{value / units[unit]:.{digits}g} {unit}"
+    scaled = value / units[unit]
+    digits = max(digits, len(f"{abs(scaled):.0f}"))  # 1,023 MiB is no power of ten
+    return f"{scaled:.{digits}g} {unit}"
 
 
 def _as_float(number: float) -> float:

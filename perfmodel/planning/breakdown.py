@@ -214,7 +214,11 @@ def _lay_out(of_round: PassOfRound, chosen: Priced) -> PassTime:
 def _by_gamma(priced: Priced) -> tuple[GammaRow, ...]:
     """Lay out every speculation length of the chosen budget."""
     rows = []
+    drafter = priced.drafter
+    most = np.inf if drafter is None else drafter.longest(priced.deployment.model)
     for index, gamma in enumerate(priced.gamma[0]):
+        if gamma > most:
+            continue
         row = priced.at((0, slice(index, index + 1))).round
         needed = _number(row.break_even_tokens)
         pays = gamma > 0 and needed <= gamma + 1.0

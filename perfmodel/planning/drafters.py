@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Spelling", "applicable", "check_drafters", "check_drafts_shard", "check_expert_parallel",
     "check_tensor_parallel", "describe_measured", "drafters_among", "find_drafter", "is_self",
-    "load_strategy", "passed_over", "read_spelling",
+    "load_strategy", "passed_over", "read_spelling", "ships",
 ]  # fmt: skip
 
 MOST_GPUS = 1024
@@ -217,6 +217,13 @@ def check_drafters(drafters: Iterable[Drafter], target: ModelSpec, gammas: Itera
         raise SpecError(faults)
 
 
+def ships(target: ModelSpec, strategy: DraftStrategy) -> bool:
+    """Return whether the head that a strategy drafts with comes with the model."""
+    shape = strategy.head
+    trained_with_it = strategy.drafters == ("head",) and shape.features > 0 and not shape.own_attention
+    return trained_with_it and target.draft_layers > 0
+
+
 def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
     """Return why a drafter does not apply to a target, and what would do; empty where it does."""
     head, strategy = drafter.head, drafter.strategy
@@ -233,7 +240,7 @@ def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
                 )
         return "", ""
     if drafter.kind == "head" and strategy.head.features and not strategy.head.own_attention:
-        if not target.draft_layers:
+        if not ships(target, strategy):
             return (
                 f"{target.name} has no layers for predicting further tokens, its config announces none",
                 "A trained head would do: --strategy eagle",

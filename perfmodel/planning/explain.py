@@ -18,7 +18,7 @@ __all__ = ["CAUSE_WORDS", "assumptions", "nearest_miss", "reason"]
 
 CAUSE_WORDS = {
     "linear": "the linear layers",
-    "attention": "reading the KV cache",
+    "attention": "attention over the KV cache",
     "recurrence": "reading and writing recurrent states",
     "communication": "tensor-parallel communication",
     "overhead": "the engine's own overhead",
@@ -59,8 +59,8 @@ def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
 
 
 def _shares(fields: Mapping[str, Any]) -> str:
-    """Say what shares of a plain step read the KV cache, and recurrent states where there are some."""
-    shares = {"KV cache": fields["cache_share"], "recurrent states": fields["state_share"]}
+    """Say what shares of a plain step are attention, and recurrent states where there are some."""
+    shares = {"attention": fields["cache_share"], "recurrent states": fields["state_share"]}
     words = [f"{name} {share:.0%}" for name, share in shares.items() if share >= LEAST_SHARE]
     return ", ".join(words)
 

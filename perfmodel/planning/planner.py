@@ -30,6 +30,7 @@ from perfmodel.planning.drafters import (
     check_drafters,
     check_drafts_shard,
     check_expert_parallel,
+    ships,
 )
 from perfmodel.planning.explain import assumptions, nearest_miss, reason
 from perfmodel.planning.inflection import bear_out, inflection_context
@@ -53,7 +54,8 @@ def default_drafters(target: ModelSpec, draft_models: Iterable[ModelSpec] = ()) 
     """The drafters that a deployment can start as it is: the target with a static cache, and other models.
 
     Strategies that need something first (a trained head, kernels that select while drafting) are searched
-    when they are named; where only draft heads are named, these alone are.
+    when they are named, layers for predicting further tokens where the target ships some; where only draft
+    heads are named, these alone are.
 
     Parameters
     ----------
@@ -72,8 +74,10 @@ def search_drafters(
     check_drafters(heads, target)
     if heads and len(heads) == len(models):
         return heads, []
-    ready = [strategy for strategy in map(strategies.load, strategies.available()) if not strategy.needs]
+    known = [strategies.load(name) for name in strategies.available()]
+    ready = [strategy for strategy in known if not strategy.needs]
     own = [Drafter(strategy) for strategy in ready if "self" in strategy.drafters]
+    own += [Drafter(strategy) for strategy in known if ships(target, strategy)]
     small = [
         Drafter(strategy, model)
         for model in models

@@ -29,6 +29,7 @@ from perfmodel.planning.drafters import (
     drafters_among,
     is_self,
     passed_over,
+    ships,
 )
 from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, search_drafters
 from perfmodel.speculation import Drafter
@@ -158,7 +159,7 @@ def read_question(
     needed = {
         drafter.strategy.name: drafter.strategy.needs
         for drafter in drafters
-        if drafter.strategy.needs and drafter.head is None and not _ships(target, drafter)
+        if drafter.strategy.needs and drafter.head is None and not ships(target, drafter.strategy)
     }
     remarks += [f"{name} needs {needs}" for name, needs in needed.items()]
     longest = max(contexts) + (output_tokens or 0)
@@ -180,11 +181,6 @@ def read_question(
         tpot=tpot,
         remarks=remarks,
     )
-
-
-def _ships(target: ModelSpec, drafter: Drafter) -> bool:
-    """Whether the head that drafts comes with the model."""
-    return drafter.kind == "head" and not drafter.strategy.head.own_attention and target.draft_layers > 0
 
 
 def _describe_head(drafter: Drafter, longest: int) -> list[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from perfmodel.model import Layer, ModelSpec
     from strategies.base import DraftStrategy
 
-__all__ = ["DETAILS", "SUMMARIES", "draw_details", "draw_rows"]
+__all__ = ["DETAILS", "SUMMARIES", "draw_details", "draw_rows", "taken_for"]
 
 _OCCASIONS = {
     "pass": "every pass",
@@ -98,8 +98,31 @@ def _detail_model(model: ModelSpec) -> dict[str, Any]:
             }
             for context in (1000, 8000, 32000, 128000)
         ],
-        "assumed": list(model.assumed),
+        "assumed": [*model.assumed, *taken_for("models", model)],
     }
+
+
+def taken_for(noun: str, spec: Any) -> list[str]:
+    """Return what a model is taken to keep where engines differ, and what a head drafts as."""
+    if noun != "models":
+        return []
+    sentences = []
+    if spec.drafts is not None:
+        sentences.append(f"it is {spec.drafts.article} {spec.drafts.kind} head, for --draft-model")
+    kinds = {getattr(mixer, "index_dim", 0) for mixer, _ in spec.token_mixers} - {0}
+    if kinds:
+        width = max(kinds)
+        sentences.append(
+            f"index keys count in the cache's dtype, {spec.kv_dtype}; engines that keep them in fp8 hold "
+            f"{width + width // 32} of {2 * width} bytes"
+        )
+    states = dict.fromkeys(
+        state.dtype for mixer, _ in spec.token_mixers if (state := mixer.state) and state.elements
+    )
+    if states:
+        kept = " and ".join(states)
+        sentences.append(f"recurrent states are kept in {kept}; some engines keep them in 16 bits")
+    return sentences
 
 
 def _kept(model: ModelSpec) -> dict[str, Any]:

@@ -23,8 +23,9 @@ __all__ = ["draw_breakdown"]
 
 _RESIDENT = {
     "weights": "weights", "draft_weights": "draft weights", "target_kv": "KV cache",
-    "draft_kv": "draft KV cache", "lookahead_kv": "slots for drafted tokens", "states": "recurrent states",
-    "kept_states": "states kept for drafted tokens", "activations": "activations",
+    "draft_kv": "draft KV cache", "lookahead_kv": "slots for drafted tokens",
+    "states": "states of fixed size", "kept_states": "states kept for drafted tokens",
+    "activations": "activations",
     "fixed": "context, communication buffers, graphs", "total": "total", "usable": "usable by the engine",
 }  # fmt: skip
 

@@ -81,12 +81,14 @@ class State:
     elements, dtype : of the recurrent state.
     inputs : the last inputs of its convolutions, in the model's dtype. [1]
     heads : by which GPUs share it. [1]
+    kept : whether a verification must keep one for every draft; what only gathers tokens may be undone.
     """
 
     elements: int
     dtype: str
     inputs: int
     heads: int
+    kept: bool = True
 
     def bytes(self, base_dtype: str) -> float:
         """Bytes of one sequence. [B]"""
@@ -164,6 +166,23 @@ def matrix(
 def with_choice(forward: ForwardPass, way: Way) -> Way:
     """Return a way with what a draft pass launches to choose the entries that it reads."""
     return (*way, Choose(launches=forward.selection_launches)) if forward.chooses else way
+
+
+def shared_and_alone(forward: ForwardPass, readable: Numeric, most: float) -> list[tuple[Numeric, Numeric]]:
+    """Return the ways in which queries may read what an index chose: (queries that share it, sets of them).
+
+    Queries of a verification share neither their choice nor what they read, unless all of at most `most`
+    entries is chosen; then a kernel may still take them one by one. Those of a prefill are so many that
+    together they choose everything, and share it in L2. [tokens], [1]
+    """
+    queries = np.asarray(forward.query_tokens, dtype=float)
+    if forward.history is not None:
+        return [(queries, 1.0)]
+    alone = np.asarray(readable) > most
+    ways: list[tuple[Numeric, Numeric]] = [(np.where(alone, 1.0, queries), np.where(alone, queries, 1.0))]
+    if np.any(queries > 1.0) and not np.all(alone):
+        ways.append((1.0, queries))
+    return ways
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from perfmodel.model.launches import Attend, Choose, ForwardPass, Way
 from perfmodel.model.linear import LinearLayer
-from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, matrix, with_choice
+from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, matrix, shared_and_alone, with_choice
 from perfmodel.model.mixers.softmax import Softmax
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ class BlockSparse(Softmax):
         """Return the index's scores over the whole context, then attention to the blocks of each query."""
         most = self.block * self.blocks
         readable = np.asarray(forward.entries(), dtype=float)
-        queries = np.asarray(forward.query_tokens, dtype=float)
         chosen = np.minimum(readable, most) if forward.history is None else forward.entries(most)
-        alone = readable > most
         scores = Attend(
             heads=self.index_heads,
             kv_heads=1,
@@ -80,11 +78,13 @@ class BlockSparse(Softmax):
             value_dim=0,
             entry_elements=self.index_dim,
             kv_tokens=readable,
-            query_tokens=queries,
+            query_tokens=forward.query_tokens,
             copied=True,
         )
-        attend = self.attend(chosen, np.where(alone, 1.0, queries), np.where(alone, queries, 1.0))
-        return (with_choice(forward, (scores, Choose(launches=1.0), attend)),)
+        return tuple(
+            with_choice(forward, (scores, Choose(launches=1.0), self.attend(chosen, *reads)))
+            for reads in shared_and_alone(forward, readable, most)
+        )
 
 
 mixer = BlockSparse

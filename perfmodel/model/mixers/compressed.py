@@ -10,7 +10,7 @@ import numpy as np
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.launches import Attend, Choose, ForwardPass, Way
 from perfmodel.model.linear import LinearLayer
-from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, State, TokenMixer, matrix
+from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, State, TokenMixer, matrix, shared_and_alone
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
@@ -97,7 +97,7 @@ class Compressed(TokenMixer):
             return None
         width = self.head_dim + (self.index_dim if self.indexed else 0)
         tokens = self.ratio * self.overlap
-        return State(tokens * 2 * width, "fp32", 0, 1)
+        return State(tokens * 2 * width, "fp32", 0, 1, kept=False)
 
     def products(self, hidden: int) -> tuple[LinearLayer, ...]:
         """Queries in two steps, the shared vector, compressors and index, and the output in two steps."""
@@ -147,7 +147,6 @@ class Compressed(TokenMixer):
             chosen = np.minimum(entries, self.top_k)
         else:
             chosen = np.asarray(forward.entries(self.top_k * self.ratio)) / self.ratio
-        alone = entries > self.top_k
         scores = Attend(
             heads=self.index_heads,
             kv_heads=1,
@@ -158,8 +157,10 @@ class Compressed(TokenMixer):
             query_tokens=queries,
             copied=True,
         )
-        attend = self._attend(window + chosen, np.where(alone, 1.0, queries), np.where(alone, queries, 1.0))
-        return ((scores, Choose(launches=1.0), attend),)
+        return tuple(
+            (scores, Choose(launches=1.0), self._attend(window + chosen, *reads))
+            for reads in shared_and_alone(forward, entries, self.top_k)
+        )
 
     def _attend(self, kv_tokens: Numeric, query_tokens: Numeric, choices: Numeric = 1.0) -> Attend:
         return Attend(

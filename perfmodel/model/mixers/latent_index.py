@@ -9,7 +9,7 @@ import numpy as np
 
 from perfmodel.model.launches import Attend, Choose, ForwardPass, Way
 from perfmodel.model.linear import LinearLayer
-from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, matrix, with_choice
+from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, matrix, shared_and_alone, with_choice
 from perfmodel.model.mixers.latent import Latent
 
 if TYPE_CHECKING:
@@ -87,20 +87,17 @@ class LatentIndex(Latent):
         )  # fmt: skip
 
     def ways(self, forward: ForwardPass) -> tuple[Way, ...]:
-        """Return the index's scores over the whole context, then attention to what each query chose.
-
-        Queries share neither their choice nor what they read, unless all is chosen.
-        """
+        """Return the index's scores over the whole context, then attention to what each query chose."""
         readable = np.asarray(forward.entries(), dtype=float)
         if forward.history is None:
             chosen = np.minimum(readable, self.top_k)
         else:
             chosen = np.asarray(forward.entries(self.top_k), dtype=float)
-        alone = readable > self.top_k
-        queries = np.asarray(forward.query_tokens, dtype=float)
-        attend = self.absorbed(chosen, np.where(alone, 1.0, queries), np.where(alone, queries, 1.0))
+        ways = [
+            (self.absorbed(chosen, *reads),) for reads in shared_and_alone(forward, readable, self.top_k)
+        ]
         if not self.owns_index:
-            return (with_choice(forward, (attend,)),)
+            return tuple(with_choice(forward, way) for way in ways)
         scores = Attend(
             heads=self.index_heads,
             kv_heads=1,
@@ -108,10 +105,10 @@ class LatentIndex(Latent):
             value_dim=0,
             entry_elements=self.index_dim,
             kv_tokens=readable / self.pool,
-            query_tokens=queries,
+            query_tokens=forward.query_tokens,
             copied=True,
         )
-        return (with_choice(forward, (scores, Choose(launches=1.0), attend)),)
+        return tuple(with_choice(forward, (scores, Choose(launches=1.0), *way)) for way in ways)
 
 
 mixer = LatentIndex
