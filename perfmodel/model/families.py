@@ -96,7 +96,7 @@ _LLAMA_LIKE = (
 )
 _QK_NORMED = (
     "inkling, bailing_moe_v2, bailing_moe_linear, hunyuan, hunyuan_v1_moe, hunyuan_v1_dense, "
-    "hunyuan_moe, hunyuan_v1, hy_v3, minimax_m3, exaone4, exaone_moe, laguna, dots1, mellum"
+    "hunyuan_moe, hunyuan_v1, hy_v3, minimax_m3, exaone_moe, laguna, dots1, mellum"
 )
 
 FAMILIES: Mapping[str, Family] = {
@@ -106,7 +106,9 @@ FAMILIES: Mapping[str, Family] = {
     "mixtral": Family(modules=_BLOCK_SPARSE_MODULES),
     **dict.fromkeys(("minimax_m1", "minimax", "minimax_text_01"), Family(modules=_BLOCK_SPARSE_MODULES)),
     "minimax_m2": Family(qk_norm=True, qk_norm_over_heads=True, modules=_BLOCK_SPARSE_MODULES),
-    **dict.fromkeys(("olmo2", "olmo3", "olmoe", "flex_olmo"), Family(qk_norm=True, qk_norm_over_heads=True)),
+    **dict.fromkeys(("olmo2", "olmoe", "flex_olmo"), Family(qk_norm=True, qk_norm_over_heads=True)),
+    "olmo3": Family(qk_norm=True, qk_norm_over_heads=True, window_pattern=4),
+    "exaone4": Family(qk_norm=True, window_pattern=4),
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen2_5"), _QWEN2),
     "qwen": Family(qkv_bias=True, halved_mlp=True),
     **dict.fromkeys(("qwen3", "qwen3_moe"), _QWEN3),

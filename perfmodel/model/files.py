@@ -41,6 +41,8 @@ _HUB_REASONS = {
 _CONFIGS = ("config.json", "params.json")
 """Files that describe a model: that of Hugging Face transformers, else Mistral's own."""
 _QUANTISATION = "hf_quant_config.json"
+_OLDER_QUANTISATION = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+"""Files of AutoGPTQ and AutoAWQ that say how a checkpoint is quantised, and by which method."""
 _LARGEST_CONFIG = 16 * 2**20
 """Some name every quantised expert. [B]"""
 
@@ -81,11 +83,17 @@ def find_config(name: str) -> tuple[str, Document]:
 
 
 def _with_beside(path: Path, quantisation: Path | None = None) -> Document:
-    """Config, and the file beside it in which ModelOpt says how the checkpoint is quantised."""
+    """Config, and the file beside it in which its quantiser says how the checkpoint is quantised."""
     document = read_json(path, _LARGEST_CONFIG)
     quantisation = path.with_name(_QUANTISATION) if quantisation is None else quantisation
     if path.name in _CONFIGS and quantisation.is_file():
         document.beside[_QUANTISATION] = read_json(quantisation, _LARGEST_CONFIG)
+    for name, method in _OLDER_QUANTISATION.items():
+        older = path.with_name(name)
+        if older.is_file() and not document.beside and not _says_how_it_is_quantised(document.data):
+            said = read_json(older, _LARGEST_CONFIG)
+            said.data = {"quantization_config": {"quant_method": method, **said.data}}
+            document.beside[name] = said
     return document
 
 

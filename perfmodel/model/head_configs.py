@@ -22,6 +22,8 @@ from strategies.base import HeadShape
 __all__ = ["read_head"]
 
 MAX_BLOCK = 1000
+_RECURRENT = ("linear_", "mamba_", "ssm_")
+"""How keys of recurrent layers begin, which a module for further tokens has none of."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def _read_layers(
         data = _module_of(data)
     elif kind.name != "EAGLE":  # their MLPs are dense, whatever a file left of its target's keys
         data = {key: value for key, value in data.items() if not re.search("expert|moe|sparse_step", key)}
-    decoder = read_config(replace(document, data=data), **stored)
+    decoder = read_config(replace(document, data=data), whole=False, **stored)
     shape = replace(shape, layers=decoder.layers[0].count if kind.name == "MTP" else shape.layers)
     feature_size = keys.optional_size("target_hidden_size", high=MAX_WIDTH, default=decoder.hidden_size)
     parts = assemble(
@@ -223,13 +225,17 @@ def _without_input_norm(layer: Layer) -> Layer:
 
 def _module_of(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of the layers of a module that predicts further tokens: attention, experts if any."""
+    nested = data.get("text_config")
+    if isinstance(nested, dict):
+        data = {**{key: value for key, value in data.items() if key != "text_config"}, **nested}
     kept = {key: value for key, value in data.items() if key not in (*_LAYOUTS, *DRAFT_LAYERS)}
     blocks = data.get("mtp_layers_block_type") or data.get("mtp_hybrid_override_pattern")
     if blocks:
         key = "layers_block_type" if isinstance(blocks, list) else "hybrid_override_pattern"
         return {**kept, key: blocks, "num_hidden_layers": len(blocks)}
     modules = next((data[key] for key in DRAFT_LAYERS if data.get(key)), 1)
-    return {**kept, "num_hidden_layers": modules}
+    attends = {key: value for key, value in kept.items() if not key.startswith(_RECURRENT)}
+    return {**attends, "num_hidden_layers": modules}
 
 
 def _eagle(keys: ConfigKeys) -> HeadShape:

@@ -20,7 +20,7 @@ LEFT_OUT = (
     "llm_int8_skip_modules",
 )  # fmt: skip
 """Keys that list what stays unquantised."""
-WEIGHT_REMEDY = f"State how the weights are stored: --weight-dtype with one of {', '.join(BYTES)}"
+WEIGHT_REMEDY = f"Plan with how the weights are stored: --weight-dtype with one of {', '.join(BYTES)}"
 CACHE_REMEDY = f"State how the cache is stored: --kv-dtype with one of {', '.join(BYTES)}"
 BLOCK = 128 * 128
 """Elements of one block of FP8 weights (DeepSeek-V3, arXiv 2412.19437 section 3.3.2). [1]"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from perfmodel.model.channels.experts import COUNTS
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED, dtype_name, known_dtype
 from perfmodel.model.keys import ConfigKeys
 from perfmodel.model.module_names import ModuleNames
@@ -112,6 +113,8 @@ def read_stored_weights(
     section = next(telling, sections[0] if sections else None)
     scheme = Scheme() if section is None else read_scheme(section)
     scheme = _with_expert_dtype(keys, scheme, quiet=weight_dtype is not None)
+    if scheme.experts and scheme.everything is None and not scheme.named and not _has_experts(keys):
+        scheme = replace(scheme, everything=scheme.experts)  # a form of experts, in a model without them
     kv = base
     if kv_dtype is not None:
         kv = dtype_name(kv_dtype, field="kv_dtype")
@@ -125,6 +128,11 @@ def read_stored_weights(
     if weights in UNQUANTIZED:
         return StoredWeights(weights, weights, kv)
     return StoredWeights(base, weights, kv, _restated(scheme, weights))
+
+
+def _has_experts(keys: ConfigKeys) -> bool:
+    entry = keys.find(*COUNTS)
+    return entry is not None and bool(entry[1])
 
 
 def _sections(keys: ConfigKeys, *, quiet: bool) -> list[Section]:

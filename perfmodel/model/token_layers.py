@@ -113,6 +113,7 @@ def _is_limited(keys: ConfigKeys, word: str) -> bool:
 
 def _stated(keys: ConfigKeys, family: Family, layers: int) -> Iterator[tuple[str, Sequence[str]]]:
     """Words for every layer by each key that states them, the strongest first."""
+    others = LINEAR if keys.find("conv_L_cache") is None else CONVOLUTION
     attempts: list[tuple[str, Callable[[str], Sequence[str]]]] = [
         *((name, partial(_listed, keys, family, layers)) for name in LISTS),
         ("attn_type_list", partial(_by_flags, keys, layers, LINEAR, FULL)),
@@ -120,7 +121,7 @@ def _stated(keys: ConfigKeys, family: Family, layers: int) -> Iterator[tuple[str
         ("full_attention_interval", partial(_every, keys, layers, None, FULL, LINEAR)),
         ("layer_group_size", partial(_every, keys, layers, None, FULL, LINEAR)),
         ("attn_layer_period", partial(_every, keys, layers, "attn_layer_offset", FULL, LINEAR)),
-        ("full_attn_idxs", partial(_by_places, keys, layers, FULL, CONVOLUTION)),
+        ("full_attn_idxs", partial(_by_places, keys, layers, FULL, others)),
         ("attn_layer_indices", partial(_by_places, keys, layers, FULL, LINEAR)),
         ("hybrid_layer_pattern", partial(_by_flags, keys, layers, FULL, WINDOW)),
         ("local_layer_ids", partial(_by_places, keys, layers, WINDOW, FULL)),
@@ -162,7 +163,14 @@ def _by_places(
     keys: ConfigKeys, layers: int, inside: str, outside: str, name: str, *, first: int = 0
 ) -> Sequence[str]:
     """Words by the numbers of the layers of one kind."""
-    places = {place - first for place in keys.numbers(name, high=MAX_LAYERS)}
+    numbers = keys.numbers(name, high=MAX_LAYERS)
+    if beyond := [number for number in numbers if not first <= number < layers + first]:
+        entry = keys.find(name)
+        keys.fault(
+            entry[0] if entry else name, f"names layer {beyond[0]}",
+            f"Number the layers from {first} to {layers + first - 1}", given=("num_hidden_layers",),
+        )  # fmt: skip
+    places = {number - first for number in numbers}
     return [inside if index in places else outside for index in range(layers)]
 
 

@@ -206,7 +206,7 @@ def test_each_format_says_its_bits_groups_and_scales(
 
 
 def test_mxfp4_quantises_experts_alone_and_gptq_what_it_lists() -> None:
-    stored = read({"quant_method": "mxfp4"})
+    stored = read({"quant_method": "mxfp4"}, num_local_experts=32)
     assert stored.of(0, ("mlp.experts.down_proj",)).dtype == "mxfp4"
     assert stored.of(0, ("mlp.down_proj",)).dtype == "bf16"
     stored = read({**GPTQ, "modules_in_block_to_quantize": [["mlp.up_proj", "mlp.gate_proj"]]})
