@@ -1,4 +1,4 @@
-"""What a config leaves to the defaults of its class is asked for by name, and what other files say is read."""
+"""What a config leaves to its class is asked for by name, and what other files say is read."""
 
 from __future__ import annotations
 
