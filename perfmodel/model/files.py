@@ -91,9 +91,9 @@ def _with_beside(path: Path, quantisation: Path | None = None) -> Document:
     for name, method in _OLDER_QUANTISATION.items():
         older = path.with_name(name)
         if older.is_file() and not document.beside and not _says_how_it_is_quantised(document.data):
-            said = read_json(older, _LARGEST_CONFIG)
-            said.data = {"quantization_config": {"quant_method": method, **said.data}}
-            document.beside[name] = said
+            section = read_json(older, _LARGEST_CONFIG)
+            section.data = {"quantization_config": {"quant_method": method, **section.data}}
+            document.beside[name] = section
     return document
 
 

@@ -48,7 +48,8 @@ LATENT = {
     "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 6,
 }  # fmt: skip
 SPARSE = {
-    **LATENT, "model_type": "deepseek_v32", "index_n_heads": 2, "index_head_dim": 8, "index_topk": 10,
+    **LATENT, "model_type": "deepseek_v32", "n_routed_experts": 0, "index_n_heads": 2, "index_head_dim": 8,
+    "index_topk": 10,
 }  # fmt: skip
 MAMBA = {
     "model_type": "nemotron_h", "num_hidden_layers": 5, "hybrid_override_pattern": "M-M*-",
