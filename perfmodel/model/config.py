@@ -20,7 +20,7 @@ from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers import Sizes, TokenMixer
 from perfmodel.model.refusals import refuse_unreadable
 from perfmodel.model.remarks import remark_gate, remark_unread
-from perfmodel.model.required import refuse_left_out
+from perfmodel.model.required import refuse_disagreements, refuse_left_out
 from perfmodel.model.stored import StoredWeights, read_stored_weights
 from perfmodel.model.token_layers import MAX_LAYERS, MAX_TOKENS, mixer_of
 
@@ -84,6 +84,7 @@ def read_config(
     family = _family(keys)
     if whole:
         refuse_left_out(keys, keys.word("model_type") or "")
+        refuse_disagreements(keys)
     hidden = keys.size("hidden_size", "n_embd", "d_model", "model_dim", "dim", high=MAX_WIDTH)
     keys.layers = count = _count_layers(keys)
     vocabulary = keys.size("vocab_size", "padded_vocab_size", high=MAX_VOCABULARY)

@@ -142,7 +142,8 @@ def _recognise(name: str, document: Document) -> tuple[HeadKind | None, str]:
         kind = _BY_NAME["EAGLE-3"]
     if kind is _BY_NAME["EAGLE-3"] and data.get("parallel_drafting") is True:
         kind = _BY_NAME["P-EAGLE"]
-    if kind is not None or data.get("num_hidden_layers") != 1:
+    layers = data.get("num_hidden_layers")
+    if kind is not None or isinstance(layers, bool) or layers != 1:
         return kind, ""
     if any(data.get(key) for key in DRAFT_LAYERS):
         return _BY_NAME["MTP"], ""

@@ -8,7 +8,7 @@ from perfmodel.model.channels.experts import CHOSEN, COUNTS
 from perfmodel.model.families import modality_free
 from perfmodel.model.keys import ConfigKeys
 
-__all__ = ["refuse_left_out"]
+__all__ = ["refuse_disagreements", "refuse_left_out"]
 
 Layout = tuple[str, ...]
 _LISTS: Layout = ("layer_types", "layers_block_type")
@@ -45,6 +45,15 @@ _WITH_EXPERT_WIDTH = (
 """Families whose experts are never as wide as `intermediate_size`."""
 
 
+_SAME: tuple[Layout, ...] = (
+    ("num_hidden_layers", "n_layers", "n_layer"),
+    tuple(name for name in COUNTS if "." not in name),
+    tuple(name for name in CHOSEN if "." not in name),
+    ("num_key_value_heads", "num_attention_groups", "n_kv_heads"),
+)
+"""Spellings of one size."""
+
+
 def refuse_left_out(keys: ConfigKeys, model_type: str) -> None:
     """Note a fault for every key that a family needs and the config leaves to defaults of its class."""
     family = modality_free(model_type)
@@ -59,6 +68,18 @@ def refuse_left_out(keys: ConfigKeys, model_type: str) -> None:
     has_experts = experts is not None and bool(experts[1])
     if has_experts and family in _WITH_EXPERT_WIDTH and keys.find(*_EXPERT_WIDTHS) is None:
         _refuse(keys, _EXPERT_WIDTHS[0], f"the experts of {model_type} have a width of their own")
+
+
+def refuse_disagreements(keys: ConfigKeys) -> None:
+    """Note a fault where two spellings of one size say different numbers."""
+    for names in _SAME:
+        stated = [(name, entry[1]) for name in names if (entry := keys.find(name)) is not None]
+        numbers = [(name, value) for name, value in stated if isinstance(value, int) and value > 0]
+        for name, value in numbers[1:]:
+            if value != numbers[0][1]:
+                keys.fault(
+                    name, f"says {value}, {numbers[0][0]} says {numbers[0][1]}", "Keep the one that is right"
+                )
 
 
 def _refuse(keys: ConfigKeys, key: str, problem: str) -> None:

@@ -112,3 +112,18 @@ def test_a_module_for_further_tokens_is_found_below_a_text_config() -> None:
         assert head.parameters == pytest.approx(424_699_392, rel=1e-5)
         assert float(head.kv_bytes_per_token(np.inf)) == 4096
         assert head.state_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "value"),
+    [("GLM-4.5-Air", "num_experts", 64), ("Qwen3-30B-A3B", "moe_topk", 4), ("Llama-3.1-8B", "n_layers", 16)],
+)
+def test_two_spellings_of_one_size_must_agree(model: str, key: str, value: int) -> None:
+    config = bundled(model)
+    with pytest.raises(SpecError, match=rf"{key}|says {value}"):
+        ModelSpec.from_config({**config, key: value})
+
+
+def test_true_is_no_number_of_layers() -> None:
+    with pytest.raises(SpecError, match="num_hidden_layers: found True"):
+        ModelSpec.from_config({**bundled("GLM-4.5-Air"), "num_hidden_layers": True})
