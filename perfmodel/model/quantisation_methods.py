@@ -162,6 +162,8 @@ def _compressed_tensors(section: Section) -> Scheme:
     named: list[tuple[ModuleNames, Stored | None]] = []
     for _, group in groups.members() if groups else ():
         weights = group.below("weights")
+        if weights is None and group.data.get("weights") is not None:
+            group.refuse(("weights",), "weights is no mapping of num_bits and type")
         packing = str(group.get("format") or section.get("format"))
         form = None if weights is None else _tensors(weights, packing)
         targets = flat(group.get("targets")) or ["Linear"]
@@ -175,7 +177,7 @@ def _compressed_tensors(section: Section) -> Scheme:
         if len(classes) < len(targets):
             data = {"targets": [target for target in targets if str(target) not in classes]}
             named.append((Section(group.keys, group.place, data, group.quiet).names("targets"), form))
-    if groups is None or not groups.data:
+    if groups is None or len(groups.members()) < max(len(groups.data), 1):
         section.refuse(("config_groups",), "config_groups holds no group with weights")
     return Scheme(everything, experts, tuple(named))
 

@@ -127,3 +127,10 @@ def test_two_spellings_of_one_size_must_agree(model: str, key: str, value: int) 
 def test_true_is_no_number_of_layers() -> None:
     with pytest.raises(SpecError, match="num_hidden_layers: found True"):
         ModelSpec.from_config({**bundled("GLM-4.5-Air"), "num_hidden_layers": True})
+
+
+@pytest.mark.parametrize("groups", [{"group_0": {"weights": "int4"}}, {"group_0": None}, {"group_0": 2}, {}])
+def test_a_quantised_group_that_is_none_is_refused(groups: dict[str, Any]) -> None:
+    quantisation = {"quant_method": "compressed-tensors", "config_groups": groups}
+    with pytest.raises(SpecError, match="config_groups"):
+        ModelSpec.from_config({**bundled("Llama-3.1-8B"), "quantization_config": quantisation})
