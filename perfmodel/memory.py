@@ -150,8 +150,12 @@ def count_memory(
     draft_resident_kv_tokens: Numeric = 0.0,
     draft_kv_fraction: Numeric = 1.0,
     draft_weight_fraction: Numeric = 0.0,
+    draft_states: Numeric = 0.0,
 ) -> ResidentMemory:
-    """Count the resident bytes per GPU of target, draft and caches; arguments as in `resident_memory`. [B]"""
+    """Count the resident bytes per GPU of target, draft and caches; arguments as in `resident_memory`. [B]
+
+    draft_states : copies of its states that a target which drafts for itself works on. [1]
+    """
     target, gpus, dealt = deployment.model, deployment.tensor_parallel, deployment.expert_parallel
     draft_gpus = gpus if draft_tensor_parallel is None else draft_tensor_parallel
     engine, drafted = deployment.engine, np.asarray(gamma, dtype=float)
@@ -165,6 +169,10 @@ def count_memory(
     one_state = state_bytes_per_gpu(target, gpus)
     draft_state = state_bytes_per_gpu(draft, draft_gpus) if draft else 0.0
     kept = np.where(drafted > 0, engine.kept_states * (drafted + engine.state_trips), 0.0)
+    undone = state_bytes_per_gpu(target, gpus, kept=True)
+    kept_states = (kept + np.where(drafted > 0, draft_states, 0.0)) * undone
+    if draft is not None:  # what it drafted and the target did not take is undone in its states too
+        kept_states = kept_states + kept * state_bytes_per_gpu(draft, draft_gpus, kept=True)
     return ResidentMemory(
         weights=weights,
         draft_weights=draft_weight_fraction * weights
@@ -174,7 +182,7 @@ def count_memory(
         draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes,
         lookahead_kv=with_slots - target_kv,
         states=np.asarray(batch) * (one_state + draft_state),
-        kept_states=np.asarray(batch) * kept * state_bytes_per_gpu(target, gpus, kept=True),
+        kept_states=np.asarray(batch) * kept_states,
         activations=_activation_bytes(deployment, batch=batch, gamma=gamma),
         fixed=engine.fixed_memory,
         in_doubt=_in_doubt(deployment),

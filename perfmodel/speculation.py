@@ -281,6 +281,7 @@ def price(
         draft_resident_kv_tokens=drafting.resident_kv_tokens,
         draft_kv_fraction=copied_fraction(counts.kv_fraction, (extra or target).kv_dtype),
         draft_weight_fraction=copied_fraction(counts.resident_weight_fraction, target.weight_dtype),
+        draft_states=1.0 if drafter.kind == "self" else 0.0,
     )
     overhead = round_overhead(
         deployment, batch=batch, gamma=gamma, steps=steps, draft=draft, draft_passes=counts.passes,

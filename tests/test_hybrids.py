@@ -72,6 +72,24 @@ def test_states_are_kept_in_memory_for_every_drafted_token(name):
     assert float(resident_memory(H200, model, REPLAY, gamma=4.0, **question).kept_states) == 0.0
 
 
+def test_who_drafts_for_itself_works_on_a_copy_of_its_states():
+    """A draft pass advances states that verification starts from: one more copy beside those kept."""
+    model = ModelSpec.load("Qwen3.5-27B")
+    question = {"batch": 16.0, "context_len": 8192.0, "gamma": 3.0, "alpha": 0.8}
+    deployment = Deployment(H200, model, ENGINE, 1.0)
+    itself = price(deployment, WINDOW, kv_budget=1024.0, **question).memory.kept_states
+    shipped = price(deployment, Drafter(strategies.load("mtp")), **question).memory.kept_states
+    assert float(shipped) == pytest.approx(3 * 16 * model.state_bytes)
+    assert float(itself - shipped) == pytest.approx(16 * model.state_bytes)
+
+
+def test_a_draft_model_with_states_keeps_some_too():
+    small = ModelSpec.load("Granite-4-H-Small")
+    question = {"batch": 4.0, "context_len": 8192.0, "gamma": 3.0}
+    memory = resident_memory(H200, ModelSpec.load("Granite-4-Micro"), ENGINE, draft=small, **question)
+    assert float(memory.kept_states) == pytest.approx(3 * 4 * small.state_bytes)
+
+
 def test_speculation_shrinks_the_largest_batch_of_a_hybrid():
     """A state of Qwen3.5-27B weighs as much as 2,300 tokens of its cache."""
     model = ModelSpec.load("Qwen3.5-27B")
