@@ -156,6 +156,8 @@ def prepare(
         )  # fmt: skip
     schedule = schedule_of(plan, options)
     notes = common_notes(schedule, options)
+    if head and path and options.draft_path is None and "/" not in path:
+        notes.append(f"{path} is what the plan calls the head; --draft-path names its checkpoint or id")
     if drafter.draft_tensor_parallel is not None and not method.draft_gpus:
         notes.append(
             f"a draft model on {drafter.draft_tensor_parallel} of {drafter.tensor_parallel} GPUs is not "
