@@ -12,7 +12,7 @@ from perfmodel.model.module_names import ModuleNames
 from perfmodel.model.quantisation import Scheme, Section, Stored
 from perfmodel.model.quantisation_methods import read_cache_dtype, read_scheme
 
-__all__ = ["Stored", "StoredDtypes", "StoredWeights", "read_stored_dtypes", "read_stored_weights"]
+__all__ = ["Stored", "StoredWeights", "read_stored_weights"]
 
 _EXPERT_FORMS = {
     "fp4": Stored("mxfp4", BYTES["mxfp4"]),
@@ -64,28 +64,6 @@ class StoredWeights:
             return plain
         routed = scheme.experts is not None and any("experts" in module.split(".") for module in modules)
         return (scheme.experts if routed else scheme.everything) or plain
-
-
-@dataclass(frozen=True)
-class StoredDtypes:
-    """How a checkpoint is stored: what stays unquantised in `base`, attention too if `plain_attention`."""
-
-    base: str
-    weights: str
-    kv: str
-    plain_attention: bool = False
-
-
-def read_stored_dtypes(
-    keys: ConfigKeys, *, layers: int, weight_dtype: str | None, kv_dtype: str | None
-) -> StoredDtypes:
-    """Return one dtype for all quantised weights, and whether the attention of every layer is left out."""
-    stored = read_stored_weights(keys, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
-    attention = ("self_attn.q_proj", "self_attn.q_a_proj", "self_attn.kv_b_proj")
-    plain = stored.weights != stored.base and all(
-        stored.of(layer, attention).dtype == stored.base for layer in range(layers)
-    )
-    return StoredDtypes(stored.base, stored.weights, stored.kv, plain)
 
 
 def read_stored_weights(

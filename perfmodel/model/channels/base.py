@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -16,7 +17,7 @@ __all__ = ["ChannelMixer", "mlp_products"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelMixer:
+class ChannelMixer(ABC):
     """The part of a layer that every token passes through alone; ``channels/<name>.py`` holds one like this.
 
     ``words`` are its names in the lists by which configs say what each layer is; ``reduces`` says whether the
@@ -28,18 +29,18 @@ class ChannelMixer:
     reduces: ClassVar[bool] = True
 
     @classmethod
+    @abstractmethod
     def read(cls, keys: ConfigKeys, sizes: Sizes, kind: LayerKind) -> Self:
         """Return the mixer of a layer of that kind as a config describes it; faults are noted in `keys`."""
-        raise NotImplementedError
 
     @classmethod
     def stands_in_every_layer(cls, keys: ConfigKeys) -> bool:  # noqa: ARG003
         """Whether the config puts it into every layer, beside whatever else is there."""
         return False
 
+    @abstractmethod
     def products(self, hidden: int) -> tuple[LinearLayer, ...]:
         """Its matrix products in their order."""
-        raise NotImplementedError
 
 
 def mlp_products(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Cache", "Recurrent", "Sizes", "State", "TokenMixer", "matrix"]
 
 MAX_WIDTH = 1_000_000
+MAX_TOKENS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenMixer:
+class TokenMixer(ABC):
     """The part of a layer in which tokens see one another; ``mixers/<name>.py`` holds one class like this.
 
     ``words`` are its names in the lists by which configs say what each layer is, ``marks`` the keys of which
@@ -110,17 +112,17 @@ class TokenMixer:
     heads: int
 
     @classmethod
+    @abstractmethod
     def read(cls, keys: ConfigKeys, sizes: Sizes, kind: LayerKind) -> Self:
         """Return the mixer of a layer of that kind as a config describes it; faults are noted in `keys`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def products(self, hidden: int) -> tuple[LinearLayer, ...]:
         """Its matrix products in their order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ways(self, forward: ForwardPass) -> tuple[Way, ...]:
         """What one pass launches in one layer, by each way there is to compute it."""
-        raise NotImplementedError
 
     @property
     def caches(self) -> tuple[Cache, ...]:
@@ -198,9 +200,9 @@ class Recurrent(TokenMixer):
     state_dtype: str = "fp32"
 
     @property
+    @abstractmethod
     def state_elements(self) -> int:
         """Elements of the state. [1]"""
-        raise NotImplementedError
 
     @property
     def kept_inputs(self) -> int:
@@ -208,14 +210,14 @@ class Recurrent(TokenMixer):
         return 0
 
     @property
+    @abstractmethod
     def row_elements(self) -> int:
         """Elements of a token that go in and come out. [1]"""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def step_flops(self) -> float:
         """FLOPs of one token, one after the other. [FLOP]"""
-        raise NotImplementedError
 
     @property
     def chunk_flops(self) -> float:

@@ -9,13 +9,12 @@ import numpy as np
 
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.launches import ForwardPass, Way
-from perfmodel.model.mixers.base import Sizes
+from perfmodel.model.mixers.base import MAX_TOKENS, Sizes
 from perfmodel.model.mixers.softmax import Softmax
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
 
-MAX_TOKENS = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,16 @@ import numpy as np
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.launches import Attend, Choose, ForwardPass, Way
 from perfmodel.model.linear import LinearLayer
-from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, State, TokenMixer, matrix, shared_and_alone
+from perfmodel.model.mixers.base import (
+    MAX_TOKENS,
+    MAX_WIDTH,
+    Cache,
+    Sizes,
+    State,
+    TokenMixer,
+    matrix,
+    shared_and_alone,
+)
 
 if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
@@ -55,7 +64,7 @@ class Compressed(TokenMixer):
         return cls(
             heads=sizes.heads,
             head_dim=sizes.head_dim,
-            window=keys.size("sliding_window", high=1_000_000_000),
+            window=keys.size("sliding_window", high=MAX_TOKENS),
             ratio=kind.ratio,
             q_rank=keys.size("q_lora_rank", high=MAX_WIDTH),
             o_rank=keys.size("o_lora_rank", high=MAX_WIDTH),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfmodel.model.launches import ForwardPass, Way
-from perfmodel.model.mixers.base import MAX_WIDTH, Sizes
+from perfmodel.model.mixers.base import MAX_TOKENS, MAX_WIDTH, Sizes
 from perfmodel.model.mixers.softmax import Softmax
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from perfmodel.model.keys import ConfigKeys
     from perfmodel.model.layer_kind import LayerKind
 
-MAX_TOKENS = 1_000_000_000
 WINDOW_KEYS = ("sliding_window", "window_size", "sliding_window_size")
 
 
