@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate
+from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate, branch
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.model import DraftHead, ModelSpec
-from strategies.base import DraftPass, DraftStrategy
+from strategies.base import DraftPass, DraftStrategy, Tree
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -88,6 +88,7 @@ class Drafter:
     measured : acceptance measured on real traffic; with it the strategy's law is only the prior.
     conditions : those that the law is asked under.
     draft_tensor_parallel : GPUs that share the draft model; those of the target where None. [GPUs]
+    tree : shape of a draft that branches; a chain where None.
     """
 
     strategy: DraftStrategy
@@ -95,6 +96,7 @@ class Drafter:
     measured: tuple[MeasuredAcceptance, ...] = ()
     conditions: Conditions = GREEDY
     draft_tensor_parallel: int | None = None
+    tree: Tree | None = None
 
     def __post_init__(self) -> None:
         if self.strategy.needs_draft_model and self.draft_model is None:
@@ -134,8 +136,9 @@ class Drafter:
 
     @property
     def label(self) -> str:
-        """Short name for people, e.g. ``streaming_llm`` or ``streaming_llm(llama-3.2-1b)``."""
-        return f"{self.strategy.name}({self.draft_model.name})" if self.draft_model else self.strategy.name
+        """Short name for people, e.g. ``streaming_llm``, ``streaming_llm(llama-3.2-1b)``, ``eagle tree 5,4,16``."""
+        tree = f" tree {self.tree.label}" if self.tree else ""
+        return self.strategy.name + (f"({self.draft_model.name})" if self.draft_model else "") + tree
 
     @property
     def default_budgets(self) -> tuple[float, ...]:
@@ -163,9 +166,24 @@ class Drafter:
         strategy = self.strategy
         if self.head is not None:
             strategy = replace(strategy, head=self.head.shape)  # type: ignore[type-var]
-        return strategy.draft_pass(
+        counts = strategy.draft_pass(
             context_len=context_len, kv_budget=kv_budget, gamma=gamma, drafter=self.kind
         )
+        return counts if self.tree is None else self.tree.widen(counts, gamma)
+
+    def verified(self, gamma: Numeric) -> Numeric:
+        """Drafts that the target verifies in a round of ``gamma`` steps; as many unless they branch. [tokens]"""
+        return gamma if self.tree is None else self.tree.verified(gamma)
+
+    def may_draft(self, gamma: Numeric) -> Numeric:
+        """Whether it may draft at a length: a tree at its own steps, anything else at any. [tokens]"""
+        return np.greater(gamma, 0) if self.tree is None else np.equal(gamma, self.tree.steps)
+
+    @property
+    def branches(self) -> bool:
+        """Whether it can draft a tree: a head that ranks its guesses, or a small model."""
+        shape = self.head.shape if self.head is not None else self.strategy.head
+        return self.kind == "draft" or (self.kind == "head" and shape.branches)
 
     def longest(self, target: ModelSpec) -> float:
         """Tokens that a round drafts at most: a block, or modules of which each predicts one. [tokens]"""
@@ -213,7 +231,13 @@ class Drafter:
             far_share=self.conditions.far_share,
             trained_length=self.conditions.trained_length,
         )
-        return replace(acceptance, longest=self.longest(target))
+        return self.shaped(replace(acceptance, longest=self.longest(target)))
+
+    def shaped(self, acceptance: Acceptance) -> Acceptance:
+        """Return what is believed of a chain as what is believed of its tree, less surely."""
+        if self.tree is None or self.tree.topk == 1:
+            return acceptance
+        return branch(acceptance, self.tree)
 
     def _reach(self, target: ModelSpec) -> float:
         """Tokens that a head looks back at most; infinite where its cache grows. [tokens]"""

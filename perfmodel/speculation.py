@@ -15,7 +15,7 @@ from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import CAUSES, ForwardPass, StepLatency, price_pass
 from perfmodel.memory import ResidentMemory, count_memory
 from perfmodel.model import BYTES, ModelSpec
-from strategies.base import DraftPass, budget_after
+from strategies.base import DraftPass, Tree, budget_after
 
 __all__ = [
     "FREE", "Configuration", "Drafter", "Drafting", "Round", "TargetSteps", "copied_fraction", "draft_with",
@@ -31,8 +31,9 @@ TermsT = TypeVar("TermsT")
 class Round:
     """Cost and yield of one round; every field broadcasts, shapes are joined only where they must be.
 
-    ``draft`` is one draft pass, ``verify`` the verification of ``gamma + 1`` tokens, ``baseline`` one plain
-    decode step of the target at the same batch and context, ``overhead`` the engine's seconds per round. [s]
+    ``draft`` is one draft pass, ``verify`` the verification of ``gamma + 1`` tokens, or of a tree's nodes,
+    ``baseline`` one plain decode step of the target at the same batch and context, ``overhead`` the engine's
+    seconds per round. [s]
     """
 
     gamma: Numeric
@@ -111,7 +112,7 @@ def take(terms: TermsT, shape: tuple[int, ...], place: Any) -> TermsT:
     """Return some elements of a dataclass of terms that broadcast to `shape`: each indexed by `place`."""
 
     def indexed(term: Any) -> Any:
-        if is_dataclass(term):
+        if is_dataclass(term) and not isinstance(term, Tree):
             return take(term, shape, place)
         return np.broadcast_to(term, shape)[place] if isinstance(term, (float, int, np.ndarray)) else term
 
@@ -244,12 +245,13 @@ def price(
 ) -> Round:
     """Price one draft-verify round of every configuration; arguments as in `price_round`, and they broadcast.
 
-    steps : the target's passes where they are priced already; every drafter shares them.
+    steps : the target's passes where they are priced already; every drafter of chains shares them.
     """
     target = deployment.model
-    if steps is None:
+    verified = gamma if drafter is None else drafter.verified(gamma)
+    if steps is None or (drafter is not None and drafter.tree is not None):
         middle = half_way(context_len, output_tokens)
-        steps = price_steps(deployment, batch=batch, context_len=middle, gamma=gamma)
+        steps = price_steps(deployment, batch=batch, context_len=middle, gamma=verified)
     longest = np.add(context_len, output_tokens)
     if drafter is None:
         memory = count_memory(deployment, batch=batch, context_len=longest)
@@ -258,7 +260,7 @@ def price(
     if tokens_per_round is None:
         if alpha is not None:
             acceptance = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
-            acceptance = replace(acceptance, longest=drafter.longest(target))
+            acceptance = drafter.shaped(replace(acceptance, longest=drafter.longest(target)))
             tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
         else:
             acceptance, tokens_per_round, since = _accept_over(
@@ -275,7 +277,7 @@ def price(
         deployment,
         batch=batch,
         context_len=longest,
-        gamma=gamma,
+        gamma=verified,
         draft=extra,
         draft_tensor_parallel=drafter.gpus(deployment),
         draft_resident_kv_tokens=drafting.resident_kv_tokens,

@@ -7,7 +7,7 @@ elsewhere. All arguments of every method broadcast against each other; none bran
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
@@ -187,7 +187,86 @@ class HeadShape:
         return np.maximum(gamma, 1.0) if self.block is None else float(self.block)
 
 
+    @property
+    def branches(self) -> bool:
+        """Whether it can draft a tree: it ranks its guesses at every step, or has a head for every step."""
+        return not self.parallel or self.output_heads > 0
+
+
 PRETRAINED_HEAD = HeadShape()
+MOST_NODES = 256
+"""Nodes of a tree, as in the largest trees that are published (Sequoia, OPT-Tree: 256). [tokens]"""
+MOST_TOPK = 32
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A draft that branches: several candidates for every position, one path of which may be accepted.
+
+    Each step but the first continues the ``topk`` best drafts so far, and each of these by its ``topk`` best
+    next tokens; of all of them the ``nodes - 1`` best are verified beside the last known token, the root. These
+    are ``--speculative-num-steps``, ``--speculative-eagle-topk`` and ``--speculative-num-draft-tokens`` of
+    SGLang. With ``topk`` 1 it is a chain, whatever ``nodes`` says (EAGLE-2, arXiv 2406.16858, section 4).
+
+    Attributes
+    ----------
+    steps : draft passes of a round, and the most drafts that are accepted [tokens].
+    topk : candidates that every step takes [tokens].
+    nodes : tokens that are verified, the root included [tokens].
+    """
+
+    steps: int
+    topk: int
+    nodes: int
+
+    def __post_init__(self) -> None:
+        """Refuse a tree that cannot be; ValueError says what would do."""
+        if self.steps < 1 or not 1 <= self.topk <= MOST_TOPK or not 2 <= self.nodes <= MOST_NODES:
+            raise ValueError(
+                f"steps are at least 1, topk is 1 to {MOST_TOPK}, nodes are 2 to {MOST_NODES}: not {self.label}"
+            )
+        if self.topk > 1 and self.nodes > 1 + self.pool(self.steps):
+            raise ValueError(
+                f"{self.steps} steps of topk {self.topk} draft {self.pool(self.steps)} tokens: nodes are at most "
+                f"{1 + self.pool(self.steps)}, the root included, not {self.nodes}"
+            )
+        if self.topk == 1:
+            object.__setattr__(self, "nodes", self.steps + 1)
+
+    @property
+    def label(self) -> str:
+        """Its steps, topk and nodes."""
+        return f"{self.steps},{self.topk},{self.nodes}"
+
+    def pool(self, steps: Numeric) -> Numeric:
+        """Return the drafts to choose among, ``topk + (steps - 1) topk**2`` [tokens]."""
+        return self.topk + (steps - 1) * self.topk**2
+
+    def verified(self, steps: Numeric) -> Numeric:
+        """Return the drafts that are verified in a round of so many steps, the root not counted [tokens]."""
+        drafted = np.asarray(steps, dtype=float)
+        if self.topk == 1:
+            return drafted
+        return np.where(drafted > 0.0, np.minimum(self.nodes - 1.0, self.pool(drafted)), 0.0)
+
+    def widen(self, counts: DraftPass, steps: Numeric) -> DraftPass:
+        """Return a pass of a chain as one of the tree, mean over its steps.
+
+        The first step drafts from the root, each later one from ``topk`` tokens; what the drafts before them
+        left in the cache is ``topk`` times as much. What was kept of the context is read once for all.
+        """
+        if self.topk == 1 or counts.weights == "none":
+            return counts
+        drafted = np.maximum(steps, 1.0)
+        more = np.where(np.equal(counts.passes, steps), self.topk - 1.0, 0.0)  # none where one pass drafts all
+        return replace(
+            counts,
+            query_tokens=counts.query_tokens * (1.0 + more * (drafted - 1.0) / drafted),
+            kv_tokens=counts.kv_tokens + more * drafted_so_far(steps),
+            resident_kv_tokens=counts.resident_kv_tokens + more * np.asarray(steps, dtype=float),
+        )
+
+
 Moment = Literal["position", "prompt", "pass"]
 
 

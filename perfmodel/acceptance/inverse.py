@@ -13,19 +13,24 @@ from typing import Any
 import numpy as np
 
 from perfmodel.acceptance.tokens import tokens_per_round
+from perfmodel.acceptance.tree import tokens_from_tree
 from perfmodel.errors import SpecError
 from perfmodel.files.numbers import Numeric
+from strategies.base import Tree
 
 _HALVINGS = 60
 
 
-def alpha_from_mean_length(mean_length_with_bonus: Numeric, gamma: Numeric) -> Numeric:
+def alpha_from_mean_length(
+    mean_length_with_bonus: Numeric, gamma: Numeric, tree: Tree | None = None
+) -> Numeric:
     """Return the rate that gives ``mean_length_with_bonus``: the exact inverse of ``tokens_per_round``.
 
     Parameters
     ----------
     mean_length_with_bonus : tokens per round, 1 .. gamma + 1.
     gamma : speculation length [tokens], at least 1.
+    tree : shape of a draft that branches, whose best candidate has that rate; a chain where None.
 
     Raises
     ------
@@ -45,8 +50,12 @@ def alpha_from_mean_length(mean_length_with_bonus: Numeric, gamma: Numeric) -> N
             f"{value:g} is not between 1 and gamma + 1",
             "the bonus token counts: add 1 if it is left out",
         )
+
+    def tokens(alpha: Numeric) -> Numeric:
+        return tokens_per_round(alpha, gamma) if tree is None else tokens_from_tree(alpha, alpha, tree, gamma)
+
     alpha = solve_rising(
-        lambda alpha: tokens_per_round(alpha, gamma) - length, np.zeros(wrong.shape), np.ones(wrong.shape)
+        lambda alpha: tokens(alpha) - length, np.zeros(wrong.shape), np.ones(wrong.shape)
     )
     return np.where(length >= np.add(gamma, 1.0), 1.0, alpha)[()]
 

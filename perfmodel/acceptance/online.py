@@ -13,7 +13,9 @@ import numpy as np
 from perfmodel.acceptance.inverse import solve_rising
 from perfmodel.acceptance.odds import expit, logit
 from perfmodel.acceptance.tokens import tokens_from_first_rest
+from perfmodel.acceptance.tree import tokens_from_tree
 from perfmodel.files.numbers import FloatArray, Numeric
+from strategies.base import Tree
 
 __all__ = ["Learner", "move_rate", "moved_tokens"]
 
@@ -114,6 +116,11 @@ def move_rate(alpha: Numeric, shift: float) -> Numeric:
     return expit(logit(np.clip(alpha, NEARLY, 1.0 - NEARLY)) + shift)
 
 
-def moved_tokens(first: Numeric, rest: Numeric, gammas: Numeric, shift: float) -> FloatArray:
+def moved_tokens(
+    first: Numeric, rest: Numeric, gammas: Numeric, shift: float, tree: Tree | None = None
+) -> FloatArray:
     """Return the tokens per round where both rates are moved by `shift` logits, bonus token included."""
-    return np.asarray(tokens_from_first_rest(move_rate(first, shift), move_rate(rest, shift), gammas))
+    rates = move_rate(first, shift), move_rate(rest, shift)
+    if tree is not None:
+        return np.asarray(tokens_from_tree(*rates, tree, gammas))
+    return np.asarray(tokens_from_first_rest(*rates, gammas))

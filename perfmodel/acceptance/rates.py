@@ -9,10 +9,11 @@ import numpy as np
 
 from perfmodel.acceptance.odds import expit, logit
 from perfmodel.acceptance.tokens import tokens_from_first_rest
+from perfmodel.acceptance.tree import RANKS, TREE_SCATTER, tokens_from_tree
 from perfmodel.files.numbers import Numeric
-from strategies.base import Kind
+from strategies.base import Kind, Tree
 
-__all__ = ["Acceptance", "Kind", "expected_tokens"]
+__all__ = ["Acceptance", "Kind", "branch", "expected_tokens"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Acceptance:
     source : where they come from.
     tokens : tokens per round where these are given in place of rates, else None.
     longest : drafts that a round can have at most; asking for more yields no more. [tokens]
+    tree : shape of the draft where it branches; a chain where None.
     """
 
     first: Numeric
@@ -36,6 +38,7 @@ class Acceptance:
     source: str = ""
     tokens: Numeric | None = None
     longest: Numeric = np.inf
+    tree: Tree | None = None
 
     @classmethod
     def given(cls, alpha: Numeric, sd: Numeric = 0.0, source: str = "given as a rate") -> Acceptance:
@@ -66,4 +69,28 @@ def expected_tokens(acceptance: Acceptance, gamma: Numeric) -> Numeric:
     if acceptance.tokens is not None:
         return np.clip(acceptance.tokens, 1.0, np.add(gamma, 1.0))
     drafted = np.minimum(gamma, acceptance.longest)
+    if acceptance.tree is not None:
+        return tokens_from_tree(acceptance.first, acceptance.rest, acceptance.tree, drafted)
     return tokens_from_first_rest(acceptance.first, acceptance.rest, drafted)
+
+
+def branch(acceptance: Acceptance, tree: Tree) -> Acceptance:
+    """Return the acceptance of a chain as that of a tree: the same rates, known less well.
+
+    What was given as a rate or as tokens keeps its spread.
+
+    Parameters
+    ----------
+    acceptance : of the best candidate at every step.
+    tree : shape of the draft.
+    """
+    if acceptance.tokens is not None or not np.any(acceptance.sd):
+        return replace(acceptance, tree=tree)
+    middle = np.add(acceptance.first, acceptance.rest) / 2.0
+    scatter = TREE_SCATTER.value * middle * (1.0 - middle) / (0.8 * (1.0 - 0.8))
+    return replace(
+        acceptance,
+        tree=tree,
+        sd=np.hypot(acceptance.sd, scatter),
+        source="; ".join(filter(None, (acceptance.source, f"ranks: {RANKS.source}"))),
+    )

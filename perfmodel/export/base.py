@@ -85,6 +85,7 @@ class Method:
     needs_path : a checkpoint must be named.
     window : it can bound what the drafter reads.
     draft_gpus : it can be told how many GPUs share the draft model.
+    trees : it can draft a tree.
     reason : why it cannot, in the engine's words.
     """
 
@@ -92,6 +93,7 @@ class Method:
     needs_path: bool = False
     window: bool = False
     draft_gpus: bool = False
+    trees: bool = False
     reason: str = ""
 
 
@@ -114,8 +116,9 @@ def drafts_with_a_head(name: str) -> bool:
 
 
 def prepare(
-    engine: str, methods: Mapping[str, Method], refusal: str, plan: Plan, options: ExportOptions
-) -> Prepared:
+    engine: str, methods: Mapping[str, Method], refusal: str, plan: Plan, options: ExportOptions,
+    *, chains_only: str = "it has no trees",
+) -> Prepared:  # fmt: skip
     """What every exporter of a drafter begins with.
 
     Parameters
@@ -123,6 +126,7 @@ def prepare(
     engine : its name, for messages.
     methods : the engine's methods by strategy, with ``+draft`` where a model of its own drafts.
     refusal : why the engine runs no other, in its own words.
+    chains_only : why it drafts no tree, where a method does not.
 
     Raises
     ------
@@ -148,6 +152,10 @@ def prepare(
             f"plan with {draft}--strategy {','.join(known)}, or name the engine's own --method",
         )  # fmt: skip
     method = methods[key] if options.method is None else Method(options.method)
+    if drafter.branches and not method.trees and options.method is None:
+        raise SpecError.single(
+            "plan", "topk", f"{engine} drafts chains with {method.name}: {chains_only}", "plan without --tree"
+        )
     path = options.draft_path or drafter.draft_model
     if method.needs_path and not path:
         raise SpecError.single(

@@ -20,18 +20,22 @@ from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import PlannedDrafter, Schedule
 
 METHODS = {
-    "eagle": Method("EAGLE3", needs_path=True, window=True),
+    "eagle": Method("EAGLE3", needs_path=True, window=True, trees=True),
     "dflash": Method("DFLASH", needs_path=True, window=True),
-    "mtp": Method("NEXTN", window=True),
+    "mtp": Method("NEXTN", window=True, trees=True),
     "ngram": Method("NGRAM"),
-    "full_kv+draft": Method("STANDALONE", needs_path=True),
-    "streaming_llm+draft": Method("STANDALONE", needs_path=True),
+    "full_kv+draft": Method("STANDALONE", needs_path=True, trees=True),
+    "streaming_llm+draft": Method("STANDALONE", needs_path=True, trees=True),
 }
 REFUSAL = "no released algorithm drafts with the target's own weights"
 FORMS = ("flags", "adaptive", "guided", "sps", "sps-additive")
 ADAPTIVE = ("EAGLE", "EAGLE3", "NEXTN")
 """Algorithms that change their steps at run time; NEXTN is an alias of EAGLE."""
 CONFIG_FILE = "adaptive.json"
+TREE_KERNELS = (
+    "a tree needs the flashinfer, fa3 or triton attention backend; trtllm_mha and block-sparse ones verify "
+    "chains only"
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class SGLang:
             return _costs(plan, options, additive=form == "sps-additive")
         drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
         require_drafts(schedule.most, "start sglang without --speculative-algorithm")
-        unfit = adaptive_refusal(method.name, options)
+        unfit = adaptive_refusal(method.name, options, branches=drafter.branches)
         if form != "flags":
             if unfit:
                 raise SpecError.single(
@@ -81,10 +85,12 @@ class SGLang:
         return Exported(" ".join(flags) + "\n", tuple(notes), schedule)
 
 
-def adaptive_refusal(algorithm: str, options: ExportOptions) -> str:
+def adaptive_refusal(algorithm: str, options: ExportOptions, *, branches: bool = False) -> str:
     """Why steps cannot change at run time, in SGLang's words; empty where they can."""
     if algorithm not in ADAPTIVE:
         return f"speculative_algorithm={algorithm} (only EAGLE/EAGLE3 are supported)"
+    if branches:
+        return "speculative_eagle_topk is above 1 (PR 24054, open, lifts that)"
     if options.data_parallel > 1:
         return "attention DP is not supported (adaptive tier decisions are not synchronized across DP ranks)"
     return ""
@@ -101,9 +107,11 @@ def _flags(
         flags += ["--speculative-draft-model-path", path]
     steps = schedule.most
     if method.name not in ("NGRAM", "DFLASH"):
-        flags += ["--speculative-num-steps", str(steps), "--speculative-eagle-topk", "1"]
-    flags += ["--speculative-num-draft-tokens", str(steps + 1)]
-    notes: list[str] = []
+        flags += ["--speculative-num-steps", str(steps)]
+        flags += ["--speculative-eagle-topk", str(drafter.topk or 1)]
+    nodes = drafter.nodes if drafter.branches else steps + 1
+    flags += ["--speculative-num-draft-tokens", str(nodes)]
+    notes: list[str] = [TREE_KERNELS] if drafter.branches else []
     budget = drafter.kv_budget
     if budget is None:
         return flags, notes

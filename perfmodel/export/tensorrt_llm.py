@@ -22,7 +22,7 @@ from perfmodel.planning.schedule import Band, Schedule
 
 NO_WINDOW = "it has no window for the drafter"
 METHODS = {
-    "eagle": Method("Eagle3", needs_path=True, reason=NO_WINDOW),
+    "eagle": Method("Eagle3", needs_path=True, trees=True, reason=NO_WINDOW),
     "mtp": Method("MTP", reason=NO_WINDOW),
     "ngram": Method("NGram"),
     "full_kv+draft": Method("Draft_Target", needs_path=True),
@@ -64,7 +64,16 @@ class TensorRTLLM:
         if path and method.name != "NGram":
             lines.append(f"  speculative_model: {json.dumps(path)}")
         lines.append(f"  max_draft_len: {schedule.most}")
-        if len(schedule.bands) > 1:
+        if drafter.branches and drafter.nodes:
+            lines += [
+                "  use_dynamic_tree: true",
+                f"  dynamic_tree_max_topK: {drafter.topk}",
+                f"  max_total_draft_tokens: {drafter.nodes - 1}",
+            ]
+            notes.append("dynamic trees need full attention: no sliding windows, no latent attention (MLA)")
+        if len(schedule.bands) > 1 and drafter.branches:
+            notes.append(f"draft_len_schedule is for chains: the tree of {schedule.most} steps holds for all")
+        elif len(schedule.bands) > 1:
             keys = {
                 band.last if options.semantics == "upper" else band.first: band.gamma
                 for band in schedule.bands

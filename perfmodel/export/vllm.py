@@ -36,6 +36,7 @@ METHODS = {
 REFUSAL = "drafting with the target's own weights is RFC 47351, open"
 FORMS = ("speculative-config", "context", "per-seq-len", "env", "scheduler")
 PLANNED_SCHEDULER = "perfmodel.integrations.vllm.PlannedScheduler"
+CHAINS_ONLY = "tree attention and speculative_token_tree were removed (PR 42121, May 2026)"
 PROMPT_LOOKUP_MAX = 4
 """Longest n-gram that is looked up; vLLM wants one bound named, its examples use 4. [tokens]"""
 
@@ -51,7 +52,9 @@ class VLLM:
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The plan as vLLM reads it; ranges are inclusive, gaps and the tail carry the last length on."""
         form = check_form(self.name, FORMS, options)
-        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
+        drafter, method, path, schedule, notes = prepare(
+            self.name, METHODS, REFUSAL, plan, options, chains_only=CHAINS_ONLY
+        )
         by_batch = form in ("speculative-config", "env")
         most = schedule.most if by_batch else max(cell.gamma for cell in plan.cells)
         require_drafts(most, "start vllm without --speculative-config, or use --form scheduler")

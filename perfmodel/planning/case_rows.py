@@ -15,6 +15,7 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.drafters import (
     MOST_GPUS,
+    check_drafters,
     check_drafts_shard,
     check_expert_parallel,
     check_tensor_parallel,
@@ -24,7 +25,7 @@ from perfmodel.planning.drafters import (
 )
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_BATCH, MAX_CONTEXT
-from strategies.base import needs_budget
+from strategies.base import MOST_NODES, MOST_TOPK, Tree, needs_budget
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -104,6 +105,9 @@ class CaseReader:
             raise SpecError.single(
                 "", "strategy", "drafts nothing, gamma is above 0", "Name a strategy, or set gamma 0"
             )
+        if drafter is not None and (tree := _tree(cells, gamma)) is not None:
+            drafter = replace(drafter, tree=tree)
+            check_drafters([drafter], target)
         given, acceptance = _acceptance(cells, gamma)
         kv_budget, budget_remark = _kv_budget(cells, drafter)
         case = Case(
@@ -121,6 +125,7 @@ class CaseReader:
         key = (
             *(cells[name] for name in _NOUNS),
             given,
+            drafter.tree.label if drafter is not None and drafter.tree is not None else "",
         )
         return key, group, case, "; ".join(filter(None, (spelling.remark, budget_remark)))
 
@@ -136,6 +141,18 @@ def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> tuple[float
         return float("inf"), ""
     usual = drafter.strategy.acceptance.level_budget
     return usual, f"kv_budget is empty; {drafter.strategy.name} is priced at {usual:g}"
+
+
+def _tree(cells: Mapping[str, str], gamma: int) -> Tree | None:
+    """Return the tree that a row names by its topk and nodes, whose steps are gamma; None for a chain."""
+    topk = _count(cells, "topk", 1, MOST_TOPK, empty=1)
+    if topk == 1 or gamma == 0:
+        return None
+    nodes = _count(cells, "nodes", 2, MOST_NODES)
+    try:
+        return Tree(gamma, topk, nodes)
+    except ValueError as fault:
+        raise SpecError.single("", "nodes", str(fault), "Give fewer nodes, more steps or a larger topk") from None
 
 
 def _acceptance(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:

@@ -117,7 +117,7 @@ class Choice:
     ) -> Choice:
         """Choose for every cell among the lengths that draft, or where `idle` take the length 0."""
         drafts = priced.drafter is not None and not idle
-        lengths = priced.gamma > 0 if drafts else priced.gamma == 0
+        lengths = priced.drafter.may_draft(priced.gamma) if priced.drafter and drafts else priced.gamma == 0
         seconds = allowed_seconds(priced, constraints, fallen, lengths)
         place = tuple(index.ravel() for index in choose(seconds, constraints.near_tie))
         fits = np.any(priced.expand(lengths & priced.round.memory.fits), axis=(-2, -1)).ravel()
@@ -142,7 +142,8 @@ class Choice:
         label = self.drafter.label if self.drafter and self.drafts else NO_DRAFT
         if self.drafter and not self.drafts:
             return f"{describe(label, None, 0.0)} with the drafter loaded"
-        return describe(label, float(self.priced.kv_budget[budget, 0]), float(self.priced.gamma[gamma]))
+        length = None if self.drafter and self.drafter.tree else float(self.priced.gamma[gamma])
+        return describe(label, float(self.priced.kv_budget[budget, 0]), length)
 
 
 def rank(choices: Sequence[Choice], near_tie: float) -> NDArray[np.intp]:
@@ -160,12 +161,12 @@ def rank(choices: Sequence[Choice], near_tie: float) -> NDArray[np.intp]:
     return order
 
 
-def describe(label: str, kv_budget: float | None, gamma: float) -> str:
-    """Say a configuration in a few words."""
+def describe(label: str, kv_budget: float | None, gamma: float | None) -> str:
+    """Say a configuration in a few words; the label of a tree says its length."""
     if label == NO_DRAFT:
         return "plain decoding"
     budget = f" budget {kv_budget:.0f}" if kv_budget is not None and np.isfinite(kv_budget) else ""
-    return f"{label}{budget} gamma {gamma:.0f}"
+    return f"{label}{budget}" + ("" if gamma is None else f" gamma {gamma:.0f}")
 
 
 def choose_deployed(
@@ -196,7 +197,8 @@ def choose_deployed(
     for piece in split(workload, space):
         every = price_drafters(deployment, workload.part(*piece), replace(space, drafters=drafters))
         for gains, priced in zip(by_drafter, every, strict=True):
-            by_budget = allowed_seconds(priced, constraints, Counter())[..., None, :]
+            lengths = (priced.gamma == 0) | priced.drafter.may_draft(priced.gamma)  # type: ignore[union-attr]
+            by_budget = allowed_seconds(priced, constraints, Counter(), lengths)[..., None, :]
             tpot = by_budget[choose(by_budget, constraints.near_tie)]
             fits |= bool(np.any((priced.gamma > 0) & priced.round.memory.fits)) or not constraints.fit_memory
             plain = np.broadcast_to(priced.round.baseline.total, priced.shape)[..., 0]

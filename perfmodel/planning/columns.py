@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
 
+from strategies.base import Tree
+
 if TYPE_CHECKING:
     from perfmodel.files.numbers import FloatArray, Numeric
 
@@ -109,6 +111,17 @@ def _draft_tensor_parallel(answer: Any) -> list[int | None]:
     return _drafting(answer, answer.drafter.draft_tensor_parallel if answer.drafter else None)
 
 
+def _of_tree(answer: Any, name: str) -> list[int | None]:
+    """Return a number of the tree that is drafted, None where nothing is or no tree is named."""
+    tree = answer.drafter.tree if answer.drafter else None
+    return _drafting(answer, getattr(tree, name, None))
+
+
+def _branches(plan: Any) -> bool:
+    """Whether a tree is drafted anywhere."""
+    return any(cell.nodes for cell in plan.cells)
+
+
 def _most_gammas(answer: Any) -> list[int | None]:
     drafter = answer.drafter
     longest = drafter.longest(answer.deployment.model) if drafter else math.inf
@@ -135,8 +148,9 @@ def _one_rate(answer: Any) -> Any:
     rest = _accepted(answer, "rest")
     if rest is None or not np.any(answer.gamma > 0):
         return rest
+    tree = answer.drafter.tree if answer.drafter else None
     tokens = np.clip(answer.expand(answer.round.tokens_per_round), 1.0, answer.gamma + 1.0)
-    return np.where(answer.gamma > 0, alpha_from_mean_length(tokens, np.maximum(answer.gamma, 1.0)), rest)
+    return np.where(answer.gamma > 0, alpha_from_mean_length(tokens, np.maximum(answer.gamma, 1.0), tree), rest)
 
 
 def _break_even_alpha(answer: Any) -> Any:
@@ -148,7 +162,7 @@ def _break_even_alpha(answer: Any) -> Any:
     if not np.any(answer.gamma > 0):
         return None
     needed = np.clip(answer.expand(answer.round.break_even_tokens), 1.0, answer.gamma + 1.0)
-    return np.atleast_1d(alpha_from_mean_length(needed, answer.gamma))
+    return np.atleast_1d(alpha_from_mean_length(needed, answer.gamma, answer.drafter.tree))
 
 
 def _kept_state_ratio(answer: Any) -> Numeric:
@@ -277,6 +291,14 @@ class Cell:
         printed=lambda plan: any(cell.draft_tensor_parallel for cell in plan.cells),
     )
 
+    topk: int | None = column(
+        "tokens", lambda answer: _of_tree(answer, "topk"), default=None, title="topk", place=7.3,
+        show=lambda cell: str(cell.topk or "-"), printed=_branches,
+    )
+    nodes: int | None = column(
+        "tokens", lambda answer: _of_tree(answer, "nodes"), default=None, title="nodes", place=7.6,
+        show=lambda cell: str(cell.nodes or "-"), printed=_branches,
+    )
     output_tokens: int = column("tokens", lambda answer: round(answer.output_tokens), default=0)
     most_gamma: int | None = column("tokens", _most_gammas, default=None)
     memory_left_bytes: float = column(
@@ -297,6 +319,11 @@ class Cell:
     def speculates(self) -> bool:
         """Whether the recommendation drafts at all."""
         return self.gamma > 0
+
+    @property
+    def tree(self) -> Tree | None:
+        """The tree that is drafted; None for a chain, or where nothing is drafted."""
+        return Tree(self.gamma, self.topk, self.nodes) if self.topk and self.nodes else None
 
     @property
     def barely_fits(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,14 @@ import strategies
 from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.model import ModelSpec
 from perfmodel.speculation import Drafter
-from strategies.base import DraftStrategy, needs_budget
+from strategies.base import DraftStrategy, Tree, needs_budget
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = [
     "Spelling", "applicable", "check_drafters", "check_drafts_shard", "check_expert_parallel",
-    "check_tensor_parallel", "describe_measured", "drafters_among", "find_drafter", "is_self",
+    "check_tensor_parallel", "describe_measured", "drafters_among", "find_drafter", "grow", "is_self",
     "load_strategy", "passed_over", "read_spelling", "ships",
 ]  # fmt: skip
 
@@ -172,6 +172,25 @@ def _drafters_of(spelling: Spelling, draft_models: Sequence[ModelSpec], itself: 
     return own + ([Drafter(strategy, model) for model in small] if takes_models else [])
 
 
+def grow(drafters: Iterable[Drafter], trees: Sequence[Tree], chains: bool) -> tuple[list[Drafter], list[str]]:
+    """Return every drafter with every tree, and a remark on those that draft none.
+
+    Parameters
+    ----------
+    trees : shapes to search; none leaves the drafters as they are.
+    chains : whether drafters stay without a tree too.
+    """
+    drafters = list(drafters)
+    if not trees:
+        return drafters, []
+    able = [drafter for drafter in drafters if drafter.branches]
+    left_out = [drafter.label for drafter in drafters if not drafter.branches]
+    grown = [replace(drafter, tree=tree) for drafter in able or drafters for tree in trees]
+    if chains:
+        return [*drafters, *(grown if able else [])], []
+    return grown, [f"left out: {', '.join(left_out)}: no tree is drafted there"] if able and left_out else []
+
+
 def applicable(drafters: Iterable[Drafter], target: ModelSpec) -> tuple[list[Drafter], list[str]]:
     """Return the drafters that apply to a target, and a remark for each reason why others do not."""
     apply: list[Drafter] = []
@@ -227,6 +246,17 @@ def ships(target: ModelSpec, strategy: DraftStrategy) -> bool:
 def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
     """Return why a drafter does not apply to a target, and what would do; empty where it does."""
     head, strategy = drafter.head, drafter.strategy
+    if drafter.tree is not None and drafter.tree.topk > 1:
+        if not drafter.branches:
+            return (
+                "it ranks no candidates at every step, so it drafts no tree",
+                "Trees are drafted by heads (eagle, mtp, medusa) and by a --draft-model; or leave the tree out",
+            )
+        if drafter.tree.steps > (longest := drafter.longest(target)):
+            return (
+                f"a tree of {drafter.tree.steps} steps is deeper than the {longest:.0f} tokens that it drafts",
+                f"Give 1 to {longest:.0f} steps",
+            )
     if head is not None:
         sizes = (
             ("a hidden size", head.target_hidden, target.hidden_size),

@@ -61,7 +61,8 @@ def passes_of(priced: Priced) -> list[PassOfRound]:
     """Return the plain step and, where somebody drafts, a draft pass if any and the verification."""
     deployment, drafter, round_ = priced.deployment, priced.drafter, priced.round
     middle = half_way(priced.context_len, priced.output_tokens)
-    step, verification = target_passes(batch=priced.batch, context_len=middle, gamma=priced.gamma)
+    verified = priced.gamma if drafter is None else drafter.verified(priced.gamma)
+    step, verification = target_passes(batch=priced.batch, context_len=middle, gamma=verified)
     passes = [PassOfRound("plain step", deployment, step, 1.0, round_.baseline)]
     if drafter is None:
         return passes

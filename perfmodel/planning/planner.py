@@ -118,7 +118,8 @@ def plan(
     drafters : who may draft; `default_drafters` when absent.
     kv_budgets : draft KV budgets to try, infinite for the whole cache; each strategy's own when absent.
         [tokens]
-    gammas : speculation lengths to try; 0, plain decoding, is always among them. [tokens]
+    gammas : speculation lengths to try; 0, plain decoding, is always among them, and so are the steps of a
+        drafter's tree, which drafts at these alone. [tokens]
     alpha : measured acceptance, a rate or a whole `Acceptance`, replacing every strategy's law. [0..1]
     objective : one of `OBJECTIVES`; what decides among several machines. Least cost per token where
         `constraints` limit the TPOT, else least time per token, where absent or ``speedup``, which orders
@@ -136,11 +137,11 @@ def plan(
     SpecError
         When the request itself is wrong: among others where the GPUs do not divide a draft model.
     """
-    lengths = read_gammas(gammas)
     _check_request(objective, alpha, risk)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     gpus = [int(count) for count in np.atleast_1d(tensor_parallel)]
     searched = list(default_drafters(target) if drafters is None else drafters)
+    lengths = read_gammas([*gammas, *(drafter.tree.steps for drafter in searched if drafter.tree)])
     check_drafters(searched, target, lengths)
     check_drafts_shard(searched, gpus)
     check_expert_parallel(target, expert_parallel)

@@ -37,6 +37,13 @@ class PlannedDrafter:
     tensor_parallel: int
     draft_tensor_parallel: int | None = None
     expert_parallel: bool = False
+    topk: int | None = None
+    nodes: int | None = None
+
+    @property
+    def branches(self) -> bool:
+        """Whether it drafts a tree that is no chain."""
+        return (self.topk or 1) > 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ def tokens_by_gamma(cell: Cell, gammas: Sequence[int], shift: float = 0.0) -> li
     if cell.accepted is None:
         return [1.0] * len(gammas)
     drafted = np.minimum(np.asarray(gammas, dtype=float), cell.most_gamma or np.inf)
-    tokens: list[float] = moved_tokens(*cell.accepted, drafted, shift).tolist()
+    tokens: list[float] = moved_tokens(*cell.accepted, drafted, shift, cell.tree).tolist()
     return tokens
 
 
@@ -120,13 +127,15 @@ def speedups(cell: Cell, gammas: Sequence[int], shift: float = 0.0, slower: floa
 def planned_drafter(plan: Plan) -> PlannedDrafter:
     """The one drafter, draft KV budget and GPUs of a plan; SpecError where cells do not agree."""
     drafters = {
-        (cell.strategy, cell.draft_model, cell.kv_budget, cell.draft_tensor_parallel)
+        (
+            cell.strategy, cell.draft_model, cell.kv_budget, cell.draft_tensor_parallel, cell.topk, cell.nodes
+        )
         for cell in plan.cells
         if cell.speculates
     }
     machines = {(cell.hardware or plan.hardware, cell.tensor_parallel) for cell in plan.cells}
     if len(drafters) > 1 or len(machines) > 1:
-        what = "drafters or draft KV budgets" if len(drafters) > 1 else "accelerators or numbers of GPUs"
+        what = "drafters, trees or draft KV budgets" if len(drafters) > 1 else "accelerators or numbers of GPUs"
         raise SpecError.single(
             "plan",
             "cells",
@@ -134,11 +143,13 @@ def planned_drafter(plan: Plan) -> PlannedDrafter:
             "plan with --one-deployment, or name one --strategy, --draft-model, --draft-budget, --hardware "
             "and --tp",
         )
-    strategy, draft_model, kv_budget, draft_gpus = next(iter(drafters), (NO_DRAFT, None, None, None))
+    nobody = (NO_DRAFT, None, None, None, None, None)
+    strategy, draft_model, kv_budget, draft_gpus, topk, nodes = next(iter(drafters), nobody)
     hardware, tensor_parallel = next(iter(machines))
     return PlannedDrafter(
-        strategy, draft_model, kv_budget, hardware, tensor_parallel, draft_gpus, plan.expert_parallel
-    )
+        strategy, draft_model, kv_budget, hardware, tensor_parallel, draft_gpus, plan.expert_parallel, topk,
+        nodes,
+    )  # fmt: skip
 
 
 def midpoints(values: Sequence[float]) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from perfmodel.deployment import Deployment
+from perfmodel.deployment import Deployment, Drafter
 from perfmodel.errors import SpecError
 from perfmodel.files.checkpoint import Arrays, Parts, fingerprint
 from perfmodel.files.writing import replacing
@@ -77,7 +77,7 @@ def rows_of(priced: Priced) -> Rows:
     return {
         "hardware": str(priced.deployment.hardware.name),
         "tensor_parallel": np.full(axes[0].size, int(priced.deployment.tensor_parallel)),
-        "strategy": drafter.strategy.name if drafter else NO_DRAFT,
+        "strategy": _strategy(drafter) if drafter else NO_DRAFT,
         "draft_model": draft_model.name if draft_model else "",
         "batch_size": axes[0].astype(int),
         "context_len": axes[1].astype(int),
@@ -87,6 +87,12 @@ def rows_of(priced: Priced) -> Rows:
         **{name: swept(priced, name).ravel() for name in SWEPT},
         "fits": priced.expand(priced.round.memory.fits).ravel(),
     }
+
+
+def _strategy(drafter: Drafter) -> str:
+    """Return the strategy's name; of a tree with what its steps, the column gamma, leave open."""
+    tree = drafter.tree
+    return drafter.strategy.name + (f" topk {tree.topk} nodes {tree.nodes}" if tree else "")
 
 
 def sweep_to_file(

@@ -64,6 +64,9 @@ class Replica:
             for name, (least, value, most) in checks.items()
             if not least <= value <= most
         ]
+        if self.drafter is not None and self.drafter.tree is not None and self.drafter.tree.topk > 1:
+            problem = f"{self.drafter.label}: traffic is counted for chains only"
+            faults.append(Fault("replica", None, "tree", problem, "Leave --tree out, or use plan or price"))
         if faults:
             raise SpecError(faults)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from perfmodel.cli.ask.flags import AcceptanceFlags
 from perfmodel.cli.ask.reading import Reading
 from perfmodel.errors import SpecError
 from perfmodel.files.units import parse_count, parse_quantity
+from strategies.base import Tree
 
 __all__ = ["Belief", "read_belief", "read_share"]
 
@@ -28,12 +30,19 @@ class Belief:
     conditions: Conditions
 
 
-def read_belief(reading: Reading, flags: AcceptanceFlags, gammas: list[int] | None) -> Belief:
-    """Return what the flags say of acceptance; `reading` keeps the faults."""
+def read_belief(
+    reading: Reading, flags: AcceptanceFlags, gammas: list[int] | None, trees: Sequence[Tree] = ()
+) -> Belief:
+    """Return what the flags say of acceptance; `reading` keeps the faults.
+
+    Parameters
+    ----------
+    gammas, trees : speculation lengths and trees that are searched; a length was measured at one of them.
+    """
     read = reading.read
     alpha = read("acceptance_rate", read_share, flags.acceptance_rate)
     if flags.acceptance_length is not None:
-        alpha = read("acceptance_length", partial(_alpha_from_length, gammas), flags.acceptance_length)
+        alpha = read("acceptance_length", partial(_alpha_from_length, gammas, trees), flags.acceptance_length)
         if flags.acceptance_rate is not None:
             read("acceptance_length", _refuse_both, flags.acceptance_length)
     given: dict[str, Any] = {
@@ -70,9 +79,9 @@ def _tokens(text: str) -> float:
     return float(count)
 
 
-def _alpha_from_length(gammas: list[int] | None, text: str) -> float:
+def _alpha_from_length(gammas: list[int] | None, trees: Sequence[Tree], text: str) -> float:
     length, at, measured_at = text.partition("@")
-    drafting = [gamma for gamma in gammas or [] if gamma > 0]
+    drafting = sorted({tree.steps for tree in trees}) or [gamma for gamma in gammas or [] if gamma > 0]
     if at:
         gamma = parse_count(measured_at)
     elif len(drafting) == 1:
@@ -88,7 +97,12 @@ def _alpha_from_length(gammas: list[int] | None, text: str) -> float:
             "", "", f"found {tokens:g} tokens per round at speculation length {gamma}",
             f"Give 1 to {gamma + 1}: the bonus token counts",
         )  # fmt: skip
-    return float(alpha_from_mean_length(tokens, float(gamma)))
+    measured_on = [tree for tree in trees if tree.steps == gamma]
+    if len(measured_on) > 1:
+        raise SpecError.single(
+            "", "", f"found {text} with several trees of {gamma} steps", "Name the tree that it was measured on"
+        )
+    return float(alpha_from_mean_length(tokens, float(gamma), *measured_on))
 
 
 def _refuse_both(text: str) -> float:

@@ -86,8 +86,17 @@ class QuestionFlags(AcceptanceFlags, DeploymentFlags):
         help="GPUs that share a draft model; all of the target's where absent.")
     draft_budget: str | None = flag("--draft-budget", "TOKENS,...", panel=_DRAFTING,
         help="Draft KV budgets to search, `all` for the whole cache; each strategy's own where absent.")
-    gamma: str | None = flag("--gamma", "--num-speculative-tokens", "--spec-tokens", "N,...", panel=_DRAFTING,
+    gamma: str | None = flag("--gamma", "--num-speculative-tokens", "--spec-tokens",
+        "--speculative-num-steps", "N,...", panel=_DRAFTING,
         help="Speculation lengths to search, 0:16:1 where absent. Plain decoding (0) always is.")
+    tree: str | None = flag("--tree", "STEPS,TOPK,NODES[;...]", panel=_DRAFTING,
+        help="Trees to search in place of chains: 5,4,16 or 3,2,6;8,10,60, nodes with the root. `chain` "
+        "among them searches chains too, `usual` a few trees that people serve. Heads and draft models "
+        "draft trees; SGLang and TensorRT-LLM verify them.")
+    topk: int | None = flag("--topk", "--speculative-eagle-topk", "K", panel=_DRAFTING, min=1, max=32,
+        help="Candidates at every step of a tree, whose steps --gamma says; 1 is a chain.")
+    nodes: int | None = flag("--nodes", "--speculative-num-draft-tokens", "N", panel=_DRAFTING, min=2, max=256,
+        help="Tokens of a tree of --topk that are verified, the root included.")
     tpot: str | None = flag("--tpot", "--tpot-sla-ms", "MS", panel=_WORKLOAD,
         help="Longest time per output token [ms] that is allowed.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from perfmodel.cli.ask.belief import read_belief, read_share
 from perfmodel.cli.ask.flags import DeploymentFlags, QuestionFlags
 from perfmodel.cli.ask.reading import Reading, read_flag
 from perfmodel.cli.ask.traffic import seconds
+from perfmodel.cli.ask.trees import read_trees
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
@@ -27,6 +29,7 @@ from perfmodel.planning.drafters import (
     check_expert_parallel,
     check_tensor_parallel,
     drafters_among,
+    grow,
     is_self,
     passed_over,
     ships,
@@ -34,6 +37,7 @@ from perfmodel.planning.drafters import (
 from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, search_drafters
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_CONTEXT, Workload
+from strategies.base import Tree
 
 __all__ = [
     "MOST_CELLS", "Question", "read_counts", "read_drafters", "read_objective", "read_question",
@@ -126,7 +130,8 @@ def read_question(
     draft_gpus = reading.read("draft_tp", _read_gpus, flags.draft_tp)
     budgets = reading.read("draft_budget", _read_budgets, flags.draft_budget)
     gammas = reading.read("gamma", partial(read_counts, most=64), flags.gamma)
-    belief = read_belief(reading, flags, gammas)
+    trees, chains = read_trees(reading, flags.tree, flags.topk, flags.nodes, gammas)
+    belief = read_belief(reading, flags, gammas, trees)
     tpot = reading.read("tpot", seconds, flags.tpot)
     small, named = read_drafters(reading, flags.model, flags.strategy, flags.draft_model)
     reading.finish()
@@ -140,7 +145,9 @@ def read_question(
     if "all" in _names((flags.strategy or "").lower() or "-"):
         drafters, left_out = applicable(drafters, target)
         remarks += left_out
-    check_drafters(drafters, target, gammas or ())
+    drafters, without = grow(drafters, trees, chains)
+    remarks += without
+    check_drafters(drafters, target, (gammas or ()) if chains else ())
     drafters = [
         replace(
             drafter,
@@ -176,11 +183,20 @@ def read_question(
         workload=Workload(batches, contexts, output_tokens=output_tokens or 0),
         drafters=drafters,
         kv_budgets=budgets,
-        gammas=list(DEFAULT_GAMMAS) if gammas is None else gammas,
+        gammas=_lengths(gammas, trees, chains),
         alpha=belief.alpha,
         tpot=tpot,
         remarks=remarks,
     )
+
+
+def _lengths(gammas: list[int] | None, trees: Sequence[Tree], chains: bool) -> list[int]:
+    """Return the speculation lengths to search: those of chains, and the steps of trees. [tokens]"""
+    own = {0, *(tree.steps for tree in trees)}
+    if not chains:
+        return sorted(own)
+    named = list(DEFAULT_GAMMAS) if gammas is None else gammas
+    return sorted({*named, *own}) if trees else named
 
 
 def _describe_head(drafter: Drafter, longest: int) -> list[str]:
