@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate, branch
 from perfmodel.engine import EngineOverhead
@@ -136,7 +137,7 @@ class Drafter:
 
     @property
     def label(self) -> str:
-        """Short name for people, e.g. ``streaming_llm``, ``streaming_llm(llama-3.2-1b)``, ``eagle tree 5,4,16``."""
+        """Short name for people: ``streaming_llm``, ``full_kv(llama-3.2-1b)``, ``eagle tree 5,4,16``."""
         tree = f" tree {self.tree.label}" if self.tree else ""
         return self.strategy.name + (f"({self.draft_model.name})" if self.draft_model else "") + tree
 
@@ -146,10 +147,10 @@ class Drafter:
         own, trained = self.strategy.default_budgets, self.conditions.trained_length
         return tuple(sorted({*own, trained})) if trained and self.kind == "head" else own
 
-    def plays(self, strategy: str, draft_model: str | None) -> bool:
-        """Whether a plan means it by these two names."""
+    def plays(self, strategy: str, draft_model: str | None, tree: Tree | None = None) -> bool:
+        """Whether a plan means it by these two names and its tree."""
         model = self.draft_model.name if self.draft_model else None
-        return (self.strategy.name, model) == (strategy, draft_model)
+        return (self.strategy.name, model, self.tree) == (strategy, draft_model, tree)
 
     def gpus(self, deployment: Deployment) -> Numeric:
         """How many of a deployment's GPUs share what drafts: never more than there are. [GPUs]"""
@@ -172,12 +173,12 @@ class Drafter:
         return counts if self.tree is None else self.tree.widen(counts, gamma)
 
     def verified(self, gamma: Numeric) -> Numeric:
-        """Drafts that the target verifies in a round of ``gamma`` steps; as many unless they branch. [tokens]"""
+        """Drafts that the target verifies in a round of ``gamma`` steps; as many in a chain. [tokens]"""
         return gamma if self.tree is None else self.tree.verified(gamma)
 
-    def may_draft(self, gamma: Numeric) -> Numeric:
+    def may_draft(self, gamma: Numeric) -> NDArray[np.bool_]:
         """Whether it may draft at a length: a tree at its own steps, anything else at any. [tokens]"""
-        return np.greater(gamma, 0) if self.tree is None else np.equal(gamma, self.tree.steps)
+        return np.asarray(np.greater(gamma, 0) if self.tree is None else np.equal(gamma, self.tree.steps))
 
     @property
     def branches(self) -> bool:

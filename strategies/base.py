@@ -203,10 +203,10 @@ MOST_TOPK = 32
 class Tree:
     """A draft that branches: several candidates for every position, one path of which may be accepted.
 
-    Each step but the first continues the ``topk`` best drafts so far, and each of these by its ``topk`` best
-    next tokens; of all of them the ``nodes - 1`` best are verified beside the last known token, the root. These
-    are ``--speculative-num-steps``, ``--speculative-eagle-topk`` and ``--speculative-num-draft-tokens`` of
-    SGLang. With ``topk`` 1 it is a chain, whatever ``nodes`` says (EAGLE-2, arXiv 2406.16858, section 4).
+    Each step but the first continues the ``topk`` best drafts so far, each by its ``topk`` best next tokens;
+    of all of them the ``nodes - 1`` best are verified beside the last known token, the root. These are
+    ``--speculative-num-steps``, ``--speculative-eagle-topk``, ``--speculative-num-draft-tokens`` of SGLang.
+    With ``topk`` 1 it is a chain, whatever ``nodes`` says (EAGLE-2, arXiv 2406.16858, section 4).
 
     Attributes
     ----------
@@ -223,12 +223,12 @@ class Tree:
         """Refuse a tree that cannot be; ValueError says what would do."""
         if self.steps < 1 or not 1 <= self.topk <= MOST_TOPK or not 2 <= self.nodes <= MOST_NODES:
             raise ValueError(
-                f"steps are at least 1, topk is 1 to {MOST_TOPK}, nodes are 2 to {MOST_NODES}: not {self.label}"
+                f"steps are at least 1, topk 1 to {MOST_TOPK}, nodes 2 to {MOST_NODES}, not {self.label}"
             )
         if self.topk > 1 and self.nodes > 1 + self.pool(self.steps):
             raise ValueError(
-                f"{self.steps} steps of topk {self.topk} draft {self.pool(self.steps)} tokens: nodes are at most "
-                f"{1 + self.pool(self.steps)}, the root included, not {self.nodes}"
+                f"{self.steps} steps of topk {self.topk} draft {self.pool(self.steps)} tokens: with the root "
+                f"there are at most {1 + self.pool(self.steps)} nodes, not {self.nodes}"
             )
         if self.topk == 1:
             object.__setattr__(self, "nodes", self.steps + 1)
@@ -258,7 +258,8 @@ class Tree:
         if self.topk == 1 or counts.weights == "none":
             return counts
         drafted = np.maximum(steps, 1.0)
-        more = np.where(np.equal(counts.passes, steps), self.topk - 1.0, 0.0)  # none where one pass drafts all
+        every_step = np.equal(counts.passes, steps)  # else one pass drafts all
+        more = np.where(every_step, self.topk - 1.0, 0.0)
         return replace(
             counts,
             query_tokens=counts.query_tokens * (1.0 + more * (drafted - 1.0) / drafted),

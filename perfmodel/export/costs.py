@@ -60,10 +60,15 @@ def verification_points(
         if cell.context_len == inside[-1]:
             points.append((cell.batch_size, cell.batch_size, cell.baseline_s))
             points += [
-                (cell.batch_size, cell.batch_size * (gamma + 1), seconds)
+                (cell.batch_size, cell.batch_size * (_verified(cell, gamma) + 1), seconds)
                 for gamma, seconds in verify_seconds(cell, plan.gammas).items()
             ]
     return inside[-1], sorted(points)
+
+
+def _verified(cell: Cell, gamma: int) -> int:
+    """Return the drafts that a round of so many steps verifies. [tokens]"""
+    return gamma if cell.tree is None else int(cell.tree.verified(gamma))
 
 
 def verify_seconds(cell: Cell, gammas: tuple[int, ...]) -> dict[int, float]:

@@ -67,11 +67,16 @@ class GammaRow:
 
 @dataclass(frozen=True)
 class Option:
-    """The choice of one drafter here; `allowed` says whether it fits and keeps the TPOT limit."""
+    """The choice of one drafter here; `allowed` says whether it fits and keeps the TPOT limit.
+
+    draft_passes, verified : passes of its draft phase, and tokens that are verified. [1], [tokens]
+    """
 
     drafter: str
     kv_budget: int | None
     gamma: int
+    draft_passes: int
+    verified: int
     tokens_per_round: float
     tpot_s: float
     speedup: float
@@ -170,11 +175,14 @@ def _choose(priced: Priced, constraints: Constraints) -> tuple[Choice, Option]:
     if not allowed:
         choice = Choice.among(priced, ANYTHING, Counter())
     chosen = choice.at()
-    budget = _number(chosen.kv_budget)
+    budget, gamma = _number(chosen.kv_budget), _number(chosen.gamma)
+    verified = gamma if priced.drafter is None else priced.drafter.verified(gamma)
     return choice, Option(
         drafter=priced.drafter.label if priced.drafter else NO_DRAFT,
         kv_budget=int(budget) if np.isfinite(budget) else None,
-        gamma=int(_number(chosen.gamma)),
+        gamma=int(gamma),
+        draft_passes=int(_number(chosen.round.passes)),
+        verified=int(_number(verified)) + 1,
         tokens_per_round=_number(chosen.round.tokens_per_round),
         tpot_s=_number(chosen.round.tpot),
         speedup=_number(chosen.round.speedup),
@@ -186,7 +194,8 @@ def _shown(cell: Cell, choices: Sequence[tuple[Choice, Option]]) -> tuple[Choice
     """Return the recommended drafter; where plain decoding is recommended, the best of the others."""
     for choice, option in choices:
         drafter = choice.drafter
-        if drafter is not None and (not cell.speculates or drafter.plays(cell.strategy, cell.draft_model)):
+        plays = drafter and drafter.plays(cell.strategy, cell.draft_model, cell.tree)
+        if drafter is not None and (plays or not cell.speculates):
             return choice, option
     return choices[0]
 
@@ -217,12 +226,13 @@ def _by_gamma(priced: Priced) -> tuple[GammaRow, ...]:
     drafter = priced.drafter
     most = np.inf if drafter is None else drafter.longest(priced.deployment.model)
     for index, gamma in enumerate(priced.gamma[0]):
-        if gamma > most:
+        if gamma > most or (drafter is not None and gamma > 0 and not drafter.may_draft(gamma)):
             continue
         row = priced.at((0, slice(index, index + 1))).round
         needed = _number(row.break_even_tokens)
         pays = gamma > 0 and needed <= gamma + 1.0
-        alpha = float(alpha_from_mean_length(max(needed, 1.0), float(gamma))) if pays else None
+        tree = drafter.tree if drafter is not None else None
+        alpha = float(alpha_from_mean_length(max(needed, 1.0), float(gamma), tree)) if pays else None
         rows.append(
             GammaRow(
                 gamma=int(gamma),

@@ -152,7 +152,8 @@ def _tree(cells: Mapping[str, str], gamma: int) -> Tree | None:
     try:
         return Tree(gamma, topk, nodes)
     except ValueError as fault:
-        raise SpecError.single("", "nodes", str(fault), "Give fewer nodes, more steps or a larger topk") from None
+        remedy = "Give fewer nodes, more steps or a larger topk"
+        raise SpecError.single("", "nodes", str(fault), remedy) from None
 
 
 def _acceptance(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:

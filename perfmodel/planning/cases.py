@@ -71,9 +71,9 @@ def price_cases(
     """Price every row of a CSV text with the columns `INPUTS`; unknown columns pass through.
 
     Empty cells mean: engine ``generic``, one GPU, the target itself as draft model, a draft model on all
-    GPUs, a chain of drafts (`topk` 1), a step at that very context (`output_tokens` 0), no acceptance given (the strategy's own law, moved
-    by what was `measured`). A row that cannot be priced keeps its place with empty answers and its reason in
-    a column ``error``, which is there only when it is needed.
+    GPUs, a chain of drafts (`topk` 1), a step at that very context (`output_tokens` 0), no acceptance given
+    (the strategy's own law, moved by what was `measured`). A row that cannot be priced keeps its place with
+    empty answers and its reason in a column ``error``, which is there only when it is needed.
 
     Parameters
     ----------

@@ -117,7 +117,9 @@ class Choice:
     ) -> Choice:
         """Choose for every cell among the lengths that draft, or where `idle` take the length 0."""
         drafts = priced.drafter is not None and not idle
-        lengths = priced.drafter.may_draft(priced.gamma) if priced.drafter and drafts else priced.gamma == 0
+        lengths = priced.gamma == 0
+        if priced.drafter is not None and drafts:
+            lengths = priced.drafter.may_draft(priced.gamma)
         seconds = allowed_seconds(priced, constraints, fallen, lengths)
         place = tuple(index.ravel() for index in choose(seconds, constraints.near_tie))
         fits = np.any(priced.expand(lengths & priced.round.memory.fits), axis=(-2, -1)).ravel()

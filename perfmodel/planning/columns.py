@@ -150,7 +150,8 @@ def _one_rate(answer: Any) -> Any:
         return rest
     tree = answer.drafter.tree if answer.drafter else None
     tokens = np.clip(answer.expand(answer.round.tokens_per_round), 1.0, answer.gamma + 1.0)
-    return np.where(answer.gamma > 0, alpha_from_mean_length(tokens, np.maximum(answer.gamma, 1.0), tree), rest)
+    rate = alpha_from_mean_length(tokens, np.maximum(answer.gamma, 1.0), tree)
+    return np.where(answer.gamma > 0, rate, rest)
 
 
 def _break_even_alpha(answer: Any) -> Any:

@@ -172,7 +172,9 @@ def _drafters_of(spelling: Spelling, draft_models: Sequence[ModelSpec], itself: 
     return own + ([Drafter(strategy, model) for model in small] if takes_models else [])
 
 
-def grow(drafters: Iterable[Drafter], trees: Sequence[Tree], chains: bool) -> tuple[list[Drafter], list[str]]:
+def grow(
+    drafters: Iterable[Drafter], trees: Sequence[Tree], chains: bool
+) -> tuple[list[Drafter], list[str]]:
     """Return every drafter with every tree, and a remark on those that draft none.
 
     Parameters
@@ -250,11 +252,11 @@ def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
         if not drafter.branches:
             return (
                 "it ranks no candidates at every step, so it drafts no tree",
-                "Trees are drafted by heads (eagle, mtp, medusa) and by a --draft-model; or leave the tree out",
+                "Heads (eagle, mtp, medusa) and a --draft-model draft trees; or leave the tree out",
             )
         if drafter.tree.steps > (longest := drafter.longest(target)):
             return (
-                f"a tree of {drafter.tree.steps} steps is deeper than the {longest:.0f} tokens that it drafts",
+                f"a tree of {drafter.tree.steps} steps is deeper than the {longest:.0f} that it drafts",
                 f"Give 1 to {longest:.0f} steps",
             )
     if head is not None:

@@ -41,6 +41,11 @@ class PlannedDrafter:
     nodes: int | None = None
 
     @property
+    def shape(self) -> tuple[int | None, int | None]:
+        """The topk and the nodes of its tree; None twice for a chain."""
+        return self.topk, self.nodes
+
+    @property
     def branches(self) -> bool:
         """Whether it drafts a tree that is no chain."""
         return (self.topk or 1) > 1
@@ -128,14 +133,15 @@ def planned_drafter(plan: Plan) -> PlannedDrafter:
     """The one drafter, draft KV budget and GPUs of a plan; SpecError where cells do not agree."""
     drafters = {
         (
-            cell.strategy, cell.draft_model, cell.kv_budget, cell.draft_tensor_parallel, cell.topk, cell.nodes
+            *(cell.strategy, cell.draft_model, cell.kv_budget, cell.draft_tensor_parallel),
+            *(cell.topk, cell.nodes),
         )
         for cell in plan.cells
         if cell.speculates
     }
     machines = {(cell.hardware or plan.hardware, cell.tensor_parallel) for cell in plan.cells}
     if len(drafters) > 1 or len(machines) > 1:
-        what = "drafters, trees or draft KV budgets" if len(drafters) > 1 else "accelerators or numbers of GPUs"
+        what = "drafters or draft KV budgets" if len(drafters) > 1 else "accelerators or numbers of GPUs"
         raise SpecError.single(
             "plan",
             "cells",

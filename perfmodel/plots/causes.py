@@ -42,8 +42,10 @@ def cause_bars(explained: Breakdown) -> list[CauseBar]:
     option = next(best for best in explained.options if best.drafter == explained.shown)
     phases = []
     if len(explained.passes) > 2:
-        phases.append(_bar(explained.passes[1], float(option.gamma), f"{option.gamma} draft passes"))
-    phases.append(_bar(explained.passes[-1], 1.0, f"verification of {option.gamma + 1}"))
+        passes = option.draft_passes
+        word = "pass" if passes == 1 else "passes"
+        phases.append(_bar(explained.passes[1], float(passes), f"{passes} draft {word}"))
+    phases.append(_bar(explained.passes[-1], 1.0, f"verification of {option.verified}"))
     whole = {cause: sum(phase.seconds[cause] for phase in phases) for cause in WORDS}
     whole["overhead"] += explained.round_overhead_s
     tokens = option.tokens_per_round

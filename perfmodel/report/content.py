@@ -79,6 +79,11 @@ def report_content(
         When the request is wrong, or asks for more configurations than a page can hold.
     """
     searched = list(default_drafters(target) if drafters is None else drafters)
+    if any(drafter.tree for drafter in searched):
+        raise SpecError.single(
+            "request", "tree", "a page counts tokens of chains only, as its reader moves acceptance",
+            "Leave --tree out, or use plan",
+        )  # fmt: skip
     asked: dict[str, Any] = {
         "drafters": searched,
         "kv_budgets": kv_budgets,

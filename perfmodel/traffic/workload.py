@@ -143,7 +143,9 @@ def deployed_by(
         budgets = kv_budgets if kv_budgets and own else own
         return PlannedTraffic(answer, first, float(budgets[len(budgets) // 2]) if budgets else np.inf)
     for drafter in drafters:
-        if drafter.plays(deployed.strategy, deployed.draft_model):
+        tree = drafter.tree
+        shape = (tree.topk, tree.nodes) if tree else (None, None)
+        if drafter.plays(deployed.strategy, deployed.draft_model, tree) and shape == deployed.shape:
             budget = np.inf if deployed.kv_budget is None else float(deployed.kv_budget)
             return PlannedTraffic(answer, drafter, budget)
     raise SpecError.single(

@@ -100,7 +100,7 @@ def _alpha_from_length(gammas: list[int] | None, trees: Sequence[Tree], text: st
     measured_on = [tree for tree in trees if tree.steps == gamma]
     if len(measured_on) > 1:
         raise SpecError.single(
-            "", "", f"found {text} with several trees of {gamma} steps", "Name the tree that it was measured on"
+            "", "", f"found {text} with several trees of {gamma} steps", "Name the tree it was measured on"
         )
     return float(alpha_from_mean_length(tokens, float(gamma), *measured_on))
 

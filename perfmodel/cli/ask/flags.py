@@ -95,8 +95,8 @@ class QuestionFlags(AcceptanceFlags, DeploymentFlags):
         "draft trees; SGLang and TensorRT-LLM verify them.")
     topk: int | None = flag("--topk", "--speculative-eagle-topk", "K", panel=_DRAFTING, min=1, max=32,
         help="Candidates at every step of a tree, whose steps --gamma says; 1 is a chain.")
-    nodes: int | None = flag("--nodes", "--speculative-num-draft-tokens", "N", panel=_DRAFTING, min=2, max=256,
-        help="Tokens of a tree of --topk that are verified, the root included.")
+    nodes: int | None = flag("--nodes", "--speculative-num-draft-tokens", "N", panel=_DRAFTING, min=2,
+        max=256, help="Tokens of a tree of --topk that are verified, the root included.")
     tpot: str | None = flag("--tpot", "--tpot-sla-ms", "MS", panel=_WORKLOAD,
         help="Longest time per output token [ms] that is allowed.")
 

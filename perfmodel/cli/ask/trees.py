@@ -77,7 +77,7 @@ def _refuse_both(text: str) -> None:
 
 
 def _refuse_alone(text: str) -> None:
-    raise SpecError.single("", "", f"{text} is of a tree, whose --topk is not named", "Name --topk, or --tree")
+    raise SpecError.single("", "", f"{text} is of a tree whose --topk is not named", "Name --topk, or --tree")
 
 
 def _tree(steps: int, topk: int, nodes: int) -> Tree:
