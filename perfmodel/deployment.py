@@ -219,7 +219,7 @@ class Drafter:
 
             believed = partial(posterior_acceptance, self.measured)
         if self.kind == "head":  # one whose layer has a window reads no farther
-            context_len = np.minimum(context_len, self._reach(target))
+            context_len = np.minimum(context_len, self.reach(target))
         acceptance = believed(
             self.strategy,
             drafter=self.kind,
@@ -240,7 +240,7 @@ class Drafter:
             return acceptance
         return branch(acceptance, self.tree)
 
-    def _reach(self, target: ModelSpec) -> float:
+    def reach(self, target: ModelSpec) -> float:
         """Tokens that a head looks back at most; infinite where its cache grows. [tokens]"""
         model = self.extra_model(target)
         windows = [cache.window or np.inf for cache, _ in model.caches] if model else []

@@ -92,7 +92,8 @@ class AcceptanceLaw:
     so a budget that covers the context loses nothing, and more budget never accepts less. A trained head that
     reads more than ``trained_length`` entries falls from ``full`` to ``beyond``, which is reached at
     ``transition`` times that length, so for it the second holds up to ``trained_length`` only: a budget of so
-    many entries keeps what a larger one or the whole cache loses.
+    many entries keeps what a larger one or the whole cache loses. Where that length is assumed the fall
+    begins ``trained_range`` times earlier and ends as much later: no answer hangs on what nobody stated.
 
     Attributes
     ----------
@@ -103,6 +104,7 @@ class AcceptanceLaw:
     far : acceptance of tokens that need content from outside the kept entries (the task term).
     temperature_slope : change of logit(acceptance) per unit of sampling temperature.
     trained_length : entries that a trained head has learned to read [tokens].
+    trained_range : by what factor ``trained_length`` may be off, either way, where nobody states it [1].
     beyond : ``full`` of every drafted token far past ``trained_length``.
     transition : how many times ``trained_length`` a head reads where it has fallen to ``beyond`` [1].
     scatter : run-to-run standard deviation that remains when all parameters are known, at an acceptance near
@@ -124,6 +126,7 @@ class AcceptanceLaw:
         "same weights: TriForce .923 to .890 for T = 0 to 1.2, SPIRe reproduction +.02 for 0 to 1",
     )
     trained_length: Figure = Figure(np.inf, 0.0, "assumed", "no limit of its own")
+    trained_range: float = 1.0
     beyond: Figure = EXACT
     transition: Figure = Figure(
         2.0,

@@ -87,6 +87,7 @@ strategy = Head(
             "assumed",
             "heads are trained on 2K to 8K; Qwen3-8B EAGLE-3 falls from 2.30 at 2K to 1.09 at 16K",
         ),
+        trained_range=2.0,
         beyond=Figure(
             0.25,
             0.12,

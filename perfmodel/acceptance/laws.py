@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -103,7 +104,8 @@ def acceptance_rate(
     limit = (
         law.trained_length if trained_length is None else Figure(trained_length, 0.0, "published", "given")
     )
-    outside, outside_sd = _outside(law.transition, read / limit.value)
+    unsure = law.trained_range if trained_length is None else 1.0
+    outside, outside_sd = _outside(law.transition, read / limit.value, unsure)
     miss = missed(level.value, law.eta.value, context_len, kv_budget, law.level_budget)
     covered = np.divide(read, np.maximum(context_len, 1.0))
     far = law.far.value + (1.0 - law.far.value) * covered
@@ -165,19 +167,23 @@ def _miss_sd(law: AcceptanceLaw, level: Figure, miss: Numeric, read: Numeric) ->
     return spread
 
 
-def _outside(transition: Figure, length: Numeric) -> tuple[Numeric, Numeric]:
+def _outside(transition: Figure, length: Numeric, unsure: float) -> tuple[Numeric, Numeric]:
     """Return how far a head has left what it was trained to read, and its standard deviation [0..1].
 
-    ``w = x^2 (3 - 2 x)``, ``x = ln(length) / ln(transition)`` between 0 and 1: no edge on either side.
+    ``w = x^2 (3 - 2 x)``, ``x = ln(length unsure) / ln(transition unsure^2)`` between 0 and 1: no edge on
+    either side.
 
     Parameters
     ----------
     transition : its figure in the law.
     length : entries read over those that it was trained to read [1].
+    unsure : by what factor these may be off, either way, in 80 % of cases [1].
     """
-    logs = np.log(np.maximum(length, 1.0))
-    gone = np.minimum(logs / np.log(transition.value), 1.0)
-    spread = 6.0 * gone**2 * (1.0 - gone) * transition.sd / (transition.value * np.log(transition.value))
+    span = np.log(transition.value * unsure**2)
+    gone = np.minimum(np.log(np.maximum(length * unsure, 1.0)) / span, 1.0)
+    slope = 6.0 * gone * (1.0 - gone) / span
+    of_length = np.log(unsure) / NormalDist().inv_cdf(0.9)
+    spread = slope * np.hypot(gone * transition.sd / transition.value, of_length)
     return gone**2 * (3.0 - 2.0 * gone), spread
 
 

@@ -11,6 +11,7 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment
 from perfmodel.latency import ForwardPass, price_pass
 from perfmodel.memory import largest_batch
+from perfmodel.model import ModelSpec
 from perfmodel.speculation import Drafter, half_way
 from perfmodel.workload import Workload
 
@@ -80,7 +81,7 @@ def assumptions(
     """
     engine, target = deployments[0].engine, deployments[0].model
     unused = (*(() if target.experts else _OF_EXPERTS), *(() if target.state_bytes else _OF_STATES))
-    sentences = []
+    sentences = [] if alpha is not None else _trained_lengths(target, workload, drafters)
     for deployment in deployments:
         kernels = deployment.attention_kernels
         used = *(f"attention.{kernel}." for kernel in kernels), f"all_reduce.{engine.all_reduce}"
@@ -118,6 +119,23 @@ def assumptions(
         if acceptance.kind == "assumed":
             sentences.append(f"{drafter.label}: acceptance is assumed ({acceptance.source})")
     return tuple(dict.fromkeys(sentences))
+
+
+def _trained_lengths(
+    target: ModelSpec, workload: Workload, drafters: Sequence[Drafter]
+) -> list[str]:
+    """Say of every head that may read more than it was trained to, that this length is assumed."""
+    longest = max(workload.context_lens) + workload.output_tokens
+    sentences = []
+    for drafter in drafters:
+        law, reach = drafter.strategy.acceptance, min(longest, drafter.reach(target))
+        low, high = (law.trained_length.value * law.trained_range**side for side in (-1, 1))
+        if drafter.kind == "head" and drafter.conditions.trained_length is None and low < reach:
+            sentences.append(
+                f"{drafter.label}: less and less is accepted beyond what it was trained to read, which is "
+                f"assumed to be {low:,.0f} to {high:,.0f} tokens: state it with --trained-length"
+            )
+    return sentences
 
 
 def nearest_miss(deployments: Sequence[Deployment], workload: Workload, tpot_limit: float | None) -> str:

@@ -100,7 +100,7 @@ def test_what_is_believed_of_a_tree_is_less_sure_and_what_was_given_is_as_sure()
 
 # Published: a tree and the chain beside it, of one drafter on one text, bonus token included.
 BESIDE = [
-    ("EAGLE, Llama-2-7B (arXiv 2401.15077, EAGLE issue 132)", 3.0, 5, Tree(5, 10, 26), 3.62, 0.05),
+    ("EAGLE, Llama-2-7B (arXiv 2401.15077)", 3.0, 5, Tree(5, 10, 26), 3.62, 0.05),
     ("SpecForge, 87 heads and texts, mean, steps 5 topk 3 nodes 6", 3.2145, 5, Tree(5, 3, 6), 2.8652, 0.05),
     ("SpecForge, the same, steps 7 topk 4 nodes 8", 3.5015, 7, Tree(7, 4, 8), 2.9462, 0.08),
 ]
@@ -120,7 +120,7 @@ def test_five_candidates_hold_the_right_one_as_often_as_medusa_heads_do(best, be
 
 @pytest.mark.parametrize(("steps", "published", "limit"), [(5, 4.68, 0.08), (8, 5.39, 0.13)])
 def test_eagle_3_of_llama_8b_in_sglang_yields_about_what_its_authors_measured(steps, published, limit) -> None:
-    """MT-Bench, topk 8 and 64 nodes as in SGLang's example (PR 4247); rates are those of SpecForge's head."""
+    """MT-Bench, topk 8, 64 nodes as in SGLang's example (PR 4247); rates are those of SpecForge's head."""
     import strategies
     from perfmodel import ModelSpec
     from perfmodel.deployment import Drafter
