@@ -147,6 +147,14 @@ class Drafter:
         own, trained = self.strategy.default_budgets, self.conditions.trained_length
         return tuple(sorted({*own, trained})) if trained and self.kind == "head" else own
 
+    def budgets(self, target: ModelSpec) -> tuple[float, ...]:
+        """Draft KV budgets that change what it does for a target. [tokens]
+
+        There are none where no cache of a head grows: a head whose cache is compressed or has a window reads as much of it under any budget.
+        """
+        own = self.extra_model(target) if self.kind == "head" else None
+        return () if own is not None and not own.grows else self.default_budgets
+
     def plays(self, strategy: str, draft_model: str | None, tree: Tree | None = None) -> bool:
         """Whether a plan means it by these two names and its tree."""
         model = self.draft_model.name if self.draft_model else None

@@ -212,7 +212,7 @@ def choose_deployed(
         means = shares @ np.concatenate(gains)
         budget = int(np.argmax(means))
         if means[budget] > best:
-            kept = float(space.budgets_of(drafter)[budget])
+            kept = float(space.budgets_of(drafter, deployment.model)[budget])
             best, winner, budgets = float(means[budget]), drafter, (kept,)
     if best < 0.0:
         return replace(space, drafters=[None]), (

@@ -12,6 +12,7 @@ import numpy as np
 from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray
+from perfmodel.model import ModelSpec
 from perfmodel.planning.executors import Mapper, in_order
 from perfmodel.speculation import Configuration, Round, half_way, price, price_steps, take
 from perfmodel.workload import Workload
@@ -47,9 +48,11 @@ class SearchSpace:
     alpha: float | Acceptance | None = None
     deviations: float = 0.0
 
-    def budgets_of(self, drafter: Drafter | None) -> FloatArray:
+    def budgets_of(self, drafter: Drafter | None, target: ModelSpec) -> FloatArray:
         """Draft KV budgets of one drafter; the whole cache, infinite, comes first and wins ties. [tokens]"""
-        own = drafter.default_budgets if drafter else ()
+        return self._budgets(drafter.budgets(target) if drafter else ())
+
+    def _budgets(self, own: Sequence[float]) -> FloatArray:
         asked = self.kv_budgets if self.kv_budgets is not None and own else own
         return np.asarray(sorted(asked or (np.inf,), key=np.isfinite), dtype=float)
 
@@ -57,10 +60,21 @@ class SearchSpace:
         """The speculation lengths of one drafter. [tokens]"""
         return np.asarray(self.gammas if drafter else (0,), dtype=float)
 
-    @property
-    def sizes(self) -> list[int]:
+    def sizes(self, target: ModelSpec) -> list[int]:
         """Configurations per cell, drafter by drafter."""
-        return [self.budgets_of(drafter).size * self.gammas_of(drafter).size for drafter in self.drafters]
+        return [
+            self.budgets_of(drafter, target).size * self.gammas_of(drafter).size for drafter in self.drafters
+        ]
+
+    @property
+    def most(self) -> int:
+        """Configurations per cell that any one drafter has at most, whatever the target."""
+        own = (drafter.default_budgets if drafter else () for drafter in self.drafters)
+        counts = (
+            self._budgets(budgets).size * self.gammas_of(drafter).size
+            for budgets, drafter in zip(own, self.drafters, strict=True)
+        )
+        return max(counts, default=1)
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,8 @@ Task: TypeAlias = tuple[Deployment, Workload, SearchSpace, Part]
 
 def count_configurations(deployments: Sequence[Deployment], workload: Workload, space: SearchSpace) -> int:
     """Count the configurations of a sweep."""
-    return len(deployments) * len(workload.batch_sizes) * len(workload.context_lens) * sum(space.sizes)
+    cells = len(workload.batch_sizes) * len(workload.context_lens)
+    return cells * sum(sum(space.sizes(deployment.model)) for deployment in deployments)
 
 
 def split(workload: Workload, space: SearchSpace, chunk: int = CHUNK) -> list[Part]:
@@ -127,7 +142,7 @@ def split(workload: Workload, space: SearchSpace, chunk: int = CHUNK) -> list[Pa
 
     The pieces come in (batch, context) order, and so do the cells of all of them together.
     """
-    cells = max(1, chunk // max(space.sizes, default=1))
+    cells = max(1, chunk // space.most)
     columns = min(len(workload.context_lens), cells)
     rows = max(1, cells // columns)
     return [
@@ -156,7 +171,7 @@ def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpac
     steps = price_steps(deployment, batch=batch, context_len=middle, gamma=gammas)
     priced = []
     for drafter in space.drafters:
-        budget, gamma = space.budgets_of(drafter)[:, None], space.gammas_of(drafter)
+        budget, gamma = space.budgets_of(drafter, deployment.model)[:, None], space.gammas_of(drafter)
         terms = price(
             deployment, drafter, batch=batch, context_len=context_len, kv_budget=budget, gamma=gamma,
             output_tokens=workload.output_tokens, alpha=space.alpha, deviations=space.deviations, steps=steps,

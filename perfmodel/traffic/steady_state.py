@@ -271,7 +271,7 @@ def _candidates_of(
     """Return the best operating point within the targets of each draft KV budget; count why there is none."""
     gammas = [gamma for gamma in space.gammas if gamma > 0] if drafter else [0]
     candidates = []
-    for budget in space.budgets_of(drafter) if gammas else ():
+    for budget in space.budgets_of(drafter, plain.deployment.model) if gammas else ():
         replica = replace(plain, drafter=drafter, kv_budget=float(budget), max_gamma=max(gammas))
         try:
             most = most_that_fit(replica, load)

@@ -119,7 +119,7 @@ def test_five_candidates_hold_the_right_one_as_often_as_medusa_heads_do(best, be
 
 
 @pytest.mark.parametrize(("steps", "published", "limit"), [(5, 4.68, 0.08), (8, 5.39, 0.13)])
-def test_eagle_3_of_llama_8b_in_sglang_yields_about_what_its_authors_measured(steps, published, limit) -> None:
+def test_eagle_3_in_sglang_yields_about_what_its_authors_measured(steps, published, limit) -> None:
     """MT-Bench, topk 8, 64 nodes as in SGLang's example (PR 4247); rates are those of SpecForge's head."""
     import strategies
     from perfmodel import ModelSpec

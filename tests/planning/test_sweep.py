@@ -91,7 +91,7 @@ def test_a_configuration_costs_what_it_costs_alone(key):
 def test_the_size_of_the_pieces_changes_nothing(chunk):
     every = everything(chunk)
     assert by_configuration(every) == WHOLE
-    assert all(math.prod(priced.shape) <= max(chunk, max(GRID.space.sizes)) for priced in every)
+    assert all(math.prod(priced.shape) <= max(chunk, GRID.space.most) for priced in every)
 
 
 def test_many_threads_find_the_same_in_the_same_order():
@@ -138,10 +138,10 @@ def test_plain_decoding_has_neither_budget_nor_drafts():
 
 
 def test_a_strategy_without_a_budget_is_priced_once():
-    assert GRID.space.budgets_of(FULL).tolist() == [np.inf]
-    assert GRID.space.budgets_of(SNAPKV).tolist() == [128, 2048]
+    assert GRID.space.budgets_of(FULL, LLAMA).tolist() == [np.inf]
+    assert GRID.space.budgets_of(SNAPKV, LLAMA).tolist() == [128, 2048]
     own = SearchSpace([SNAPKV], (1,))
-    assert own.budgets_of(SNAPKV).tolist() == list(SNAPKV.strategy.default_budgets)
+    assert own.budgets_of(SNAPKV, LLAMA).tolist() == list(SNAPKV.strategy.default_budgets)
 
 
 def test_there_is_one_tidy_row_per_configuration():
