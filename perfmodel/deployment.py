@@ -150,7 +150,8 @@ class Drafter:
     def budgets(self, target: ModelSpec) -> tuple[float, ...]:
         """Draft KV budgets that change what it does for a target. [tokens]
 
-        There are none where no cache of a head grows: a head whose cache is compressed or has a window reads as much of it under any budget.
+        There are none where no cache of a head grows: one that is compressed or has a window is read as it is
+        under any budget.
         """
         own = self.extra_model(target) if self.kind == "head" else None
         return () if own is not None and not own.grows else self.default_budgets

@@ -108,7 +108,8 @@ def _draft_models(answer: Any) -> list[str | None]:
 
 
 def _draft_tensor_parallel(answer: Any) -> list[int | None]:
-    return _drafting(answer, answer.drafter.draft_tensor_parallel if answer.drafter else None)
+    own = answer.drafter.draft_tensor_parallel if answer.drafter else None
+    return _drafting(answer, None if own is None else min(own, int(answer.deployment.tensor_parallel)))
 
 
 def _of_tree(answer: Any, name: str) -> list[int | None]:

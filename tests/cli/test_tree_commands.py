@@ -66,3 +66,11 @@ def test_commands_that_count_chains_only_refuse_trees(tmp_path) -> None:
     served = run("simulate", tmp_path / "trace.csv", *SERVED, *tree)
     for result in (page, sized, served):
         assert result.exit_code == 2 and "chains only" in result.stderr, result.stderr
+
+
+def test_a_draft_model_on_gpus_that_are_not_there_is_refused_and_for_a_head_they_mean_nothing() -> None:
+    small = [*SERVED, "--context", "1k", "-b", "1", "--strategy", "full_kv", "--draft-model", "llama-3.2-1b"]
+    assert "Give 1 to 2" in refused("plan", *small, "--tp", "2", "--draft-tp", "4")
+    cells = asked("plan", *small, "--tp", "1,2", "--draft-tp", "2", "--gamma", "3")["cells"]
+    assert all(cell["draft_tensor_parallel"] in (None, cell["tensor_parallel"]) for cell in cells)
+    assert "without effect" in run("plan", *CELL, "--tp", "2", "--draft-tp", "1").stderr

@@ -157,6 +157,7 @@ def read_question(
         )
         for drafter in drafters
     ]
+    remarks += _about_draft_gpus(draft_gpus, drafters, tensor_parallel)
     check_drafts_shard(drafters, tensor_parallel)
     check_expert_parallel(target, flags.expert_parallel)
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
@@ -188,6 +189,20 @@ def read_question(
         tpot=tpot,
         remarks=remarks,
     )
+
+
+def _about_draft_gpus(gpus: int | None, drafters: list[Drafter], tensor_parallel: list[int]) -> list[str]:
+    """Say where --draft-tp is without effect. Raises SpecError where it is more GPUs than there are."""
+    if gpus is None:
+        return []
+    if gpus > max(tensor_parallel):
+        raise SpecError.single(
+            "", "--draft-tp", f"found {gpus}: the target runs on {max(tensor_parallel)}",
+            f"Give 1 to {max(tensor_parallel)}, or leave it out",
+        )  # fmt: skip
+    if not any(drafter.draft_model for drafter in drafters):
+        return ["--draft-tp is without effect: no --draft-model drafts, and heads run on the target's GPUs"]
+    return []
 
 
 def _lengths(gammas: list[int] | None, trees: Sequence[Tree], chains: bool) -> list[int]:
