@@ -160,7 +160,7 @@ def break_down(
     return Breakdown(
         plan=answer,
         shown=option.drafter,
-        passes=tuple(_lay_out(of_round, chosen) for of_round in passes_of(chosen)),
+        passes=tuple(_lay_out(of_round) for of_round in passes_of(chosen)),
         round_overhead_s=_number(chosen.round.overhead),
         resident_bytes={name: _number(getattr(chosen.round.memory, name)) for name in _RESIDENT},
         by_gamma=_by_gamma(by_gamma) if choice.drafter else (),
@@ -200,12 +200,12 @@ def _shown(cell: Cell, choices: Sequence[tuple[Choice, Option]]) -> tuple[Choice
     return choices[0]
 
 
-def _lay_out(of_round: PassOfRound, chosen: Priced) -> PassTime:
+def _lay_out(of_round: PassOfRound) -> PassTime:
     """Lay out one pass of the chosen round."""
     name = {
         "plain step": "target decode step",
         "draft pass": f"draft pass (1 of {_number(of_round.times):.0f})",
-        "verification": f"verification of {_number(chosen.gamma) + 1:.0f} tokens",
+        "verification": f"verification of {_number(of_round.forward.query_tokens):.0f} tokens",
     }[of_round.phase]
     counted = count_operations(of_round.deployment, of_round.forward)
     moved = {cause: _number(moved) for cause, (_, moved) in counted.items()}

@@ -38,6 +38,7 @@ def test_explain_shows_the_steps_of_a_tree_and_no_others() -> None:
     assert [row["gamma"] for row in behind["by_gamma"]] == [0, 5]
     shown = next(option for option in behind["options"] if option["drafter"] == behind["shown"])
     assert (shown["draft_passes"], shown["verified"]) == (5, 16)
+    assert behind["passes"][-1]["name"] == "verification of 16 tokens"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,8 @@ def draw_breakdown(console: Console, breakdown: Breakdown) -> None:
     """Draw what is recommended for a cell and why, then everything that it was weighed against."""
     cell = breakdown.cell
     draw_header(console, breakdown.plan)
-    name = describe(breakdown.shown if cell.speculates else NO_DRAFT, cell.kv_budget, cell.gamma)
+    length = None if cell.tree else cell.gamma
+    name = describe(breakdown.shown if cell.speculates else NO_DRAFT, cell.kv_budget, length)
     line(
         console,
         f"Batch {cell.batch_size}, context {tokens(cell.context_len)}{_machine(breakdown.plan)}: {name}, "
