@@ -328,6 +328,14 @@ class Cell:
         return Tree(self.gamma, self.topk, self.nodes) if self.topk and self.nodes else None
 
     @property
+    def may_branch(self) -> bool:
+        """Whether its steps, topk and nodes make a tree, or it names none."""
+        try:
+            return self.tree is not None or self.topk is self.nodes is None
+        except ValueError:
+            return False
+
+    @property
     def barely_fits(self) -> bool:
         """Whether it fits by less than engines were seen to keep on top."""
         return 0.0 <= self.memory_left_bytes < self.memory_in_doubt_bytes

@@ -170,6 +170,7 @@ class Plan:
                 or len(cell.round_by_gamma_s) not in {len(self.gammas), len(self.gammas) if cell.gamma else 1}
                 or not all(math.isfinite(number) and number > 0.0 for number in numbers)
                 or not all(0.0 <= alpha <= 1.0 for alpha in alphas)
+                or not cell.may_branch
             ):
                 raise SpecError.single(file, f"cells.{index}", "holds a number that cannot be", REMEDY)
 

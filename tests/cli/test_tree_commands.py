@@ -75,3 +75,10 @@ def test_a_draft_model_on_gpus_that_are_not_there_is_refused_and_for_a_head_they
     cells = asked("plan", *small, "--tp", "1,2", "--draft-tp", "2", "--gamma", "3")["cells"]
     assert all(cell["draft_tensor_parallel"] in (None, cell["tensor_parallel"]) for cell in cells)
     assert "without effect" in run("plan", *CELL, "--tp", "2", "--draft-tp", "1").stderr
+
+
+def test_of_several_trees_those_too_deep_for_a_head_are_left_out() -> None:
+    cell = [*SERVED, "--context", "1k", "-b", "1", "--strategy", "medusa"]
+    result = run("plan", *cell, "--tree", "usual")
+    assert result.exit_code == 0 and "left out: medusa tree 8,10,60" in result.stderr
+    assert "Give 1 to 5 steps" in refused("plan", *cell, "--tree", "8,10,60")

@@ -17,6 +17,7 @@ from perfmodel.export import load
 from perfmodel.export.base import ExportOptions
 from perfmodel.planning.cases import price_cases
 from perfmodel.planning.drafters import grow
+from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import tokens_by_gamma
 from perfmodel.speculation import price
 from strategies.base import Tree
@@ -146,3 +147,13 @@ def test_engines_are_told_the_tree_or_refuse_it_with_their_reason() -> None:
     chain = plan(H100, LLAMA, GENERIC, Workload([1], [1000]), drafters=[drafter(tree=Tree(5, 1, 6))], draws=0)
     assert "--speculative-eagle-topk 1 --speculative-num-draft-tokens 6" in exported("sglang", chain)
     assert '"num_speculative_tokens":5' in exported("vllm", chain).replace(" ", "")
+
+
+@pytest.mark.parametrize("fault", [{"nodes": 999}, {"topk": 0}, {"topk": None}, {"nodes": None}])
+def test_a_plan_file_with_a_tree_that_cannot_be_is_refused(fault) -> None:
+    answer = plan(H100, LLAMA, GENERIC, Workload([1], [1000]), drafters=[drafter(tree=TREE)], draws=0)
+    body = json.loads(answer.to_json())
+    assert Plan.from_dict(body).cells == answer.cells
+    body["cells"][0].update(fault)
+    with pytest.raises(SpecError, match="cells"):
+        Plan.from_dict(body)

@@ -146,6 +146,9 @@ def read_question(
         drafters, left_out = applicable(drafters, target)
         remarks += left_out
     drafters, without = grow(drafters, trees, chains)
+    if len(trees) > 1:  # of several, those that are too deep for a drafter are left out
+        fit, too_deep = applicable(drafters, target)
+        drafters, without = (fit, [*without, *too_deep]) if fit else (drafters, without)
     remarks += without
     check_drafters(drafters, target, (gammas or ()) if chains else ())
     drafters = [
