@@ -33,7 +33,7 @@ class Deployment:
     ----------
     hardware : the accelerator; array fields are many accelerators, or many draws of one.
     model : what runs. A draft model is the same deployment with another model.
-    engine : the software between the kernels.
+    engine : the software between the kernels, as its preset for that family of accelerators where there is one.
     tensor_parallel : GPUs that share every layer. [GPUs]
     expert_parallel : whether they deal out the experts whole, in place of a slice of each to every GPU.
     """
@@ -43,6 +43,9 @@ class Deployment:
     engine: EngineOverhead
     tensor_parallel: Numeric = 1.0
     expert_parallel: bool | Numeric = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "engine", self.engine.on(self.hardware))
 
     @property
     def attention_kernels(self) -> tuple[str, ...]:

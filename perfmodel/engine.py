@@ -6,12 +6,15 @@ import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perfmodel.files.catalogue import Catalogue
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import figure, text, texts
 from perfmodel.files.spec import Spec
+
+if TYPE_CHECKING:
+    from perfmodel.hardware import HardwareProfile
 
 __all__ = ["EngineOverhead", "Numeric", "json_schema"]
 
@@ -23,16 +26,40 @@ class EngineOverhead(Spec):
     name: str = text("what the user types; the file is called the same")
     description: str = text("one line for people", "")
     aliases: tuple[str, ...] = texts("other names that mean this engine")
+    presets: tuple[str, ...] = texts("engines that take its place on the accelerators they were fitted to")
+    families: tuple[str, ...] = texts("families of accelerators that these figures are for; none: any")
     forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
+    draft_forward: Numeric = figure(
+        "ratio", 0, 1, "share of it that a draft pass takes: none where the host launches a round at once",
+        (0, 1, 1),
+    )  # fmt: skip
     layer_s: Numeric = figure("seconds", 0, 5e-3, "each layer of a pass", (2e-5, 4e-5, 1e-4), path="layer")
     expert_layer_s: Numeric = figure(
         "seconds", 0, 1e-3, "each layer with experts on top: routing and sorting its tokens", (0, 0, 0),
         path="expert_layer",
     )  # fmt: skip
+    expert_parallel_layer_s: Numeric = figure(
+        "seconds", 0, 1e-3, "each layer whose experts, of more than four bits, are dealt out whole, on top", (0, 0, 0),
+        path="expert_parallel_layer",
+    )  # fmt: skip
+    eager_expert_layer_s: Numeric = figure(
+        "seconds", 0, 1e-2, "launching a layer with experts outside graphs: a prefill is never faster",
+        (0, 0, 0), path="eager_expert_layer",
+    )  # fmt: skip
+    streaming: Numeric = figure(
+        "ratio", 0.3, 3, "rate at which weights stream in a step over that of kernel timings", (0.95, 1, 1.2)
+    )
     expert_all_to_all: Numeric = figure(
         "count", 0, 1, "1: GPUs that deal out experts send tokens to them and back; 0: each has every token, "
         "and they add up what their experts put out", (0, 0, 0),
     )  # fmt: skip
+    quantise_s: Numeric = figure(
+        "seconds", 0, 1e-3, "each product with 8-bit weights: quantising what it takes in", (0, 0, 0),
+        path="quantise",
+    )  # fmt: skip
+    row_s: Numeric = figure(
+        "seconds", 0, 1e-3, "each sequence of a step: sampling and handing on its token", (0, 0, 0), path="row"
+    )
     row_layer_s: Numeric = figure("seconds", 0, 1e-4, "each row and layer", (0, 1e-7, 5e-7), path="row_layer")
     draft_row_layer_s: Numeric = figure(
         "seconds", 0, 1e-4, "each sequence and draft layer on top: upkeep of its cache", (0, 1e-7, 5e-7),
@@ -61,6 +88,9 @@ class EngineOverhead(Spec):
     step_residual: Numeric = figure(
         "ratio", 0, 1, "relative spread of a target pass that the figures leave open", (0.05, 0.1, 0.2)
     )
+    expert_residual: Numeric = figure(
+        "ratio", 0, 1, "that spread where the target has experts", (0.16, 0.16, 0.16)
+    )
     draft_residual: Numeric = figure(
         "ratio", 0, 1, "relative spread of a draft pass that the figures leave open", (0.05, 0.15, 0.3)
     )
@@ -80,6 +110,18 @@ class EngineOverhead(Spec):
     attention_kernel: str = text("attention kernel of the hardware profile", "generic")
     other_attention_kernel: str = text("kernel that may run instead, where nobody says which does", "")
 
+    def on(self, hardware: HardwareProfile) -> EngineOverhead:
+        """Return the preset that stands for this engine on an accelerator, its own memory share kept.
+
+        Itself where none was fitted on accelerators of that family.
+        """
+        own = "memory_utilization"
+        for preset in map(_preset, self.presets):
+            if hardware.family in preset.families:
+                quantities = {**preset.quantities, own: self.quantities[own]}
+                return replace(preset, memory_utilization=self.memory_utilization, quantities=quantities)
+        return self
+
     def calling(self, *, attention_kernel: str, all_reduce: str) -> EngineOverhead:
         """Return the same engine with kernels that are known to run, by their names in hardware profiles."""
         share = "other_kernel_share"
@@ -89,6 +131,7 @@ class EngineOverhead(Spec):
             all_reduce=all_reduce,
             other_attention_kernel="",
             other_kernel_share=0.0,
+            presets=(),
             quantities={path: quantity for path, quantity in self.quantities.items() if path != share},
         ).with_defaults()
 
@@ -115,6 +158,11 @@ def json_schema() -> dict[str, Any]:
     from perfmodel.files import schema
 
     return schema.json_schema(EngineOverhead)
+
+
+@lru_cache(maxsize=64)
+def _preset(name: str) -> EngineOverhead:
+    return EngineOverhead.load(name)
 
 
 @lru_cache(maxsize=1)

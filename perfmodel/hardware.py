@@ -113,6 +113,7 @@ class HardwareProfile(Spec):
     name: str = text("what the user types; the file is called the same")
     description: str = text("one line for people", "")
     aliases: tuple[str, ...] = texts("other names that mean this profile")
+    family: str = text("accelerators of one generation, such as hopper: engines are fitted to them", "")
     memory_capacity: Numeric = figure("bytes", 1e9, 4e12, "memory of one GPU", path="memory.capacity")
     memory_bandwidth: Numeric = figure(
         "bytes_per_s", 1e9, 1e14, "peak memory bandwidth", path="memory.bandwidth"

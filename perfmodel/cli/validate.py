@@ -19,6 +19,8 @@ LIMIT_PASSED = 3
 def validate(
     table: str | None = flag("--table", "NAME,...", complete=table_names,
         help="Published tables to compare; all where absent."),
+    servers: bool = flag("--servers", default=False,
+        help="Servers that people measured, by source, in place of the published tables."),
     cells: bool = flag("--cells", default=False,
         help="Show every cell, published beside computed, not only the errors."),
     plot: str | None = flag("--plot", "FILE",
@@ -34,12 +36,15 @@ def validate(
 
     Errors are computed over published, less 1: mean absolute, bias and worst cell of every table, of every
     number and kind of accelerators, and in total. The zero-shot columns use engines that nothing of the
-    tables was fitted to. Exits with 3 when an error passes its limit.
+    tables was fitted to. With --servers errors are those of engines that were fitted without the source. Exits with 3 when an error passes its limit.
     """
     from perfmodel.cli.tell.validate import draw_figure, draw_trends, draw_validation, to_dict, to_rows
     from perfmodel.evidence.published.validate import validate
 
     flags = OutputFlags(format=format, output=output, no_color=no_color)
+    if servers:
+        _validate_servers(cells, flags, {"--table": table, "--plot": plot, "--limits": limits})
+        return
     with working("comparing published tables"):
         validation = validate(None if table is None else [name.strip() for name in table.split(",")], limits)
     tell(
@@ -59,3 +64,23 @@ def validate(
         remark(f"limit passed: {limit}")
     if validation.passed_limits:
         raise typer.Exit(LIMIT_PASSED)
+
+
+def _validate_servers(cells: bool, flags: OutputFlags, others: dict[str, str | None]) -> None:
+    """Tell how far prices of servers are off."""
+    from perfmodel.cli.tell.servers import draw_servers, servers_to_dict, servers_to_rows
+    from perfmodel.errors import SpecError
+    from perfmodel.evidence.servers.summary import compare_servers
+
+    if named := [name for name, value in others.items() if value is not None]:
+        raise SpecError.single(
+            "request", named[0], "has no meaning beside --servers", "Leave one of the two out"
+        )
+    with working("comparing servers"):
+        errors = compare_servers()
+    tell(
+        lambda: servers_to_dict(errors, cells),
+        flags,
+        table=lambda console: draw_servers(console, errors, cells),
+        rows=lambda: servers_to_rows(errors),
+    )

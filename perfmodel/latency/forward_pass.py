@@ -14,7 +14,7 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency.all_reduce import all_gather, all_reduce, all_to_all
 from perfmodel.latency.attention import attention
-from perfmodel.latency.linear import linear, pass_over
+from perfmodel.latency.linear import NARROW, linear, pass_over
 from perfmodel.latency.recurrence import recurrence
 from perfmodel.model import BYTES, ForwardPass, LinearLayer, ModelSpec, TokenMixer
 from perfmodel.model.launches import Attend, Launch, Multiply, Recur, Way
@@ -84,13 +84,18 @@ def price_prefill(
     """Price a prefill, or one chunk of it, by cause; arguments as in `prefill_latency`. [s]
 
     Where there are several ways to compute a layer, the faster is taken: latent attention writes keys and
-    values out, as its engines do, recurrent layers go by chunks.
+    values out, as its engines do, recurrent layers go by chunks. Layers with experts are launched one by one,
+    outside graphs: a prefill takes at least what that does.
     """
     chunk = np.asarray(prompt_tokens, dtype=float)
     history = np.zeros(()) if kv_tokens is None else np.maximum(np.subtract(kv_tokens, chunk), 0.0)
 
     forward = ForwardPass(batch=batch, query_tokens=chunk, kv_tokens=history + chunk, history=history)
-    return _price_layers(deployment, forward, 1.0)
+    computed = _price_layers(deployment, forward, 1.0)
+    if not np.any(deployment.engine.eager_expert_layer_s):
+        return computed
+    launches = expert_layers(deployment.model) * deployment.engine.eager_expert_layer_s
+    return replace(computed, overhead=computed.overhead + np.maximum(launches - computed.total, 0.0))
 
 
 def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Numeric) -> StepLatency:
@@ -103,9 +108,11 @@ def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Nu
     model, engine = deployment.model, deployment.engine
     logit_rows = np.multiply(forward.batch, logit_tokens)  # they decode: row figures were fitted to them
     linear_s: Numeric = np.zeros(())
+    quantised: Numeric = 0.0
     for layer in model.linears:
         rows, times = forward.runs(layer, logit_rows)
         linear_s = linear_s + layer.count * times * _price_linear_layer(deployment, layer, forward, rows)
+        quantised = quantised + (layer.count * times if layer.dtype in NARROW else 0.0)
     attention_s: Numeric = np.zeros(())
     recurrence_s: Numeric = np.zeros(())
     for mixer, count in model.token_mixers:
@@ -117,9 +124,31 @@ def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Nu
     communication_s = _price_communication(deployment, forward.rows, logit_rows)
     upkeep = engine.draft_row_layer_s * forward.batch if forward.drafting else 0.0
     row_s = engine.row_layer_s * logit_rows + upkeep
-    overhead_s = engine.forward_s + model.depth * (engine.layer_s + row_s)
-    overhead_s = overhead_s + engine.expert_layer_s * sum(count for _, count in model.experts)
+    launched = engine.draft_forward if forward.drafting else 1.0
+    overhead_s = engine.forward_s * launched + model.depth * (engine.layer_s + row_s)
+    overhead_s = overhead_s + engine.quantise_s * quantised
+    if model.experts:
+        overhead_s = overhead_s + expert_layers(model) * _price_expert_layer(deployment)
+    if not forward.drafting:
+        overhead_s = overhead_s + engine.row_s * logit_rows / forward.query_tokens
     return StepLatency(linear_s, attention_s, communication_s, overhead_s, recurrence_s)
+
+
+def _price_expert_layer(deployment: Deployment) -> Numeric:
+    """Price what a layer with experts takes beside its products: routing, sorting, adding up. [s]
+
+    Kernels of four-bit experts find themselves which of them a GPU holds.
+    """
+    engine = deployment.engine
+    wide = any(layer.experts and layer.stored_bytes >= 1.0 for layer in deployment.model.linears)
+    dealt = np.where(deployment.expert_parallel, engine.expert_parallel_layer_s, 0.0) if wide else 0.0
+    seconds: Numeric = engine.expert_layer_s + dealt
+    return seconds
+
+
+def expert_layers(model: ModelSpec) -> float:
+    """Count the layers that have experts. [layers]"""
+    return float(sum(count for _, count in model.experts))
 
 
 def _price_linear_layer(
@@ -140,6 +169,7 @@ def _price_linear_layer(
         k=k,
         dtype=layer.dtype,
         weight_fraction=forward.weight_fraction * (layer.stored_bytes / BYTES[layer.dtype]),
+        streaming=deployment.engine.streaming,
         cold=True,
     )
     if not layer.experts:

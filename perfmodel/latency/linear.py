@@ -20,6 +20,8 @@ CROWDED_TOKENS = 32.0
 """Tokens at which streaming weights is slowed in full, and the most that fixed rules give 32-row tiles."""
 SPLIT_FROM = 2800.0
 """Depth of k beyond which fixed rules split it where n is 1024; it grows with n cubed."""
+NARROW = ("fp8", "mxfp8", "int8")
+"""Dtypes that are multiplied in 8 bits: both operands are."""
 BENCHMARK_COPIES = 6.0
 """Copies of the weights that a kernel benchmark cycles through: what L2 must hold to be warm."""
 
@@ -33,6 +35,7 @@ def linear(
     products: Numeric = 1.0,
     dtype: str = "bf16",
     weight_fraction: Numeric = 1.0,
+    streaming: Numeric = 1.0,
     cold: bool = False,
 ) -> Numeric:
     r"""Seconds of ``y[tokens, n] = x[tokens, k] W[k, n]`` on one GPU; all arguments broadcast.
@@ -61,6 +64,8 @@ def linear(
     products : matrices of this shape, each with so many tokens of its own. [1]
     dtype : type of the stored weights; a type without tensor cores of its own multiplies in a wider one.
     weight_fraction : bytes of weights read relative to `dtype`. [1]
+    streaming : rate at which operands stream in an engine's steps over that of kernel timings: launches
+        overlap there, and their tails. [1]
     cold : True is a product inside a serving pass: all weights come from memory, as its layers flush each
         other out of L2, and clocks are sustained ones. False is a kernel benchmark, in which small weights
         stay in L2 and clocks are boosted.
@@ -77,8 +82,9 @@ def linear(
     """
     gemm = hardware.gemm
     tokens, n, k = (np.asarray(value, dtype=float) for value in (tokens, n, k))
-    narrow = dtype in ("fp8", "mxfp8", "int8")
+    narrow = dtype in NARROW
     stream = (gemm.narrow_memory_fraction if narrow else gemm.memory_fraction) * hardware.memory_bandwidth
+    stream = stream * streaming
     compute_fraction = gemm.narrow_compute_fraction if narrow else gemm.compute_fraction
     rate = compute_fraction * hardware.peak(dtype)
     clocks = (gemm.narrow_sustained if narrow else gemm.sustained) if cold else 1.0

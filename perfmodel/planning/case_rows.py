@@ -35,7 +35,10 @@ __all__ = ["DEFAULT_ENGINE", "MOST_GAMMA", "Case", "CaseGroup", "CaseReader"]
 DEFAULT_ENGINE = "generic"
 MOST_GAMMA = 64
 
-_NOUNS = ("hardware", "engine", "target_model", "draft_model", "draft_tensor_parallel", "strategy")
+_NOUNS = (
+    "hardware", "engine", "target_model", "weight_dtype", "kv_dtype", "draft_model", "draft_tensor_parallel",
+    "strategy", "draft_vocabulary",
+)  # fmt: skip
 
 _YES, _NO = {"yes", "true", "1", "on"}, {"", "no", "false", "0", "off"}
 
@@ -87,6 +90,8 @@ class CaseReader:
         hardware = _in("hardware", self._hardware, cells["hardware"])
         engine = _in("engine", self._engine, cells["engine"] or DEFAULT_ENGINE)
         target = _in("target_model", self._model, cells["target_model"])
+        target = _in("weight_dtype", lambda text: target.with_dtypes(text or None), cells.get("weight_dtype", ""))
+        target = _in("kv_dtype", lambda text: target.with_dtypes(None, text or None), cells.get("kv_dtype", ""))
         gpus = _count(cells, "tensor_parallel", 1, MOST_GPUS, empty=1)
         check_tensor_parallel(target, gpus)
         dealt = _switch(cells, "expert_parallel")
@@ -97,6 +102,7 @@ class CaseReader:
         draft = None if itself else _in("draft_model", self._model, named)
         drafter = find_drafter(spelling, draft)
         if drafter is not None:
+            drafter = _with_vocabulary(drafter, target, cells)
             own = _count(cells, "draft_tensor_parallel", 1, MOST_GPUS, empty=0) or None
             drafter = replace(drafter, measured=self._measured, draft_tensor_parallel=own)
             check_drafts_shard([drafter], [gpus])
@@ -123,11 +129,24 @@ class CaseReader:
         )
         group = CaseGroup(hardware, engine, target, drafter, given)
         key = (
-            *(cells[name] for name in _NOUNS),
+            *(cells.get(name, "") for name in _NOUNS),
             given,
             drafter.tree.label if drafter is not None and drafter.tree is not None else "",
         )
         return key, group, case, "; ".join(filter(None, (spelling.remark, budget_remark)))
+
+
+def _with_vocabulary(drafter: Drafter, target: ModelSpec, cells: Mapping[str, str]) -> Drafter:
+    """Return the drafter with the vocabulary that a row says its head chooses among; its own where empty."""
+    entries = _count(cells, "draft_vocabulary", 1, target.vocab_size, empty=0)
+    if not entries:
+        return drafter
+    if drafter.kind != "head" or drafter.head is not None:
+        problem = f"is given, but {drafter.label} is no head of the strategy's usual shape"
+        raise SpecError.single("", "draft_vocabulary", problem, "Leave it empty: its config says it")
+    own = None if entries == target.vocab_size else entries
+    shape = replace(drafter.strategy.head, draft_vocabulary=own)
+    return replace(drafter, strategy=replace(drafter.strategy, head=shape))  # type: ignore[type-var]
 
 
 def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> tuple[float, str]:

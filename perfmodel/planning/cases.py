@@ -28,7 +28,8 @@ REQUIRED = ("hardware", "target_model", "strategy", "context_len", "batch_size",
 INPUTS = (
     "hardware", "engine", "tensor_parallel", "target_model", "draft_model", "strategy", "kv_budget",
     "context_len", "output_tokens", "batch_size", "gamma", "acceptance_rate", "tokens_per_round",
-    "draft_tensor_parallel", "expert_parallel", "topk", "nodes",
+    "draft_tensor_parallel", "expert_parallel", "topk", "nodes", "weight_dtype", "kv_dtype",
+    "draft_vocabulary",
 )  # fmt: skip
 ERROR = "error"
 _DIGITS = 10
@@ -70,10 +71,11 @@ def price_cases(
 ) -> PricedCases:
     """Price every row of a CSV text with the columns `INPUTS`; unknown columns pass through.
 
-    Empty cells mean: engine ``generic``, one GPU, the target itself as draft model, a draft model on all
-    GPUs, a chain of drafts (`topk` 1), a step at that very context (`output_tokens` 0), no acceptance given
-    (the strategy's own law, moved by what was `measured`). A row that cannot be priced keeps its place with
-    empty answers and its reason in a column ``error``, which is there only when it is needed.
+    Empty cells mean: engine ``generic``, one GPU, the model's own dtypes of weights and cache, the target
+    itself as draft model, a draft model on all GPUs, a head of its strategy's usual vocabulary, a chain of
+    drafts (`topk` 1), a step at that very context (`output_tokens` 0), no acceptance given (the strategy's
+    own law, moved by what was `measured`). A row that cannot be priced keeps its place with empty answers and
+    its reason in a column ``error``, which is there only when it is needed.
 
     Parameters
     ----------

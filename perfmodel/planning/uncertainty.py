@@ -91,11 +91,12 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
     """
     hardware, engine = deployment.hardware, deployment.engine
     step, verify, draft, kernels, common = np.random.default_rng([seed, 0x5EED]).standard_normal((5, count))
-    if engine.calibrated_on == hardware.name:
+    if engine.calibrated_on == hardware.name or hardware.family in engine.families:
         drawn = replace(deployment, engine=engine.sample(count, seed, kinds=("assumed",)))
     else:
         drawn = replace(deployment, hardware=hardware.sample(count, seed), engine=engine.sample(count, seed))
-    residual = float(np.asarray(engine.step_residual))
+    spread = engine.expert_residual if deployment.model.experts else engine.step_residual
+    residual = float(np.asarray(spread))
     return Draws(
         deployment=drawn,
         central=deployment,

@@ -166,6 +166,7 @@ def read_question(
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
+    remarks += [sentence for profile in hardware for sentence in _describe_preset(engine, profile)]
     remarks += [sentence for drafter in drafters for sentence in _describe_head(drafter, max(contexts))]
     needed = {
         drafter.strategy.name: drafter.strategy.needs
@@ -215,6 +216,25 @@ def _lengths(gammas: list[int] | None, trees: Sequence[Tree], chains: bool) -> l
         return sorted(own)
     named = list(DEFAULT_GAMMAS) if gammas is None else gammas
     return sorted({*named, *own}) if trees else named
+
+
+def _describe_preset(engine: EngineOverhead, profile: HardwareProfile) -> list[str]:
+    """Say whose figures stand for an engine on an accelerator, and what that assumes."""
+    if engine.families and profile.family not in engine.families:
+        fitted = " and ".join(engine.families)
+        return [
+            f"{engine.name} was fitted on {fitted} accelerators, which {profile.name} is not: its ranges do "
+            "not cover that"
+        ]
+    if not engine.presets:
+        return []
+    preset = engine.on(profile)
+    if preset is engine:
+        return [
+            f"no steps of {engine.name} were measured on accelerators like {profile.name}: figures of all "
+            "others stand for it, with wider ranges"
+        ]
+    return [f"{engine.name} on {profile.name}: figures of {preset.name}, fitted on {profile.family} accelerators"]
 
 
 def _describe_head(drafter: Drafter, longest: int) -> list[str]:

@@ -1,0 +1,129 @@
+"""Engine files written from what servers took: one for a software, one for each family it was fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from perfmodel.engine import EngineOverhead
+from perfmodel.evidence.servers.fit import FIGURES, OF_FAMILY, Fitted
+from perfmodel.files.quantity import Kind, Quantity
+from perfmodel.files.spec import to_yaml
+from perfmodel.files.writing import write_whole
+
+__all__ = ["CARDS", "preset_of", "write_presets"]
+
+CARDS: Mapping[str, str] = {
+    "ampere": "a100", "hopper": "h100", "blackwell": "b200", "ada": "rtx-4090", "cdna3": "mi300x",
+}  # fmt: skip
+"""What the preset of a family is called after: the accelerator that most of its rows ran on."""
+DIGITS = 3
+TOLD = 0.7
+"""Share of its range before below which a figure's range is what the rows say. [1]"""
+_LEFT_OUT = "published steps of sources that were left out of the fit"
+_ONE_LAUNCH = (
+    "none where graphs are captured and the scheduler runs ahead: rounds of 1 to 4 drafts differ by the drafts "
+    "alone (dishantghai/ai-perf-hw3-spec-decode-quant)"
+)
+
+
+@dataclass(frozen=True)
+class Software:
+    """What a serving software is, beside the figures that are fitted.
+
+    attention_kernel, all_reduce : by their names in hardware profiles.
+    eager : seconds in which the host launches a layer with experts outside graphs: low, value, high, by
+        family, and under "" elsewhere. [s]
+    """
+
+    title: str
+    attention_kernel: str
+    all_reduce: str
+    eager: Mapping[str, tuple[float, float, float]]
+    eager_source: str
+
+
+_COOKBOOK = (
+    "mean TPOT less median inter-token latency, times output over concurrency, of DeepSeek-R1, V3.1, "
+    "MiniMax-M2.5, GLM-4.7-Flash and Ernie-4.5 (sgl-project/sgl-cookbook@7b5bd9c)"
+)
+SOFTWARE: Mapping[str, Software] = {
+    "vllm": Software(
+        "vLLM with its V1 engine, captured graphs and an asynchronous scheduler", "vllm", "custom-graph",
+        {"": (0.0, 0.3e-3, 1.2e-3)}, "not published for vLLM, whose prefills run in pieces of graphs; SGLang's "
+        "take 0.6 to 1.9 ms a layer",
+    ),
+    "sglang": Software(
+        "SGLang with captured graphs and its overlapped scheduler", "sglang", "custom-graph",
+        {"": (0.4e-3, 0.8e-3, 1.5e-3), "hopper": (0.4e-3, 0.65e-3, 1.2e-3),
+         "blackwell": (0.6e-3, 1.1e-3, 1.9e-3), "cdna3": (0.5e-3, 1e-3, 1.9e-3)}, _COOKBOOK,
+    ),
+    "tensorrt-llm": Software(
+        "TensorRT-LLM with captured graphs", "trtllm", "trtllm",
+        {"": (0.0, 0.0, 0.6e-3)}, "not published for TensorRT-LLM",
+    ),
+}  # fmt: skip
+RESIDUALS: Mapping[str, tuple[float, float, float]] = {
+    "step_residual": (0.05, 0.085, 0.13),
+    "expert_residual": (0.1, 0.16, 0.3),
+}
+"""Spread of steps of sources that were left out of the fit: low, value, high. [1]"""
+
+
+def preset_of(
+    software: str, family: str, figures: Fitted, families: Iterable[str] = ()
+) -> EngineOverhead:
+    """Return the engine of a software on a family of accelerators, or on any where `family` is empty.
+
+    A figure that the rows say little of, and every one of an engine for any accelerator, counts as assumed.
+
+    Parameters
+    ----------
+    figures : what was fitted there.
+    families : those that have presets of their own.
+    """
+    about = SOFTWARE[software]
+    generic = EngineOverhead.load("generic")
+    source = "as all numbers of the software, none of this family" if not figures.rows else (
+        f"fitted to {figures.rows} numbers of {'; '.join(map(_short, figures.sources))}"
+    )
+    quantities: dict[str, Quantity] = {}
+    for path, belief in FIGURES.items():
+        believed = OF_FAMILY.get(family, {}).get(path, belief)
+        low, value, high = (float(getattr(figures, end)[path]) for end in ("low", "values", "high"))
+        told = high - low < TOLD * (believed.at(1.2816) - believed.at(-1.2816))
+        kind: Kind = "measured" if told and family else "assumed"
+        quantities[path] = Quantity(value, low, high, "s" if path != "streaming" else "", source, kind)
+    low, value, high = about.eager.get(family) or about.eager[""]
+    quantities["eager_expert_layer"] = Quantity(value, low, high, "s", about.eager_source, "assumed")
+    quantities["draft_forward"] = Quantity(0.0, 0.0, 1.0, "", _ONE_LAUNCH, "assumed")
+    for path, (low, value, high) in RESIDUALS.items():
+        quantities[path] = Quantity(value, low, high, "", _LEFT_OUT, "measured")
+    engine = replace(
+        generic,
+        name=f"{software}-{CARDS[family]}" if family else software,
+        description=about.title + (f", on {family} accelerators" if family else ", on any accelerator"),
+        aliases=("trtllm",) if software == "tensorrt-llm" and not family else (),
+        presets=() if family else tuple(f"{software}-{CARDS[name]}" for name in families),
+        families=(family,) if family else (),
+        attention_kernel=about.attention_kernel,
+        all_reduce=about.all_reduce,
+        other_attention_kernel="",
+        other_kernel_share=0.0,
+        quantities={path: kept for path, kept in generic.quantities.items() if path != "other_kernel_share"},
+    )
+    return engine.with_quantities(quantities, DIGITS)
+
+
+def write_presets(fitted: Mapping[tuple[str, str], Fitted], folder: Path) -> None:
+    """Write the file of every software and family that was fitted."""
+    for (software, family), figures in fitted.items():
+        families = [name for of, name in fitted if of == software and name]
+        engine = preset_of(software, family, figures, families)
+        write_whole(folder / f"{engine.name}.yaml", to_yaml(engine))
+
+
+def _short(source: str) -> str:
+    """Return a source without the address that its rows give."""
+    return source.partition(", https://")[0]
