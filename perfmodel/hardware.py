@@ -74,9 +74,11 @@ class AttentionKernel:
     cta: Numeric = figure("seconds", 0, 1e-4, "overhead of one thread block in its slot", (1e-8, 1e-6, 2e-6))
     memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak bandwidth", (0.65, 0.8, 0.92))
     narrow_memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit entries", (0.58, 0.75, 0.9))
-    compute_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak FLOPs", (0.4, 0.6, 0.8))
+    compute_fraction: Numeric = figure("ratio", 0.005, 1.2, "share of peak FLOPs", (0.4, 0.6, 0.8))
     row_passes: Numeric = figure("ratio", 0, 100, "times that queries and outputs cross memory", (1, 4, 8))
-    packs: Numeric = figure("count", 0, 1, "1: queries of a KV head share tiles, KV splits", (0, 1, 1))
+    packs: Numeric = figure(
+        "count", 0, 2, "queries of a KV head share tiles, KV splits; 0 single ones, 2 splits those", (0, 1, 1)
+    )
     tile_small: Numeric = figure("count", 1, 1024, "query rows of the smallest tile", (16, 64, 64))
     tile_mid: Numeric = figure("count", 1, 1024, "query rows of the next tile", (64, 64, 64))
     tile_large: Numeric = figure("count", 1, 1024, "query rows of the largest tile", (64, 128, 128))
