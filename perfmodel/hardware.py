@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.accelerators import not_profiled, spelling
 from perfmodel.files.catalogue import Catalogue, own_package
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import (
@@ -226,4 +227,5 @@ def json_schema() -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _catalogue() -> Catalogue:
     package = own_package("hardware_profiles")
-    return Catalogue("hardware profile", Path(next(iter(package.__path__))).resolve())
+    folder = Path(next(iter(package.__path__))).resolve()
+    return Catalogue("hardware profile", folder, spelling=spelling, unknown=not_profiled)

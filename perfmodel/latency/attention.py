@@ -42,8 +42,8 @@ def attention(
     * A kernel that packs heads: a stream is a (sequence, KV head) and its ``group x query_tokens`` rows share
       tiles. One that does not: a stream is a (sequence, query head) with ``query_tokens`` rows. One of
       ``packs`` 2 packs heads, and splits the KV for single queries only.
-    * Rows are padded to ``tile_small``, else ``tile_mid``, else to multiples of ``tile_large``. Registers hold
-      `ACCUMULATORS` outputs, 64 rows of latent attention: a tile beyond that runs as several beside one another.
+    * Rows are padded to ``tile_small``, else ``tile_mid``, else multiples of ``tile_large``. Registers hold
+      `ACCUMULATORS` outputs, 64 rows of latent attention: a larger tile runs as several side by side.
     * *compute*: whole waves of CTAs, each walking the KV of its tile at the slot's share of the tensor rate,
       or at all of its SM's while it is alone there. A packed grid of fewer than ``split_below`` waves splits
       the KV and so fills the slots, down to one block of KV per CTA; a grid that may not split keeps only as
@@ -77,8 +77,9 @@ def attention(
     -----
     FlashAttention-2 packs heads and splits KV for single queries of grouped heads only; vLLM's Triton kernel
     packs always and splits for single queries only; FlashInfer has tiles of 16, 64 and 128 rows. Lengths are
-    equal: with unequal ones the longest makes an unsplit grid longer. Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT)
-    kernel tables and on the step times of MagicDec (arXiv 2408.11049).
+    equal: with unequal ones the longest makes an unsplit grid longer. Figures fitted on aiconfigurator
+    (Apache-2.0), Frontier and LLMServingSim (MIT) kernel tables and on the step times of MagicDec (arXiv
+    2408.11049). Tiles by registers: docs/20250422-new-kernel-deep-dive.md of deepseek-ai/FlashMLA.
     """
     figures = hardware.attention_kernel(kernel)
     group = np.asarray(heads) / kv_heads
