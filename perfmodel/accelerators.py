@@ -17,7 +17,8 @@ _TABLE = Path(__file__).resolve().parent / "data" / "accelerators.yaml"
 _SILENT = frozenset(
     {
         "nvidia", "amd", "intel", "instinct", "geforce", "tesla", "radeon", "quadro", "gpu", "graphics",
-        "edition", "generation", "blackwell", "hgx", "oam", "hbm2", "hbm2e", "hbm3", "hbm3e", "gddr6", "gddr6x", "gddr7",
+        "edition", "generation", "blackwell", "hgx", "oam",
+        "hbm2", "hbm2e", "hbm3", "hbm3e", "gddr6", "gddr6x", "gddr7",
     }
 )  # fmt: skip
 """Words of a name that tell no two accelerators apart."""
@@ -50,8 +51,8 @@ class Unprofiled:
         if not self.nearest:
             return f"Nothing here is near it: {self.change}. A YAML file of your own figures can be given"
         return (
-            f"The nearest in kind is {self.nearest}: copy hardware_profiles/{self.nearest}.yaml under a new name, "
-            f"give the path of the copy, and change {self.change}"
+            f"The nearest in kind is {self.nearest}: copy hardware_profiles/{self.nearest}.yaml under a new "
+            f"name, give the path of the copy, and change {self.change}"
         )
 
 

@@ -43,6 +43,8 @@ ALL_REDUCE_ALIASES = {
     "intra-node-comm": "pytorch-symmetric",
 }
 """Other spellings of all-reduce implementations, in lower case."""
+FLASH_ATTENTION_2 = "flash-attention-2-varlen"
+"""What vLLM's kernel is where it packs heads for single queries only: Ampere, Ada and cards of Blackwell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +167,14 @@ class HardwareProfile(Spec):
 
     def attention_kernel(self, name: str) -> AttentionKernel:
         """Return the figures of the attention kernel `name`, or of the first one where there is none."""
-        return self.attention.get(name) or next(iter(self.attention.values()))
+        return self.attention[self.attention_name(name)]
+
+    def attention_name(self, name: str) -> str:
+        """Return how the profile calls the attention kernel `name`; its first one where there is none."""
+        vllm = self.attention.get("vllm") if name == FLASH_ATTENTION_2 else None
+        if name not in self.attention and vllm is not None and np.all(np.equal(vllm.packs, 0.0)):
+            return "vllm"
+        return name if name in self.attention else next(iter(self.attention))
 
     def all_reduce_table(self, implementation: str) -> AllReduce:
         """Return the table of an all-reduce implementation by any spelling; NCCL's where there is none."""
