@@ -32,8 +32,8 @@ _JOINED = (
 )
 """Spellings of one word, as patterns over a name in lower case."""
 _COUNTED = (
-    re.compile(r"^\s*(?P<gpus>\d{1,2})\s*[x*\u00d7]\s*(?P<one>.*\S)\s*$", re.IGNORECASE),
-    re.compile(r"^\s*(?P<one>.*\S)\s*[x*\u00d7]\s*(?P<gpus>\d{1,2})\s*$", re.IGNORECASE),
+    re.compile(r"^\s*(?P<gpus>\d{1,2})\s*[x*\u00d7]\s*(?P<name>.*\S)\s*$", re.IGNORECASE),
+    re.compile(r"^\s*(?P<name>.*\S)\s*[x*\u00d7]\s*(?P<gpus>\d{1,2})\s*$", re.IGNORECASE),
 )
 
 
@@ -76,10 +76,10 @@ def not_profiled(name: str, known: Iterable[str]) -> Fault:
     """
     known, shown = tuple(known), repr(name[:100])
     counted = next(filter(None, (pattern.match(name) for pattern in _COUNTED)), None)
-    words = spelling(counted["one"] if counted else name)
-    one = next((word for word in known if spelling(word) == words), None)
-    if counted and one is not None:
-        remedy = f"Give {one} here and their number as --tp {counted['gpus']}"
+    words = spelling(counted["name"] if counted else name)
+    single = next((word for word in known if spelling(word) == words), None)
+    if counted and single is not None:
+        remedy = f"Give {single} here and their number as --tp {counted['gpus']}"
         return Fault("", None, "", f"{shown} says how many GPUs, and this is the name of one", remedy)
     listed = max((entry for entry in _unprofiled() if entry <= words), key=len, default=frozenset[str]())
     profiled = max((len(spelling(word)) for word in known if spelling(word) <= words), default=0)

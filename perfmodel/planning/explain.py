@@ -127,7 +127,7 @@ def assumptions(
 
 
 def _unsplit(deployment: Deployment, workload: Workload) -> Iterator[str]:
-    """Say what a verification costs with kernels that split the KV, or share tiles, for single queries only."""
+    """Say what a verification costs with kernels that split the KV cache for single queries only."""
     batch, context_len = float(min(workload.batch_sizes)), float(max(workload.context_lens))
     engine, hardware = deployment.engine, deployment.hardware
     for kernel in deployment.attention_kernels:
@@ -145,8 +145,9 @@ def _unsplit(deployment: Deployment, workload: Workload) -> Iterator[str]:
         if steps >= LEAST_UNSPLIT:
             yield (
                 f"{hardware.name}: attention kernel {kernel} splits the KV cache{shares} for single queries "
-                f"only: at batch {batch:,.0f} and context {context_len:,.0f} a verification of {UNSPLIT_TOKENS} "
-                f"tokens takes {steps:.1f} plain steps, and pays with more tokens a round than that"
+                f"only: at batch {batch:,.0f} and context {context_len:,.0f} a verification of "
+                f"{UNSPLIT_TOKENS} tokens takes {steps:.1f} plain steps, and pays with more tokens a round "
+                "than that"
             )
 
 
