@@ -106,7 +106,7 @@ def attention(
         shared = np.where(packed, group, 1.0)
         rows = rows_per_head * shared
         together = _tile_height(figures, rows)
-        tile = np.minimum(together, ACCUMULATORS / value_width)
+        tile = np.minimum(together, ACCUMULATORS / np.maximum(value_width, 1.0))
         copies = np.ceil(rows / together) * (group / shared)  # CTAs, or groups of them, that read the same KV
         waves = batch * kv_heads * np.ceil(rows / tile) * (group / shared) / slots
         may_split = packed & (splits_verification | np.equal(rows_per_head, 1.0))
