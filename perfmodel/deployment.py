@@ -55,7 +55,7 @@ class Deployment:
         """
         engine, kernels = self.engine, self.hardware.attention
         first, other = engine.attention_kernel, engine.other_attention_kernel
-        first = first if first in kernels else next(iter(kernels))
+        first = self.hardware.attention_name(first)
         either = other in kernels and other != first and np.any(engine.other_kernel_share)
         return (first, other) if either else (first,)
 

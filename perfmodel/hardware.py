@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.accelerators import not_profiled, spelling
 from perfmodel.files.catalogue import Catalogue, own_package
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import (
@@ -42,6 +43,8 @@ ALL_REDUCE_ALIASES = {
     "intra-node-comm": "pytorch-symmetric",
 }
 """Other spellings of all-reduce implementations, in lower case."""
+FLASH_ATTENTION_2 = "flash-attention-2-varlen"
+"""What vLLM's kernel is where it packs heads for single queries only: Ampere, Ada and cards of Blackwell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +77,11 @@ class AttentionKernel:
     cta: Numeric = figure("seconds", 0, 1e-4, "overhead of one thread block in its slot", (1e-8, 1e-6, 2e-6))
     memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak bandwidth", (0.65, 0.8, 0.92))
     narrow_memory_fraction: Numeric = figure("ratio", 0.05, 1.2, "with 8-bit entries", (0.58, 0.75, 0.9))
-    compute_fraction: Numeric = figure("ratio", 0.05, 1.2, "share of peak FLOPs", (0.4, 0.6, 0.8))
+    compute_fraction: Numeric = figure("ratio", 0.005, 1.2, "share of peak FLOPs", (0.4, 0.6, 0.8))
     row_passes: Numeric = figure("ratio", 0, 100, "times that queries and outputs cross memory", (1, 4, 8))
-    packs: Numeric = figure("count", 0, 1, "1: queries of a KV head share tiles, KV splits", (0, 1, 1))
+    packs: Numeric = figure(
+        "count", 0, 2, "queries of a KV head share tiles, KV splits; 0 single ones, 2 splits those", (0, 1, 1)
+    )
     tile_small: Numeric = figure("count", 1, 1024, "query rows of the smallest tile", (16, 64, 64))
     tile_mid: Numeric = figure("count", 1, 1024, "query rows of the next tile", (64, 64, 64))
     tile_large: Numeric = figure("count", 1, 1024, "query rows of the largest tile", (64, 128, 128))
@@ -163,7 +168,14 @@ class HardwareProfile(Spec):
 
     def attention_kernel(self, name: str) -> AttentionKernel:
         """Return the figures of the attention kernel `name`, or of the first one where there is none."""
-        return self.attention.get(name) or next(iter(self.attention.values()))
+        return self.attention[self.attention_name(name)]
+
+    def attention_name(self, name: str) -> str:
+        """Return how the profile calls the attention kernel `name`; its first one where there is none."""
+        vllm = self.attention.get("vllm") if name == FLASH_ATTENTION_2 else None
+        if name not in self.attention and vllm is not None and np.all(np.equal(vllm.packs, 0.0)):
+            return "vllm"
+        return name if name in self.attention else next(iter(self.attention))
 
     def all_reduce_table(self, implementation: str) -> AllReduce:
         """Return the table of an all-reduce implementation by any spelling; NCCL's where there is none."""
@@ -225,4 +237,5 @@ def json_schema() -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _catalogue() -> Catalogue:
     package = own_package("hardware_profiles")
-    return Catalogue("hardware profile", Path(next(iter(package.__path__))).resolve())
+    folder = Path(next(iter(package.__path__))).resolve()
+    return Catalogue("hardware profile", folder, spelling=spelling, unknown=not_profiled)

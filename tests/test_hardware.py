@@ -224,7 +224,7 @@ def test_a_wrong_all_reduce_table_is_refused(small, old, new, says):
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_known():
-    error = refusal("h100-sxm-80g")
+    error = refusal("h100-smx-80gb")
     assert error.faults[0].nearest == "h100-sxm-80gb"
     assert all(name in str(error) for name in NAMES)
 

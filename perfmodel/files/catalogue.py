@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from perfmodel.errors import SpecError, nearest_name
+from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.files.document import Document, read_yaml
 
 __all__ = ["Catalogue", "own_package"]
@@ -23,12 +23,15 @@ class Catalogue:
 
     `profiles_path` and the environment variable DRAFTPLAN_PROFILES name more folders, separated as in PATH;
     they win, and hold files of this sort in their subfolder `inside` or, where that is empty, directly. A
-    file is called as its `name`; its `aliases` mean it too.
+    file is called as its `name`; its `aliases` mean it too, and whatever `spelling` takes for the same.
+    `unknown` says why a name has no file and which of the known ones it may mean.
     """
 
     noun: str
     folder: Path
     inside: str = ""
+    spelling: Callable[[str], Hashable] = str.lower
+    unknown: Callable[[str, Iterable[str]], Fault] | None = None
 
     def names(self, profiles_path: PathLike | None = None) -> tuple[str, ...]:
         """Return every name, sorted."""
@@ -56,12 +59,19 @@ class Catalogue:
 
     def _by_alias(self, name: str, files: dict[str, Path]) -> Path:
         aliases = {alias: path for path in files.values() for alias in _aliases(path)}
-        if name.lower() not in aliases:
-            nearest = nearest_name(name, [*files, *aliases])
+        if name.lower() in aliases:
+            return aliases[name.lower()]
+        names = {**{path.stem: path for path in files.values()}, **aliases}
+        spelled = {self.spelling(word): path for word, path in names.items()}
+        if (words := self.spelling(name)) in spelled:
+            return spelled[words]
+        if self.unknown is not None:
+            fault = self.unknown(name, names)
+        else:
             problem = f"there is no {self.noun} called {name[:100]!r}"
-            known = f"Known: {', '.join(sorted(files))}; or name a YAML file"
-            raise SpecError.single("", self.noun, problem, known, nearest)
-        return aliases[name.lower()]
+            fault = Fault("", None, "", problem, "", nearest_name(name, names))
+        known = f"Known: {', '.join(sorted(files))}; or name a YAML file"
+        raise SpecError([replace(fault, field=self.noun, remedy=fault.remedy or known)])
 
     def _files(self, profiles_path: PathLike | None) -> dict[str, Path]:
         """Return name -> file; the user's folders win over the bundled one."""

@@ -12,6 +12,8 @@ __all__ = ["attention"]
 
 EDGE = 0.15
 """Share of a wave over which the next whole one is counted by and by; any measured one is larger. [waves]"""
+ACCUMULATORS = 32768.0
+"""Outputs of a tile that the registers of an SM hold: half of its 65,536 words. [elements]"""
 
 
 def attention(
@@ -38,8 +40,10 @@ def attention(
     A launch runs streams x row tiles thread blocks (CTAs), ``w`` per slot; an SM has ``ctas_per_sm`` slots.
 
     * A kernel that packs heads: a stream is a (sequence, KV head) and its ``group x query_tokens`` rows share
-      tiles. One that does not: a stream is a (sequence, query head) with ``query_tokens`` rows.
-    * Rows are padded to ``tile_small``, else ``tile_mid``, else to multiples of ``tile_large``.
+      tiles. One that does not: a stream is a (sequence, query head) with ``query_tokens`` rows. One of
+      ``packs`` 2 packs heads, and splits the KV for single queries only.
+    * Rows are padded to ``tile_small``, else ``tile_mid``, else multiples of ``tile_large``. Registers hold
+      `ACCUMULATORS` outputs, 64 rows of latent attention: a larger tile runs as several side by side.
     * *compute*: whole waves of CTAs, each walking the KV of its tile at the slot's share of the tensor rate,
       or at all of its SM's while it is alone there. A packed grid of fewer than ``split_below`` waves splits
       the KV and so fills the slots, down to one block of KV per CTA; a grid that may not split keeps only as
@@ -48,7 +52,9 @@ def attention(
       where L2 cannot hold it; queries and outputs cross memory ``row_passes`` times.
     * Hardware without ``overlap`` reads the KV once for every ``tile_large`` rows and then computes.
 
-    The result is held between one and ``query_tokens`` decode steps of the same batch.
+    The result is at least one decode step of the same batch and, of a kernel that splits the KV for
+    verification too, at most ``query_tokens`` of them. One that does not walks the whole KV in each of a few
+    CTAs: 27 decode steps were measured for 8 tokens (vllm-project/flash-attention pull request 193).
 
     Parameters
     ----------
@@ -69,16 +75,18 @@ def attention(
 
     Notes
     -----
-    FlashAttention-2 packs heads and splits KV for single queries of grouped heads only; FlashInfer has tiles
-    of 16, 64 and 128 rows. Lengths are equal: with unequal ones the longest makes an unsplit grid longer.
-    Figures fitted on aiconfigurator (Apache-2.0), Frontier and LLMServingSim (MIT)
-    kernel tables and on the step times of MagicDec (arXiv 2408.11049).
+    FlashAttention-2 packs heads and splits KV for single queries of grouped heads only; vLLM's Triton kernel
+    packs always and splits for single queries only; FlashInfer has tiles of 16, 64 and 128 rows. Lengths are
+    equal: with unequal ones the longest makes an unsplit grid longer. Figures fitted on aiconfigurator
+    (Apache-2.0), Frontier and LLMServingSim (MIT) kernel tables and on the step times of MagicDec (arXiv
+    2408.11049). Tiles by registers: docs/20250422-new-kernel-deep-dive.md of deepseek-ai/FlashMLA.
     """
     figures = hardware.attention_kernel(kernel)
     group = np.asarray(heads) / kv_heads
-    widths = np.add(head_dim, head_dim if value_dim is None else value_dim)
+    value_width = np.asarray(head_dim if value_dim is None else value_dim)
+    widths = np.add(head_dim, value_width)
     stored = widths if entry_elements is None else entry_elements
-    packs = np.asarray(figures.packs) > 0.5
+    packs, splits_verification = np.greater(figures.packs, 0.5), np.equal(figures.packs, 1.0)
     narrow = figures.narrow_memory_fraction if BYTES[kv_dtype] < 2 else figures.memory_fraction
     slots = hardware.sms * figures.ctas_per_sm
     blocks = np.maximum(np.ceil(np.asarray(kv_tokens) / figures.kv_block), 1.0)
@@ -97,26 +105,29 @@ def attention(
     def launch(rows_per_head: Numeric, packed: NDArray[np.bool_]) -> Numeric:
         shared = np.where(packed, group, 1.0)
         rows = rows_per_head * shared
-        tile = _tile_height(figures, rows)
-        copies = np.ceil(rows / tile) * (group / shared)  # CTAs that read the same KV
-        waves = batch * kv_heads * copies / slots
-        split = packed & (waves < figures.split_below)
+        together = _tile_height(figures, rows)
+        tile = np.minimum(together, ACCUMULATORS / np.maximum(value_width, 1.0))
+        copies = np.ceil(rows / together) * (group / shared)  # CTAs, or groups of them, that read the same KV
+        waves = batch * kv_heads * np.ceil(rows / tile) * (group / shared) / slots
+        may_split = packed & (splits_verification | np.equal(rows_per_head, 1.0))
+        split = may_split & (waves < figures.split_below)
         walked = np.where(split, np.maximum(waves, 1.0 / blocks), _whole_waves(waves, figures.ctas_per_sm))
         compute = walked * (tile + figures.tile_overhead) * row_of_walk
         passes = np.clip(batch * copies / slots, 1.0, copies)
         memory = (kv * (1.0 + (passes - 1.0) * missed_again) + row_bytes * rows_per_head) / stream
         compute, memory = compute * compute, memory * memory
         seconds = figures.t0 + figures.cta * waves + np.sqrt(np.sqrt(compute**2 + memory**2))
-        together = rows_per_head * group
-        moved = whole_kv * np.ceil(together / figures.tile_large) / stream
-        worked = kv_heads * together * (2.0 * widths * batch * kv_tokens) / rate_of_dtype
+        all_rows = rows_per_head * group
+        moved = whole_kv * np.ceil(all_rows / figures.tile_large) / stream
+        worked = kv_heads * all_rows * (2.0 * widths * batch * kv_tokens) / rate_of_dtype
         return hardware.as_it_runs(seconds, figures.t0 + moved + worked)
 
     decode = launch(1.0, packs | (group > 1.0))
     if np.ndim(query_tokens) == 0 and float(query_tokens) == 1.0:
         return decode
     together = launch(query_tokens, packs | ((group > 1.0) & (np.asarray(query_tokens) == 1.0)))
-    held: Numeric = np.clip(together, decode, query_tokens * decode)
+    most = np.where(splits_verification, query_tokens * decode, np.inf)
+    held: Numeric = np.clip(together, decode, most)
     return held
 
 

@@ -93,7 +93,7 @@ def linear(
     weights = BYTES[dtype] * weight_fraction * products * n * k
     activations = (1.0 if narrow else 2.0) * products * tokens * (k + n)
     transfer = (weights + activations) * _seconds_per_byte(
-        hardware, stream, tokens=tokens, weights=weights, cold=cold
+        hardware, stream, tokens=tokens, weights=weights, products=products, cold=cold
     )
     loop = _serial_loop(hardware, n=n, k=k, products=products, rules=rules)
     joined = np.cbrt(transfer * np.sqrt(transfer) + loop * np.sqrt(loop)) ** 2
@@ -122,11 +122,13 @@ def _seconds_per_byte(
     *,
     tokens: NDArray[np.float64],
     weights: NDArray[np.float64],
+    products: Numeric,
     cold: bool,
 ) -> Numeric:
     """Return the seconds that a byte takes: crowded weights stream slower, those left in L2 faster. [s/B]"""
     gemm = hardware.gemm
-    crowd = np.sqrt(np.minimum(tokens / CROWDED_TOKENS, 1.0)) * weights / (weights + hardware.l2_bytes)
+    matrix = weights / np.maximum(products, 1.0)
+    crowd = np.sqrt(np.minimum(tokens / CROWDED_TOKENS, 1.0)) * matrix / (matrix + hardware.l2_bytes)
     slowed = stream / (1.0 + gemm.contention * crowd)
     if cold:
         return np.asarray(1.0 / slowed)

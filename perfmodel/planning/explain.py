@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ CAUSE_WORDS = {
 
 LEAST_SHARE = 0.01
 """Shares of a step below this go without mention. [1]"""
+UNSPLIT_TOKENS = 4
+"""Tokens of the verification by which kernels that do not split it are told of. [1]"""
+LEAST_UNSPLIT = 1.5
+"""Plain steps below which such a verification goes without mention. [1]"""
 _OF_EXPERTS = ("expert_layer", "gemm.tile_switch")
 _OF_STATES = ("kept_states", "state_trips", "recurrence.")
 """Figures of engine and hardware that nothing without experts, without recurrent states, is priced by."""
@@ -93,6 +98,7 @@ def assumptions(
                 f"{deployment.hardware.name}: engine {engine.name} does not say which attention kernel runs, "
                 f"{' or '.join(kernels)}; prices lie between them: name your engine"
             )
+        sentences += _unsplit(deployment, workload)
     sentences += [
         f"engine {engine.name}: {path} is assumed ({quantity.source})"
         for path, quantity in engine.quantities.items()
@@ -136,6 +142,31 @@ def _trained_lengths(
                 f"assumed to be {low:,.0f} to {high:,.0f} tokens: state it with --trained-length"
             )
     return sentences
+
+
+def _unsplit(deployment: Deployment, workload: Workload) -> Iterator[str]:
+    """Say what a verification costs with kernels that split the KV cache for single queries only."""
+    batch, context_len = float(min(workload.batch_sizes)), float(max(workload.context_lens))
+    engine, hardware = deployment.engine, deployment.hardware
+    for kernel in deployment.attention_kernels:
+        packs = hardware.attention_kernel(kernel).packs
+        if np.all(np.equal(packs, 1.0)):
+            continue
+        shares = " and shares tiles between heads" if np.all(np.less(packs, 1.0)) else ""
+        calling = engine.calling(attention_kernel=kernel, all_reduce=engine.all_reduce)
+        runs = replace(deployment, engine=calling)
+        plain, verified = (
+            price_pass(runs, ForwardPass(batch=batch, query_tokens=tokens, kv_tokens=context_len)).total
+            for tokens in (1.0, float(UNSPLIT_TOKENS))
+        )
+        steps = float(np.median(np.divide(verified, plain)))
+        if steps >= LEAST_UNSPLIT:
+            yield (
+                f"{hardware.name}: attention kernel {kernel} splits the KV cache{shares} for single queries "
+                f"only: at batch {batch:,.0f} and context {context_len:,.0f} a verification of "
+                f"{UNSPLIT_TOKENS} tokens takes {steps:.1f} plain steps, and pays with more tokens a round "
+                "than that"
+            )
 
 
 def nearest_miss(deployments: Sequence[Deployment], workload: Workload, tpot_limit: float | None) -> str:

@@ -70,7 +70,7 @@ def test_a_profile_without_the_other_kernel_has_one():
 @pytest.mark.parametrize(("name", "count"), [("a100-sxm-80gb", 1), ("mi300x", 0)])
 def test_a_plan_says_so_in_one_line_with_the_remedy(name, count):
     answer = plan(PROFILES[name], LLAMA, GENERIC, Workload([8], [4000]), draws=0)
-    lines = [line for line in answer.assumed if "attention kernel" in line]
+    lines = [line for line in answer.assumed if "which attention kernel" in line]
     assert len(lines) == count
     assert all("vllm or flashinfer" in line and "name your engine" in line for line in lines)
     assert not any("other_kernel_share" in line for line in answer.assumed)

@@ -124,3 +124,28 @@ def test_the_cell_of_a_batch_and_context_is_found_or_not():
     assert PLAN.cell(32, 4000).batch_size == 32
     with pytest.raises(KeyError):
         PLAN.cell(33, 4000)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "kernel", "batch", "context_len", "said"),
+    [
+        ("rtx-3090", "vllm", 1, 32_000, True),
+        ("rtx-3090", "vllm", 1, 1_000, False),
+        ("rtx-3090", "vllm", 64, 4_000, True),
+        ("rtx-3090", "flashinfer", 1, 32_000, False),
+        ("mi300x", "triton-unified", 1, 32_000, True),
+        ("h100-sxm-80gb", "vllm", 1, 128_000, False),
+    ],
+)
+def test_a_kernel_that_does_not_split_verification_is_told_of_where_it_costs(
+    hardware, kernel, batch, context_len, said
+):
+    engine = EngineOverhead.load("generic").calling(attention_kernel=kernel, all_reduce="nccl")
+    deployment = Deployment(HardwareProfile.load(hardware), LLAMA, engine, 1)
+    told = [
+        sentence
+        for sentence in assumptions([deployment], Workload((batch,), (context_len,)), (), None)
+        if "for single queries only" in sentence
+    ]
+    assert len(told) == said
+    assert all(f"attention kernel {kernel}" in sentence for sentence in told)
