@@ -117,7 +117,7 @@ def _allowed_gpus(model: str) -> list[str]:
     """Return those of `USUAL_TP` that can share the layers of a model."""
     from perfmodel.errors import SpecError
     from perfmodel.model import ModelSpec
-    from perfmodel.planning.drafters import check_tensor_parallel
+    from perfmodel.planning.parallelism import check_tensor_parallel
 
     allowed = []
     for gpus in USUAL_TP.split(","):

@@ -7,21 +7,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.files.csv_rows import CsvRow
 from perfmodel.files.units import parse_count, parse_quantity
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.drafters import (
-    MOST_GPUS,
-    check_drafts_shard,
-    check_expert_parallel,
-    check_tensor_parallel,
-    find_drafter,
-    is_self,
-    read_spelling,
-)
+from perfmodel.planning.drafters import find_drafter, is_self, read_spelling
+from perfmodel.planning.parallelism import MOST_GPUS, check_parallelism
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_BATCH, MAX_CONTEXT
 from strategies.base import needs_budget
@@ -65,6 +59,8 @@ class Case:
     tensor_parallel: int
     acceptance: float
     expert_parallel: bool = False
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
 
 
 class CaseReader:
@@ -87,9 +83,12 @@ class CaseReader:
         engine = _in("engine", self._engine, cells["engine"] or DEFAULT_ENGINE)
         target = _in("target_model", self._model, cells["target_model"])
         gpus = _count(cells, "tensor_parallel", 1, MOST_GPUS, empty=1)
-        check_tensor_parallel(target, gpus)
-        dealt = _switch(cells, "expert_parallel")
-        check_expert_parallel(target, dealt)
+        stages = _count(cells, "pipeline_parallel", 1, MOST_GPUS, empty=1)
+        groups = _count(cells, "data_parallel", 1, MOST_GPUS, empty=1)
+        runs = Deployment(
+            hardware, target, engine, gpus, _switch(cells, "expert_parallel"), stages, groups
+        )
+        check_parallelism([runs])
         spelling = _in("strategy", self._spelling, cells["strategy"])
         named = cells["draft_model"]
         itself = spelling.strategy is None or is_self(named, cells["target_model"])
@@ -98,7 +97,7 @@ class CaseReader:
         if drafter is not None:
             own = _count(cells, "draft_tensor_parallel", 1, MOST_GPUS, empty=0) or None
             drafter = replace(drafter, measured=self._measured, draft_tensor_parallel=own)
-            check_drafts_shard([drafter], [gpus])
+            check_parallelism([runs], [drafter])
         gamma = _count(cells, "gamma", 0, MOST_GAMMA, empty=0 if drafter is None else None)
         if drafter is None and gamma:
             raise SpecError.single(
@@ -115,7 +114,9 @@ class CaseReader:
             gamma=gamma,
             tensor_parallel=gpus,
             acceptance=acceptance,
-            expert_parallel=dealt,
+            expert_parallel=bool(runs.expert_parallel),
+            pipeline_parallel=stages,
+            data_parallel=groups,
         )
         group = CaseGroup(hardware, engine, target, drafter, given)
         key = (

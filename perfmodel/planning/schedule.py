@@ -37,6 +37,7 @@ class PlannedDrafter:
     tensor_parallel: int
     draft_tensor_parallel: int | None = None
     expert_parallel: bool = False
+    data_parallel: int = 1
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def planned_drafter(plan: Plan) -> PlannedDrafter:
     strategy, draft_model, kv_budget, draft_gpus = next(iter(drafters), (NO_DRAFT, None, None, None))
     hardware, tensor_parallel = next(iter(machines))
     return PlannedDrafter(
-        strategy, draft_model, kv_budget, hardware, tensor_parallel, draft_gpus, plan.expert_parallel
+        strategy, draft_model, kv_budget, hardware, tensor_parallel, draft_gpus, plan.expert_parallel,
+        plan.data_parallel,
     )
 
 

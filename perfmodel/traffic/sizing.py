@@ -77,7 +77,9 @@ class Confirmed:
         tokens_per_hour = load.qps * load.output_tokens * 3600.0
         return {
             "hardware": str(replica.deployment.hardware.name),
-            "tensor_parallel": replica.gpus,
+            "tensor_parallel": int(replica.deployment.tensor_parallel),
+            "pipeline_parallel": int(replica.deployment.pipeline_parallel),
+            "data_parallel": int(replica.deployment.data_parallel),
             "replicas": self.replicas,
             "gpus": self.gpus,
             "strategy": drafter.strategy.name if drafter else NO_DRAFT,
@@ -316,12 +318,14 @@ def _policies(candidate: Candidate, load: Load, alpha: float | Acceptance | None
         drafters=[replica.drafter],
         kv_budgets=[replica.kv_budget],
         gammas=range(replica.max_gamma + 1),
-        tensor_parallel=replica.gpus,
+        tensor_parallel=int(runs.tensor_parallel),
         alpha=alpha,
         constraints=Constraints(near_tie=0.0, fit_memory=False),
         one_deployment=True,
         draws=0,
         expert_parallel=bool(runs.expert_parallel),
+        pipeline_parallel=int(runs.pipeline_parallel),
+        data_parallel=int(runs.data_parallel),
     )
     return [FollowPlan(answer, favour=favour) for favour in FAVOURS]
 
