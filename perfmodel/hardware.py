@@ -135,7 +135,7 @@ class HardwareProfile(Spec):
         path="network.bandwidth",
     )  # fmt: skip
     network_latency: Numeric = figure(
-        "seconds", 0, 0.1, "one hop of a message to another node", (7e-6, 20e-6, 55e-6),
+        "seconds", 0, 0.1, "one hop of a message to another node", (7e-6, 25e-6, 55e-6),
         path="network.latency",
     )  # fmt: skip
     tdp: Numeric = figure("watts", 1, 1e4, "board power", (250, 500, 1000))

@@ -129,7 +129,9 @@ def weight_bytes_per_gpu(
     return held
 
 
-def _weights(deployment: Deployment, model: ModelSpec, gpus: Numeric, repacking: Numeric, stage: Stage) -> Numeric:
+def _weights(
+    deployment: Deployment, model: ModelSpec, gpus: Numeric, repacking: Numeric, stage: Stage
+) -> Numeric:
     """Weight bytes of a model on each of `gpus` GPUs of a deployment's stage. [B]"""
     return weight_bytes_per_gpu(
         model, gpus, repacking, deployment.expert_parallel, deployment.data_parallel, stage

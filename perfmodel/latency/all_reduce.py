@@ -74,7 +74,7 @@ def _network(hardware: HardwareProfile) -> Numeric:
 
 
 def hop(hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric, across: Numeric) -> Numeric:
-    """Seconds until `bytes` have come from one stage to each of the `gpus` GPUs of the next. [B], [GPUs] -> [s]
+    """Seconds until `bytes` are on each of the `gpus` GPUs of the next stage. [B], [GPUs] -> [s]
 
     Between nodes every GPU sends a share, which is gathered there. Within one it is a send over the link,
     which moves what an all-reduce of two GPUs moves. All arguments broadcast.

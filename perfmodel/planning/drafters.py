@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import strategies
@@ -19,11 +18,10 @@ if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = [
-    "Spelling", "applicable", "check_drafters", "describe_measured", "drafters_among", "find_drafter", "is_self",
-    "load_strategy", "passed_over", "read_spelling", "ships",
+    "Spelling", "applicable", "check_drafters", "describe_measured", "drafters_among", "find_drafter",
+    "is_self", "load_strategy", "passed_over", "read_spelling", "ships",
 ]  # fmt: skip
 
-MOST_GPUS = 1024
 _SURE = 1.96
 """Standard deviations on either side that hold 95 %."""
 

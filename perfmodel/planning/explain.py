@@ -87,8 +87,7 @@ def assumptions(
     for deployment in deployments:
         kernels = deployment.attention_kernels
         nodes = nodes_of(deployment.hardware, deployment.gpus)
-        elsewhere = ("network.",) if np.all(nodes <= 1.0) else ()
-        elsewhere = _OF_NODES if np.all(np.less_equal(deployment.gpus, 1)) else elsewhere
+        elsewhere = _OF_NODES[int(deployment.gpus > 1) + int(np.any(nodes > 1.0)) :]
         used = *(f"attention.{kernel}." for kernel in kernels), f"all_reduce.{engine.all_reduce}"
         for sentence in deployment.hardware.assumed:
             if sentence.startswith(used) or not sentence.startswith(

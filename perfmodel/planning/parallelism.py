@@ -123,7 +123,7 @@ CHECKS = (_check_heads, _check_experts, _check_stages, _check_gpus, _check_draft
 
 
 def attention_gpus(model: ModelSpec, tensor_parallel: int, data_parallel: int) -> int:
-    """Return the GPUs of a data-parallel group where `tensor_parallel` counts those of all, as in SGLang. [GPUs]
+    """Return the GPUs of a data-parallel group where those of all are counted, as in SGLang. [GPUs]
 
     Raises
     ------
@@ -151,6 +151,7 @@ def in_one_stage(pipeline_parallel: int) -> str:
 def describe_parallelism(deployment: Deployment) -> list[str]:
     """Say what the parallelism of a deployment takes for granted: nodes and their network, groups."""
     hardware, sentences = deployment.hardware, []
+    groups = f"{float(deployment.data_parallel):.0f}"
     gpus, in_node = float(deployment.gpus), float(np.asarray(hardware.link_gpus))
     if gpus > in_node and not _separate(deployment):
         sentences.append(
@@ -160,19 +161,18 @@ def describe_parallelism(deployment: Deployment) -> list[str]:
         )
     if deployment.grouped and not deployment.model.experts:
         sentences.append(
-            f"{deployment.model.name} has no experts: its {float(deployment.data_parallel):.0f} data-parallel "
-            "groups are plain replicas, and the batch is that of all of them together"
+            f"{deployment.model.name} has no experts: {groups} data-parallel groups are plain replicas, and "
+            "the batch is that of all of them together"
         )
     elif deployment.grouped:
         sentences.append(
-            f"{float(deployment.data_parallel):.0f} data-parallel groups of "
-            f"{float(deployment.tensor_parallel):.0f} GPUs take even shares of the batch; a group with more "
-            "sequences, or longer ones, makes all others wait"
+            f"{groups} data-parallel groups of {float(deployment.tensor_parallel):.0f} GPUs take even shares "
+            "of the batch; one with more sequences, or longer ones, makes all others wait"
         )
     if deployment.piped:
         sentences.append(
-            f"{float(deployment.pipeline_parallel):.0f} stages work on as many micro-batches at once, and each "
-            "is a forward pass of its own to the engine"
+            f"{float(deployment.pipeline_parallel):.0f} stages work on as many micro-batches at once, and "
+            "each is a forward pass of its own to the engine"
         )
     return sentences
 

@@ -77,8 +77,6 @@ def rows_of(priced: Priced) -> Rows:
     return {
         "hardware": str(priced.deployment.hardware.name),
         "tensor_parallel": np.full(axes[0].size, int(priced.deployment.tensor_parallel)),
-        "pipeline_parallel": np.full(axes[0].size, int(priced.deployment.pipeline_parallel)),
-        "data_parallel": np.full(axes[0].size, int(priced.deployment.data_parallel)),
         "strategy": drafter.strategy.name if drafter else NO_DRAFT,
         "draft_model": draft_model.name if draft_model else "",
         "batch_size": axes[0].astype(int),
@@ -88,6 +86,8 @@ def rows_of(priced: Priced) -> Rows:
         "gamma": axes[3].astype(int),
         **{name: swept(priced, name).ravel() for name in SWEPT},
         "fits": priced.expand(priced.round.memory.fits).ravel(),
+        "pipeline_parallel": np.full(axes[0].size, int(priced.deployment.pipeline_parallel)),
+        "data_parallel": np.full(axes[0].size, int(priced.deployment.data_parallel)),
     }
 
 

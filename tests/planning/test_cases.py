@@ -37,6 +37,8 @@ GOOD = {
     "tokens_per_round": "",
     "draft_tensor_parallel": "",
     "expert_parallel": "",
+    "pipeline_parallel": "",
+    "data_parallel": "",
 }
 
 
@@ -195,10 +197,10 @@ DAMAGED = {
     "too many cells": ("a," * 20, "has 21 cells"),
     "an open quote": ('a100,"ideal,8,llama-3.1-8b,,none,,32000,,32,0,,,', "quote"),
     "text behind a quote": ('a100,"ideal"x,8,llama-3.1-8b,,none,,32000,,32,0,,,', "quote"),
-    "no UTF-8": (b"a100,ideal,8,llama-3.1-8b,,n\xff\xfene,,32000,,32,0,,,,", "UTF-8"),
-    "a NUL": ("a100,id\x00eal,8,llama-3.1-8b,,none,,32000,,32,0,,,,", "UTF-8"),
-    "an endless cell": ("a100,ideal,8,llama-3.1-8b,," + "x" * 20_000 + ",,32000,,32,0,,,,", "characters"),
-    "a cell beyond what a reader takes": ("x" * 200_000 + ",,,,,,,,,,,,,,", "characters"),
+    "no UTF-8": (b"a100,ideal,8,llama-3.1-8b,,n\xff\xfene,,32000,,32,0,,,,,,", "UTF-8"),
+    "a NUL": ("a100,id\x00eal,8,llama-3.1-8b,,none,,32000,,32,0,,,,,,", "UTF-8"),
+    "an endless cell": ("a100,ideal,8,llama-3.1-8b,," + "x" * 20_000 + ",,32000,,32,0,,,,,,", "characters"),
+    "a cell beyond what a reader takes": ("x" * 200_000 + "," * 16, "characters"),
 }
 
 
