@@ -132,8 +132,9 @@ def attention_gpus(model: ModelSpec, tensor_parallel: int, data_parallel: int) -
     """
     if not model.experts:
         raise SpecError.single(
-            "", "dp_attention", f"is asked for, but {model.name} has no experts for its groups to share",
-            "Leave it out: --dp alone makes plain replicas",
+            "", "dp_attention",
+            f"counts the GPUs of all groups, but {model.name} has no experts for these to share",
+            "Leave --enable-dp-attention out: --dp alone makes plain replicas",
         )  # fmt: skip
     if tensor_parallel % data_parallel:
         raise SpecError.single(
