@@ -15,7 +15,7 @@ NETWORK_SHARE = 0.94
 """Share of the network's peak that large messages reach: 46 to 48 of 50 GB/s a GPU over 400 Gb/s InfiniBand
 (NVIDIA/nccl-tests issue 290). [1]"""
 
-__all__ = ["all_gather", "all_reduce", "all_to_all", "hop", "nodes_of"]
+__all__ = ["all_gather", "all_reduce", "all_to_all", "hop", "nodes_of", "over_network"]
 
 
 def all_reduce(
@@ -73,6 +73,12 @@ def _network(hardware: HardwareProfile) -> Numeric:
     return NETWORK_SHARE * hardware.network_bandwidth
 
 
+def over_network(hardware: HardwareProfile, *, bytes: Numeric) -> Numeric:
+    """Seconds until `bytes` of a GPU are on a GPU of another node. [B] -> [s]"""
+    seconds: Numeric = hardware.network_latency + np.asarray(bytes) / _network(hardware)
+    return seconds
+
+
 def hop(hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric, across: Numeric) -> Numeric:
     """Seconds until `bytes` are on each of the `gpus` GPUs of the next stage. [B], [GPUs] -> [s]
 
@@ -84,8 +90,7 @@ def hop(hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric, across: Num
     across : whether the next stage is on another node.
     """
     inside = all_reduce(hardware, bytes=bytes, gpus=2.0, implementation="nccl")
-    share = np.divide(bytes, gpus)
-    between = hardware.network_latency + share / _network(hardware)
+    between = over_network(hardware, bytes=np.divide(bytes, gpus))
     between = between + all_gather(hardware, bytes=bytes, gpus=gpus)
     seconds: Numeric = np.where(across, between, inside)
     return seconds
