@@ -14,7 +14,7 @@ from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate, branch
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.model import DraftHead, ModelSpec
+from perfmodel.model import DraftHead, LinearLayer, ModelSpec
 from strategies.base import DraftPass, DraftStrategy, Tree
 
 if TYPE_CHECKING:
@@ -33,9 +33,12 @@ class Deployment:
     ----------
     hardware : the accelerator; array fields are many accelerators, or many draws of one.
     model : what runs. A draft model is the same deployment with another model.
-    engine : the software between the kernels, as its preset for that family of accelerators where there is one.
-    tensor_parallel : GPUs that share every layer. [GPUs]
+    engine : the software between the kernels, as its preset for that family of accelerators.
+    tensor_parallel : GPUs that share every layer; of attention, those of one data-parallel group. [GPUs]
     expert_parallel : whether they deal out the experts whole, in place of a slice of each to every GPU.
+    pipeline_parallel : stages that the layers are dealt out over; each has GPUs of its own. [1]
+    data_parallel : groups of GPUs that each hold attention and whatever is dense, for sequences of their
+        own; the routed experts are shared over the GPUs of all groups. [1]
     """
 
     hardware: HardwareProfile
@@ -43,6 +46,48 @@ class Deployment:
     engine: EngineOverhead
     tensor_parallel: Numeric = 1.0
     expert_parallel: bool | Numeric = False
+    pipeline_parallel: Numeric = 1.0
+    data_parallel: Numeric = 1.0
+
+    @property
+    def gpus(self) -> Numeric:
+        """All its GPUs. [GPUs]"""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
+    @property
+    def expert_gpus(self) -> Numeric:
+        """GPUs that share the routed experts of a layer: those of all data-parallel groups. [GPUs]"""
+        return np.multiply(self.tensor_parallel, self.data_parallel)
+
+    @property
+    def piped(self) -> bool:
+        """Whether there is more than one stage anywhere."""
+        return bool(np.any(np.greater(self.pipeline_parallel, 1)))
+
+    @property
+    def grouped(self) -> bool:
+        """Whether there is more than one data-parallel group anywhere."""
+        return bool(np.any(np.greater(self.data_parallel, 1)))
+
+    def shares(self, layer: LinearLayer) -> tuple[Numeric, Numeric]:
+        """GPUs that split each matrix of a product, and GPUs that deal its experts out. [GPUs], [GPUs]"""
+        gpus = self.expert_gpus if layer.experts and self.grouped else self.tensor_parallel
+        return layer.shares(gpus, self.expert_parallel)
+
+    def group_batch(self, batch: Numeric) -> Numeric:
+        """Sequences of the fullest data-parallel group, which the others wait for. [sequences]"""
+        return np.ceil(np.divide(batch, self.data_parallel)) if self.grouped else batch
+
+    def in_flight(self, batch: Numeric) -> tuple[Numeric, Numeric, Numeric]:
+        """Sequences of a group's micro-batch, of those of all groups, and micro-batches in the pipeline.
+
+        A group's batch is cut into as many as there are stages, so that each stage works on one; with fewer
+        sequences than stages there is one each. [sequences], [sequences], [1]
+        """
+        group = self.group_batch(batch)
+        micro = np.ceil(np.divide(group, self.pipeline_parallel)) if self.piped else group
+        together = np.minimum(np.multiply(micro, self.data_parallel), batch) if self.grouped else micro
+        return micro, together, np.ceil(np.divide(group, np.maximum(micro, 1.0))) if self.piped else 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "engine", self.engine.on(self.hardware))
@@ -76,9 +121,15 @@ class Deployment:
     @property
     def label(self) -> str:
         """What runs on what, for a title."""
-        gpus = f"{float(self.tensor_parallel):.0f} x {self.hardware.name}"
-        gpus += ", experts dealt out whole" if np.any(self.expert_parallel) else ""
-        return f"{self.model.name} on {gpus}, engine {self.engine.name}"
+        gpus = f"{float(self.gpus):.0f} x {self.hardware.name}"
+        return f"{self.model.name} on {gpus}{self.layout}, engine {self.engine.name}"
+
+    @property
+    def layout(self) -> str:
+        """How the GPUs share the work, for people; nothing where all of them share every layer."""
+        sizes = (("stages", self.pipeline_parallel), ("data-parallel groups", self.data_parallel))
+        parts = [f", {float(size):.0f} {name}" for name, size in sizes if float(size) > 1.0]
+        return "".join(parts) + (", experts dealt out whole" if np.any(self.expert_parallel) else "")
 
 
 @dataclass(frozen=True)
@@ -171,8 +222,10 @@ class Drafter:
         return np.minimum(self.draft_tensor_parallel, deployment.tensor_parallel)
 
     def runs(self, deployment: Deployment, model: ModelSpec) -> Deployment:
-        """Return the deployment of the model that drafts, beside the target's."""
-        return replace(deployment, model=model, tensor_parallel=self.gpus(deployment))
+        """Return the deployment of the model that drafts, beside the target's: of one stage."""
+        return replace(
+            deployment, model=model, tensor_parallel=self.gpus(deployment), pipeline_parallel=1.0
+        )
 
     def count(self, *, context_len: Numeric, kv_budget: Numeric, gamma: Numeric) -> DraftPass:
         """Count one draft pass, of a head from a file by its own shape; arguments broadcast. [tokens]"""

@@ -133,6 +133,17 @@ class HardwareProfile(Spec):
         "bytes_per_s", 1e8, 1e13, "link, one direction", (16e9, 32e9, 450e9), path="link.bandwidth"
     )
     link_kind: str = text("what the link is, such as NVLink 4 or PCIe 5 x16", "unknown", path="link.kind")
+    link_gpus: Numeric = figure(
+        "count", 1, 4096, "GPUs that the link joins: those of a node", (8, 8, 8), path="link.gpus"
+    )
+    network_bandwidth: Numeric = figure(
+        "bytes_per_s", 1e7, 1e12, "network between nodes, per GPU, one direction", (3e9, 25e9, 50e9),
+        path="network.bandwidth",
+    )  # fmt: skip
+    network_latency: Numeric = figure(
+        "seconds", 0, 0.1, "one hop of a message to another node", (7e-6, 25e-6, 55e-6),
+        path="network.latency",
+    )  # fmt: skip
     tdp: Numeric = figure("watts", 1, 1e4, "board power", (250, 500, 1000))
     price_per_hour: Numeric = figure("usd_per_hour", 0.01, 1e3, "rent of one GPU", (0.5, 2, 6), path="price")
     gemm: Gemm = section(Gemm)
@@ -192,6 +203,8 @@ class HardwareProfile(Spec):
         profile = super().with_defaults()
         quantities, assumed = dict(profile.quantities), profile.assumed
         attention, all_reduce = profile.attention, profile.all_reduce
+        if "link.gpus" not in self.quantities:
+            assumed += (f"link.gpus is not in the file: {profile.link_gpus:g} GPUs to a node are assumed",)
         if not attention:
             attention = {"generic": AttentionKernel()}
             quantities |= {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -58,6 +58,40 @@ class ResidentMemory:
         return np.asarray(self.total <= self.usable)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of a pipeline holds: a share of the layers, and which ends of the model. [0..1]
+
+    layers : share of the layers, of every kind alike. first, last : 1 where it has the embedding, the output
+    layer; a tied output layer is a copy of the embedding.
+    """
+
+    layers: Numeric = 1.0
+    first: Numeric = 1.0
+    last: Numeric = 1.0
+
+
+WHOLE = Stage()
+
+
+def stages_of(model: ModelSpec, pipeline_parallel: Numeric) -> tuple[Stage, Stage, Stage]:
+    """Return the first, a middle and the last of so many stages; one of them is the fullest.
+
+    Of L layers over p stages each has ``floor(L / p)``; those that are left go to the stages before the last,
+    backwards, as vLLM deals them (``get_pp_indices``), so the first has one only where all but the last do.
+    """
+    stages, layers = np.asarray(pipeline_parallel, dtype=float), model.num_layers
+    fewest = np.floor(layers / stages)
+    left = layers - fewest * stages
+    only = np.where(stages > 1.0, 0.0, 1.0)
+    first = fewest + ((left > 0.0) & (left >= stages - 1.0))
+    return (
+        Stage(first / layers, 1.0, only),
+        Stage((fewest + (left > 0.0)) / layers, only, only),
+        Stage(fewest / layers, only, 1.0),
+    )
+
+
 FOUR_BITS = 0.75
 """Elements stored in fewer bytes are of four bits or less, which engines repack for their kernels. [B]"""
 
@@ -67,27 +101,44 @@ def weight_bytes_per_gpu(
     tensor_parallel: Numeric,
     repacking: Numeric = 1.0,
     expert_parallel: bool | Numeric = False,
+    data_parallel: Numeric = 1.0,
+    stage: Stage = WHOLE,
 ) -> Numeric:
     """Resident weight bytes on each of `tensor_parallel` GPUs. [B]
 
     Embedding and output layer are split by vocabulary. Every GPU has a copy of what is not split: norms, the
     router of experts, the down projections of latent attention; and beyond ``kv_heads`` GPUs the matrices of
     keys and values are copied too. Weights of four bits take `repacking` times what they take on disk. Under
-    `expert_parallel` experts are dealt out whole, and it is the fullest GPU's.
+    `expert_parallel` experts are dealt out whole, and it is the fullest GPU's. Routed experts are shared over
+    the GPUs of all `data_parallel` groups, of which each has all else. Of a pipeline it is one `stage`'s.
     """
     gpus = np.asarray(tensor_parallel, dtype=float)
     size = BYTES[model.base_dtype]
-    held: Numeric = (model.embedding_parameters / gpus + model.other_parameters) * size + model.table_bytes
+    embeds = stage.first if model.owns_lm_head else np.maximum(stage.first, stage.last)
+    ends = model.embedding_parameters / gpus * embeds + model.other_parameters * stage.last
+    held: Numeric = ends * size + model.table_bytes
+    outputs = {layer.name for layer in model.outputs}
     for layer in model.linears:
         if model.owns_lm_head or layer.name != "lm_head":
             grown = repacking if layer.stored_bytes < FOUR_BITS else 1.0
-            split, dealt = layer.shares(gpus, expert_parallel)
+            split, dealt = layer.shares(gpus * data_parallel if layer.experts else gpus, expert_parallel)
             matrix = layer.elements_per_gpu(split) * layer.stored_bytes * grown
-            held = held + layer.count * layer.matrices_held(dealt) * (matrix + layer.vectors * size)
+            share = stage.last if layer.name in outputs else stage.layers
+            matrices = layer.count * share * layer.matrices_held(dealt)
+            held = held + matrices * (matrix + layer.vectors * size)
     return held
 
 
-def _in_doubt(deployment: Deployment) -> Numeric:
+def _weights(
+    deployment: Deployment, model: ModelSpec, gpus: Numeric, repacking: Numeric, stage: Stage
+) -> Numeric:
+    """Weight bytes of a model on each of `gpus` GPUs of a deployment's stage. [B]"""
+    return weight_bytes_per_gpu(
+        model, gpus, repacking, deployment.expert_parallel, deployment.data_parallel, stage
+    )
+
+
+def _in_doubt(deployment: Deployment, stage: Stage) -> Numeric:
     """Bytes between what an engine's own memory and repacking are taken to be, and the most they may be."""
     engine = deployment.engine
 
@@ -99,9 +150,7 @@ def _in_doubt(deployment: Deployment) -> Numeric:
     doubt: Numeric = np.asarray(above("fixed_memory"))
     if more := above("repacking"):
         grown, stored = (
-            weight_bytes_per_gpu(
-                deployment.model, deployment.tensor_parallel, factor, deployment.expert_parallel
-            )
+            _weights(deployment, deployment.model, deployment.tensor_parallel, factor, stage)
             for factor in (1.0 + more, 1.0)
         )
         doubt = doubt + grown - stored
@@ -154,38 +203,83 @@ def count_memory(
 ) -> ResidentMemory:
     """Count the resident bytes per GPU of target, draft and caches; arguments as in `resident_memory`. [B]
 
+    Of a pipeline it is the fullest stage's; what drafts is in its last one.
+
     draft_states : copies of its states that a target which drafts for itself works on. [1]
     """
-    target, gpus, dealt = deployment.model, deployment.tensor_parallel, deployment.expert_parallel
+
+    def of_stage(stage: Stage) -> ResidentMemory:
+        return _count_stage(
+            deployment, stage, batch=batch, context_len=context_len, gamma=gamma, draft=draft,
+            draft_tensor_parallel=draft_tensor_parallel, draft_resident_kv_tokens=draft_resident_kv_tokens,
+            draft_kv_fraction=draft_kv_fraction, draft_weight_fraction=draft_weight_fraction,
+            draft_states=draft_states,
+        )  # fmt: skip
+
+    if not deployment.piped:
+        return of_stage(WHOLE)
+    stages = [of_stage(stage) for stage in stages_of(deployment.model, deployment.pipeline_parallel)]
+    totals = np.broadcast_arrays(*(stage.total for stage in stages))
+    fullest = np.argmax(np.stack(totals), axis=0)
+    return ResidentMemory(
+        **{
+            field.name: np.choose(fullest, [getattr(stage, field.name) for stage in stages])
+            for field in fields(ResidentMemory)
+        }
+    )
+
+
+def _count_stage(
+    deployment: Deployment,
+    stage: Stage,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    gamma: Numeric,
+    draft: ModelSpec | None,
+    draft_tensor_parallel: Numeric | None,
+    draft_resident_kv_tokens: Numeric,
+    draft_kv_fraction: Numeric,
+    draft_weight_fraction: Numeric,
+    draft_states: Numeric,
+) -> ResidentMemory:
+    """Count the resident bytes on each GPU of one stage; arguments as in `count_memory`. [B]"""
+    target, gpus = deployment.model, deployment.tensor_parallel
     draft_gpus = gpus if draft_tensor_parallel is None else draft_tensor_parallel
     engine, drafted = deployment.engine, np.asarray(gamma, dtype=float)
-    weights = weight_bytes_per_gpu(target, gpus, engine.repacking, dealt)
+    micro, _, _ = deployment.in_flight(batch)
+    batch = deployment.group_batch(batch)
+    weights = _weights(deployment, target, gpus, engine.repacking, stage)
     slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
     entry_bytes = kv_bytes_per_gpu(  # a target that drafts for itself copies entries of what grows
         draft or target, draft_resident_kv_tokens, draft_gpus, growing=draft is None
     )
-    target_kv = np.asarray(batch) * kv_bytes_per_gpu(target, context_len, gpus)
-    with_slots = np.asarray(batch) * kv_bytes_per_gpu(target, np.asarray(context_len) + slots, gpus)
-    one_state = state_bytes_per_gpu(target, gpus)
-    draft_state = state_bytes_per_gpu(draft, draft_gpus) if draft else 0.0
+    sequences = np.asarray(batch) * stage.layers
+    target_kv = sequences * kv_bytes_per_gpu(target, context_len, gpus)
+    with_slots = sequences * kv_bytes_per_gpu(target, np.asarray(context_len) + slots, gpus)
+    one_state = state_bytes_per_gpu(target, gpus) * stage.layers
+    draft_state = state_bytes_per_gpu(draft, draft_gpus) * stage.last if draft else 0.0
     kept = np.where(drafted > 0, engine.kept_states * (drafted + engine.state_trips), 0.0)
-    undone = state_bytes_per_gpu(target, gpus, kept=True)
+    undone = state_bytes_per_gpu(target, gpus, kept=True) * stage.layers
     kept_states = (kept + np.where(drafted > 0, draft_states, 0.0)) * undone
     if draft is not None:  # what it drafted and the target did not take is undone in its states too
-        kept_states = kept_states + kept * state_bytes_per_gpu(draft, draft_gpus, kept=True)
+        undone_by_draft = state_bytes_per_gpu(draft, draft_gpus, kept=True) * stage.last
+        kept_states = kept_states + kept * undone_by_draft
     return ResidentMemory(
         weights=weights,
         draft_weights=draft_weight_fraction * weights
         if draft is None
-        else weight_bytes_per_gpu(draft, draft_gpus, engine.repacking, dealt),
+        else _weights(deployment, draft, draft_gpus, engine.repacking, WHOLE) * stage.last,
         target_kv=target_kv,
-        draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes,
+        draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes * (
+            stage.layers if draft is None else stage.last
+        ),
         lookahead_kv=with_slots - target_kv,
         states=np.asarray(batch) * (one_state + draft_state),
         kept_states=np.asarray(batch) * kept_states,
-        activations=_activation_bytes(deployment, batch=batch, gamma=gamma),
+        activations=_activation_bytes(deployment, stage, batch=micro, gamma=gamma),
         fixed=engine.fixed_memory,
-        in_doubt=_in_doubt(deployment),
+        in_doubt=_in_doubt(deployment, stage),
         usable=deployment.hardware.memory_capacity * deployment.engine.memory_utilization,
     )
 
@@ -205,6 +299,8 @@ def resident_memory(
     draft_kv_fraction: Numeric = 1.0,
     draft_weight_fraction: Numeric = 0.0,
     expert_parallel: bool | Numeric = False,
+    pipeline_parallel: Numeric = 1.0,
+    data_parallel: Numeric = 1.0,
 ) -> ResidentMemory:
     """Resident bytes per GPU of target, draft and their caches; all arguments broadcast. [B]
 
@@ -220,9 +316,12 @@ def resident_memory(
     draft_kv_fraction : bytes of such an entry relative to the drafting model's cache dtype. [1]
     draft_weight_fraction : a second copy of the target's weights, relative to the first. [1]
     expert_parallel : whether the GPUs deal out the experts whole.
+    pipeline_parallel, data_parallel : stages, and groups of sequences, as in `Deployment`. [1]
     """
     return count_memory(
-        Deployment(hardware, target, engine, tensor_parallel, expert_parallel),
+        Deployment(
+            hardware, target, engine, tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
+        ),
         batch=batch,
         context_len=context_len,
         gamma=gamma,
@@ -235,7 +334,7 @@ def resident_memory(
 
 
 def _activation_bytes(
-    deployment: Deployment, *, batch: Numeric, gamma: Numeric
+    deployment: Deployment, stage: Stage, *, batch: Numeric, gamma: Numeric
 ) -> Numeric:
     """Peak activation bytes of a GPU: hidden states of a pass, and float32 logits of all verified rows. [B]
 
@@ -250,12 +349,12 @@ def _activation_bytes(
     copies: Numeric = 0.0
     for layer in model.linears:
         if layer.experts:
-            split, _ = layer.shares(gpus, deployment.expert_parallel)
+            split, _ = deployment.shares(layer)
             taken_in = layer.k_per_gpu(split) if layer.split == "row" else 0.0
             copies = copies + layer.experts_per_token * (layer.n_per_gpu(split) + taken_in)
     width = np.maximum(dense, 2 * model.hidden_size + copies)
     hidden = np.maximum(rows, MAX_PASS_TOKENS) * width * 2.0
-    logits = rows * model.vocab_size * BYTES["fp32"]
+    logits = rows * model.vocab_size * BYTES["fp32"] * stage.last
     peak: Numeric = hidden + logits
     return peak
 
@@ -278,8 +377,9 @@ def largest_batch(
     hardware, target, engine, context_len, deployment : as in `resident_memory`.
     limit : no answer exceeds it. [sequences]
     """
-    gpus, dealt = deployment.pop("tensor_parallel", 1.0), deployment.pop("expert_parallel", False)
-    runs = Deployment(hardware, target, engine, gpus, dealt)  # type: ignore[arg-type]
+    names = ("tensor_parallel", "expert_parallel", "pipeline_parallel", "data_parallel")
+    layout = {name: deployment.pop(name) for name in names if name in deployment}
+    runs = Deployment(hardware, target, engine, **layout)  # type: ignore[arg-type]
 
     def fits(batch: np.ndarray) -> np.ndarray:
         return count_memory(runs, batch=batch, context_len=context_len, **deployment).fits  # type: ignore[arg-type]

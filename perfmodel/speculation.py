@@ -393,7 +393,7 @@ def round_overhead(
     ``tokens / (1 + (1 - d)(tokens - 1))`` as long. Measured in vLLM issues 49548 and 49986.
     """
     engine = deployment.engine
-    per_round = engine.round_s + engine.round_row_s * np.asarray(batch)
+    per_round = engine.round_s + engine.round_row_s * np.asarray(deployment.group_batch(batch))
     drafting = np.asarray(gamma) > 0
     figures = (engine.piecewise_layer_s, engine.loaded_off, engine.discarded_rounds)
     if not any(np.any(figure) for figure in figures):  # most engines: arrays of fewer axes
@@ -437,6 +437,8 @@ def price_round(
     deviations: Numeric = 0.0,
     steps: TargetSteps | None = None,
     expert_parallel: bool | Numeric = False,
+    pipeline_parallel: Numeric = 1.0,
+    data_parallel: Numeric = 1.0,
 ) -> Round:
     """Price one draft-verify round of every configuration; all arguments broadcast.
 
@@ -457,6 +459,7 @@ def price_round(
     deviations : standard deviations by which acceptance is above its expectation. [1]
     steps : the target's passes where they are priced already; every drafter shares them.
     expert_parallel : whether the GPUs deal out the experts whole.
+    pipeline_parallel, data_parallel : stages, and groups of sequences, as in `Deployment`. [1]
 
     Returns
     -------
@@ -469,7 +472,9 @@ def price_round(
     MagicDec (arXiv 2408.11049) section 3.1: ``T_SD = (gamma T_D + T_V(gamma)) / Omega(gamma, alpha)``.
     """
     return price(
-        Deployment(hardware, target, engine, tensor_parallel, expert_parallel),
+        Deployment(
+            hardware, target, engine, tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
+        ),
         drafter,
         batch=batch,
         context_len=context_len,

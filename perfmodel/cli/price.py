@@ -30,10 +30,12 @@ def price(
     strategy, kv_budget (a number or all), context_len, batch_size, gamma, and optionally output_tokens
     (tokens that follow the context: the row is then their mean step, as in `draftplan plan`; 0 where empty,
     a step at that very context), draft_tensor_parallel (GPUs that share the draft model), expert_parallel
-    (yes where the GPUs deal out the experts whole), topk and nodes (of a tree, whose steps are gamma; nodes
-    count the root, as --speculative-num-draft-tokens of SGLang), acceptance_rate or tokens_per_round (bonus
-    token included; it wins). Others pass through. A row that cannot be priced is named on stderr and costs
-    no other row.
+    (yes where the GPUs deal out the experts whole), pipeline_parallel and data_parallel (stages, and groups
+    of tensor_parallel GPUs that share the experts; batch_size counts all sequences; 1 where empty), topk and
+    nodes (of a tree, whose steps are gamma; nodes count the root, as --speculative-num-draft-tokens of
+    SGLang), weight_dtype and kv_dtype (the model's own where empty), draft_vocabulary (tokens that a head
+    chooses among), acceptance_rate or tokens_per_round (bonus token included; it wins). Others pass through.
+    A row that cannot be priced is named on stderr and costs no other row.
     """
     from perfmodel.acceptance.file import read_acceptance
     from perfmodel.planning.cases import price_cases, price_file

@@ -52,7 +52,7 @@ def report(ctx: typer.Context, flags: ReportFlags) -> None:
             kv_budgets=question.kv_budgets,
             gammas=question.gammas,
             tensor_parallel=question.tensor_parallel[0],
-            expert_parallel=question.expert_parallel,
+            **question.layout,
             alpha=question.alpha,
             constraints=Constraints(tpot=question.tpot),
             command=shlex.join(["draftplan", *sys.argv[1:]]),

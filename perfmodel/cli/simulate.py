@@ -166,7 +166,7 @@ def _deployed(
         kv_budgets=question.kv_budgets,
         gammas=sorted(gammas),
         tensor_parallel=question.tensor_parallel[0],
-        expert_parallel=question.expert_parallel,
+        **question.layout,
         alpha=question.alpha,
         max_batch=flags.max_batch,
         max_step_tokens=flags.max_step_tokens,

@@ -47,6 +47,9 @@ class SizeFlags(TrafficFlags):
         help="Standard deviation of the logarithm of prompt and output lengths; 0 makes all equal.")
     burst: float = flag("--burst", default=1.0, min=0.0, max=1e4, panel="Traffic",
         help="Burstiness of arrivals: 1 is Poisson, 0 evenly spaced.")
+    prefill_apart: bool = flag("--prefill-apart", default=False, panel="Serving",
+        help="Replicas of the same kind prefill and send the caches over the network: steps that decode are "
+        "free of prompts. Rent and GPUs count both.")
     runners_up: int = flag("--runners-up", default=5, min=0, max=100, panel="Answer",
         help="How many to show.")
 
@@ -85,7 +88,8 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
     with open_executor(flags.executor) as executor, progress_bar("offers") as progress:
         sizing = size(
             question.deployments, _space(flags, question), load, targets, max_batch=flags.max_batch,
-            max_step_tokens=flags.max_step_tokens, seed=flags.seed, executor=executor, progress=progress,
+            max_step_tokens=flags.max_step_tokens, prefill_apart=flags.prefill_apart, seed=flags.seed,
+            executor=executor, progress=progress,
         )  # fmt: skip
     most = flags.runners_up
 
@@ -117,7 +121,7 @@ def _allowed_gpus(model: str) -> list[str]:
     """Return those of `USUAL_TP` that can share the layers of a model."""
     from perfmodel.errors import SpecError
     from perfmodel.model import ModelSpec
-    from perfmodel.planning.drafters import check_tensor_parallel
+    from perfmodel.planning.parallelism import check_tensor_parallel
 
     allowed = []
     for gpus in USUAL_TP.split(","):

@@ -21,7 +21,7 @@ from perfmodel.planning.schedule import (
 
 __all__ = [
     "ExportOptions", "Exported", "Exporter", "Method", "Prepared", "check_form", "common_notes",
-    "compact_json", "prepare", "require_drafts", "schedule_of",
+    "compact_json", "groups_of", "prepare", "require_drafts", "schedule_of",
 ]  # fmt: skip
 
 
@@ -172,6 +172,11 @@ def prepare(
             f"exported: {method.name} of {engine} shares it among as many as the target"
         )
     return Prepared(drafter, method, path, schedule, notes)
+
+
+def groups_of(drafter: PlannedDrafter, options: ExportOptions) -> int:
+    """Return how many data-parallel ranks schedule together: the plan's, or more that are named. [1]"""
+    return max(options.data_parallel, drafter.data_parallel)
 
 
 def require_drafts(most: int, remedy: str) -> None:

@@ -12,6 +12,7 @@ from perfmodel.export.base import (
     Method,
     check_form,
     compact_json,
+    groups_of,
     prepare,
     require_drafts,
 )
@@ -53,7 +54,7 @@ class SGLang:
             return _costs(plan, options, additive=form == "sps-additive")
         drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
         require_drafts(schedule.most, "start sglang without --speculative-algorithm")
-        unfit = adaptive_refusal(method.name, options, branches=drafter.branches)
+        unfit = adaptive_refusal(method.name, groups_of(drafter, options), branches=drafter.branches)
         if form != "flags":
             if unfit:
                 raise SpecError.single(
@@ -85,13 +86,13 @@ class SGLang:
         return Exported(" ".join(flags) + "\n", tuple(notes), schedule)
 
 
-def adaptive_refusal(algorithm: str, options: ExportOptions, *, branches: bool = False) -> str:
+def adaptive_refusal(algorithm: str, groups: int, *, branches: bool = False) -> str:
     """Why steps cannot change at run time, in SGLang's words; empty where they can."""
     if algorithm not in ADAPTIVE:
         return f"speculative_algorithm={algorithm} (only EAGLE/EAGLE3 are supported)"
     if branches:
         return "speculative_eagle_topk is above 1 (PR 24054, open, lifts that)"
-    if options.data_parallel > 1:
+    if groups > 1:
         return "attention DP is not supported (adaptive tier decisions are not synchronized across DP ranks)"
     return ""
 
@@ -101,8 +102,13 @@ def _flags(
 ) -> tuple[list[str], list[str]]:
     """Arguments of the server, and what they cannot say."""
     flags = ["--speculative-algorithm", method.name]
+    gpus = str(drafter.tensor_parallel * drafter.data_parallel)  # SGLang counts those of all groups
+    if drafter.expert_parallel or drafter.data_parallel > 1:
+        flags += ["--tp-size", gpus]
+    if drafter.data_parallel > 1:
+        flags += ["--dp-size", str(drafter.data_parallel), "--enable-dp-attention"]
     if drafter.expert_parallel:
-        flags += ["--tp-size", str(drafter.tensor_parallel), "--ep-size", str(drafter.tensor_parallel)]
+        flags += ["--ep-size", gpus]
     if path and method.name != "NGRAM":
         flags += ["--speculative-draft-model-path", path]
     steps = schedule.most

@@ -18,7 +18,7 @@ from perfmodel.export.base import (
 )
 from perfmodel.export.costs import additive_costs, verification_points
 from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import Band, Schedule
+from perfmodel.planning.schedule import Band, PlannedDrafter, Schedule
 
 NO_WINDOW = "it has no window for the drafter"
 METHODS = {
@@ -59,7 +59,10 @@ class TensorRTLLM:
         lines = [
             f"tensor_parallel_size: {drafter.tensor_parallel}",
             f"moe_expert_parallel_size: {drafter.tensor_parallel}",
-        ] * drafter.expert_parallel
+        ] * (drafter.expert_parallel and drafter.data_parallel == 1)
+        if drafter.data_parallel > 1:
+            lines += _groups(drafter)
+            notes += ["its attention data parallelism has one GPU to a group"] * (drafter.tensor_parallel > 1)
         lines += ["speculative_config:", f"  decoding_type: {method.name}"]
         if path and method.name != "NGram":
             lines.append(f"  speculative_model: {json.dumps(path)}")
@@ -84,6 +87,13 @@ class TensorRTLLM:
             lines.append(f"  draft_len_schedule: {{{body}}}")
             notes += _schedule_notes(schedule, options)
         return Exported("\n".join(lines) + "\n", tuple(notes), schedule)
+
+
+def _groups(drafter: PlannedDrafter) -> list[str]:
+    """Keys by which every GPU has attention for sequences of its own; the sizes count all GPUs."""
+    gpus = drafter.tensor_parallel * drafter.data_parallel
+    dealt = [f"moe_expert_parallel_size: {gpus}"] * drafter.expert_parallel
+    return [f"tensor_parallel_size: {gpus}", *dealt, "enable_attention_dp: true"]
 
 
 def _starting_at_the_most(schedule: Schedule) -> tuple[Schedule, str]:

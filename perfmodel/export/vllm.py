@@ -13,6 +13,7 @@ from perfmodel.export.base import (
     Method,
     check_form,
     compact_json,
+    groups_of,
     prepare,
     require_drafts,
     schedule_of,
@@ -82,15 +83,15 @@ class VLLM:
                 )  # fmt: skip
             config["draft_tensor_parallel_size"] = drafter.draft_tensor_parallel
         config["num_speculative_tokens"] = most
-        if drafter.expert_parallel and form != "scheduler":
+        if _shares(drafter) and form != "scheduler":
             notes.append(f"start vllm with {_shares(drafter)} beside it, as the plan was made for it")
         if form == "env":
             return _environment(schedule, notes)
         if form == "per-seq-len":
             return _per_seq_len(plan, options, config, notes)
-        if options.data_parallel > 1:
+        if (groups := groups_of(drafter, options)) > 1:
             notes.append(
-                f"data parallel {options.data_parallel}: vLLM disables the schedule because ranks could "
+                f"data parallel {groups}: vLLM disables the schedule because ranks could "
                 f"diverge; {most} speculative tokens are exported for every batch"
             )
             return Exported(compact_json(config), tuple(notes))
@@ -99,7 +100,7 @@ class VLLM:
             notes.append("entries of five numbers are PR 48944, open: releases refuse them")
             return Exported(compact_json(config), tuple(notes))
         if form == "scheduler":
-            shares = f"{_shares(drafter)} " if drafter.expert_parallel else ""
+            shares = f"{_shares(drafter)} ".lstrip()
             arguments = (
                 f"{shares}--scheduler-cls {PLANNED_SCHEDULER} "
                 f"--speculative-config '{compact_json(config).strip()}'"
@@ -117,8 +118,10 @@ class VLLM:
 
 
 def _shares(drafter: PlannedDrafter) -> str:
-    """Arguments of the server by which GPUs deal out the experts whole."""
-    return f"--tensor-parallel-size {drafter.tensor_parallel} --enable-expert-parallel"
+    """Arguments of the server by which GPUs share more than every layer; empty where they do not."""
+    groups = f" --data-parallel-size {drafter.data_parallel}" if drafter.data_parallel > 1 else ""
+    dealt = " --enable-expert-parallel" if drafter.expert_parallel else ""
+    return f"--tensor-parallel-size {drafter.tensor_parallel}{groups}{dealt}" if groups or dealt else ""
 
 
 def _graph_notes(gammas: list[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Seconds of what GPUs that share a model exchange: all-reduces from measured tables, and what follows."""
+"""Seconds of what GPUs that share a model exchange, in a node from measured tables and between nodes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,29 @@ EXCHANGE_FIXED = 45e-6
 H200 (aiconfigurator-core 0.12.0, vLLM 0.24.0). [s]"""
 EXCHANGE_SHARE = 0.42
 """Share of the link's peak that large ones reach: 0.38 to 0.47 there. [1]"""
+NETWORK_SHARE = 0.94
+"""Share of the network's peak that large messages reach: 46 to 48 of 50 GB/s a GPU over 400 Gb/s InfiniBand
+(NVIDIA/nccl-tests issue 290). [1]"""
 
-__all__ = ["all_gather", "all_reduce", "all_to_all"]
+__all__ = ["all_gather", "all_reduce", "all_to_all", "hop", "nodes_of", "over_network"]
 
 
 def all_reduce(
     hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric, implementation: str = "custom-graph"
 ) -> Numeric:
-    """Seconds of one all-reduce of `bytes` per GPU over `gpus` GPUs of one node; exactly 0 for one GPU.
+    r"""Seconds of one all-reduce of `bytes` per GPU over `gpus` GPUs; exactly 0 for one GPU.
 
-    Between two message sizes of the profile's table the time is one alpha-beta line, flat below the first and
-    going on beyond the last; between GPU counts log time is linear in log2(gpus), beyond the last it grows as
+    Beyond one node it goes in a hierarchy: the GPUs of each node reduce their shares, each share is reduced
+    among ``m`` nodes in a tree, up and down, and what comes is gathered in the nodes again. With G GPUs in a
+    node and M bytes
+
+    .. math::
+        T = T_{node}(M, G) + 2 \lceil \log_2 m \rceil \, latency
+            + 2 \frac{m - 1}{m} \frac{M}{G} / (share \cdot network)
+
+    The kernels of engines reach no other node, so NCCL's run within them. In one node, between two message
+    sizes of the profile's table the time is one alpha-beta line, flat below the first and going on beyond
+    the last; between GPU counts log time is linear in log2(gpus), beyond the last it grows as
     ``gpus ** growth``. All arguments broadcast. [B], [GPUs] -> [s]
 
     Notes
@@ -29,6 +41,65 @@ def all_reduce(
     Tables fitted to aiconfigurator-core 0.12.0 (Apache-2.0). Lines in bytes predict held-out sizes better
     than lines in log-log (7.1 against 8.6 % mean absolute log error).
     """
+    count = np.asarray(gpus, dtype=float)
+    nodes = nodes_of(hardware, count)
+    if not np.any(nodes > 1.0):
+        return _in_node(hardware, bytes=bytes, gpus=count, implementation=implementation)
+    nccl = implementation if implementation.startswith("nccl") else "nccl"
+    each = count / nodes
+    inside = _in_node(hardware, bytes=bytes, gpus=each, implementation=nccl)
+    among = _among_nodes(hardware, bytes=np.divide(bytes, each), nodes=nodes)
+    alone = _in_node(hardware, bytes=bytes, gpus=count, implementation=implementation)
+    seconds: Numeric = np.where(nodes > 1.0, inside + among, alone)
+    return seconds
+
+
+def nodes_of(hardware: HardwareProfile, gpus: Numeric) -> Numeric:
+    """Nodes that so many GPUs fill. [1]"""
+    nodes: Numeric = np.ceil(np.divide(gpus, hardware.link_gpus))
+    return nodes
+
+
+def _among_nodes(hardware: HardwareProfile, *, bytes: Numeric, nodes: Numeric) -> Numeric:
+    """Seconds of an all-reduce of `bytes` among one GPU of each node; 0 for one node. [s]"""
+    hops = 2.0 * np.ceil(np.log2(np.maximum(nodes, 1.0)))
+    travelling = 2.0 * (1.0 - 1.0 / np.maximum(nodes, 1.0)) * np.asarray(bytes)
+    seconds: Numeric = hops * hardware.network_latency + travelling / _network(hardware)
+    return seconds
+
+
+def _network(hardware: HardwareProfile) -> Numeric:
+    """Bytes per second that a GPU exchanges with other nodes. [B/s]"""
+    return NETWORK_SHARE * hardware.network_bandwidth
+
+
+def over_network(hardware: HardwareProfile, *, bytes: Numeric) -> Numeric:
+    """Seconds until `bytes` of a GPU are on a GPU of another node. [B] -> [s]"""
+    seconds: Numeric = hardware.network_latency + np.asarray(bytes) / _network(hardware)
+    return seconds
+
+
+def hop(hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric, across: Numeric) -> Numeric:
+    """Seconds until `bytes` are on each of the `gpus` GPUs of the next stage. [B], [GPUs] -> [s]
+
+    Between nodes every GPU sends a share, which is gathered there. Within one it is a send over the link,
+    which moves what an all-reduce of two GPUs moves. All arguments broadcast.
+
+    Parameters
+    ----------
+    across : whether the next stage is on another node.
+    """
+    inside = all_reduce(hardware, bytes=bytes, gpus=2.0, implementation="nccl")
+    between = over_network(hardware, bytes=np.divide(bytes, gpus))
+    between = between + all_gather(hardware, bytes=bytes, gpus=gpus)
+    seconds: Numeric = np.where(across, between, inside)
+    return seconds
+
+
+def _in_node(
+    hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric, implementation: str
+) -> Numeric:
+    """Seconds of one all-reduce within a node, from the profile's table. [s]"""
     table = hardware.all_reduce_table(implementation)
     sizes, counts = table.latency.sizes, table.latency.gpus
     seconds = table.latency.seconds
@@ -70,8 +141,8 @@ def all_gather(
 def all_to_all(hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric) -> Numeric:
     """Seconds until each of `gpus` GPUs has sent `bytes`, a share to each of them; 0 for one GPU.
 
-    A fixed time, and what leaves for other GPUs over a share of the link. All arguments broadcast.
-    [B], [GPUs] -> [s]
+    A fixed time, and what leaves for other GPUs over a share of the link; what leaves for other nodes takes
+    the network instead, one hop away. All arguments broadcast. [B], [GPUs] -> [s]
 
     Notes
     -----
@@ -79,6 +150,11 @@ def all_to_all(hardware: HardwareProfile, *, bytes: Numeric, gpus: Numeric) -> N
     aiconfigurator-core 0.12.0, each way): 11 to 45 %; DeepEP v2 and 8 B200 take up to four times as long.
     """
     count = np.asarray(gpus, dtype=float)
+    nodes = nodes_of(hardware, count)
     leaving = np.multiply(bytes, 1.0 - 1.0 / count) / (EXCHANGE_SHARE * hardware.link_bandwidth)
+    if np.any(nodes > 1.0):
+        near = np.multiply(bytes, 1.0 / nodes - 1.0 / count) / (EXCHANGE_SHARE * hardware.link_bandwidth)
+        far = hardware.network_latency + np.multiply(bytes, 1.0 - 1.0 / nodes) / _network(hardware)
+        leaving = np.where(nodes > 1.0, near + far, leaving)
     seconds: Numeric = (EXCHANGE_FIXED + leaving) * (count > 1.0)
     return seconds

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.latency.all_reduce import all_gather, all_reduce, all_to_all
+from perfmodel.latency.all_reduce import all_gather, all_reduce, all_to_all, hop
 from perfmodel.latency.attention import attention
 from perfmodel.latency.linear import NARROW, linear, pass_over
 from perfmodel.latency.recurrence import recurrence
@@ -106,11 +106,14 @@ def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Nu
     logit_tokens : tokens of each sequence whose logits are computed. [tokens]
     """
     model, engine = deployment.model, deployment.engine
+    micro, together, in_flight = deployment.in_flight(forward.batch)
+    everyone = replace(forward, batch=together)  # of all data-parallel groups: what routed experts see
+    forward = replace(forward, batch=micro)
     logit_rows = np.multiply(forward.batch, logit_tokens)  # they decode: row figures were fitted to them
     linear_s: Numeric = np.zeros(())
     quantised: Numeric = 0.0
     for layer in model.linears:
-        rows, times = forward.runs(layer, logit_rows)
+        rows, times = (everyone if layer.experts else forward).runs(layer, logit_rows)
         linear_s = linear_s + layer.count * times * _price_linear_layer(deployment, layer, forward, rows)
         quantised = quantised + (layer.count * times if layer.dtype in NARROW else 0.0)
     attention_s: Numeric = np.zeros(())
@@ -121,17 +124,67 @@ def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Nu
             attention_s = attention_s + count * seconds
         else:
             recurrence_s = recurrence_s + count * seconds
-    communication_s = _price_communication(deployment, forward.rows, logit_rows)
+    communication_s = _price_communication(deployment, forward.rows, everyone.rows, logit_rows)
     upkeep = engine.draft_row_layer_s * forward.batch if forward.drafting else 0.0
     row_s = engine.row_layer_s * logit_rows + upkeep
-    launched = engine.draft_forward if forward.drafting else 1.0
-    overhead_s = engine.forward_s * launched + model.depth * (engine.layer_s + row_s)
-    overhead_s = overhead_s + engine.quantise_s * quantised
+    launched_s = engine.forward_s * (engine.draft_forward if forward.drafting else 1.0)
+    overhead_s = launched_s + model.depth * (engine.layer_s + row_s) + engine.quantise_s * quantised
     if model.experts:
         overhead_s = overhead_s + expert_layers(model) * _price_expert_layer(deployment)
     if not forward.drafting:
         overhead_s = overhead_s + engine.row_s * logit_rows / forward.query_tokens
-    return StepLatency(linear_s, attention_s, communication_s, overhead_s, recurrence_s)
+    step = StepLatency(linear_s, attention_s, communication_s, overhead_s, recurrence_s)
+    return _in_stages(deployment, step, forward, logit_rows, in_flight) if deployment.piped else step
+
+
+def _in_stages(
+    deployment: Deployment, step: StepLatency, forward: ForwardPass, logit_rows: Numeric, in_flight: Numeric
+) -> StepLatency:
+    r"""Return the time between two tokens of a sequence whose micro-batch passes all stages, by cause. [s]
+
+    .. math::
+        T = \max(\sum_s t_s + (p - 1) h, \; m \max_s t_s)
+
+    A token comes back when its micro-batch has passed all p stages, h a hop from one to the next, and no
+    sooner than the slowest stage has served all m micro-batches. Every stage is a forward pass of its own to
+    the engine. The fullest has ``ceil(L / p)`` of the layers, all kinds in proportion; the last has
+    ``floor(L / p)`` and the output layer, as vLLM deals them.
+
+    Parameters
+    ----------
+    step : one micro-batch through the whole model as if in one stage. [s]
+    in_flight : m. [1]
+
+    Notes
+    -----
+    GPipe (arXiv 1811.06965) section 2.3 without its bubble: decoding never drains the pipeline.
+    """
+    model, engine, hardware = deployment.model, deployment.engine, deployment.hardware
+    stages = np.asarray(deployment.pipeline_parallel, dtype=float)
+    last_s: Numeric = np.zeros(())
+    for layer in model.outputs:
+        rows, times = forward.runs(layer, logit_rows)
+        last_s = last_s + layer.count * times * _price_linear_layer(deployment, layer, forward, rows)
+    layers_s = np.maximum(step.total - engine.forward_s - last_s, 0.0)
+    fullest, fewest = (share(model.num_layers / stages) / model.num_layers for share in (np.ceil, np.floor))
+    slowest = engine.forward_s + np.maximum(fullest * layers_s, fewest * layers_s + last_s)
+
+    gpus = deployment.expert_gpus
+    beside = np.maximum(np.floor(hardware.link_gpus / gpus), 1.0)  # stages of one node
+    crossings = np.ceil(stages / beside) - 1.0
+    carried = np.multiply(forward.rows, 2.0 * model.hidden_size * BYTES["bf16"])  # hidden states and residual
+    near, far = (
+        hop(hardware, bytes=carried, gpus=deployment.tensor_parallel, across=across)
+        for across in (False, True)
+    )
+    hops = (stages - 1.0 - crossings) * near + crossings * far
+    passed = replace(
+        step,
+        overhead=step.overhead + (stages - 1.0) * engine.forward_s,
+        communication=step.communication + hops,
+    )
+    waited = np.maximum(in_flight * slowest / passed.total, 1.0)
+    return passed.scale(np.where(stages > 1.0, waited, 1.0))
 
 
 def _price_expert_layer(deployment: Deployment) -> Numeric:
@@ -160,7 +213,7 @@ def _price_linear_layer(
     expert walks its own reduction, so many of them are never faster than those of one token. Where experts
     are dealt out whole the others wait for the busiest GPU.
     """
-    split, dealt = layer.shares(deployment.tensor_parallel, deployment.expert_parallel)
+    split, dealt = deployment.shares(layer)
     n, k = layer.n_per_gpu(split), layer.k_per_gpu(split)
     price = partial(
         linear,
@@ -261,12 +314,20 @@ def _price_launch(deployment: Deployment, launch: Launch, forward: ForwardPass, 
     return seconds
 
 
-def _price_communication(deployment: Deployment, rows: Numeric, logit_rows: Numeric) -> Numeric:
+def _price_communication(
+    deployment: Deployment, rows: Numeric, all_rows: Numeric, logit_rows: Numeric
+) -> Numeric:
     """Price what the GPUs exchange in a pass. [s]
 
     Every layer reduces its rows after each of its mixers, attention and MLP mostly; the embedding, which is
     split by vocabulary, once; and the logits, split alike, are gathered to be sampled from. GPUs that deal
     out experts reduce too, as each has all rows (vLLM, SGLang), or send rows to the experts and back.
+    Data-parallel groups do so, or gather the rows of all groups and scatter the sums.
+
+    Parameters
+    ----------
+    rows, all_rows, logit_rows : tokens of one data-parallel group, of all of them, and of one whose logits
+        are computed. [tokens]
     """
     hardware, model, engine = deployment.hardware, deployment.model, deployment.engine
     gpus = np.asarray(deployment.tensor_parallel, dtype=float)
@@ -284,17 +345,28 @@ def _price_communication(deployment: Deployment, rows: Numeric, logit_rows: Nume
         implementation=deployment.all_gather,
     )
     total = (model.reductions + 1) * reduced + gathered
-    if not (np.any(deployment.expert_parallel) and np.any(engine.expert_all_to_all)):
+    sends = np.any(deployment.expert_parallel) and np.any(engine.expert_all_to_all)
+    if not (sends or deployment.grouped):
         return total
+    sharing, width = np.asarray(deployment.expert_gpus, dtype=float), BYTES["bf16"]
     instead = np.where(deployment.expert_parallel, engine.expert_all_to_all, 0.0)
+    groups = np.greater(deployment.data_parallel, 1)
     for experts, count in model.experts:
-        travelling = np.multiply(rows, experts.copies_sent(gpus) / gpus)
+        travelling = np.multiply(all_rows, experts.copies_sent(sharing) / sharing)
         one_way = all_to_all(
             hardware,
-            bytes=travelling * ((experts.latent or model.hidden_size) * BYTES["bf16"]),
-            gpus=gpus,
+            bytes=travelling * ((experts.latent or model.hidden_size) * width),
+            gpus=sharing,
         )
         total = total + count * instead * (2.0 * one_way - reduced)
+        if deployment.grouped:  # a reduce-scatter moves what an all-gather does
+            both = 2.0 * all_gather(
+                hardware,
+                bytes=np.multiply(all_rows, model.hidden_size * width),
+                gpus=sharing,
+                implementation=deployment.all_gather,
+            )
+            total = total + count * groups * (1.0 - instead) * (both - reduced)
     return total
 
 
@@ -313,6 +385,8 @@ def step_latency(
     selection_launches: Numeric = 0.0,
     drafting: bool = False,
     expert_parallel: bool | Numeric = False,
+    pipeline_parallel: Numeric = 1.0,
+    data_parallel: Numeric = 1.0,
 ) -> StepLatency:
     """Seconds of one forward pass of `model`, by cause; all arguments broadcast. [s]
 
@@ -321,6 +395,7 @@ def step_latency(
     hardware, model, engine : what runs on what, under which software.
     tensor_parallel : GPUs that share every layer; KV heads are replicated beyond their number. [GPUs]
     expert_parallel : whether they deal out the experts whole.
+    pipeline_parallel, data_parallel : stages, and groups of sequences, as in `Deployment`. [1]
     batch, query_tokens, kv_tokens, weight_fraction, kv_fraction, selection_kv_tokens, selection_launches,
     drafting : what the pass runs through and reads, as in `ForwardPass`.
     """
@@ -334,7 +409,10 @@ def step_latency(
         selection_launches=selection_launches,
         drafting=drafting,
     )
-    return price_pass(Deployment(hardware, model, engine, tensor_parallel, expert_parallel), forward)
+    deployment = Deployment(
+        hardware, model, engine, tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
+    )
+    return price_pass(deployment, forward)
 
 
 def prefill_latency(
@@ -347,6 +425,8 @@ def prefill_latency(
     kv_tokens: Numeric | None = None,
     tensor_parallel: Numeric = 1.0,
     expert_parallel: bool | Numeric = False,
+    pipeline_parallel: Numeric = 1.0,
+    data_parallel: Numeric = 1.0,
 ) -> StepLatency:
     """Seconds to prefill, by cause; all arguments broadcast. [s]
 
@@ -361,9 +441,12 @@ def prefill_latency(
     kv_tokens : history and this chunk, for one chunk of a chunked prefill; no history where absent. [tokens]
     tensor_parallel : GPUs that share every layer. [GPUs]
     expert_parallel : whether they deal out the experts whole.
+    pipeline_parallel, data_parallel : stages, and groups of sequences, as in `Deployment`. [1]
     """
     return price_prefill(
-        Deployment(hardware, model, engine, tensor_parallel, expert_parallel),
+        Deployment(
+            hardware, model, engine, tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
+        ),
         batch=batch,
         prompt_tokens=prompt_tokens,
         kv_tokens=kv_tokens,

@@ -126,6 +126,8 @@ def break_down(
     output_tokens: float = 0.0,
     draws: int = DRAWS,
     expert_parallel: bool = False,
+    pipeline_parallel: int = 1,
+    data_parallel: int = 1,
 ) -> Breakdown:
     """Plan one (batch, context) cell and lay out what stands behind it; arguments as `perfmodel.plan`.
 
@@ -141,16 +143,20 @@ def break_down(
         When the request itself is wrong.
     """
     workload = Workload((batch_size,), (context_len,), output_tokens=output_tokens)
-    searched = list(default_drafters(target) if drafters is None else drafters)
+    usual = () if pipeline_parallel > 1 else default_drafters(target)
+    searched = list(usual if drafters is None else drafters)
     answer = recommend(
         hardware, target, engine, workload, drafters=searched, kv_budgets=kv_budgets, gammas=gammas,
         tensor_parallel=tensor_parallel, alpha=alpha, objective=objective, constraints=constraints,
-        draws=draws, expert_parallel=expert_parallel,
+        draws=draws, expert_parallel=expert_parallel, pipeline_parallel=pipeline_parallel,
+        data_parallel=data_parallel,
     )  # fmt: skip
     cell, lengths = answer.cells[0], read_gammas(gammas)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     profile = next(each for each in profiles if str(each.name) == cell.hardware)
-    deployment = Deployment(profile, target, engine, cell.tensor_parallel, expert_parallel)
+    deployment = Deployment(
+        profile, target, engine, cell.tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
+    )
     space = SearchSpace([None, *searched] if len(lengths) > 1 else [None], lengths, kv_budgets, alpha)
     choices = [_choose(priced, constraints) for priced in price_drafters(deployment, workload, space)]
     order = rank([choice for choice, _ in choices], constraints.near_tie)[:, 0]

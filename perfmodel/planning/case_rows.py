@@ -7,22 +7,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.files.csv_rows import CsvRow
 from perfmodel.files.units import parse_count, parse_quantity
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.drafters import (
-    MOST_GPUS,
-    check_drafters,
-    check_drafts_shard,
-    check_expert_parallel,
-    check_tensor_parallel,
-    find_drafter,
-    is_self,
-    read_spelling,
-)
+from perfmodel.planning.drafters import check_drafters, find_drafter, is_self, read_spelling
+from perfmodel.planning.parallelism import MOST_GPUS, check_parallelism
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_BATCH, MAX_CONTEXT
 from strategies.base import MOST_NODES, MOST_TOPK, Tree, needs_budget
@@ -69,6 +62,8 @@ class Case:
     tensor_parallel: int
     acceptance: float
     expert_parallel: bool = False
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
 
 
 class CaseReader:
@@ -90,12 +85,15 @@ class CaseReader:
         hardware = _in("hardware", self._hardware, cells["hardware"])
         engine = _in("engine", self._engine, cells["engine"] or DEFAULT_ENGINE)
         target = _in("target_model", self._model, cells["target_model"])
-        target = _in("weight_dtype", lambda text: target.with_dtypes(text or None), cells.get("weight_dtype", ""))
-        target = _in("kv_dtype", lambda text: target.with_dtypes(None, text or None), cells.get("kv_dtype", ""))
+        for name in ("weight_dtype", "kv_dtype"):
+            target = _in(name, partial(_stored_as, target, name), cells.get(name, ""))
         gpus = _count(cells, "tensor_parallel", 1, MOST_GPUS, empty=1)
-        check_tensor_parallel(target, gpus)
-        dealt = _switch(cells, "expert_parallel")
-        check_expert_parallel(target, dealt)
+        stages = _count(cells, "pipeline_parallel", 1, MOST_GPUS, empty=1)
+        groups = _count(cells, "data_parallel", 1, MOST_GPUS, empty=1)
+        runs = Deployment(
+            hardware, target, engine, gpus, _switch(cells, "expert_parallel"), stages, groups
+        )
+        check_parallelism([runs])
         spelling = _in("strategy", self._spelling, cells["strategy"])
         named = cells["draft_model"]
         itself = spelling.strategy is None or is_self(named, cells["target_model"])
@@ -105,7 +103,7 @@ class CaseReader:
             drafter = _with_vocabulary(drafter, target, cells)
             own = _count(cells, "draft_tensor_parallel", 1, MOST_GPUS, empty=0) or None
             drafter = replace(drafter, measured=self._measured, draft_tensor_parallel=own)
-            check_drafts_shard([drafter], [gpus])
+            check_parallelism([runs], [drafter])
         gamma = _count(cells, "gamma", 0, MOST_GAMMA, empty=0 if drafter is None else None)
         if drafter is None and gamma:
             raise SpecError.single(
@@ -125,7 +123,9 @@ class CaseReader:
             gamma=gamma,
             tensor_parallel=gpus,
             acceptance=acceptance,
-            expert_parallel=dealt,
+            expert_parallel=bool(runs.expert_parallel),
+            pipeline_parallel=stages,
+            data_parallel=groups,
         )
         group = CaseGroup(hardware, engine, target, drafter, given)
         key = (
@@ -134,6 +134,12 @@ class CaseReader:
             drafter.tree.label if drafter is not None and drafter.tree is not None else "",
         )
         return key, group, case, "; ".join(filter(None, (spelling.remark, budget_remark)))
+
+
+def _stored_as(target: ModelSpec, which: str, dtype: str) -> ModelSpec:
+    """Return the model with weights or cache in a dtype; as it is where none is named."""
+    weights, cache = (dtype, None) if which == "weight_dtype" else (None, dtype)
+    return target.with_dtypes(weights, cache) if dtype else target
 
 
 def _with_vocabulary(drafter: Drafter, target: ModelSpec, cells: Mapping[str, str]) -> Drafter:

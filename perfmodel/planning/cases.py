@@ -28,8 +28,8 @@ REQUIRED = ("hardware", "target_model", "strategy", "context_len", "batch_size",
 INPUTS = (
     "hardware", "engine", "tensor_parallel", "target_model", "draft_model", "strategy", "kv_budget",
     "context_len", "output_tokens", "batch_size", "gamma", "acceptance_rate", "tokens_per_round",
-    "draft_tensor_parallel", "expert_parallel", "topk", "nodes", "weight_dtype", "kv_dtype",
-    "draft_vocabulary",
+    "draft_tensor_parallel", "expert_parallel", "pipeline_parallel", "data_parallel", "topk", "nodes",
+    "weight_dtype", "kv_dtype", "draft_vocabulary",
 )  # fmt: skip
 ERROR = "error"
 _DIGITS = 10
@@ -155,8 +155,9 @@ def _answer_group(group: CaseGroup, cases: Sequence[Case]) -> Iterator[tuple[int
         return np.asarray([getattr(case, name) for case in cases], dtype=float)
 
     deployment = Deployment(
-        group.hardware, group.target, group.engine, column("tensor_parallel"), column("expert_parallel")
-    )
+        group.hardware, group.target, group.engine,
+        *map(column, ("tensor_parallel", "expert_parallel", "pipeline_parallel", "data_parallel")),
+    )  # fmt: skip
     configuration = Configuration(
         batch=column("batch"),
         context_len=column("context_len"),

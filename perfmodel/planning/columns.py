@@ -177,7 +177,7 @@ def _kept_state_ratio(answer: Any) -> Numeric:
 def _cost_per_million_tokens(answer: Any) -> Numeric:
     """Rent of the GPUs over what they put out. [USD per million tokens]"""
     deployment = answer.deployment
-    rent = deployment.hardware.price_per_hour * deployment.tensor_parallel / 3600.0
+    rent = deployment.hardware.price_per_hour * deployment.gpus / 3600.0
     cost: Numeric = rent / answer.round.throughput * 1e6
     return cost
 
@@ -316,6 +316,15 @@ class Cell:
         "1", lambda answer: answer.round.baseline.recurrence / answer.round.baseline.total, default=0.0
     )
     kept_state_ratio: float = column("1", _kept_state_ratio, default=0.0)
+    pipeline_parallel: int = column(
+        "1", lambda answer: int(answer.deployment.pipeline_parallel), default=1
+    )
+    data_parallel: int = column("1", lambda answer: int(answer.deployment.data_parallel), default=1)
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs that it runs on."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
 
     @property
     def speculates(self) -> bool:

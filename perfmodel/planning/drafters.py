@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import strategies
@@ -19,12 +18,10 @@ if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = [
-    "Spelling", "applicable", "check_drafters", "check_drafts_shard", "check_expert_parallel",
-    "check_tensor_parallel", "describe_measured", "drafters_among", "find_drafter", "grow", "is_self",
-    "load_strategy", "passed_over", "read_spelling", "ships",
+    "Spelling", "applicable", "check_drafters", "describe_measured", "drafters_among", "find_drafter",
+    "grow", "is_self", "load_strategy", "passed_over", "read_spelling", "ships",
 ]  # fmt: skip
 
-MOST_GPUS = 1024
 _SURE = 1.96
 """Standard deviations on either side that hold 95 %."""
 
@@ -356,58 +353,6 @@ def _size_ratio(entry: MeasuredAcceptance) -> float | None:
     except SpecError:
         return None
     return draft.parameters / target.parameters
-
-
-def check_drafts_shard(drafters: Iterable[Drafter | None], tensor_parallel: Iterable[int]) -> None:
-    """Refuse a draft model whose attention heads its GPUs cannot share evenly.
-
-    Parameters
-    ----------
-    drafters : who may draft; a drafter's own number of GPUs counts where it has one.
-    tensor_parallel : GPUs of the target, each number that is asked about. [GPUs]
-
-    Raises
-    ------
-    SpecError
-        Naming the numbers of GPUs that can.
-    """
-    models = [(drafter, drafter.draft_model) for drafter in drafters if drafter and drafter.draft_model]
-    for (drafter, model), gpus in product(models, tensor_parallel):
-        heads = math.gcd(*(mixer.heads for mixer, _ in model.token_mixers))
-        shared = min(drafter.draft_tensor_parallel or gpus, gpus)
-        if heads % shared:
-            allowed = [str(count) for count in range(1, gpus + 1) if heads % count == gpus % count == 0]
-            raise SpecError.single(
-                "", "draft_tensor_parallel",
-                f"{model.name} has {heads} attention heads, which {shared} GPUs do not divide",
-                f"Run it on fewer of the {gpus} GPUs: --draft-tp {' or '.join(allowed)}",
-            )  # fmt: skip
-
-
-def check_tensor_parallel(model: ModelSpec, tensor_parallel: int) -> None:
-    """Refuse a number of GPUs that cannot share the model's attention heads evenly.
-
-    Raises
-    ------
-    SpecError
-        Naming the numbers that can.
-    """
-    heads = [mixer.heads for mixer, _ in model.token_mixers]
-    if 1 <= tensor_parallel <= MOST_GPUS and all(count % tensor_parallel == 0 for count in heads):
-        return
-    allowed = [gpus for gpus in range(1, MOST_GPUS + 1) if all(count % gpus == 0 for count in heads)]
-    raise SpecError.single(
-        "", "tensor_parallel", f"found {tensor_parallel}: {model.name} has {min(heads)} attention heads",
-        f"Give a number of GPUs that divides them: {', '.join(map(str, allowed))}",
-    )  # fmt: skip
-
-
-def check_expert_parallel(model: ModelSpec, expert_parallel: bool) -> None:
-    """Refuse expert parallelism for a model that has no experts, as engines do; raises SpecError."""
-    if expert_parallel and not model.experts:
-        raise SpecError.single(
-            "", "expert_parallel", f"is asked for, but {model.name} has no experts", "Leave it out"
-        )
 
 
 def load_strategy(name: str) -> DraftStrategy:

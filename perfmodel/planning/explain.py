@@ -11,8 +11,10 @@ import numpy as np
 from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment
 from perfmodel.latency import ForwardPass, price_pass
+from perfmodel.latency.all_reduce import nodes_of
 from perfmodel.memory import largest_batch
 from perfmodel.model import ModelSpec
+from perfmodel.planning.parallelism import describe_parallelism
 from perfmodel.speculation import Drafter, half_way
 from perfmodel.workload import Workload
 
@@ -34,6 +36,7 @@ LEAST_UNSPLIT = 1.5
 """Plain steps below which such a verification goes without mention. [1]"""
 _OF_EXPERTS = ("expert_layer", "gemm.tile_switch")
 _OF_STATES = ("kept_states", "state_trips", "recurrence.")
+_OF_NODES = ("link.gpus", "network.")
 """Figures of engine and hardware that nothing without experts, without recurrent states, is priced by."""
 
 
@@ -89,10 +92,15 @@ def assumptions(
     sentences = [] if alpha is not None else _trained_lengths(target, workload, drafters)
     for deployment in deployments:
         kernels = deployment.attention_kernels
+        nodes = nodes_of(deployment.hardware, deployment.gpus)
+        elsewhere = _OF_NODES[int(deployment.gpus > 1) + int(np.any(nodes > 1.0)) :]
         used = *(f"attention.{kernel}." for kernel in kernels), f"all_reduce.{engine.all_reduce}"
         for sentence in deployment.hardware.assumed:
-            if sentence.startswith(used) or not sentence.startswith(("attention.", "all_reduce.", *unused)):
+            if sentence.startswith(used) or not sentence.startswith(
+                ("attention.", "all_reduce.", *elsewhere, *unused)
+            ):
                 sentences.append(sentence)
+        sentences += describe_parallelism(deployment)
         if len(kernels) > 1:
             sentences.append(
                 f"{deployment.hardware.name}: engine {engine.name} does not say which attention kernel runs, "
@@ -182,7 +190,8 @@ def nearest_miss(deployments: Sequence[Deployment], workload: Workload, tpot_lim
     for runs in deployments:
         most = largest_batch(
             runs.hardware, runs.model, runs.engine, context_len=float(context_len) + output_tokens,
-            tensor_parallel=runs.tensor_parallel,
+            tensor_parallel=runs.tensor_parallel, expert_parallel=runs.expert_parallel,
+            pipeline_parallel=runs.pipeline_parallel, data_parallel=runs.data_parallel,
         )  # fmt: skip
         batch = min(workload.batch_sizes)
         step = price_pass(
@@ -190,7 +199,7 @@ def nearest_miss(deployments: Sequence[Deployment], workload: Workload, tpot_lim
         )
         milliseconds = float(np.asarray(step.total)) * 1e3
         sentences.append(
-            f"{runs.tensor_parallel:.0f} x {runs.hardware.name} holds at most batch {int(most)} at context "
+            f"{runs.gpus:.0f} x {runs.hardware.name} holds at most batch {int(most)} at context "
             f"{context_len}{followed}; plain decoding takes {milliseconds:.2f} ms a token at batch {batch}"
         )
     if tpot_limit is not None:

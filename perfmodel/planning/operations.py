@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -89,11 +89,14 @@ def count_operations(deployment: Deployment, forward: ForwardPass) -> dict[str, 
     """
     model, gpus = deployment.model, np.asarray(deployment.tensor_parallel, dtype=float)
     forward = with_states(deployment.engine, forward)
+    micro, together, _ = deployment.in_flight(forward.batch)
+    forward, everyone = replace(forward, batch=micro), replace(forward, batch=together)
     nothing = np.zeros(())
     visited, weights = nothing, nothing
     for layer in model.linears:
-        rows, times = forward.runs(layer, forward.rows)
-        split, dealt = layer.shares(gpus, deployment.expert_parallel)
+        passed = everyone if layer.experts else forward
+        rows, times = passed.runs(layer, forward.rows)
+        split, dealt = deployment.shares(layer)
         matrix = times * layer.count * layer.elements_per_gpu(split)
         visited = visited + layer.visits(rows, dealt) * matrix
         weights = weights + layer.distinct_experts(rows, dealt) * matrix * layer.stored_bytes

@@ -62,7 +62,7 @@ def price_fronts(deployments: Sequence[Deployment], workload: Workload, space: S
     by_label: dict[str, list[FloatArray]] = {}
     for priced in sweep(deployments, workload, space):
         fits = priced.expand(priced.round.memory.fits)
-        per_gpu = priced.round.throughput / priced.deployment.tensor_parallel
+        per_gpu = priced.round.throughput / priced.deployment.gpus
         columns = (priced.round.tpot, per_gpu, priced.batch, priced.gamma, priced.kv_budget)
         label = priced.drafter.label if priced.drafter else PLAIN
         by_label.setdefault(label, []).append(np.stack([priced.expand(column)[fits] for column in columns]))

@@ -37,7 +37,7 @@ class Objective:
         value = getattr(cell, self.column)
         if value is None:
             return math.inf
-        shared = value / cell.tensor_parallel if self.per_gpu else value
+        shared = value / cell.gpus if self.per_gpu else value
         return float(shared if self.least else -shared)
 
 
@@ -89,6 +89,20 @@ class Plan:
     request: Mapping[str, Any] = field(default_factory=dict)
     infeasible: Mapping[str, int] = field(default_factory=dict)
     expert_parallel: bool = False
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+
+    @property
+    def layout(self) -> str:
+        """How the GPUs share the work, for people; nothing where all of them share every layer."""
+        stages = f", {self.pipeline_parallel} stages" if self.pipeline_parallel > 1 else ""
+        groups = f", {self.data_parallel} data-parallel groups" if self.data_parallel > 1 else ""
+        return stages + groups + (", experts dealt out whole" if self.expert_parallel else "")
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs that it runs on; of several numbers that were asked about, the first chosen one."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
 
     @property
     def output_tokens(self) -> float:

@@ -28,12 +28,11 @@ from perfmodel.planning.columns import fill
 from perfmodel.planning.drafters import (
     applicable,
     check_drafters,
-    check_drafts_shard,
-    check_expert_parallel,
     ships,
 )
 from perfmodel.planning.explain import assumptions, nearest_miss, reason
 from perfmodel.planning.inflection import bear_out, inflection_context
+from perfmodel.planning.parallelism import check_parallelism
 from perfmodel.planning.plan import OBJECTIVES, Cell, Plan, best_machine
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
 from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, Draws, draw, judge
@@ -107,6 +106,8 @@ def plan(
     draws: int = DRAWS,
     seed: int = 0,
     expert_parallel: bool = False,
+    pipeline_parallel: int = 1,
+    data_parallel: int = 1,
 ) -> Plan:
     """Recommend a drafting configuration for every (batch, context) cell; the search is exhaustive and exact.
 
@@ -129,6 +130,8 @@ def plan(
     one_deployment : one drafter and draft KV budget for all cells, as a running engine has.
     draws, seed : possible worlds for the intervals, none for 0, and what they are drawn with.
     expert_parallel : whether the GPUs deal out the experts whole, in place of a slice of each to every GPU.
+    pipeline_parallel, data_parallel : stages of layers, and groups of sequences that share the experts, as in
+        `Deployment`. Nobody drafts over several stages unless `drafters` say so, which is refused. [1]
 
     Raises
     ------
@@ -140,11 +143,16 @@ def plan(
     _check_request(objective, alpha, risk)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     gpus = [int(count) for count in np.atleast_1d(tensor_parallel)]
-    searched = list(default_drafters(target) if drafters is None else drafters)
+    usual = () if pipeline_parallel > 1 else default_drafters(target)
+    searched = list(usual if drafters is None else drafters)
     lengths = read_gammas([*gammas, *(drafter.tree.steps for drafter in searched if drafter.tree)])
     check_drafters(searched, target, lengths)
-    check_drafts_shard(searched, gpus)
-    check_expert_parallel(target, expert_parallel)
+    deployments = [
+        Deployment(profile, target, engine, count, expert_parallel, pipeline_parallel, data_parallel)
+        for profile in profiles
+        for count in gpus
+    ]
+    check_parallelism(deployments, searched if len(lengths) > 1 else ())
     space = SearchSpace(
         [None, *searched] if len(lengths) > 1 else [None],
         lengths,
@@ -153,9 +161,6 @@ def plan(
         0.0 if risk is None else NormalDist().inv_cdf(risk),
     )
     fallen: Counter[str] = Counter()
-    deployments = [
-        Deployment(profile, target, engine, count, expert_parallel) for profile in profiles for count in gpus
-    ]
     spaces, left_out = [space] * len(deployments), [""] * len(deployments)
     if one_deployment:
         chosen_for = [choose_deployed(each, workload, space, constraints) for each in deployments]
@@ -210,6 +215,8 @@ def plan(
         },
         infeasible=dict(fallen),
         expert_parallel=bool(expert_parallel),
+        pipeline_parallel=pipeline_parallel,
+        data_parallel=data_parallel,
     )
 
 

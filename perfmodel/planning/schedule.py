@@ -39,6 +39,7 @@ class PlannedDrafter:
     expert_parallel: bool = False
     topk: int | None = None
     nodes: int | None = None
+    data_parallel: int = 1
 
     @property
     def shape(self) -> tuple[int | None, int | None]:
@@ -154,7 +155,7 @@ def planned_drafter(plan: Plan) -> PlannedDrafter:
     hardware, tensor_parallel = next(iter(machines))
     return PlannedDrafter(
         strategy, draft_model, kv_budget, hardware, tensor_parallel, draft_gpus, plan.expert_parallel, topk,
-        nodes,
+        nodes, plan.data_parallel,
     )  # fmt: skip
 
 

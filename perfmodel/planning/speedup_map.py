@@ -147,7 +147,7 @@ def surface_of(plan: Plan) -> Surface:
     inflection = plan.inflection_context_len
     return Surface(
         label="the best of every strategy",
-        deployment=f"{plan.model} on {plan.tensor_parallel} x {plan.hardware}, engine {plan.engine}"
+        deployment=f"{plan.model} on {plan.gpus} x {plan.hardware}{plan.layout}, engine {plan.engine}"
         + _followed(plan.output_tokens),
         batch_sizes=batches,
         context_lens=contexts,

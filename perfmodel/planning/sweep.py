@@ -86,6 +86,8 @@ def rows_of(priced: Priced) -> Rows:
         "gamma": axes[3].astype(int),
         **{name: swept(priced, name).ravel() for name in SWEPT},
         "fits": priced.expand(priced.round.memory.fits).ravel(),
+        "pipeline_parallel": np.full(axes[0].size, int(priced.deployment.pipeline_parallel)),
+        "data_parallel": np.full(axes[0].size, int(priced.deployment.data_parallel)),
     }
 
 

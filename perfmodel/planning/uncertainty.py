@@ -133,7 +133,8 @@ def price_draws(
         """Return the value with one more axis, over the worlds."""
         return value if value is None or isinstance(value, Acceptance) else np.asarray(value)[..., None]
 
-    shared = {name: widen(getattr(worlds.central, name)) for name in ("tensor_parallel", "expert_parallel")}
+    layout = ("tensor_parallel", "expert_parallel", "pipeline_parallel", "data_parallel")
+    shared = {name: widen(getattr(worlds.central, name)) for name in layout}
     asked = {name: widen(value) for name, value in configuration.items()}
     believed = {"alpha": widen(alpha), "tokens_per_round": widen(tokens_per_round)}
 

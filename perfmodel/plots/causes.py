@@ -110,7 +110,7 @@ def _said(explained: Breakdown) -> str:
     )
     budget = f", KV {short_tokens(option.kv_budget)}" if option.kv_budget is not None else ""
     return (
-        f"{explained.plan.model} on {cell.tensor_parallel} x {cell.hardware}, "
+        f"{explained.plan.model} on {cell.gpus} x {cell.hardware}, "
         f"engine {explained.plan.engine}, batch {cell.batch_size}, context {short_tokens(cell.context_len)}\n"
         f"{explained.shown}{budget}, speculation length {option.gamma}"
     )

@@ -50,7 +50,7 @@ def plot_strategy_map(plan: Plan, ax: Axes | None = None) -> Axes:
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.set_xlabel("context length [tokens]", color=INK)
     ax.set_ylabel("batch size [sequences]", color=INK)
-    where = f"{plan.model} on {plan.tensor_parallel} x {plan.hardware}, engine {plan.engine}"
+    where = f"{plan.model} on {plan.gpus} x {plan.hardware}{plan.layout}, engine {plan.engine}"
     titled(
         ax,
         "What to do at every batch size and context length",

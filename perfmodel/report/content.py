@@ -64,6 +64,8 @@ def report_content(
     constraints: Constraints = FITS,
     command: str = "",
     expert_parallel: bool = False,
+    pipeline_parallel: int = 1,
+    data_parallel: int = 1,
 ) -> Content:
     """Price a question for one page; arguments as `perfmodel.plan`.
 
@@ -78,7 +80,8 @@ def report_content(
     SpecError
         When the request is wrong, or asks for more configurations than a page can hold.
     """
-    searched = list(default_drafters(target) if drafters is None else drafters)
+    usual = () if pipeline_parallel > 1 else default_drafters(target)
+    searched = list(usual if drafters is None else drafters)
     if any(drafter.tree for drafter in searched):
         raise SpecError.single(
             "request", "tree", "a page counts tokens of chains only, as its reader moves acceptance",
@@ -92,10 +95,14 @@ def report_content(
         "alpha": alpha,
         "constraints": constraints,
         "expert_parallel": expert_parallel,
+        "pipeline_parallel": pipeline_parallel,
+        "data_parallel": data_parallel,
     }
     lengths = sorted({gamma for gamma in gammas if gamma > 0}) or [1]
     space = SearchSpace([None, *searched], lengths, kv_budgets, alpha)
-    deployment = Deployment(hardware, target, engine, tensor_parallel, expert_parallel)
+    deployment = Deployment(
+        hardware, target, engine, tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
+    )
     size = count_configurations([deployment], workload, space)
     if size > MOST_CONFIGURATIONS:
         raise SpecError.single(

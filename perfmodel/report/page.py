@@ -30,9 +30,9 @@ def page(content: Content, library: str) -> str:
     """
     plan = content.plan
     parts = {
-        "title": escape(f"{plan.model} on {plan.tensor_parallel} {TIMES} {plan.hardware}"),
+        "title": escape(f"{plan.model} on {plan.gpus} {TIMES} {plan.hardware}"),
         "question": escape(
-            f"Should {plan.model} speculate on {plan.tensor_parallel} {TIMES} {plan.hardware}?"
+            f"Should {plan.model} speculate on {plan.gpus} {TIMES} {plan.hardware}?"
         ),
         "deployment": escape(_deployment(plan)),
         "short": "".join(

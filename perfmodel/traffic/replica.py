@@ -56,7 +56,7 @@ class Replica:
             "max_step_tokens": (1, self.max_step_tokens, MAX_PASS_TOKENS),
             "max_batch": (1, self.max_batch, self.max_step_tokens),
             "max_gamma": (0, self.max_gamma, 64),
-            "tensor_parallel": (1, self.gpus, 1024),
+            "gpus": (1, self.gpus, 1024),
             "kv_budget": (1, self.kv_budget, np.inf),
         }
         faults = [
@@ -73,12 +73,12 @@ class Replica:
     @property
     def gpus(self) -> int:
         """GPUs that it runs on."""
-        return int(self.deployment.tensor_parallel)
+        return int(self.deployment.gpus)
 
     @property
     def machine(self) -> str:
         """What it runs on, in words."""
-        return f"{self.gpus} x {self.deployment.hardware.name}"
+        return f"{self.gpus} x {self.deployment.hardware.name}{self.deployment.layout}"
 
     @property
     def look_ahead(self) -> int:

@@ -223,7 +223,7 @@ class Comparison:
             "schema": SCHEMA,
             "model": replica.deployment.model.name,
             "hardware": str(replica.deployment.hardware.name),
-            "tensor_parallel": replica.gpus,
+            "tensor_parallel": int(replica.deployment.tensor_parallel),
             "engine": replica.deployment.engine.name,
             "max_batch": replica.max_batch,
             "max_step_tokens": replica.max_step_tokens,

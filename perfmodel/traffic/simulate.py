@@ -37,6 +37,7 @@ def simulate(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     table: StepTimes | None = None,
+    prefilled: bool = False,
 ) -> Metrics:
     """Serve a trace with continuous batching and say what every request saw.
 
@@ -54,6 +55,7 @@ def simulate(
     spread : standard deviation of acceptance between requests. [1]
     progress : called with (finished, requests) now and then.
     table : the replica's steps where they are priced already, for these lengths and contexts.
+    prefilled : whether requests arrive with the caches of their prompts; one that loses its own is prefilled.
 
     Raises
     ------
@@ -81,15 +83,22 @@ def simulate(
     hits = AcceptanceDraws(first, rest, trace.output_tokens, seed=seed)
     if table is None:
         table = StepTimes(replica, sorted({0, *policy.gammas}), trace.longest)
-    return _Simulation(replica, trace, policy, hits, table).run(progress)
+    return _Simulation(replica, trace, policy, hits, table, prefilled).run(progress)
 
 
 class _Simulation:
     """One replica while it serves one trace."""
 
     def __init__(
-        self, replica: Replica, trace: Trace, policy: ServingPolicy, hits: AcceptanceDraws, table: StepTimes
+        self,
+        replica: Replica,
+        trace: Trace,
+        policy: ServingPolicy,
+        hits: AcceptanceDraws,
+        table: StepTimes,
+        prefilled: bool,
     ) -> None:
+        self.prefilled = prefilled
         self.replica, self.trace, self.hits, self.table = replica, trace, hits, table
         self.gammas = tuple(sorted({0, *policy.gammas}))
         self.policy = policy.begin(self.table)
@@ -116,7 +125,7 @@ class _Simulation:
     def _arrive(self) -> None:
         while self.arrived < len(self.trace) and self.trace.arrival[self.arrived] <= self.now:
             prompt = int(self.trace.prompt_tokens[self.arrived])
-            self.batch.waiting.append(Prompt(self.arrived, prompt))
+            self.batch.waiting.append(Prompt(self.arrived, prompt, prompt * self.prefilled))
             self.arrived += 1
 
     def _step(self) -> int:
@@ -160,7 +169,7 @@ class _Simulation:
         count = self.batch.decoding
         if not count:
             return 0
-        joined = bool(self.batch.prefilling) or self.batch.admits_one
+        joined = bool(self.batch.prefilling) or (self.batch.admits_one and not self.prefilled)
         wanted = self.policy.length(count, self.batch.sum_context, joined)
         most = self.replica.max_step_tokens // count - 1
         return wanted if wanted <= most else max(gamma for gamma in self.gammas if gamma <= most)
@@ -201,8 +210,8 @@ class _Simulation:
             seconds = self.table.decode(count, mean_context, gamma, mean_context - self.batch.mean_prompt)
         else:
             seconds = np.zeros((len(CAUSES), 1))
-        if chunks:
-            pieces = [(chunk.tokens, chunk.history, chunk.is_last) for chunk in chunks]
+        pieces = [(chunk.tokens, chunk.history, chunk.is_last) for chunk in chunks if chunk.tokens]
+        if pieces:
             self.table.prefill(seconds, count * (gamma + 1), pieces)
         return seconds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ import numpy as np
 from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment
 from perfmodel.errors import InfeasibleError
+from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.columns import NO_DRAFT
 from perfmodel.planning.executors import Mapper, in_order
 from perfmodel.planning.planner import Constraints, plan
 from perfmodel.planning.price import SearchSpace
 from perfmodel.traffic.mixed_steps import FAVOURS
 from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
+from perfmodel.traffic.prefill_apart import ready_times
 from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.steady_state import Candidate, Load, Targets, rank_candidates
 from perfmodel.traffic.step_times import StepTimes
@@ -48,7 +51,7 @@ class Confirmed:
 
     met : share of the simulated requests that met both targets. ttft, tpot : what the share of requests that
     has to meet them saw at most. [s]. margin : how much more traffic the replicas stand, as far as `FASTER`
-    was tried; 0 where it was not tried. [1]
+    was tried; 0 where it was not tried [1]. prefill : replicas on top that prefill for all of them.
     """
 
     candidate: Candidate
@@ -58,16 +61,17 @@ class Confirmed:
     tpot: float
     policy: ServingPolicy
     margin: float = 0.0
+    prefill: int = 0
 
     @property
     def cost(self) -> float:
         """Rent of all replicas. [USD/h]"""
-        return self.candidate.cost(self.replicas)
+        return self.candidate.cost(self.replicas, self.prefill)
 
     @property
     def gpus(self) -> int:
         """GPUs of all replicas."""
-        return self.replicas * self.candidate.replica.gpus
+        return (self.replicas + self.prefill) * self.candidate.replica.gpus
 
     def row(self, load: Load) -> dict[str, Any]:
         """What serves the load, in plain numbers."""
@@ -77,8 +81,11 @@ class Confirmed:
         tokens_per_hour = load.qps * load.output_tokens * 3600.0
         return {
             "hardware": str(replica.deployment.hardware.name),
-            "tensor_parallel": replica.gpus,
+            "tensor_parallel": int(replica.deployment.tensor_parallel),
+            "pipeline_parallel": int(replica.deployment.pipeline_parallel),
+            "data_parallel": int(replica.deployment.data_parallel),
             "replicas": self.replicas,
+            "prefill_replicas": self.prefill,
             "gpus": self.gpus,
             "strategy": drafter.strategy.name if drafter else NO_DRAFT,
             "draft_model": drafter.draft_model.name if drafter and drafter.draft_model else None,
@@ -110,6 +117,11 @@ class Sizing:
     def confirmed(self, most: int) -> tuple[Confirmed, ...]:
         """Return the best and so many of those that come after it."""
         return (self.best, *self.runners_up[:most])
+
+    @property
+    def apart(self) -> bool:
+        """Whether replicas of their own prefill."""
+        return self.best.candidate.apart
 
     @property
     def assumed(self) -> list[str]:
@@ -161,6 +173,7 @@ def size(
     *,
     max_batch: int = 256,
     max_step_tokens: int = 8192,
+    prefill_apart: bool = False,
     seed: int = 0,
     executor: Mapper | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -172,7 +185,7 @@ def size(
 
     Parameters
     ----------
-    deployments, space, load, targets, max_batch, max_step_tokens : as in `rank_candidates`.
+    deployments, space, load, targets, max_batch, max_step_tokens, prefill_apart : as in `rank_candidates`.
     seed : of the simulated traffic.
     executor : anything with ``Executor.map``; this process when absent.
     progress : called with (candidates simulated, those that may be).
@@ -183,7 +196,8 @@ def size(
         When nothing meets the targets in the steady state, or none of it does when simulated.
     """
     ranked = rank_candidates(
-        deployments, space, load, targets, max_batch=max_batch, max_step_tokens=max_step_tokens
+        deployments, space, load, targets, max_batch=max_batch, max_step_tokens=max_step_tokens,
+        prefill_apart=prefill_apart,
     )[:MOST_SIMULATED]
     confirmed: list[Confirmed] = []
     refuted: list[Candidate] = []
@@ -196,7 +210,9 @@ def size(
             Question(candidate, load, targets, space.alpha, seed, float(np.median(ratios)))
             for candidate in ranked[start : start + TOGETHER]
             if len(confirmed) < AT_LEAST
-            or SURE * min(ratios) * candidate.cost(candidate.replicas(load.qps)) < least
+            or SURE * min(ratios) * candidate.cost(
+                candidate.replicas(load.qps), candidate.prefill_replicas(load.qps)
+            ) < least
         ]
         for question, answer in zip(wave, in_order(executor, confirm, wave), strict=True):
             if answer is None:
@@ -278,15 +294,40 @@ class _Trial:
         question, trace = self.question, self.trace(replicas)
         targets = question.targets
         window = slice(int(_WARM * len(trace)), int(_LAST * len(trace)) + 1)
-        metrics = simulate(
-            question.candidate.replica, trace, policy, alpha=question.alpha, seed=question.seed,
+        candidate = question.candidate
+        prefill = candidate.prefill_replicas(question.load.qps, replicas)
+        run = partial(
+            simulate, candidate.replica, policy=policy, alpha=question.alpha, seed=question.seed,
             table=self.table,
         )  # fmt: skip
-        met = float(metrics.meets(ttft=targets.ttft, tpot=targets.tpot)[window].mean())
-        ttft, tpot = (
-            float(np.quantile(values[window], targets.share)) for values in (metrics.ttft, metrics.tpot)
+        if candidate.apart:
+            arrival, ready = self._prefilled(replicas, prefill)
+            metrics = run(ready, prefilled=True)
+            late = metrics.first_token - arrival
+        else:
+            metrics = run(trace)
+            late = metrics.ttft
+        met = float(((late <= targets.ttft) & (metrics.tpot <= targets.tpot))[window].mean())
+        ttft, tpot = (float(np.quantile(values[window], targets.share)) for values in (late, metrics.tpot))
+        return Confirmed(candidate, math.ceil(replicas), met, ttft, tpot, policy, prefill=prefill)
+
+    def _prefilled(self, replicas: float, prefill: int) -> tuple[FloatArray, Trace]:
+        """What one decoding replica sees of all the traffic: when its requests came and their caches do.
+
+        All prompts wait for the same prefill replicas; each decoding replica takes every so manieth of them.
+        """
+        together, each = math.ceil(replicas - 1e-9), self.trace(replicas)
+        load = self.question.load
+        arrival = synthetic_trace(
+            requests=len(each) * together, qps=load.qps * together / replicas, prompt_tokens=1,
+            output_tokens=2, spread=0.0, burstiness=load.burstiness, seed=self.question.seed,
+        ).arrival  # fmt: skip
+        prompts, outputs = (
+            np.repeat(lengths, together) for lengths in (each.prompt_tokens, each.output_tokens)
         )
-        return Confirmed(question.candidate, math.ceil(replicas), met, ttft, tpot, policy)
+        ready = ready_times(self.table, Trace(each.name, arrival, prompts, outputs), prefill)
+        own = np.argsort(ready, kind="stable")[::together]
+        return arrival[own], Trace(each.name, ready[own], prompts[own], outputs[own])
 
     def margin(self, replicas: int) -> float:
         """How much more traffic so many replicas stand, of what `FASTER` tries. [1]"""
@@ -316,12 +357,14 @@ def _policies(candidate: Candidate, load: Load, alpha: float | Acceptance | None
         drafters=[replica.drafter],
         kv_budgets=[replica.kv_budget],
         gammas=range(replica.max_gamma + 1),
-        tensor_parallel=replica.gpus,
+        tensor_parallel=int(runs.tensor_parallel),
         alpha=alpha,
         constraints=Constraints(near_tie=0.0, fit_memory=False),
         one_deployment=True,
         draws=0,
         expert_parallel=bool(runs.expert_parallel),
+        pipeline_parallel=int(runs.pipeline_parallel),
+        data_parallel=int(runs.data_parallel),
     )
     return [FollowPlan(answer, favour=favour) for favour in FAVOURS]
 

@@ -18,6 +18,7 @@ from perfmodel.files.numbers import FloatArray
 from perfmodel.latency import price_prefill
 from perfmodel.planning.price import SearchSpace
 from perfmodel.speculation import TargetSteps, half_way, price, price_steps
+from perfmodel.traffic.prefill_apart import transfer_seconds
 from perfmodel.traffic.replica import Replica
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
 DEFAULT_GAMMAS = tuple(range(9))
 """Speculation lengths that are tried where none are named. [tokens]"""
 _BATCHES = 40
+_BUSY = np.linspace(0.01, 0.99, 99)
+"""Shares of its time that a prefill replica may be busy: the largest within the target is taken. [1]"""
 
 
 @dataclass(frozen=True)
@@ -100,22 +103,29 @@ def _price_chunk(deployment: Deployment, load: Load, chunks: int) -> float:
 
 @dataclass(frozen=True)
 class Points:
-    """What a replica does at every (batch, gamma). [1/s], [s]"""
+    """What a replica does at every (batch, gamma), and requests that a prefill replica takes. [1/s], [s]"""
 
     qps: FloatArray
     ttft: FloatArray
     tpot: FloatArray
+    prefill_qps: FloatArray
 
 
-def most_that_fit(replica: Replica, load: Load) -> int:
-    """The largest batch whose caches fit beside the one of a prompt that comes in. [sequences]"""
+def most_that_fit(replica: Replica, load: Load, apart: bool = False) -> int:
+    """The largest batch whose caches fit, beside that of a prompt to come unless it is `apart`. [1]"""
     whole = load.prompt_tokens + load.output_tokens + replica.look_ahead
     each = float(replica.kv_bytes(whole, load.output_tokens + replica.look_ahead))
-    return int(replica.cache_bytes / each) - (replica.max_batch > 1)
+    return int(replica.cache_bytes / each) - (replica.max_batch > 1 and not apart)
 
 
 def points_of(
-    replica: Replica, machine: Machine, load: Load, share: float, most: int, alpha: float | Acceptance | None
+    replica: Replica,
+    machine: Machine,
+    load: Load,
+    share: float,
+    most: int,
+    alpha: float | Acceptance | None,
+    apart: float | None = None,
 ) -> Points:
     """Return requests per second and latencies at every batch and gamma; infinite where that cannot be.
 
@@ -127,6 +137,7 @@ def points_of(
     share : the share of requests that the latencies cover. [0..1]
     most : sequences that fit. [sequences]
     alpha : acceptance in place of the strategy's law. [0..1]
+    apart : the time to first token within which other replicas prefill; None where steps mix chunks in. [s]
     """
     batch, gammas, drafter = machine.batches[:, None], machine.gammas, replica.drafter
     priced = price(
@@ -138,11 +149,13 @@ def points_of(
         chunk += _price_chunk(drafter.runs(replica.deployment, extra), load, machine.chunks)
     rows = machine.row * batch * (gammas + 1.0)
     added = priced.draft_s + priced.verify.token_mixing + priced.overhead + rows
-    longer = np.maximum(chunk + added - priced.round_s, 0.0)
+    longer = np.maximum(chunk + added - priced.round_s, 0.0) if apart is None else 0.0
     tokens = np.asarray(priced.tokens_per_round)
     qps = 1.0 / (priced.round_s * load.output_tokens / (batch * tokens) + machine.chunks * longer)
     busy = machine.chunks * (chunk + added)
     used = qps * busy
+    if apart is not None:
+        busy, used = np.asarray(machine.chunks * chunk), _BUSY
     normal = max(NormalDist().inv_cdf(share), 0.0)
     slowest = 1.0 + normal * np.sqrt(load.burstiness * math.exp(load.spread**2) / batch)
     if priced.acceptance is not None:
@@ -156,11 +169,18 @@ def points_of(
     late = np.maximum(wait * np.log(np.maximum(used, 1e-12) / (1.0 - share)), 0.0)
     own = busy * math.exp(load.spread * normal - load.spread**2 / 2.0)
     ttft = np.maximum(own + used * wait, busy + late)
+    prefill_qps = np.asarray(math.inf)
+    if apart is not None:  # the busiest that leaves time for the transfer and the round of the first token
+        moved = transfer_seconds(replica, load.prompt_tokens) + np.asarray(priced.round_s)
+        place = np.maximum(np.searchsorted(ttft, apart - moved, side="right") - 1, 0)
+        prefill_qps, ttft, used = _BUSY[place] / busy, ttft[place] + moved, np.zeros(1)
     drafts = gammas > 0 if drafter is not None else gammas == 0
     fits = (batch <= most) & (batch * (gammas + 1.0) < replica.max_step_tokens) & (used < 1.0) & drafts
     shape = (machine.batches.size, gammas.size)
-    qps, ttft, tpot = (np.broadcast_to(values, shape) for values in (qps, ttft, tpot))
-    return Points(qps, np.where(fits, ttft, np.inf), np.where(fits, tpot, np.inf))
+    qps, ttft, tpot, prefill_qps = (
+        np.broadcast_to(values, shape) for values in (qps, ttft, tpot, prefill_qps)
+    )
+    return Points(qps, np.where(fits, ttft, np.inf), np.where(fits, tpot, np.inf), prefill_qps)
 
 
 @dataclass(frozen=True)
@@ -176,7 +196,8 @@ class Targets:
 class Candidate:
     """One kind of replica, and what it sustains in the steady state. [1/s], [s], [tokens]
 
-    `gamma` and `batch` are those at which it serves most requests within the targets.
+    `gamma` and `batch` are those at which it serves most requests within the targets. `prefill_qps` is what
+    one replica that prefills takes, where others do that; infinite where all prefill for themselves. [1/s]
     """
 
     replica: Replica
@@ -185,6 +206,17 @@ class Candidate:
     qps: float
     ttft: float
     tpot: float
+    prefill_qps: float = math.inf
+
+    @property
+    def apart(self) -> bool:
+        """Whether other replicas prefill."""
+        return math.isfinite(self.prefill_qps)
+
+    def prefill_replicas(self, qps: float, replicas: float | None = None) -> int:
+        """How many replicas prefill for that load, in proportion where more than it needs decode."""
+        more = 1.0 if replicas is None else max(replicas / self.replicas(qps), 1.0)
+        return max(1, math.ceil(qps / self.prefill_qps * more - 1e-9)) if self.apart else 0
 
     @property
     def label(self) -> str:
@@ -195,9 +227,9 @@ class Candidate:
         """How many of them that load needs."""
         return max(1, math.ceil(qps / self.qps - 1e-9))
 
-    def cost(self, replicas: int) -> float:
-        """Rent of so many. [USD/h]"""
-        return replicas * self.replica.price_per_second * 3600.0
+    def cost(self, replicas: int, prefill: int = 0) -> float:
+        """Rent of so many, and of those that prefill for them. [USD/h]"""
+        return (replicas + prefill) * self.replica.price_per_second * 3600.0
 
 
 def rank_candidates(
@@ -208,6 +240,7 @@ def rank_candidates(
     *,
     max_batch: int = 256,
     max_step_tokens: int = 8192,
+    prefill_apart: bool = False,
 ) -> list[Candidate]:
     r"""Price replicas of every deployment, plain and with their best drafter.
 
@@ -215,6 +248,8 @@ def rank_candidates(
     ----------
     space : who may draft, at which budgets and lengths; plain decoding is always tried.
     max_batch, max_step_tokens : limits of the scheduler. [sequences], [tokens]
+    prefill_apart : whether replicas of the same kind prefill and send the caches over the network, so that
+        no step mixes prompts in.
 
     Returns
     -------
@@ -233,7 +268,8 @@ def rank_candidates(
     .. math::
         \lambda = 1 / (R\,O / (b\,k) + n (T + A - R)), \qquad TPOT = b / (\lambda\,O)
 
-    Prompts wait as in a queue with one server that is busy for ``n (T + A)`` each.
+    Prompts wait as in a queue with one server that is busy for ``n (T + A)`` each. Prefilled apart, ``T + A``
+    is ``R`` in the first equation, and each prefill replica is a queue that is busy for ``n T``.
     """
     counts: Counter[str] = Counter()
     misses: list[tuple[float, str]] = []
@@ -245,7 +281,9 @@ def rank_candidates(
             several = [
                 candidate
                 for drafter in drafters
-                for candidate in _candidates_of(plain, machine, space, drafter, load, targets, counts, misses)
+                for candidate in _candidates_of(
+                    plain, machine, space, drafter, load, targets, counts, misses, prefill_apart
+                )
             ]
             if several:
                 candidates.append(max(several, key=lambda candidate: candidate.qps))
@@ -253,7 +291,8 @@ def rank_candidates(
         raise InfeasibleError(dict(counts), min(misses)[1] if misses else "")
 
     def rent(candidate: Candidate) -> tuple[float, float]:
-        return candidate.cost(candidate.replicas(load.qps)), -candidate.qps
+        prefill = candidate.prefill_replicas(load.qps)
+        return candidate.cost(candidate.replicas(load.qps), prefill), -candidate.qps
 
     return sorted(candidates, key=rent)
 
@@ -267,6 +306,7 @@ def _candidates_of(
     targets: Targets,
     counts: Counter[str],
     misses: list[tuple[float, str]],
+    apart: bool,
 ) -> list[Candidate]:
     """Return the best operating point within the targets of each draft KV budget; count why there is none."""
     gammas = [gamma for gamma in space.gammas if gamma > 0] if drafter else [0]
@@ -274,7 +314,7 @@ def _candidates_of(
     for budget in space.budgets_of(drafter, plain.deployment.model) if gammas else ():
         replica = replace(plain, drafter=drafter, kv_budget=float(budget), max_gamma=max(gammas))
         try:
-            most = most_that_fit(replica, load)
+            most = most_that_fit(replica, load, apart)
         except InfeasibleError as refusal:
             counts.update(refusal.counts)
             misses.append((math.inf, refusal.nearest_miss))
@@ -282,16 +322,21 @@ def _candidates_of(
         if most < 1:
             counts["one request exceeds the KV cache"] += 1
             continue
-        points = points_of(replica, machine, load, targets.share, most, space.alpha)
+        points = points_of(
+            replica, machine, load, targets.share, most, space.alpha, targets.ttft if apart else None
+        )
         allowed = (points.ttft <= targets.ttft) & (points.tpot <= targets.tpot)
         if not allowed.any():
             counts.update(_missed(points, targets))
             misses.append(_miss(replica, points, targets))
             continue
         row, column = np.unravel_index(int(np.argmax(np.where(allowed, points.qps, 0.0))), allowed.shape)
-        qps, ttft, tpot = (float(values[row, column]) for values in (points.qps, points.ttft, points.tpot))
+        qps, ttft, tpot, prefill_qps = (
+            float(values[row, column])
+            for values in (points.qps, points.ttft, points.tpot, points.prefill_qps)
+        )
         gamma, batch = int(machine.gammas[column]), int(machine.batches[row])
-        candidates.append(Candidate(replica, gamma, batch, qps, ttft, tpot))
+        candidates.append(Candidate(replica, gamma, batch, qps, ttft, tpot, prefill_qps))
     return candidates
 
 

@@ -85,6 +85,8 @@ def plan_for_traffic(
     max_step_tokens: int = 8192,
     workload: Workload | None = None,
     expert_parallel: bool = False,
+    pipeline_parallel: int = 1,
+    data_parallel: int = 1,
 ) -> PlannedTraffic:
     """Choose the drafter and budget that serve a trace best, and a length for every batch and context.
 
@@ -99,7 +101,9 @@ def plan_for_traffic(
         When the model leaves no room for the trace's longest request, even without a drafter.
     """
     if workload is None:
-        runs = Deployment(hardware, target, engine, tensor_parallel, expert_parallel)
+        runs = Deployment(
+            hardware, target, engine, tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
+        )
         plain = Replica(runs, max_batch=max_batch, max_step_tokens=max_step_tokens)
         workload = traffic_workload(simulate(plain, trace, FixedGamma(0)), max_batch)
     answer = plan(
@@ -116,6 +120,8 @@ def plan_for_traffic(
         one_deployment=True,
         draws=0,
         expert_parallel=expert_parallel,
+        pipeline_parallel=pipeline_parallel,
+        data_parallel=data_parallel,
     )
     return deployed_by(answer, drafters, kv_budgets)
 

@@ -303,9 +303,10 @@ class TestAllReduce:
         assert gathered == all_reduce(profile, bytes=message / 2, gpus=gpus, implementation="nccl")
         assert all_gather(profile, bytes=message, gpus=1) == 0.0
 
-    def test_beyond_the_table_gpus_count_with_their_exponent(self):
-        """The exponent is .5: 16 GPUs take sqrt(2) times as long as 8."""
-        eight, sixteen = (all_reduce(H100, bytes=65536, gpus=gpus) for gpus in (8, 16))
+    def test_beyond_the_table_gpus_of_a_node_count_with_their_exponent(self):
+        """The exponent is .5: 16 GPUs of one link take sqrt(2) times as long as 8."""
+        larger = H100.with_values({"link.gpus": 16.0})
+        eight, sixteen = (all_reduce(larger, bytes=65536, gpus=gpus) for gpus in (8, 16))
         assert sixteen == pytest.approx(np.sqrt(2.0) * eight)
 
     def test_an_unknown_implementation_is_priced_as_nccl(self):

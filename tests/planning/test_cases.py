@@ -39,6 +39,11 @@ GOOD = {
     "expert_parallel": "",
     "topk": "",
     "nodes": "",
+    "pipeline_parallel": "",
+    "data_parallel": "",
+    "weight_dtype": "",
+    "kv_dtype": "",
+    "draft_vocabulary": "",
 }
 
 

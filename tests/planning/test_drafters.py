@@ -8,11 +8,12 @@ import pytest
 
 import strategies
 from perfmodel import EngineOverhead, HardwareProfile, ModelSpec, Workload, plan
-from perfmodel.deployment import Drafter
+from perfmodel.deployment import Deployment, Drafter
 from perfmodel.errors import SpecError
 from perfmodel.export import export
 from perfmodel.planning.cases import price_cases
-from perfmodel.planning.drafters import check_drafts_shard, find_drafter, is_self, read_spelling
+from perfmodel.planning.drafters import find_drafter, is_self, read_spelling
+from perfmodel.planning.parallelism import check_parallelism
 from perfmodel.speculation import price_round
 
 
@@ -70,7 +71,7 @@ class TestDraftModelsOnTheirOwnGPUs:
     CELL = Workload([4], [16_000])
 
     def test_gpus_that_do_not_divide_the_heads_are_refused_with_those_that_do(self):
-        check_drafts_shard([None, self.SMALL], [1, 2])
+        check_parallelism([Deployment(*self.DEPLOYED, gpus) for gpus in (1, 2)], [None, self.SMALL])
         with pytest.raises(SpecError, match=r"14 attention heads, which 8 GPUs .*--draft-tp 1 or 2"):
             plan(*self.DEPLOYED, self.CELL, drafters=[self.SMALL], tensor_parallel=[1, 8], draws=0)
 

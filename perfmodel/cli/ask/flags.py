@@ -54,6 +54,13 @@ class DeploymentFlags:
     expert_parallel: bool = flag("--expert-parallel", "--enable-expert-parallel", "--ep", default=False,
         panel=_DEPLOYMENT,
         help="The GPUs deal out the experts whole, in place of a slice of each to every GPU.")
+    pp: int = flag("--pp", "--pp-size", "--pipeline-parallel-size", default=1, min=1, panel=_DEPLOYMENT,
+        help="Stages that the layers are dealt out over, each on --tp GPUs of its own.")
+    dp: int = flag("--dp", "--dp-size", "--data-parallel-size", default=1, min=1, panel=_DEPLOYMENT,
+        help="Groups of --tp GPUs that each hold attention for sequences of their own and share the routed "
+        "experts; --batch-size counts the sequences of all groups.")
+    dp_attention: bool = flag("--dp-attention", "--enable-dp-attention", default=False, panel=_DEPLOYMENT,
+        help="Read --tp as SGLang does, as the GPUs of all --dp groups together.")
     engine: str | None = flag("--engine", "NAME|PATH", complete=engine_names, panel=_DEPLOYMENT,
         help="Serving engine whose overheads count; `generic` where none is named.")
     weight_dtype: str | None = flag("--weight-dtype", "DTYPE", panel=_DEPLOYMENT,

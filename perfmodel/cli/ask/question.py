@@ -25,14 +25,17 @@ from perfmodel.planning.case_rows import DEFAULT_ENGINE
 from perfmodel.planning.drafters import (
     applicable,
     check_drafters,
-    check_drafts_shard,
-    check_expert_parallel,
-    check_tensor_parallel,
     drafters_among,
     grow,
     is_self,
     passed_over,
     ships,
+)
+from perfmodel.planning.parallelism import (
+    attention_gpus,
+    check_parallelism,
+    check_tensor_parallel,
+    in_one_stage,
 )
 from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, search_drafters
 from perfmodel.speculation import Drafter
@@ -66,15 +69,26 @@ class Question:
     tpot: float | None
     remarks: list[str] = field(default_factory=list)
     expert_parallel: bool = False
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
 
     @property
     def deployments(self) -> list[Deployment]:
         """Every hardware with every number of GPUs."""
         return [
-            Deployment(profile, self.target, self.engine, gpus, self.expert_parallel)
+            Deployment(profile, self.target, self.engine, gpus, **self.layout)
             for profile in self.hardware
             for gpus in self.tensor_parallel
         ]
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """How the GPUs share the work beside their number, by the names of `Deployment`."""
+        return {
+            "expert_parallel": self.expert_parallel,
+            "pipeline_parallel": self.pipeline_parallel,
+            "data_parallel": self.data_parallel,
+        }
 
     @property
     def speculative_gammas(self) -> list[int]:
@@ -89,7 +103,7 @@ class Question:
             "kv_budgets": self.kv_budgets,
             "gammas": self.gammas,
             "tensor_parallel": self.tensor_parallel,
-            "expert_parallel": self.expert_parallel,
+            **self.layout,
             "alpha": self.alpha,
             "constraints": Constraints(tpot=self.tpot),
         }
@@ -123,7 +137,7 @@ def read_question(
     """
     reading = Reading(ctx)
     hardware, engine, target = _deployment(reading, flags)
-    tensor_parallel = reading.read("tp", partial(_read_tensor_parallel, target), flags.tp)
+    tensor_parallel = reading.read("tp", partial(_read_tensor_parallel, target, flags), flags.tp)
     batches = reading.read("batch_size", partial(read_counts, least=1), flags.batch_size)
     contexts = reading.read("context", partial(read_counts, least=1), flags.context)
     output_tokens = reading.read("output_tokens", _read_output_tokens, flags.output_tokens)
@@ -141,6 +155,8 @@ def read_question(
             "", "--batch-size, --context", f"ask for {len(batches) * len(contexts)} cells",
             f"At most {most_cells} in one plan: use wider steps, or `draftplan sweep`",
         )  # fmt: skip
+    if named is None and not small and (why := in_one_stage(flags.pp)):
+        named = [], [why]
     drafters, remarks = named if named is not None else search_drafters(target, small)
     if "all" in _names((flags.strategy or "").lower() or "-"):
         drafters, left_out = applicable(drafters, target)
@@ -161,8 +177,6 @@ def read_question(
         for drafter in drafters
     ]
     remarks += _about_draft_gpus(draft_gpus, drafters, tensor_parallel)
-    check_drafts_shard(drafters, tensor_parallel)
-    check_expert_parallel(target, flags.expert_parallel)
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
@@ -179,12 +193,14 @@ def read_question(
         remarks.append(
             f"{target.name} was made for contexts up to {target.max_position} tokens, not for {longest}"
         )
-    return Question(
+    question = Question(
         hardware=hardware,
         target=target,
         engine=engine,
         tensor_parallel=tensor_parallel,
         expert_parallel=flags.expert_parallel,
+        pipeline_parallel=flags.pp,
+        data_parallel=flags.dp,
         workload=Workload(batches, contexts, output_tokens=output_tokens or 0),
         drafters=drafters,
         kv_budgets=budgets,
@@ -193,6 +209,8 @@ def read_question(
         tpot=tpot,
         remarks=remarks,
     )
+    check_parallelism(question.deployments, drafters if question.speculative_gammas else ())
+    return question
 
 
 def _about_draft_gpus(gpus: int | None, drafters: list[Drafter], tensor_parallel: list[int]) -> list[str]:
@@ -294,9 +312,12 @@ def read_drafters(
     )
 
 
-def _read_tensor_parallel(target: ModelSpec | None, text: str) -> list[int]:
+def _read_tensor_parallel(target: ModelSpec | None, flags: DeploymentFlags, text: str) -> list[int]:
+    """Return the numbers of GPUs that share every layer of a group."""
     counts = read_counts(text, least=1)
     if target is not None:
+        if flags.dp_attention:
+            counts = [attention_gpus(target, gpus, flags.dp) for gpus in counts]
         for gpus in counts:
             check_tensor_parallel(target, gpus)
     return counts

@@ -97,7 +97,7 @@ def _machine(plan: Plan) -> str:
     """On what, where that was chosen among several."""
     cell, asked = plan.cells[0], plan.request.get("tensor_parallel") or []
     several = len(plan.hardware.split(", ")) * len(asked) > 1
-    return f" on {cell.tensor_parallel} x {cell.hardware}" if several else ""
+    return f" on {cell.gpus} x {cell.hardware}" if several else ""
 
 
 def draw_breakdown(console: Console, breakdown: Breakdown) -> None:

@@ -108,7 +108,8 @@ def pareto(question: Question) -> Axes:
     """Draw the fronts of plain decoding and of every drafter, over all deployments of the question."""
     context = _only_value(question.workload.context_lens, "--context")
     space = _space(question, [None, *question.drafters])
-    gpus = " or ".join(map(str, question.tensor_parallel))
+    each = question.pipeline_parallel * question.data_parallel
+    gpus = " or ".join(str(count * each) for count in question.tensor_parallel)
     hardware = " or ".join(str(profile.name) for profile in question.hardware)
     title = f"{question.target.name} on {gpus} x {hardware}, engine {question.engine.name}"
     fronts = price_fronts(question.deployments, question.workload, space)

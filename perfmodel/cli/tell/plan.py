@@ -72,9 +72,10 @@ def draw_header(console: Console, plan: Plan) -> None:
         for key, what in (("weight_dtype", "weights"), ("kv_dtype", "KV"))
         if plan.request.get(key)
     )
-    gpus = plan.request.get("tensor_parallel") or sorted({cell.tensor_parallel for cell in plan.cells})
+    asked = plan.request.get("tensor_parallel") or sorted({cell.tensor_parallel for cell in plan.cells})
+    gpus = [count * plan.pipeline_parallel * plan.data_parallel for count in asked]
     hardware = " or ".join(plan.hardware.split(", "))
-    hardware += ", experts dealt out whole" if plan.expert_parallel else ""
+    hardware += plan.layout
     risk = plan.request.get("risk")
     risk = "" if risk is None else f" at the {risk:.0%} quantile of acceptance"
     heading(

@@ -34,10 +34,12 @@ def draw_sizing(console: Console, sizing: Sizing, most: int) -> None:
         f"{targets.ttft:g} s to the first token and {targets.tpot * 1e3:g} ms per token",
     )
     quantile = f"p{targets.share * 100:g}"
+    apart = (Column("prefill\nreplicas", lambda row: row["prefill_replicas"]),) if sizing.apart else ()
     columns = (
         left("hardware", lambda row: row["hardware"]),
         Column("tp", lambda row: row["tensor_parallel"]),
         Column("replicas", lambda row: row["replicas"]),
+        *apart,
         Column("GPUs", lambda row: row["gpus"]),
         left("strategy", lambda row: row["label"]),
         Column("KV\nbudget", lambda row: row["budget"]),

@@ -178,7 +178,8 @@ def _solve(rows: Sequence[ServerRow], beliefs: Mapping[str, Belief]) -> Fitted:
         return np.concatenate([weight * np.log(measured / computed) / SPREAD, z])
 
     solved = least_squares(misses, np.zeros(len(beliefs)), loss="soft_l1", diff_step=0.05, max_nfev=10)
-    deviation = 1.2816 * np.sqrt(np.diag(np.linalg.inv(solved.jac.T @ solved.jac)))
+    slopes = np.asarray(solved.jac, dtype=float)
+    deviation = 1.2816 * np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)))
     return Fitted(
         values(solved.x), values(solved.x - deviation), values(solved.x + deviation),
         len(rows), tuple(dict.fromkeys(row.source for row in rows)),
