@@ -30,20 +30,19 @@ class EngineOverhead(Spec):
     families: tuple[str, ...] = texts("families of accelerators that these figures are for; none: any")
     forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
     draft_forward: Numeric = figure(
-        "ratio", 0, 1, "share of it that a draft pass takes: none where the host launches a round at once",
-        (0, 1, 1),
-    )  # fmt: skip
+        "ratio", 0, 1, "share of it that a draft pass takes: 0 where a round is launched at once", (0, 1, 1)
+    )
     layer_s: Numeric = figure("seconds", 0, 5e-3, "each layer of a pass", (2e-5, 4e-5, 1e-4), path="layer")
     expert_layer_s: Numeric = figure(
         "seconds", 0, 1e-3, "each layer with experts on top: routing and sorting its tokens", (0, 0, 0),
         path="expert_layer",
     )  # fmt: skip
     expert_parallel_layer_s: Numeric = figure(
-        "seconds", 0, 1e-3, "each layer whose experts, of more than four bits, are dealt out whole, on top", (0, 0, 0),
-        path="expert_parallel_layer",
+        "seconds", 0, 1e-3, "each layer on top whose experts, of more than four bits, are dealt out whole",
+        (0, 0, 0), path="expert_parallel_layer",
     )  # fmt: skip
     eager_expert_layer_s: Numeric = figure(
-        "seconds", 0, 1e-2, "launching a layer with experts outside graphs: a prefill is never faster",
+        "seconds", 0, 1e-2, "each layer with experts that is launched outside graphs, as a prefill's are",
         (0, 0, 0), path="eager_expert_layer",
     )  # fmt: skip
     streaming: Numeric = figure(
@@ -58,7 +57,7 @@ class EngineOverhead(Spec):
         path="quantise",
     )  # fmt: skip
     row_s: Numeric = figure(
-        "seconds", 0, 1e-3, "each sequence of a step: sampling and handing on its token", (0, 0, 0), path="row"
+        "seconds", 0, 1e-3, "each sequence of a step: sampling, handing on its token", (0, 0, 0), path="row"
     )
     row_layer_s: Numeric = figure("seconds", 0, 1e-4, "each row and layer", (0, 1e-7, 5e-7), path="row_layer")
     draft_row_layer_s: Numeric = figure(

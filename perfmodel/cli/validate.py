@@ -36,7 +36,8 @@ def validate(
 
     Errors are computed over published, less 1: mean absolute, bias and worst cell of every table, of every
     number and kind of accelerators, and in total. The zero-shot columns use engines that nothing of the
-    tables was fitted to. With --servers errors are those of engines that were fitted without the source. Exits with 3 when an error passes its limit.
+    tables was fitted to. With --servers errors are those of engines that were fitted without the source.
+    Exits with 3 when an error passes its limit.
     """
     from perfmodel.cli.tell.validate import draw_figure, draw_trends, draw_validation, to_dict, to_rows
     from perfmodel.evidence.published.validate import validate

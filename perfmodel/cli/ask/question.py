@@ -252,7 +252,8 @@ def _describe_preset(engine: EngineOverhead, profile: HardwareProfile) -> list[s
             f"no steps of {engine.name} were measured on accelerators like {profile.name}: figures of all "
             "others stand for it, with wider ranges"
         ]
-    return [f"{engine.name} on {profile.name}: figures of {preset.name}, fitted on {profile.family} accelerators"]
+    fitted = f"fitted on {profile.family} accelerators"
+    return [f"{engine.name} on {profile.name}: figures of {preset.name}, {fitted}"]
 
 
 def _describe_head(drafter: Drafter, longest: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Engines fitted to what servers took: few physical figures, one set a software and family of accelerators."""
+"""Engines fitted to what servers took: few physical figures, a set for a software and family."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _solve(rows: Sequence[ServerRow], beliefs: Mapping[str, Belief]) -> Fitted:
         computed = price_servers(rows, lambda engine, _: with_figures(engine, figures)).seconds
         return np.concatenate([weight * np.log(measured / computed) / SPREAD, z])
 
-    solved = least_squares(misses, np.zeros(len(beliefs)), loss="soft_l1", diff_step=0.05, max_nfev=10)
+    solved = least_squares(misses, np.zeros(len(beliefs)), loss="soft_l1", diff_step=[0.05], max_nfev=10)
     slopes = np.asarray(solved.jac, dtype=float)
     deviation = 1.2816 * np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)))
     return Fitted(

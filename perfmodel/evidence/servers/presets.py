@@ -23,8 +23,8 @@ TOLD = 0.7
 """Share of its range before below which a figure's range is what the rows say. [1]"""
 _LEFT_OUT = "published steps of sources that were left out of the fit"
 _ONE_LAUNCH = (
-    "none where graphs are captured and the scheduler runs ahead: rounds of 1 to 4 drafts differ by the drafts "
-    "alone (dishantghai/ai-perf-hw3-spec-decode-quant)"
+    "none where graphs are captured and the scheduler runs ahead: rounds of 1 to 4 drafts differ by the "
+    "drafts alone (dishantghai/ai-perf-hw3-spec-decode-quant)"
 )
 
 
@@ -51,8 +51,8 @@ _COOKBOOK = (
 SOFTWARE: Mapping[str, Software] = {
     "vllm": Software(
         "vLLM with its V1 engine, captured graphs and an asynchronous scheduler", "vllm", "custom-graph",
-        {"": (0.0, 0.3e-3, 1.2e-3)}, "not published for vLLM, whose prefills run in pieces of graphs; SGLang's "
-        "take 0.6 to 1.9 ms a layer",
+        {"": (0.0, 0.3e-3, 1.2e-3)},
+        "not published for vLLM, whose prefills run in pieces of graphs; SGLang's take 0.6 to 1.9 ms a layer",
     ),
     "sglang": Software(
         "SGLang with captured graphs and its overlapped scheduler", "sglang", "custom-graph",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,8 @@ class ServerPrices:
 
     def speedup(self, rows: Sequence[ServerRow]) -> FloatArray:
         """Return plain decoding over seconds per token, NaN where nothing is drafted. [1]"""
-        return self.plain * np.array([row.tokens_per_round for row in rows]) / self.seconds
+        tokens = np.array([row.tokens_per_round for row in rows])
+        return np.asarray(self.plain * tokens / self.seconds)
 
 
 def price_servers(rows: Sequence[ServerRow], engine_of: EngineOf | None = None) -> ServerPrices:
@@ -107,18 +109,17 @@ def server_intervals(
         worlds = draw(deployment)
         drawn = price_draws(worlds, some[0].group.drafter, configuration, **known)
         round_s = np.broadcast_to(drawn.round_s, (len(members), worlds.size))
-        shared = {
-            name: np.asarray(getattr(deployment, name))[:, None]
-            for name in ("tensor_parallel", "expert_parallel")
-        }
-        low[members], high[members] = interval(
-            _as_measured(replace(worlds.deployment, **shared), some, round_s)
+        runs = replace(
+            worlds.deployment,
+            tensor_parallel=np.asarray(deployment.tensor_parallel)[:, None],
+            expert_parallel=np.asarray(deployment.expert_parallel)[:, None],
         )
+        low[members], high[members] = interval(_as_measured(runs, some, round_s))
     return low, high
 
 
 def _as_measured(deployment: Deployment, rows: Sequence[ServerRow], round_s: FloatArray) -> FloatArray:
-    """Return seconds of rounds, or per token of the closed loops that these are; rows on the first axis. [s]"""
+    """Return seconds of rounds, or per token of the closed loops that these are; rows come first. [s]"""
     if rows[0].measured not in ("loop", "burst"):
         return np.asarray(round_s)
 
@@ -134,7 +135,7 @@ def _as_measured(deployment: Deployment, rows: Sequence[ServerRow], round_s: Flo
 
 def _groups(
     rows: Sequence[ServerRow], engine_of: EngineOf | None
-) -> Iterator[tuple[list[int], Deployment, Configuration, dict[str, FloatArray]]]:
+) -> Iterator[tuple[list[int], Deployment, Configuration, dict[str, Any]]]:
     """Yield rows that are priced together, by their places, with their deployment and configurations."""
     together: dict[tuple[str, ...], list[int]] = {}
     for index, row in enumerate(rows):
