@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate
+from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate, matches
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.model import DraftHead, ModelSpec
-from strategies.base import DraftPass, DraftStrategy
+from strategies.base import DraftPass, DraftStrategy, Figure
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -212,8 +212,27 @@ class Drafter:
             temperature=self.conditions.temperature,
             far_share=self.conditions.far_share,
             trained_length=self.conditions.trained_length,
+            match_share=self.conditions.match_share,
         )
         return replace(acceptance, longest=self.longest(target))
+
+    @property
+    def match(self) -> Figure:
+        """Match share: the share of its rounds that draft at all. [0..1]"""
+        return matches(self.strategy.acceptance, self.conditions.match_share)
+
+    def given(self, alpha: Numeric | Acceptance, target: ModelSpec) -> Acceptance:
+        """Return what is stated of its acceptance in place of its law, within what a round of it can be.
+
+        Parameters
+        ----------
+        alpha : a rate, which is that of rounds that draft and leaves their share to the strategy, or a whole
+            `Acceptance`. [0..1]
+        target : the model that verifies.
+        """
+        if not isinstance(alpha, Acceptance):
+            alpha = replace(Acceptance.given(alpha), match=self.match.value, match_sd=self.match.sd)
+        return replace(alpha, longest=self.longest(target))
 
     def _reach(self, target: ModelSpec) -> float:
         """Tokens that a head looks back at most; infinite where its cache grows. [tokens]"""

@@ -42,6 +42,14 @@ class EngineOverhead(Spec):
     round_row_s: Numeric = figure(
         "seconds", 0, 1e-3, "each round and sequence", (0, 1e-6, 4e-6), path="round_row"
     )
+    lookup_s: Numeric = figure(
+        "seconds", 0, 0.1, "each round whose drafts the host looks up: the next step waits for it",
+        (5e-5, 1e-3, 4.4e-3), path="lookup",
+    )  # fmt: skip
+    lookup_token_s: Numeric = figure(
+        "seconds", 0, 1e-6, "each sequence and token of the text that is searched",
+        (2e-10, 1.5e-9, 6e-9), path="lookup_token",
+    )  # fmt: skip
     loaded_off: Numeric = figure(
         "ratio", 0, 2, "extra time of a plain step while a drafter is loaded", (0, 0, 0)
     )

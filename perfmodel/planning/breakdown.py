@@ -156,11 +156,16 @@ def break_down(
         plan=answer,
         shown=option.drafter,
         passes=tuple(_lay_out(of_round, chosen) for of_round in passes_of(chosen)),
-        round_overhead_s=_number(chosen.round.overhead),
+        round_overhead_s=_number(chosen.round.overhead + _looked_up(chosen)),
         resident_bytes={name: _number(getattr(chosen.round.memory, name)) for name in _RESIDENT},
         by_gamma=_by_gamma(by_gamma) if choice.drafter else (),
         options=tuple(option for _, option in choices),
     )
+
+
+def _looked_up(priced: Priced) -> Numeric:
+    """Seconds of a round in which the host looks drafts up: all drafting where no model runs. [s]"""
+    return priced.round.draft_s if priced.drafter is not None and priced.drafter.kind == "none" else 0.0
 
 
 def _choose(priced: Priced, constraints: Constraints) -> tuple[Choice, Option]:
@@ -198,6 +203,8 @@ def _lay_out(of_round: PassOfRound, chosen: Priced) -> PassTime:
         "draft pass": f"draft pass (1 of {_number(of_round.times):.0f})",
         "verification": f"verification of {_number(chosen.gamma) + 1:.0f} tokens",
     }[of_round.phase]
+    if of_round.phase == "verification" and _number(of_round.times) < 1.0:
+        name += f" ({_number(of_round.times):.0%} of rounds)"
     counted = count_operations(of_round.deployment, of_round.forward)
     moved = {cause: _number(moved) for cause, (_, moved) in counted.items()}
     return PassTime(

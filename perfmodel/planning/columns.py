@@ -126,6 +126,12 @@ def _accepted(answer: Any, name: str) -> Any:
     return None if acceptance is None else getattr(acceptance, name)
 
 
+def _match_shares(answer: Any) -> list[float | None]:
+    """Return the share of rounds that draft where some find nothing to draft, else None."""
+    shares = _drafting(answer, answer.round.match)
+    return [None if share is None or share >= 1.0 else share for share in shares]
+
+
 def _one_rate(answer: Any) -> Any:
     """The rate of every drafted token that yields the tokens of a round: what break-even is compared with."""
     import numpy as np
@@ -249,6 +255,7 @@ class Cell:
     alpha_first: float | None = column("1", lambda answer: _accepted(answer, "first"), default=None)
     alpha_rest: float | None = column("1", lambda answer: _accepted(answer, "rest"), default=None)
     alpha_sd: float | None = column("1", lambda answer: _accepted(answer, "sd"), default=None)
+    match_share: float | None = column("1", _match_shares, default=None)
     alpha_kind: str | None = column("", lambda answer: answer.alpha_kind, default=None)
     break_even_alpha: float | None = column("1", _break_even_alpha, default=None)
     throughput_tokens_per_s: float = column("tokens/s", lambda answer: answer.round.throughput, default=0.0)
@@ -305,11 +312,15 @@ class Cell:
 
     @property
     def accepted(self) -> tuple[float, float] | None:
-        """Acceptance of the first drafted token and of every later one; None where no drafter is known."""
+        """Acceptance of the first drafted token and of every later one; None where no drafter is known.
+
+        Over all rounds: one that finds nothing to draft is one whose first draft is refused.
+        """
         if self.alpha is None:
             return None
+        match = 1.0 if self.match_share is None or self.alpha_first is None else self.match_share
         return (
-            self.alpha if self.alpha_first is None else self.alpha_first,
+            match * (self.alpha if self.alpha_first is None else self.alpha_first),
             self.alpha if self.alpha_rest is None else self.alpha_rest,
         )
 

@@ -203,7 +203,7 @@ class _Simulation:
             seconds = np.zeros((len(CAUSES), 1))
         if chunks:
             pieces = [(chunk.tokens, chunk.history, chunk.is_last) for chunk in chunks]
-            self.table.prefill(seconds, count * (gamma + 1), pieces)
+            self.table.prefill(seconds, self.replica.verified(count, gamma), pieces)
         return seconds
 
     def _finish_prompts(self, chunks: list[Chunk]) -> int:

@@ -39,6 +39,7 @@ def read_belief(reading: Reading, flags: AcceptanceFlags, gammas: list[int] | No
     given: dict[str, Any] = {
         "temperature": read("temperature", _temperature, flags.temperature),
         "far_share": read("far_share", read_share, flags.far_share),
+        "match_share": read("match_share", read_share, flags.match_share),
         "trained_length": read("trained_length", _tokens, flags.trained_length),
     }
     return Belief(
