@@ -88,6 +88,7 @@ class Drafter:
     measured : acceptance measured on real traffic; with it the strategy's law is only the prior.
     conditions : those that the law is asked under.
     draft_tensor_parallel : GPUs that share the draft model; those of the target where None. [GPUs]
+    whole_cache : whether it reads all of the cache because what serves it cannot bound that.
     """
 
     strategy: DraftStrategy
@@ -95,6 +96,7 @@ class Drafter:
     measured: tuple[MeasuredAcceptance, ...] = ()
     conditions: Conditions = GREEDY
     draft_tensor_parallel: int | None = None
+    whole_cache: bool = False
 
     def __post_init__(self) -> None:
         if self.strategy.needs_draft_model and self.draft_model is None:
@@ -132,6 +134,11 @@ class Drafter:
             return "draft" if self.head is None else "head"
         return self.strategy.drafters[0]
 
+    def needs(self, target: ModelSpec) -> str:
+        """What must exist before it can draft for a target; empty where it is there. """
+        shipped = self.strategy.drafters == ("head",) and self.strategy.head.comes_with_a_model
+        return "" if self.head is not None or (shipped and target.draft_layers > 0) else self.strategy.needs
+
     @property
     def label(self) -> str:
         """Short name for people, e.g. ``streaming_llm`` or ``streaming_llm(llama-3.2-1b)``."""
@@ -141,6 +148,8 @@ class Drafter:
     def default_budgets(self) -> tuple[float, ...]:
         """Draft KV budgets to choose among; a head's, with what it is said to be trained on. [tokens]"""
         own, trained = self.strategy.default_budgets, self.conditions.trained_length
+        if self.whole_cache and own:
+            return (np.inf,)
         return tuple(sorted({*own, trained})) if trained and self.kind == "head" else own
 
     def plays(self, strategy: str, draft_model: str | None) -> bool:

@@ -8,10 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from perfmodel import software
+from perfmodel.errors import SpecError
 from perfmodel.files.catalogue import Catalogue
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import figure, text, texts
 from perfmodel.files.spec import Spec
+from perfmodel.software import Software
 
 __all__ = ["EngineOverhead", "Numeric", "json_schema"]
 
@@ -23,6 +26,7 @@ class EngineOverhead(Spec):
     name: str = text("what the user types; the file is called the same")
     description: str = text("one line for people", "")
     aliases: tuple[str, ...] = texts("other names that mean this engine")
+    software: str = text("what serves, as `perfmodel.software` names it: what it runs is planned", "")
     forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
     layer_s: Numeric = figure("seconds", 0, 5e-3, "each layer of a pass", (2e-5, 4e-5, 1e-4), path="layer")
     expert_layer_s: Numeric = figure(
@@ -110,7 +114,18 @@ class EngineOverhead(Spec):
         """
         from perfmodel.files.schema import noun_from
 
-        return noun_from(cls, _catalogue().document(name_or_path, profiles_path))
+        document = _catalogue().document(name_or_path, profiles_path)
+        engine = noun_from(cls, document)
+        try:
+            _ = engine.served_by
+        except SpecError as unknown:
+            raise unknown.located(document.file, document.line(["software"]), "software") from None
+        return engine
+
+    @property
+    def served_by(self) -> Software | None:
+        """The software that serves, which says what can run; None where any may. Raises SpecError."""
+        return software.load(self.software) if self.software else None
 
     @classmethod
     def available(cls, profiles_path: str | os.PathLike[str] | None = None) -> tuple[str, ...]:

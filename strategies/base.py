@@ -186,6 +186,11 @@ class HeadShape:
     gru_width: int = 0
     gru_embedding: int = 0
 
+    @property
+    def comes_with_a_model(self) -> bool:
+        """Whether such a head is a layer that models are pre-trained with, not one trained apart."""
+        return self.features > 0 and not self.own_attention
+
     def query_tokens(self, gamma: Numeric) -> Numeric:
         """Return the tokens that enter a pass of a round of ``gamma`` drafts [tokens]."""
         if not self.parallel:

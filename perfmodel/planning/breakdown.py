@@ -21,6 +21,7 @@ from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
 from perfmodel.planning.planner import DEFAULT_GAMMAS, default_drafters, read_gammas
 from perfmodel.planning.planner import plan as recommend
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters
+from perfmodel.planning.served import check_served
 from perfmodel.planning.uncertainty import DRAWS
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
@@ -136,7 +137,8 @@ def break_down(
         When the request itself is wrong.
     """
     workload = Workload((batch_size,), (context_len,), output_tokens=output_tokens)
-    searched = list(default_drafters(target) if drafters is None else drafters)
+    searched = list(default_drafters(target, engine=engine) if drafters is None else drafters)
+    searched = check_served(searched, engine, kv_budgets)
     answer = recommend(
         hardware, target, engine, workload, drafters=searched, kv_budgets=kv_budgets, gammas=gammas,
         tensor_parallel=tensor_parallel, alpha=alpha, objective=objective, constraints=constraints,

@@ -22,6 +22,7 @@ from perfmodel.planning.drafters import (
     is_self,
     read_spelling,
 )
+from perfmodel.planning.served import why_not_served
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_BATCH, MAX_CONTEXT
 from strategies.base import needs_budget
@@ -122,7 +123,8 @@ class CaseReader:
             *(cells[name] for name in _NOUNS),
             given,
         )
-        return key, group, case, "; ".join(filter(None, (spelling.remark, budget_remark)))
+        remarks = (spelling.remark, budget_remark, _unserved(engine, drafter, kv_budget))
+        return key, group, case, "; ".join(filter(None, remarks))
 
 
 def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> tuple[float, str]:
@@ -136,6 +138,15 @@ def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> tuple[float
         return float("inf"), ""
     usual = drafter.strategy.acceptance.level_budget
     return usual, f"kv_budget is empty; {drafter.strategy.name} is priced at {usual:g}"
+
+
+def _unserved(engine: EngineOverhead, drafter: Drafter | None, kv_budget: float) -> str:
+    """Return a remark where an engine's software cannot run what is priced with its overheads."""
+    if drafter is None or engine.served_by is None:
+        return ""
+    if not (reason := why_not_served(drafter, engine.served_by, [kv_budget])):
+        return ""
+    return f"{engine.served_by.label} cannot run {drafter.label}: {reason}; priced with its overheads"
 
 
 def _acceptance(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:

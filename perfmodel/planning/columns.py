@@ -105,6 +105,12 @@ def _draft_models(answer: Any) -> list[str | None]:
     return _drafting(answer, model.name if model else None)
 
 
+def _needs(answer: Any) -> list[str]:
+    """What must exist before each cell's drafter can draft; empty where it is there."""
+    needs = answer.drafter.needs(answer.deployment.model) if answer.drafter else ""
+    return [need or "" for need in _drafting(answer, needs)]
+
+
 def _draft_tensor_parallel(answer: Any) -> list[int | None]:
     return _drafting(answer, answer.drafter.draft_tensor_parallel if answer.drafter else None)
 
@@ -285,6 +291,10 @@ class Cell:
     )
 
     output_tokens: int = column("tokens", lambda answer: round(answer.output_tokens), default=0)
+    needs: str = column(
+        "", _needs, default="", title="needs", place=16, left=True, show=lambda cell: cell.needs,
+        printed=lambda plan: any(cell.needs for cell in plan.cells),
+    )
     most_gamma: int | None = column("tokens", _most_gammas, default=None)
     memory_left_bytes: float = column(
         "B", lambda answer: answer.round.memory.left, default=0.0, title="fits", place=15, left=True,

@@ -50,7 +50,8 @@ class SearchSpace:
     def budgets_of(self, drafter: Drafter | None) -> FloatArray:
         """Draft KV budgets of one drafter; the whole cache, infinite, comes first and wins ties. [tokens]"""
         own = drafter.default_budgets if drafter else ()
-        asked = self.kv_budgets if self.kv_budgets is not None and own else own
+        bound = drafter is not None and not drafter.whole_cache
+        asked = self.kv_budgets if self.kv_budgets is not None and own and bound else own
         return np.asarray(sorted(asked or (np.inf,), key=np.isfinite), dtype=float)
 
     def gammas_of(self, drafter: Drafter | None) -> FloatArray:

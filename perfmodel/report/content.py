@@ -21,6 +21,7 @@ from perfmodel.planning.plan import Cell, Plan
 from perfmodel.planning.planner import DEFAULT_GAMMAS, Constraints, default_drafters
 from perfmodel.planning.planner import plan as recommend
 from perfmodel.planning.price import Priced, SearchSpace, count_configurations, price_drafters
+from perfmodel.planning.served import check_served
 from perfmodel.report.deployments import RankedDrafter, rank_drafters
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
@@ -78,7 +79,8 @@ def report_content(
     SpecError
         When the request is wrong, or asks for more configurations than a page can hold.
     """
-    searched = list(default_drafters(target) if drafters is None else drafters)
+    searched = list(default_drafters(target, engine=engine) if drafters is None else drafters)
+    searched = check_served(searched, engine, kv_budgets)
     asked: dict[str, Any] = {
         "drafters": searched,
         "kv_budgets": kv_budgets,

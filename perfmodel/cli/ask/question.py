@@ -29,9 +29,9 @@ from perfmodel.planning.drafters import (
     drafters_among,
     is_self,
     passed_over,
-    ships,
 )
 from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, search_drafters
+from perfmodel.planning.served import check_served, serve
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_CONTEXT, Workload
 
@@ -136,10 +136,14 @@ def read_question(
             "", "--batch-size, --context", f"ask for {len(batches) * len(contexts)} cells",
             f"At most {most_cells} in one plan: use wider steps, or `draftplan sweep`",
         )  # fmt: skip
-    drafters, remarks = named if named is not None else search_drafters(target, small)
+    if named is None:
+        drafters, remarks = search_drafters(target, small, engine, budgets)
+    else:
+        drafters, remarks = named
     if "all" in _names((flags.strategy or "").lower() or "-"):
         drafters, left_out = applicable(drafters, target)
-        remarks += left_out
+        drafters, unserved = serve(drafters, engine, budgets)
+        remarks += left_out + unserved
     check_drafters(drafters, target, gammas or ())
     drafters = [
         replace(
@@ -150,18 +154,15 @@ def read_question(
         )
         for drafter in drafters
     ]
+    drafters = check_served(drafters, engine, budgets, tensor_parallel)
     check_drafts_shard(drafters, tensor_parallel)
     check_expert_parallel(target, flags.expert_parallel)
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
     remarks += [sentence for drafter in drafters for sentence in _describe_head(drafter, max(contexts))]
-    needed = {
-        drafter.strategy.name: drafter.strategy.needs
-        for drafter in drafters
-        if drafter.strategy.needs and drafter.head is None and not ships(target, drafter.strategy)
-    }
-    remarks += [f"{name} needs {needs}" for name, needs in needed.items()]
+    needed = {drafter.strategy.name: drafter.needs(target) for drafter in drafters}
+    remarks += [f"{name} needs {needs}" for name, needs in needed.items() if needs]
     longest = max(contexts) + (output_tokens or 0)
     if longest > target.max_position:
         remarks.append(
