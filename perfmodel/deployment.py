@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate, branch
+from perfmodel.acceptance import Acceptance, Conditions, acceptance_rate, branch, matches
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.model import DraftHead, LinearLayer, ModelSpec
-from strategies.base import DraftPass, DraftStrategy, Tree
+from strategies.base import DraftPass, DraftStrategy, Figure, Tree
 
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
@@ -144,6 +144,7 @@ class Drafter:
     conditions : those that the law is asked under.
     draft_tensor_parallel : GPUs that share the draft model; those of the target where None. [GPUs]
     tree : shape of a draft that branches; a chain where None.
+    whole_cache : whether it reads all of the cache because what serves it cannot bound that.
     """
 
     strategy: DraftStrategy
@@ -152,6 +153,7 @@ class Drafter:
     conditions: Conditions = GREEDY
     draft_tensor_parallel: int | None = None
     tree: Tree | None = None
+    whole_cache: bool = False
 
     def __post_init__(self) -> None:
         if self.strategy.needs_draft_model and self.draft_model is None:
@@ -189,6 +191,11 @@ class Drafter:
             return "draft" if self.head is None else "head"
         return self.strategy.drafters[0]
 
+    def needs(self, target: ModelSpec) -> str:
+        """What must exist before it can draft for a target; empty where it is there. """
+        shipped = self.strategy.drafters == ("head",) and self.strategy.head.comes_with_a_model
+        return "" if self.head is not None or (shipped and target.draft_layers > 0) else self.strategy.needs
+
     @property
     def label(self) -> str:
         """Short name for people: ``streaming_llm``, ``full_kv(llama-3.2-1b)``, ``eagle tree 5,4,16``."""
@@ -199,6 +206,8 @@ class Drafter:
     def default_budgets(self) -> tuple[float, ...]:
         """Draft KV budgets to choose among; a head's, with what it is said to be trained on. [tokens]"""
         own, trained = self.strategy.default_budgets, self.conditions.trained_length
+        if self.whole_cache and own:
+            return (np.inf,)
         return tuple(sorted({*own, trained})) if trained and self.kind == "head" else own
 
     def budgets(self, target: ModelSpec) -> tuple[float, ...]:
@@ -296,6 +305,7 @@ class Drafter:
             temperature=self.conditions.temperature,
             far_share=self.conditions.far_share,
             trained_length=self.conditions.trained_length,
+            match_share=self.conditions.match_share,
         )
         return self.shaped(replace(acceptance, longest=self.longest(target)))
 
@@ -304,6 +314,24 @@ class Drafter:
         if self.tree is None or self.tree.topk == 1:
             return acceptance
         return branch(acceptance, self.tree)
+
+    @property
+    def match(self) -> Figure:
+        """Match share: the share of its rounds that draft at all. [0..1]"""
+        return matches(self.strategy.acceptance, self.conditions.match_share)
+
+    def given(self, alpha: Numeric | Acceptance, target: ModelSpec) -> Acceptance:
+        """Return what is stated of its acceptance in place of its law, within what a round of it can be.
+
+        Parameters
+        ----------
+        alpha : a rate, which is that of rounds that draft and leaves their share to the strategy, or a whole
+            `Acceptance`. [0..1]
+        target : the model that verifies.
+        """
+        if not isinstance(alpha, Acceptance):
+            alpha = replace(Acceptance.given(alpha), match=self.match.value, match_sd=self.match.sd)
+        return self.shaped(replace(alpha, longest=self.longest(target)))
 
     def reach(self, target: ModelSpec) -> float:
         """Tokens that a head looks back at most; infinite where its cache grows. [tokens]"""

@@ -8,10 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfmodel import software
+from perfmodel.errors import SpecError
 from perfmodel.files.catalogue import Catalogue
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import figure, text, texts
 from perfmodel.files.spec import Spec
+from perfmodel.software import Software
 
 if TYPE_CHECKING:
     from perfmodel.hardware import HardwareProfile
@@ -26,6 +29,7 @@ class EngineOverhead(Spec):
     name: str = text("what the user types; the file is called the same")
     description: str = text("one line for people", "")
     aliases: tuple[str, ...] = texts("other names that mean this engine")
+    software: str = text("what serves, as `perfmodel.software` names it: what it runs is planned", "")
     presets: tuple[str, ...] = texts("engines that take its place on the accelerators they were fitted to")
     families: tuple[str, ...] = texts("families of accelerators that these figures are for; none: any")
     forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
@@ -68,6 +72,14 @@ class EngineOverhead(Spec):
     round_row_s: Numeric = figure(
         "seconds", 0, 1e-3, "each round and sequence", (0, 1e-6, 4e-6), path="round_row"
     )
+    lookup_s: Numeric = figure(
+        "seconds", 0, 0.1, "each round whose drafts the host looks up: the next step waits for it",
+        (5e-5, 1e-3, 4.4e-3), path="lookup",
+    )  # fmt: skip
+    lookup_token_s: Numeric = figure(
+        "seconds", 0, 1e-6, "each sequence and token of the text that is searched",
+        (2e-10, 1.5e-9, 6e-9), path="lookup_token",
+    )  # fmt: skip
     loaded_off: Numeric = figure(
         "ratio", 0, 2, "extra time of a plain step while a drafter is loaded", (0, 0, 0)
     )
@@ -144,7 +156,18 @@ class EngineOverhead(Spec):
         """
         from perfmodel.files.schema import noun_from
 
-        return noun_from(cls, _catalogue().document(name_or_path, profiles_path))
+        document = _catalogue().document(name_or_path, profiles_path)
+        engine = noun_from(cls, document)
+        try:
+            _ = engine.served_by
+        except SpecError as unknown:
+            raise unknown.located(document.file, document.line(["software"]), "software") from None
+        return engine
+
+    @property
+    def served_by(self) -> Software | None:
+        """The software that serves, which says what can run; None where any may. Raises SpecError."""
+        return software.load(self.software) if self.software else None
 
     @classmethod
     def available(cls, profiles_path: str | os.PathLike[str] | None = None) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ class Round:
     ``draft`` is one draft pass, ``verify`` the verification of ``gamma + 1`` tokens, or of a tree's nodes,
     ``baseline`` one plain decode step of the target at the same batch and context, ``overhead`` the engine's
     seconds per round. [s]
+
+    Where rounds may find nothing to draft (a match share below 1), these are means over all rounds: see
+    `mean_pass`.
     """
 
     gamma: Numeric
@@ -46,6 +49,12 @@ class Round:
     tokens_per_round: Numeric
     memory: ResidentMemory
     acceptance: Acceptance | None = None
+
+    @property
+    def match(self) -> Numeric:
+        """Match share: how many of the rounds draft at all. [1]"""
+        known = self.acceptance
+        return 1.0 if known is None or known.tokens is not None else known.match
 
     @property
     def draft_s(self) -> Numeric:
@@ -127,6 +136,8 @@ class TargetSteps:
     verify: StepLatency
 
 
+LEAST_MATCH = 1e-9
+"""A match share below which nothing is drafted. [1]"""
 MOMENTS = (0.012702, 0.25, 0.787298)
 WEIGHTS = (0.062612, 0.444444, 0.492944)
 """Shares of a generation and how much of it each stands for: Gauss-Legendre over their square root, because
@@ -169,6 +180,7 @@ class Drafting:
 
     resident_kv_tokens : entries that are held beyond the target's own at the end of the generation. [tokens]
     deployment : the drafting model on the GPUs that share it; None where nothing is run.
+    lookup_s : what the host takes to look a draft up. [s]
     """
 
     counts: DraftPass
@@ -176,9 +188,13 @@ class Drafting:
     forward: ForwardPass
     deployment: Deployment | None
 
+    lookup_s: Numeric = 0.0
+
     def price(self) -> StepLatency:
-        """Price one draft pass. [s]"""
-        return FREE if self.deployment is None else price_pass(self.deployment, self.forward)
+        """Price one draft pass, which where no model runs is the host's lookup. [s]"""
+        if self.deployment is None:
+            return replace(FREE, overhead=self.lookup_s) if np.any(self.lookup_s) else FREE
+        return price_pass(self.deployment, self.forward)
 
 
 def draft_with(
@@ -225,7 +241,42 @@ def draft_with(
         context_len=context_len,
     )
     runs = None if model is None else drafter.runs(deployment, model)
-    return Drafting(counts, last.resident_kv_tokens, forward, runs)
+    return Drafting(
+        counts, last.resident_kv_tokens, forward, runs, lookup(deployment, batch, counts.lookup_tokens)
+    )
+
+
+def lookup(deployment: Deployment, batch: Numeric, lookup_tokens: Numeric) -> Numeric:
+    """Seconds in which the host looks drafts up, one sequence after another. [s]
+
+    Parameters
+    ----------
+    batch, lookup_tokens : sequences, and the tokens that are searched in each. [1], [tokens]
+    """
+    if not np.any(lookup_tokens):
+        return 0.0
+    engine = deployment.engine
+    return np.add(engine.lookup_s, engine.lookup_token_s * np.multiply(batch, lookup_tokens))
+
+
+def mean_pass(steps: TargetSteps, match: Numeric) -> StepLatency:
+    """Price the mean pass of the target over rounds of which a share drafts. [s]
+
+    ``T_T + m (T_V(gamma) - T_T)``. With one sequence that is exact: its round is either the verification of
+    ``gamma + 1`` tokens or a plain step. In a batch each sequence has its own rows, as engines whose queries
+    are ragged run them (vLLM pads none), so a pass has ``batch (1 + m gamma)`` rows on average. Between few
+    rows and many a pass grows ever faster (memory bounds it first, arithmetic later), so the mean of the two
+    ends is at least what so many rows take: it promises nothing.
+
+    Parameters
+    ----------
+    steps : the target's plain step, and its verification with a draft in every sequence. [s]
+    match : share of rounds that draft. [0..1]
+    """
+    if np.ndim(match) == 0 and match == 1.0:
+        return steps.verify
+    ends = {cause: (getattr(steps.baseline, cause), getattr(steps.verify, cause)) for cause in CAUSES}
+    return StepLatency(**{cause: plain + match * (full - plain) for cause, (plain, full) in ends.items()})
 
 
 def price(
@@ -259,8 +310,7 @@ def price(
     acceptance, since = None, np.divide(output_tokens, 2.0)
     if tokens_per_round is None:
         if alpha is not None:
-            acceptance = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
-            acceptance = drafter.shaped(replace(acceptance, longest=drafter.longest(target)))
+            acceptance = drafter.given(alpha, target)
             tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
         else:
             acceptance, tokens_per_round, since = _accept_over(
@@ -285,9 +335,13 @@ def price(
         draft_weight_fraction=copied_fraction(counts.resident_weight_fraction, target.weight_dtype),
         draft_states=1.0 if drafter.kind == "self" else 0.0,
     )
+    match: Numeric = 1.0
+    if acceptance is not None and acceptance.tokens is None:
+        match = acceptance.shifted(deviations).match
+    steps = replace(steps, verify=mean_pass(steps, match))
     overhead = round_overhead(
         deployment, batch=batch, gamma=gamma, steps=steps, draft=draft, draft_passes=counts.passes,
-        tokens_per_round=tokens_per_round,
+        tokens_per_round=tokens_per_round, match=match,
     )  # fmt: skip
     return Round(
         gamma=gamma,
@@ -347,7 +401,8 @@ def with_acceptance(
 ) -> Round:
     """Return a priced round as it is where acceptance lies elsewhere, on a new last axis of every term.
 
-    Only what acceptance moves is computed anew: the tokens, and the engine's time where rounds are cut short.
+    Only what acceptance moves is computed anew: the tokens, the target's mean pass where rounds may find
+    nothing to draft, and the engine's time there and where rounds are cut short.
 
     Parameters
     ----------
@@ -357,13 +412,20 @@ def with_acceptance(
     assert terms.acceptance is not None
     wide = take(terms, shape, (..., None))
     acceptance = take(terms.acceptance, shape, (..., slice(1), None))
-    tokens = expected_tokens(acceptance.shifted(deviations), wide.gamma)
+    believed = acceptance.shifted(deviations)
+    tokens = expected_tokens(believed, wide.gamma)
+    steps = TargetSteps(wide.baseline, wide.verify)
+    if np.any(acceptance.match_sd):  # what matches add to a plain step, for as many more of them
+        more = np.divide(believed.match, np.maximum(acceptance.match, LEAST_MATCH))
+        steps = replace(steps, verify=mean_pass(steps, more))
+    match = believed.match if np.any(np.less(acceptance.match, 1.0)) else 1.0
     overhead = round_overhead(
-        deployment, batch=wide.batch, gamma=wide.gamma, steps=TargetSteps(wide.baseline, wide.verify),
-        draft=wide.draft, draft_passes=wide.passes, tokens_per_round=tokens,
+        deployment, batch=wide.batch, gamma=wide.gamma, steps=steps, draft=wide.draft,
+        draft_passes=wide.passes, tokens_per_round=tokens, match=match,
     )  # fmt: skip
+    drafting = np.asarray(wide.gamma) > 0
     return replace(
-        wide, overhead=overhead, tokens_per_round=np.where(np.asarray(wide.gamma) > 0, tokens, 1.0)
+        wide, verify=steps.verify, overhead=overhead, tokens_per_round=np.where(drafting, tokens, 1.0)
     )
 
 
@@ -376,6 +438,7 @@ def round_overhead(
     draft: StepLatency,
     draft_passes: Numeric,
     tokens_per_round: Numeric,
+    match: Numeric = 1.0,
 ) -> Numeric:
     """Seconds of the engine in a round, or in a plain step with the drafter loaded; arguments broadcast. [s]
 
@@ -384,6 +447,7 @@ def round_overhead(
     steps : the target's plain step without a drafter, and its verification. [s]
     draft, draft_passes : one draft pass, and how many there are. [s], [1]
     tokens_per_round : what a round yields. [tokens]
+    match : share of rounds that draft, of each sequence: ``round`` counts where any of them does. [0..1]
 
     Notes
     -----
@@ -393,7 +457,11 @@ def round_overhead(
     ``tokens / (1 + (1 - d)(tokens - 1))`` as long. Measured in vLLM issues 49548 and 49986.
     """
     engine = deployment.engine
-    per_round = engine.round_s + engine.round_row_s * np.asarray(deployment.group_batch(batch))
+    group = np.asarray(deployment.group_batch(batch))
+    per_round = engine.round_s + engine.round_row_s * group
+    if np.ndim(match) or match != 1.0:
+        any_drafts = 1.0 - np.power(np.subtract(1.0, match), group)
+        per_round = engine.round_s * any_drafts + engine.round_row_s * np.multiply(match, group)
     drafting = np.asarray(gamma) > 0
     figures = (engine.piecewise_layer_s, engine.loaded_off, engine.discarded_rounds)
     if not any(np.any(figure) for figure in figures):  # most engines: arrays of fewer axes

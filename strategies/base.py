@@ -50,6 +50,8 @@ class DraftPass:
     prefill_kv_tokens : one-off reads and writes at the end of the prompt, in equivalent entries [tokens].
     selection_launches : kernels launched in every layer of every pass for choosing the entries [launches]:
         scoring and taking the best are two, which is assumed; 0 where a pass chooses nothing.
+    lookup_tokens : tokens of a sequence's text that the host searches in a pass [tokens]; where ``weights``
+        is none that is all of the pass.
     """
 
     weights: Weights
@@ -64,6 +66,7 @@ class DraftPass:
     resident_weight_fraction: Numeric = 0.0
     prefill_kv_tokens: Numeric = 0.0
     selection_launches: Numeric = 0.0
+    lookup_tokens: Numeric = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Figure:
 
 EXACT = Figure(1.0, 0.0, "published", "same weights, same cache: the draft distribution is the target's")
 NOTHING = Figure(0.0, 0.0, "published", "the whole cache is read")
+ALWAYS = Figure(1.0, 0.0, "published", "every round drafts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +106,7 @@ class AcceptanceLaw:
     level, level_budget, eta : parameters of ``miss``; ``level_budget`` in tokens.
     levels : ``level`` where it was observed for a named target model.
     far : acceptance of tokens that need content from outside the kept entries (the task term).
+    match : match share, the share of rounds that draft at all; the rates are those of these rounds.
     temperature_slope : change of logit(acceptance) per unit of sampling temperature.
     trained_length : entries that a trained head has learned to read [tokens].
     trained_range : by what factor ``trained_length`` may be off, either way, where nobody states it [1].
@@ -119,6 +124,7 @@ class AcceptanceLaw:
     eta: Figure = NOTHING
     levels: Mapping[str, Figure] = field(default_factory=dict)
     far: Figure = Figure(1.0, 0.0, "assumed", "reads everything")
+    match: Figure = ALWAYS
     temperature_slope: Figure = Figure(
         0.0,
         0.2,
@@ -182,6 +188,11 @@ class HeadShape:
     markov_rank: int = 0
     gru_width: int = 0
     gru_embedding: int = 0
+
+    @property
+    def comes_with_a_model(self) -> bool:
+        """Whether such a head is a layer that models are pre-trained with, not one trained apart."""
+        return self.features > 0 and not self.own_attention
 
     def query_tokens(self, gamma: Numeric) -> Numeric:
         """Return the tokens that enter a pass of a round of ``gamma`` drafts [tokens]."""

@@ -19,7 +19,7 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import StepLatency
 from perfmodel.memory import resident_memory
 from perfmodel.model import ModelSpec
-from perfmodel.speculation import FREE, Drafter, Round, price_round, price_steps, target_passes
+from perfmodel.speculation import Drafter, Round, price_round, price_steps, target_passes
 from strategies.base import EXACT
 
 H100 = HardwareProfile.load("h100-sxm-80gb")
@@ -194,10 +194,10 @@ class TestByHand:
         plain, idle = target_passes(batch=64.0, context_len=200.0, gamma=0.0)
         assert (plain.kv_tokens, plain.query_tokens) == (idle.kv_tokens, idle.query_tokens)
 
-    def test_looking_a_draft_up_runs_no_pass(self):
+    def test_looking_a_draft_up_takes_the_host_alone(self):
         found = price(Drafter(strategies.load("ngram")), batch=16, context_len=9000, gamma=4)
-        assert found.draft is FREE
-        assert found.draft_s == 0.0
+        searched = ENGINE.lookup_s + 16 * 9000 * ENGINE.lookup_token_s
+        assert found.draft_s == found.draft.overhead == pytest.approx(searched, rel=1e-12)
         assert found.memory.draft_weights == found.memory.draft_kv == 0.0
 
     def test_skipping_three_quarters_of_the_layers_leaves_eight_and_the_output_layer(self):

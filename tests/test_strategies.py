@@ -275,11 +275,8 @@ def test_the_counts_of_a_hand_computed_case() -> None:
     assert counted("layer_skip").layer_fraction == 0.25
     assert counted("layer_skip").resident_kv_tokens == 0.0
     assert counted("eagle").weights == counted("mtp").weights == "head"
-    assert (counted("ngram").passes, counted("ngram").kv_tokens, counted("ngram").weights) == (
-        0.0,
-        0.0,
-        "none",
-    )
+    assert (counted("ngram").passes, counted("ngram").kv_tokens, counted("ngram").weights) == (1, 0, "none")
+    assert counted("ngram").lookup_tokens == 32_000.0
 
 
 def test_a_window_keeps_the_sinks_and_the_latest_entries() -> None:

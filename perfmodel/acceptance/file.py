@@ -171,7 +171,8 @@ def posterior_acceptance(
     ln(budget) with the law's own spread; each entry observes it with its standard error. So ten rounds hardly
     move what a thousand say, a measurement counts for less the further away it was taken, and a budget that
     covers the context still accepts everything. Where sure measurements contradict the law, its spread is
-    widened until they do so by no more than `SURPRISE`: they win.
+    widened until they do so by no more than `SURPRISE`: they win. Engines count the rounds that draft, so the
+    match share stays what it is without measurements.
 
     Parameters
     ----------
@@ -212,6 +213,8 @@ def posterior_acceptance(
         sd=0.5 * (first_sd + rest_sd),
         kind="measured",
         source="; ".join(dict.fromkeys(origins)),
+        match=prior.match,
+        match_sd=prior.match_sd,
     )
 
 

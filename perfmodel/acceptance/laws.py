@@ -13,7 +13,7 @@ from perfmodel.acceptance.rates import Acceptance
 from perfmodel.files.numbers import Numeric
 from strategies.base import AcceptanceLaw, Drafter, DraftStrategy, Figure, Kind
 
-__all__ = ["Conditions", "acceptance_rate", "budget_shape", "missed"]
+__all__ = ["Conditions", "acceptance_rate", "budget_shape", "matches", "missed"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,14 @@ class Conditions:
     temperature : of sampling; 0 is greedy.
     far_share : share of tokens that need content from anywhere in the context, as in retrieval [0..1].
     trained_length : entries that a head was trained to read [tokens]; the strategy's default where None.
+    match_share : share of rounds that draft at all, of strategies that may find nothing [0..1]; the
+        strategy's default where None.
     """
 
     temperature: float = 0.0
     far_share: float = 0.0
     trained_length: float | None = None
+    match_share: float | None = None
 
 
 def budget_shape(eta: Numeric, context_len: Numeric, kv_budget: Numeric, level_budget: float) -> Numeric:
@@ -74,6 +77,7 @@ def acceptance_rate(
     temperature: float = 0.0,
     far_share: Numeric = 0.0,
     trained_length: float | None = None,
+    match_share: float | None = None,
 ) -> Acceptance:
     """Return the default acceptance of a strategy at each context and KV budget.
 
@@ -88,8 +92,10 @@ def acceptance_rate(
     far_share : share of tokens that need content from anywhere in the context, as in retrieval [0..1];
         broadcasts.
     trained_length : entries that a head was trained to read [tokens]; the strategy's default where None.
+    match_share : share of rounds that draft at all [0..1]; the strategy's default where None.
     """
     law = strategy.acceptance
+    match = matches(law, match_share)
     level, unseen = level_of(law, target_name)
     first, rest, slope = law.first, law.rest, law.temperature_slope
     if drafter == "draft":
@@ -127,7 +133,7 @@ def acceptance_rate(
         + (bell * slope.sd * temperature) ** 2
         + bell / BELL_AT_POINT_EIGHT * (law.scatter**2 + unseen**2)
     )
-    figures = [first, rest, *([level, law.eta] if np.any(miss > 0.0) else [])]
+    figures = [first, rest, match, *([level, law.eta] if np.any(miss > 0.0) else [])]
     if np.any(outside > 0.0):
         figures += [law.beyond, limit, law.transition]
     return Acceptance(
@@ -136,7 +142,16 @@ def acceptance_rate(
         sd=sd,
         kind=_weakest(figures),
         source=_sources(figures),
+        match=match.value,
+        match_sd=match.sd,
     )
+
+
+def matches(law: AcceptanceLaw, match_share: float | None) -> Figure:
+    """Return the match share of a law; what is stated holds for strategies that may find nothing. [0..1]"""
+    if match_share is None or law.match.value == 1.0:
+        return law.match
+    return Figure(match_share, 0.0, "published", "given")
 
 
 BELL_AT_POINT_EIGHT = 0.8 * (1.0 - 0.8)

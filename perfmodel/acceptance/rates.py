@@ -29,6 +29,8 @@ class Acceptance:
     tokens : tokens per round where these are given in place of rates, else None.
     longest : drafts that a round can have at most; asking for more yields no more. [tokens]
     tree : shape of the draft where it branches; a chain where None.
+    match, match_sd : match share, the share of rounds that draft at all, and its standard deviation [0..1]:
+        the rates are those of these rounds, every other round yields one token.
     """
 
     first: Numeric
@@ -39,6 +41,8 @@ class Acceptance:
     tokens: Numeric | None = None
     longest: Numeric = np.inf
     tree: Tree | None = None
+    match: Numeric = 1.0
+    match_sd: Numeric = 0.0
 
     @classmethod
     def given(cls, alpha: Numeric, sd: Numeric = 0.0, source: str = "given as a rate") -> Acceptance:
@@ -46,11 +50,15 @@ class Acceptance:
         return cls(first=alpha, rest=alpha, sd=sd, source=source)
 
     def shifted(self, deviations: Numeric) -> Acceptance:
-        """Return the acceptance ``deviations`` standard deviations up, on the logit scale."""
+        """Return the acceptance ``deviations`` standard deviations up, on the logit scale.
+
+        Rates and match share move together: text that repeats itself is found and accepted more often.
+        """
         if self.tokens is not None:
             return self
         moved = (_shift(rate, self.sd, deviations) for rate in (self.first, self.rest))
-        return replace(self, first=next(moved), rest=next(moved), sd=0.0)
+        match = _shift(self.match, self.match_sd, deviations) if np.any(self.match_sd) else self.match
+        return replace(self, first=next(moved), rest=next(moved), sd=0.0, match=match, match_sd=0.0)
 
     def quantile(self, probability: float) -> Acceptance:
         """Return the acceptance that the true one undercuts with ``probability`` (0..1, both excluded)."""
@@ -65,13 +73,18 @@ def _shift(alpha: Numeric, sd: Numeric, deviations: Numeric) -> Numeric:
 
 
 def expected_tokens(acceptance: Acceptance, gamma: Numeric) -> Numeric:
-    """Return the tokens per round at speculation length ``gamma`` [1..gamma + 1], bonus token included."""
+    """Return the tokens per round at speculation length ``gamma`` [1..gamma + 1], bonus token included.
+
+    A round that finds nothing to draft yields the bonus token alone, so with the match share ``m`` there are
+    ``m k + (1 - m)`` tokens to a round, as if the first draft were accepted ``m`` times as often.
+    """
     if acceptance.tokens is not None:
         return np.clip(acceptance.tokens, 1.0, np.add(gamma, 1.0))
     drafted = np.minimum(gamma, acceptance.longest)
     if acceptance.tree is not None:
         return tokens_from_tree(acceptance.first, acceptance.rest, acceptance.tree, drafted)
-    return tokens_from_first_rest(acceptance.first, acceptance.rest, drafted)
+    first = np.multiply(acceptance.match, acceptance.first)
+    return tokens_from_first_rest(first, acceptance.rest, drafted)
 
 
 def branch(acceptance: Acceptance, tree: Tree) -> Acceptance:

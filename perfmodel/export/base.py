@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import strategies
+from perfmodel import software
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.planning.plan import NO_DRAFT, Plan
 from perfmodel.planning.schedule import (
@@ -18,6 +19,7 @@ from perfmodel.planning.schedule import (
     collapse,
     planned_drafter,
 )
+from perfmodel.software import Method
 
 __all__ = [
     "ExportOptions", "Exported", "Exporter", "Method", "Prepared", "check_form", "common_notes",
@@ -77,26 +79,6 @@ class Exporter(Protocol):
     def export(self, plan: Plan, options: ExportOptions) -> Exported: ...
 
 
-@dataclass(frozen=True)
-class Method:
-    """An engine's way to run a drafter.
-
-    name : what the engine calls it.
-    needs_path : a checkpoint must be named.
-    window : it can bound what the drafter reads.
-    draft_gpus : it can be told how many GPUs share the draft model.
-    trees : it can draft a tree.
-    reason : why it cannot, in the engine's words.
-    """
-
-    name: str
-    needs_path: bool = False
-    window: bool = False
-    draft_gpus: bool = False
-    trees: bool = False
-    reason: str = ""
-
-
 class Prepared(NamedTuple):
     """What an engine is told of: the drafter, how it is run, its checkpoint, the lengths, and notes."""
 
@@ -115,18 +97,12 @@ def drafts_with_a_head(name: str) -> bool:
         return False
 
 
-def prepare(
-    engine: str, methods: Mapping[str, Method], refusal: str, plan: Plan, options: ExportOptions,
-    *, chains_only: str = "it has no trees",
-) -> Prepared:  # fmt: skip
+def prepare(engine: str, plan: Plan, options: ExportOptions) -> Prepared:
     """What every exporter of a drafter begins with.
 
     Parameters
     ----------
-    engine : its name, for messages.
-    methods : the engine's methods by strategy, with ``+draft`` where a model of its own drafts.
-    refusal : why the engine runs no other, in its own words.
-    chains_only : why it drafts no tree, where a method does not.
+    engine : its name, which is that of its software.
 
     Raises
     ------
@@ -134,6 +110,8 @@ def prepare(
         When the plan is not one deployment or never speculates, the engine has no such method, or a
         checkpoint must be named.
     """
+    served = software.load(engine)
+    methods, refusal = served.methods, served.refusal
     drafter = planned_drafter(plan)
     if drafter.strategy == NO_DRAFT:
         raise SpecError.single(
@@ -154,8 +132,9 @@ def prepare(
     method = methods[key] if options.method is None else Method(options.method)
     if drafter.branches and not method.trees and options.method is None:
         raise SpecError.single(
-            "plan", "topk", f"{engine} drafts chains with {method.name}: {chains_only}", "plan without --tree"
-        )
+            "plan", "topk", f"{engine} drafts chains with {method.name}: {served.chains_only}",
+            "plan without --tree",
+        )  # fmt: skip
     path = options.draft_path or drafter.draft_model
     if method.needs_path and not path:
         raise SpecError.single(
@@ -166,7 +145,7 @@ def prepare(
     notes = common_notes(schedule, options)
     if head and path and options.draft_path is None and "/" not in path:
         notes.append(f"{path} is what the plan calls the head; --draft-path names its checkpoint or id")
-    if drafter.draft_tensor_parallel is not None and not method.draft_gpus:
+    if drafter.draft_tensor_parallel is not None and method.draft_gpus == "all":
         notes.append(
             f"a draft model on {drafter.draft_tensor_parallel} of {drafter.tensor_parallel} GPUs is not "
             f"exported: {method.name} of {engine} shares it among as many as the target"

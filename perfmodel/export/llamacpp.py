@@ -7,19 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.errors import SpecError
-from perfmodel.export.base import Exported, ExportOptions, Method, check_form, prepare
+from perfmodel.export.base import Exported, ExportOptions, check_form, prepare
 from perfmodel.export.costs import verify_seconds
 from perfmodel.planning.plan import Plan
+from perfmodel.software.llamacpp import NO_WINDOW
 
-METHODS = {
-    "eagle": Method("draft-eagle3", needs_path=True),
-    "dflash": Method("draft-dflash", needs_path=True),
-    "mtp": Method("draft-mtp"),
-    "ngram": Method("ngram-simple"),
-    "full_kv+draft": Method("draft-simple", needs_path=True),
-    "streaming_llm+draft": Method("draft-simple", needs_path=True),
-}
-REFUSAL = "no --spec-type drafts with the target's own weights"
 FORMS = ("flags", "costs")
 
 
@@ -35,7 +27,7 @@ class LlamaCpp:
         """Flags of llama-server, or GGML_BATCH_COSTS (pull request 17034)."""
         if check_form(self.name, FORMS, options) == "costs":
             return _costs(plan)
-        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
+        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
         gamma = schedule.gamma(1)
         if len(schedule.bands) > 1:
             lengths = ", ".join(f"{band.gamma} from batch {band.first}" for band in schedule.bands)
@@ -52,7 +44,7 @@ class LlamaCpp:
         flags += ["--spec-draft-n-max", str(gamma), "--spec-draft-n-min", "0"]
         if drafter.kv_budget is not None:
             notes.append(
-                f"the draft KV budget of {drafter.kv_budget} tokens is not exported: only its types can be"
+                f"the draft KV budget of {drafter.kv_budget} tokens is not exported: {NO_WINDOW}"
             )
         return Exported(" ".join(flags) + "\n", tuple(notes), schedule)
 
@@ -79,4 +71,4 @@ def _costs(plan: Plan) -> Exported:
 
 
 exporter = LlamaCpp()
-__all__ = ["METHODS", "LlamaCpp", "exporter"]
+__all__ = ["LlamaCpp", "exporter"]

@@ -5,20 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.export.base import Exported, ExportOptions, Method, check_form, compact_json, prepare
+from perfmodel.export.base import Exported, ExportOptions, check_form, compact_json, prepare
 from perfmodel.planning.plan import Plan
 
 BLOCK = 32
 """Tokens per cache block: eviction sizes are multiples of it. [tokens]"""
 SAFE_WITH_BUDGET = 2
 """Longest length that an evicting draft survives however few of its tokens are accepted. [tokens]"""
-METHODS = {
-    "full_kv+draft": Method("draft_model", needs_path=True),
-    "streaming_llm+draft": Method("draft_model", needs_path=True, window=True),
-    "streaming_llm": Method("draft_model", window=True),
-    "ngram": Method("prompt_lookup"),
-}
-REFUSAL = "it drafts with a model, the target exported once more, or a prompt lookup"
 FORMS = ("pipeline",)
 
 
@@ -33,7 +26,7 @@ class OpenVINO:
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """What `perfmodel.integrations.openvino` reads: lengths by batch, and the draft's cache eviction."""
         check_form(self.name, FORMS, options)
-        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
+        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
         body: dict[str, Any] = {
             "generation_config": {"num_assistant_tokens": schedule.gamma(1)},
             "num_assistant_tokens_by_batch": [[band.first, band.last, band.gamma] for band in schedule.bands],
@@ -81,4 +74,4 @@ class OpenVINO:
 
 
 exporter = OpenVINO()
-__all__ = ["METHODS", "OpenVINO", "exporter"]
+__all__ = ["OpenVINO", "exporter"]

@@ -9,7 +9,6 @@ from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
     ExportOptions,
-    Method,
     check_form,
     compact_json,
     groups_of,
@@ -19,16 +18,9 @@ from perfmodel.export.base import (
 from perfmodel.export.costs import additive_costs, flat_costs, verification_points
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import PlannedDrafter, Schedule
+from perfmodel.software import Method
+from perfmodel.software.sglang import IGNORED
 
-METHODS = {
-    "eagle": Method("EAGLE3", needs_path=True, window=True, trees=True),
-    "dflash": Method("DFLASH", needs_path=True, window=True),
-    "mtp": Method("NEXTN", window=True, trees=True),
-    "ngram": Method("NGRAM"),
-    "full_kv+draft": Method("STANDALONE", needs_path=True, trees=True),
-    "streaming_llm+draft": Method("STANDALONE", needs_path=True, trees=True),
-}
-REFUSAL = "no released algorithm drafts with the target's own weights"
 FORMS = ("flags", "adaptive", "guided", "sps", "sps-additive")
 ADAPTIVE = ("EAGLE", "EAGLE3", "NEXTN")
 """Algorithms that change their steps at run time; NEXTN is an alias of EAGLE."""
@@ -52,7 +44,7 @@ class SGLang:
         form = check_form(self.name, FORMS, options)
         if form.startswith("sps"):
             return _costs(plan, options, additive=form == "sps-additive")
-        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
+        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
         require_drafts(schedule.most, "start sglang without --speculative-algorithm")
         unfit = adaptive_refusal(method.name, groups_of(drafter, options), branches=drafter.branches)
         if form != "flags":
@@ -123,9 +115,7 @@ def _flags(
         return flags, notes
     if not method.window:
         notes.append(
-            f"the draft KV budget of {budget} tokens is not exported: --speculative-draft-window-size has "
-            f"no effect with speculative_algorithm={method.name} (honoured by DFLASH, EAGLE-3 and the "
-            "EAGLE/MTP/NEXTN drafts)"
+            f"the draft KV budget of {budget} tokens is not exported: {IGNORED.format(method.name)}"
         )
         return flags, notes
     sinks = int(getattr(strategies.load(drafter.strategy).selector, "sinks", 0))
@@ -185,4 +175,4 @@ def _costs(plan: Plan, options: ExportOptions, *, additive: bool) -> Exported:
 
 
 exporter = SGLang()
-__all__ = ["METHODS", "SGLang", "adaptive_refusal", "exporter"]
+__all__ = ["SGLang", "adaptive_refusal", "exporter"]

@@ -10,7 +10,6 @@ from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
     ExportOptions,
-    Method,
     check_form,
     compact_json,
     prepare,
@@ -19,16 +18,8 @@ from perfmodel.export.base import (
 from perfmodel.export.costs import additive_costs, verification_points
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import Band, PlannedDrafter, Schedule
+from perfmodel.software.tensorrt_llm import NO_WINDOW
 
-NO_WINDOW = "it has no window for the drafter"
-METHODS = {
-    "eagle": Method("Eagle3", needs_path=True, trees=True, reason=NO_WINDOW),
-    "mtp": Method("MTP", reason=NO_WINDOW),
-    "ngram": Method("NGram"),
-    "full_kv+draft": Method("Draft_Target", needs_path=True),
-    "streaming_llm+draft": Method("Draft_Target", needs_path=True, reason=NO_WINDOW),
-}
-REFUSAL = "it drafts with a model, a head or a lookup, never with the target's own weights"
 FORMS = ("yaml", "sps")
 SEMANTICS = ("upper", "lower")
 
@@ -49,7 +40,7 @@ class TensorRTLLM:
             raise SpecError.single(
                 "request", "--semantics", f"found {options.semantics!r}", "choose upper or lower"
             )
-        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
+        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
         require_drafts(schedule.most, "start trtllm-serve without speculative_config")
         if drafter.kv_budget is not None:
             notes.append(f"the draft KV budget of {drafter.kv_budget} tokens is not exported: {NO_WINDOW}")
@@ -149,4 +140,4 @@ def _costs(plan: Plan, options: ExportOptions) -> Exported:
 
 
 exporter = TensorRTLLM()
-__all__ = ["METHODS", "TensorRTLLM", "exporter"]
+__all__ = ["TensorRTLLM", "exporter"]

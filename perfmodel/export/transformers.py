@@ -5,17 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.export.base import Exported, ExportOptions, Method, check_form, compact_json, prepare
+from perfmodel.export.base import Exported, ExportOptions, check_form, compact_json, prepare
 from perfmodel.planning.plan import Plan
 
-SELF = "the target's own weights over a cut cache"
-METHODS = {
-    "full_kv+draft": Method("assistant_model", needs_path=True),
-    "streaming_llm+draft": Method("assistant_model", needs_path=True),
-    "ngram": Method("prompt_lookup"),
-    "streaming_llm": Method("planned"),
-}
-REFUSAL = "generate() takes an assistant model or a prompt lookup"
 FORMS = ("generation-config",)
 
 
@@ -30,7 +22,7 @@ class Transformers:
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The length at the smallest planned batch, as keys of a `GenerationConfig`."""
         check_form(self.name, FORMS, options)
-        drafter, method, path, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
+        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
         gamma = schedule.gamma(1)
         if schedule.last_batch > 1:
             notes.append("generate() assists one sequence at a time: only the length at batch 1 is exported")
@@ -54,4 +46,4 @@ class Transformers:
 
 
 exporter = Transformers()
-__all__ = ["METHODS", "Transformers", "exporter"]
+__all__ = ["Transformers", "exporter"]

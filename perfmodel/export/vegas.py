@@ -9,7 +9,6 @@ from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
     ExportOptions,
-    Method,
     check_form,
     compact_json,
     prepare,
@@ -17,8 +16,6 @@ from perfmodel.export.base import (
 )
 from perfmodel.planning.plan import Plan
 
-METHODS = {"streaming_llm": Method("sparse_attn", window=True)}
-REFUSAL = "its method sparse_attn drafts with the target over sinks and a window, or its own selection"
 FORMS = ("speculative-config", "bands")
 
 
@@ -33,7 +30,7 @@ class Vegas:
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """A static configuration, or one per context for deployments that split their traffic by context."""
         form = check_form(self.name, FORMS, options)
-        drafter, method, _, schedule, notes = prepare(self.name, METHODS, REFUSAL, plan, options)
+        drafter, method, _, schedule, notes = prepare(self.name, plan, options)
         budget = drafter.kv_budget
         if budget is None:
             raise SpecError.single("plan", "kv_budget", "is not set", "plan with --draft-budget")
@@ -75,4 +72,4 @@ class Vegas:
 
 
 exporter = Vegas()
-__all__ = ["METHODS", "Vegas", "exporter"]
+__all__ = ["Vegas", "exporter"]

@@ -10,7 +10,6 @@ from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
     ExportOptions,
-    Method,
     check_form,
     compact_json,
     groups_of,
@@ -21,23 +20,8 @@ from perfmodel.export.base import (
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import PlannedDrafter, Schedule, midpoints, nearest_cells
 
-NO_WINDOW = "a window of the drafter is PR 53827, open, and for eagle3 only"
-METHODS = {
-    "eagle": Method("eagle3", needs_path=True, reason=NO_WINDOW),
-    "p_eagle": Method("eagle3", needs_path=True, reason=NO_WINDOW),
-    "dflash": Method("dflash", needs_path=True, reason=NO_WINDOW),
-    "medusa": Method("medusa", needs_path=True),
-    "mtp": Method("mtp", reason=NO_WINDOW),
-    "ngram": Method("ngram"),
-    "full_kv+draft": Method("draft_model", needs_path=True, draft_gpus=True),
-    "streaming_llm+draft": Method(
-        "draft_model", needs_path=True, draft_gpus=True, reason="draft_model reads its whole cache"
-    ),
-}
-REFUSAL = "drafting with the target's own weights is RFC 47351, open"
 FORMS = ("speculative-config", "context", "per-seq-len", "env", "scheduler")
 PLANNED_SCHEDULER = "perfmodel.integrations.vllm.PlannedScheduler"
-CHAINS_ONLY = "tree attention and speculative_token_tree were removed (PR 42121, May 2026)"
 PROMPT_LOOKUP_MAX = 4
 """Longest n-gram that is looked up; vLLM wants one bound named, its examples use 4. [tokens]"""
 
@@ -53,9 +37,7 @@ class VLLM:
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The plan as vLLM reads it; ranges are inclusive, gaps and the tail carry the last length on."""
         form = check_form(self.name, FORMS, options)
-        drafter, method, path, schedule, notes = prepare(
-            self.name, METHODS, REFUSAL, plan, options, chains_only=CHAINS_ONLY
-        )
+        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
         by_batch = form in ("speculative-config", "env")
         most = schedule.most if by_batch else max(cell.gamma for cell in plan.cells)
         require_drafts(most, "start vllm without --speculative-config, or use --form scheduler")
@@ -73,7 +55,7 @@ class VLLM:
             config["parallel_drafting"] = True
         if method.name == "ngram":
             config["prompt_lookup_max"] = PROMPT_LOOKUP_MAX
-        if drafter.draft_tensor_parallel is not None and method.draft_gpus:
+        if drafter.draft_tensor_parallel is not None and method.draft_gpus != "all":
             if drafter.draft_tensor_parallel not in (1, drafter.tensor_parallel):
                 raise SpecError.single(
                     "plan", "draft_tensor_parallel",
@@ -192,4 +174,4 @@ def _per_seq_len(plan: Plan, options: ExportOptions, config: dict[str, Any], not
 
 
 exporter = VLLM()
-__all__ = ["METHODS", "VLLM", "exporter"]
+__all__ = ["VLLM", "exporter"]

@@ -21,6 +21,7 @@ from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
 from perfmodel.planning.planner import DEFAULT_GAMMAS, default_drafters, read_gammas
 from perfmodel.planning.planner import plan as recommend
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters
+from perfmodel.planning.served import check_served
 from perfmodel.planning.uncertainty import DRAWS
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
@@ -143,8 +144,8 @@ def break_down(
         When the request itself is wrong.
     """
     workload = Workload((batch_size,), (context_len,), output_tokens=output_tokens)
-    usual = () if pipeline_parallel > 1 else default_drafters(target)
-    searched = list(usual if drafters is None else drafters)
+    usual = () if pipeline_parallel > 1 else default_drafters(target, engine=engine)
+    searched = check_served(usual if drafters is None else drafters, engine, kv_budgets)
     answer = recommend(
         hardware, target, engine, workload, drafters=searched, kv_budgets=kv_budgets, gammas=gammas,
         tensor_parallel=tensor_parallel, alpha=alpha, objective=objective, constraints=constraints,
@@ -167,11 +168,16 @@ def break_down(
         plan=answer,
         shown=option.drafter,
         passes=tuple(_lay_out(of_round) for of_round in passes_of(chosen)),
-        round_overhead_s=_number(chosen.round.overhead),
+        round_overhead_s=_number(chosen.round.overhead + _looked_up(chosen)),
         resident_bytes={name: _number(getattr(chosen.round.memory, name)) for name in _RESIDENT},
         by_gamma=_by_gamma(by_gamma) if choice.drafter else (),
         options=tuple(option for _, option in choices),
     )
+
+
+def _looked_up(priced: Priced) -> Numeric:
+    """Seconds of a round in which the host looks drafts up: all drafting where no model runs. [s]"""
+    return priced.round.draft_s if priced.drafter is not None and priced.drafter.kind == "none" else 0.0
 
 
 def _choose(priced: Priced, constraints: Constraints) -> tuple[Choice, Option]:
@@ -213,6 +219,8 @@ def _lay_out(of_round: PassOfRound) -> PassTime:
         "draft pass": f"draft pass (1 of {_number(of_round.times):.0f})",
         "verification": f"verification of {_number(of_round.forward.query_tokens):.0f} tokens",
     }[of_round.phase]
+    if of_round.phase == "verification" and _number(of_round.times) < 1.0:
+        name += f" ({_number(of_round.times):.0%} of rounds)"
     counted = count_operations(of_round.deployment, of_round.forward)
     moved = {cause: _number(moved) for cause, (_, moved) in counted.items()}
     return PassTime(

@@ -16,6 +16,7 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.drafters import check_drafters, find_drafter, is_self, read_spelling
 from perfmodel.planning.parallelism import MOST_GPUS, check_parallelism
+from perfmodel.planning.served import why_not_served
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_BATCH, MAX_CONTEXT
 from strategies.base import MOST_NODES, MOST_TOPK, Tree, needs_budget
@@ -133,7 +134,8 @@ class CaseReader:
             given,
             drafter.tree.label if drafter is not None and drafter.tree is not None else "",
         )
-        return key, group, case, "; ".join(filter(None, (spelling.remark, budget_remark)))
+        remarks = (spelling.remark, budget_remark, _unserved(engine, drafter, kv_budget))
+        return key, group, case, "; ".join(filter(None, remarks))
 
 
 def _stored_as(target: ModelSpec, which: str, dtype: str) -> ModelSpec:
@@ -179,6 +181,15 @@ def _tree(cells: Mapping[str, str], gamma: int) -> Tree | None:
     except ValueError as fault:
         remedy = "Give fewer nodes, more steps or a larger topk"
         raise SpecError.single("", "nodes", str(fault), remedy) from None
+
+
+def _unserved(engine: EngineOverhead, drafter: Drafter | None, kv_budget: float) -> str:
+    """Return a remark where an engine's software cannot run what is priced with its overheads."""
+    if drafter is None or engine.served_by is None:
+        return ""
+    if not (reason := why_not_served(drafter, engine.served_by, [kv_budget])):
+        return ""
+    return f"{engine.served_by.label} cannot run {drafter.label}: {reason}; priced with its overheads"
 
 
 def _acceptance(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:

@@ -107,6 +107,12 @@ def _draft_models(answer: Any) -> list[str | None]:
     return _drafting(answer, model.name if model else None)
 
 
+def _needs(answer: Any) -> list[str]:
+    """What must exist before each cell's drafter can draft; empty where it is there."""
+    needs = answer.drafter.needs(answer.deployment.model) if answer.drafter else ""
+    return [need or "" for need in _drafting(answer, needs)]
+
+
 def _draft_tensor_parallel(answer: Any) -> list[int | None]:
     own = answer.drafter.draft_tensor_parallel if answer.drafter else None
     return _drafting(answer, None if own is None else min(own, int(answer.deployment.tensor_parallel)))
@@ -138,6 +144,12 @@ def _accepted(answer: Any, name: str) -> Any:
     """Return a field of what is believed of acceptance, None where nothing drafts."""
     acceptance = answer.round.acceptance
     return None if acceptance is None else getattr(acceptance, name)
+
+
+def _match_shares(answer: Any) -> list[float | None]:
+    """Return the share of rounds that draft where some find nothing to draft, else None."""
+    shares = _drafting(answer, answer.round.match)
+    return [None if share is None or share >= 1.0 else share for share in shares]
 
 
 def _one_rate(answer: Any) -> Any:
@@ -265,6 +277,7 @@ class Cell:
     alpha_first: float | None = column("1", lambda answer: _accepted(answer, "first"), default=None)
     alpha_rest: float | None = column("1", lambda answer: _accepted(answer, "rest"), default=None)
     alpha_sd: float | None = column("1", lambda answer: _accepted(answer, "sd"), default=None)
+    match_share: float | None = column("1", _match_shares, default=None)
     alpha_kind: str | None = column("", lambda answer: answer.alpha_kind, default=None)
     break_even_alpha: float | None = column("1", _break_even_alpha, default=None)
     throughput_tokens_per_s: float = column("tokens/s", lambda answer: answer.round.throughput, default=0.0)
@@ -302,6 +315,10 @@ class Cell:
         show=lambda cell: str(cell.nodes or "-"), printed=_branches,
     )
     output_tokens: int = column("tokens", lambda answer: round(answer.output_tokens), default=0)
+    needs: str = column(
+        "", _needs, default="", title="needs", place=16, left=True, show=lambda cell: cell.needs,
+        printed=lambda plan: any(cell.needs for cell in plan.cells),
+    )
     most_gamma: int | None = column("tokens", _most_gammas, default=None)
     memory_left_bytes: float = column(
         "B", lambda answer: answer.round.memory.left, default=0.0, title="fits", place=15, left=True,
@@ -351,11 +368,15 @@ class Cell:
 
     @property
     def accepted(self) -> tuple[float, float] | None:
-        """Acceptance of the first drafted token and of every later one; None where no drafter is known."""
+        """Acceptance of the first drafted token and of every later one; None where no drafter is known.
+
+        Over all rounds: one that finds nothing to draft is one whose first draft is refused.
+        """
         if self.alpha is None:
             return None
+        match = 1.0 if self.match_share is None or self.alpha_first is None else self.match_share
         return (
-            self.alpha if self.alpha_first is None else self.alpha_first,
+            match * (self.alpha if self.alpha_first is None else self.alpha_first),
             self.alpha if self.alpha_rest is None else self.alpha_rest,
         )
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = [
-    "Spelling", "applicable", "check_drafters", "describe_measured", "drafters_among", "find_drafter",
-    "grow", "is_self", "load_strategy", "passed_over", "read_spelling", "ships",
+    "Spelling", "applicable", "check_drafters", "comes_with_a_model", "describe_measured", "drafters_among",
+    "find_drafter", "grow", "is_self", "load_strategy", "passed_over", "read_spelling", "ships",
 ]  # fmt: skip
 
 _SURE = 1.96
@@ -235,11 +235,14 @@ def check_drafters(drafters: Iterable[Drafter], target: ModelSpec, gammas: Itera
         raise SpecError(faults)
 
 
+def comes_with_a_model(strategy: DraftStrategy) -> bool:
+    """Return whether a strategy drafts with layers that models are pre-trained with, or not at all."""
+    return strategy.drafters == ("head",) and strategy.head.comes_with_a_model
+
+
 def ships(target: ModelSpec, strategy: DraftStrategy) -> bool:
     """Return whether the head that a strategy drafts with comes with the model."""
-    shape = strategy.head
-    trained_with_it = strategy.drafters == ("head",) and shape.features > 0 and not shape.own_attention
-    return trained_with_it and target.draft_layers > 0
+    return comes_with_a_model(strategy) and target.draft_layers > 0
 
 
 def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
@@ -268,7 +271,7 @@ def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
                     "Name the head of this target, or the target of this head",
                 )
         return "", ""
-    if drafter.kind == "head" and strategy.head.features and not strategy.head.own_attention:
+    if comes_with_a_model(strategy):
         if not ships(target, strategy):
             return (
                 f"{target.name} has no layers for predicting further tokens, its config announces none",

@@ -37,7 +37,8 @@ LEAST_UNSPLIT = 1.5
 _OF_EXPERTS = ("expert_layer", "gemm.tile_switch")
 _OF_STATES = ("kept_states", "state_trips", "recurrence.")
 _OF_NODES = ("link.gpus", "network.")
-"""Figures of engine and hardware that nothing without experts, without recurrent states, is priced by."""
+_OF_LOOKUPS = ("lookup",)
+"""Figures of engine and hardware that nothing without experts, recurrent states, lookups is priced by."""
 
 
 def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
@@ -64,7 +65,10 @@ def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
     ratio = fields["kept_state_ratio"]
     kept = f" (states kept for drafts {ratio:.0%} of a step)" if ratio >= LEAST_SHARE else ""
     ratios = f"T_D/T_T {fields['draft_ratio']:.2f}, T_V/T_T {fields['verify_ratio']:.2f}{kept}"
-    return f"a round is {bound}{taken}; {ratios}; {fields['tokens_per_round']:.2f} tokens per round, {pays}"
+    match = fields["match_share"]
+    matches = "" if match is None else f", {match:.0%} of them with drafts"
+    tokens = f"{fields['tokens_per_round']:.2f} tokens per round{matches}"
+    return f"a round is {bound}{taken}; {ratios}; {tokens}, {pays}"
 
 
 def _shares(fields: Mapping[str, Any]) -> str:
@@ -88,7 +92,12 @@ def assumptions(
     drafters : who could draft; their acceptance counts unless `alpha` was given.
     """
     engine, target = deployments[0].engine, deployments[0].model
-    unused = (*(() if target.experts else _OF_EXPERTS), *(() if target.state_bytes else _OF_STATES))
+    looks_up = any(drafter.kind == "none" for drafter in drafters)
+    unused = (
+        *(() if target.experts else _OF_EXPERTS),
+        *(() if target.state_bytes else _OF_STATES),
+        *(() if looks_up else _OF_LOOKUPS),
+    )
     sentences = [] if alpha is not None else _trained_lengths(target, workload, drafters)
     for deployment in deployments:
         kernels = deployment.attention_kernels
@@ -125,6 +134,13 @@ def assumptions(
             f"{target.name}: the GPU with most experts to read is the busiest of even draws; popular experts "
             "on one GPU make it busier, which an engine's balancer can mend"
         )
+    sentences += [
+        f"{drafter.label}: the match share, rounds that draft at all, is assumed: {match.value:g} "
+        f"({match.source}); --match-share states it"
+        for drafter in drafters
+        for match in (drafter.match,)
+        if match.kind == "assumed"
+    ]
     for drafter in drafters if alpha is None else ():
         budget = drafter.strategy.default_budgets[0] if drafter.strategy.default_budgets else np.inf
         acceptance = drafter.acceptance(

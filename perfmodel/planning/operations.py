@@ -9,7 +9,7 @@ import numpy as np
 
 from perfmodel.deployment import Deployment
 from perfmodel.files.numbers import FloatArray, Numeric
-from perfmodel.latency import ForwardPass, StepLatency
+from perfmodel.latency import ForwardPass, StepLatency, price_pass
 from perfmodel.latency.forward_pass import with_states
 from perfmodel.model import BYTES
 from perfmodel.model.launches import Attend, Recur
@@ -77,7 +77,8 @@ def passes_of(priced: Priced) -> list[PassOfRound]:
                 "draft pass", drafting.deployment, drafting.forward, drafting.counts.passes, round_.draft
             )
         )
-    return [*passes, PassOfRound("verification", deployment, verification, 1.0, round_.verify)]
+    verify = round_.verify if np.all(round_.match == 1.0) else price_pass(deployment, verification)
+    return [*passes, PassOfRound("verification", deployment, verification, round_.match, verify)]
 
 
 def count_operations(deployment: Deployment, forward: ForwardPass) -> dict[str, tuple[Numeric, Numeric]]:

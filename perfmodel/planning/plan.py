@@ -14,8 +14,8 @@ from perfmodel.errors import Fault, SpecError
 from perfmodel.planning.columns import NO_DRAFT, Cell
 
 __all__ = [
-    "LARGEST_PLAN", "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Objective", "Plan", "best_machine",
-    "read_plan",
+    "LARGEST_PLAN", "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Elsewhere", "Objective", "Plan",
+    "best_machine", "read_plan",
 ]  # fmt: skip
 
 SCHEMA = "draftplan/plan/1"
@@ -72,9 +72,51 @@ def best_machine(cells: Sequence[Cell | None], objective: str) -> Cell | None:
     return min(worth, key=OBJECTIVES[objective].cost)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """What a software that is not planned for would gain, in the cell where it gains most.
+
+    drafter : whose weights draft: self, draft, head or none.
+    speedup, planned_speedup : over plain decoding, there and in the plan. [1]
+    gain : share of speed above the plan's. [1]
+    runs_in : software that can run it, as people call it.
+    needs : what must exist before it can draft; empty where it is there.
+    """
+
+    strategy: str
+    drafter: str
+    draft_model: str | None
+    kv_budget: int | None
+    gamma: int
+    batch_size: int
+    context_len: int
+    speedup: float
+    planned_speedup: float
+    gain: float
+    runs_in: tuple[str, ...]
+    needs: str = ""
+
+    def sentence(self, software: str) -> str:
+        """Say it in one sentence. `software` is what is planned for."""
+        by = {"self": " self-drafting", "draft": f" with {self.draft_model}"}.get(self.drafter, "")
+        budget = "" if self.kv_budget is None else f", budget {self.kv_budget:,}"
+        runs = f"; {' and '.join(self.runs_in)} can run it" if self.runs_in else ""
+        runs += f"; it needs {self.needs}" if self.needs else ""
+        return (
+            f"Not in {software}: {self.strategy}{by}{budget}, gamma {self.gamma} would give "
+            f"{self.speedup:.2f}x in place of {self.planned_speedup:.2f}x at batch {self.batch_size}, "
+            f"context {self.context_len:,} (priced with this engine's own overheads{runs})"
+        )
+
+
 @dataclass(frozen=True)
 class Plan:
-    """All cells of one question, and the header that says what they rest on."""
+    """All cells of one question, and the header that says what they rest on.
+
+    software : what serves, as people call it; empty where any may.
+    elsewhere : what another software would gain, where that is material.
+    runs_in : the software that can run each drafter of the cells, where any may serve.
+    """
 
     model: str
     hardware: str
@@ -91,6 +133,9 @@ class Plan:
     expert_parallel: bool = False
     pipeline_parallel: int = 1
     data_parallel: int = 1
+    software: str = ""
+    elsewhere: Elsewhere | None = None
+    runs_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def layout(self) -> str:

@@ -30,11 +30,13 @@ from perfmodel.planning.drafters import (
     check_drafters,
     ships,
 )
+from perfmodel.planning.elsewhere import gained_elsewhere, unbound
 from perfmodel.planning.explain import assumptions, nearest_miss, reason
 from perfmodel.planning.inflection import bear_out, inflection_context
 from perfmodel.planning.parallelism import check_parallelism
-from perfmodel.planning.plan import OBJECTIVES, Cell, Plan, best_machine
+from perfmodel.planning.plan import OBJECTIVES, Cell, Elsewhere, Plan, best_machine
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
+from perfmodel.planning.served import check_served, runs_in, serve, served_drafters, why_not_served
 from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, Draws, draw, judge
 from perfmodel.speculation import Drafter, price
 from perfmodel.workload import Workload
@@ -49,30 +51,53 @@ __all__ = [
 ]  # fmt: skip
 
 
-def default_drafters(target: ModelSpec, draft_models: Iterable[ModelSpec] = ()) -> list[Drafter]:
-    """The drafters that a deployment can start as it is: the target with a static cache, and other models.
+def default_drafters(
+    target: ModelSpec, draft_models: Iterable[ModelSpec] = (), engine: EngineOverhead | None = None
+) -> list[Drafter]:
+    """The drafters that are searched where none is named.
 
-    Strategies that need something first (a trained head, kernels that select while drafting) are searched
-    when they are named, layers for predicting further tokens where the target ships some; where only draft
-    heads are named, these alone are.
+    Of an engine that names its software they are all that this software can run for the target: what needs
+    something first (a trained head) says so in the answer. Otherwise they are those that a deployment can
+    start as it is: the target with a static cache, other models, and layers for predicting further tokens
+    where the target ships some. Where only draft heads are named, these alone are.
 
     Parameters
     ----------
     target : the model that verifies.
     draft_models : small models that may draft, and heads; the target itself is not one of them.
+    engine : what serves.
     """
-    return search_drafters(target, draft_models)[0]
+    return search_drafters(target, draft_models, engine)[0]
 
 
 def search_drafters(
-    target: ModelSpec, draft_models: Iterable[ModelSpec] = ()
+    target: ModelSpec,
+    draft_models: Iterable[ModelSpec] = (),
+    engine: EngineOverhead | None = None,
+    kv_budgets: Sequence[float] | None = None,
 ) -> tuple[list[Drafter], list[str]]:
-    """Return `default_drafters`, and a remark for each reason why others were left out."""
+    """Return `default_drafters`, and a remark for each reason why others were left out.
+
+    Parameters
+    ----------
+    kv_budgets : draft KV budgets that are asked for: drafters that cannot keep them are left out. [tokens]
+    """
     models = [model for model in draft_models if model.name != target.name]
     heads = [Drafter(strategies.load(model.drafts.strategy), model) for model in models if model.drafts]
     check_drafters(heads, target)
+    served_by = engine.served_by if engine else None
+    if engine and heads:
+        heads = check_served(heads, engine, kv_budgets)
     if heads and len(heads) == len(models):
         return heads, []
+    if engine and served_by:
+        unaided = [model for model in models if model.drafts is None]
+        apply, remarks = applicable(served_drafters(target, unaided, heads, served_by), target)
+        run, left_out = serve(apply, engine, kv_budgets)
+        names = ", ".join(drafter.label for drafter in run + heads) or "nothing"
+        more = "" if unaided else "; a draft model where --draft-model names one"
+        searched = f"searched is what {served_by.label} can run: {names}{more}"
+        return run + heads, [*remarks, *left_out, searched]
     known = [strategies.load(name) for name in strategies.available()]
     ready = [strategy for strategy in known if not strategy.needs]
     own = [Drafter(strategy) for strategy in ready if "self" in strategy.drafters]
@@ -143,10 +168,11 @@ def plan(
     _check_request(objective, alpha, risk)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     gpus = [int(count) for count in np.atleast_1d(tensor_parallel)]
-    usual = () if pipeline_parallel > 1 else default_drafters(target)
+    usual = () if pipeline_parallel > 1 else default_drafters(target, engine=engine)
     searched = list(usual if drafters is None else drafters)
     lengths = read_gammas([*gammas, *(drafter.tree.steps for drafter in searched if drafter.tree)])
     check_drafters(searched, target, lengths)
+    searched = check_served(searched, engine, kv_budgets, gpus)
     deployments = [
         Deployment(profile, target, engine, count, expert_parallel, pipeline_parallel, data_parallel)
         for profile in profiles
@@ -187,6 +213,16 @@ def plan(
         inflection = inflection_context(chosen[0], workload, spaces[deployments.index(chosen[0])])
     if not bear_out(inflection, cells):
         inflection = np.inf
+    outside: Elsewhere | None = None
+    others = _run_elsewhere(searched, target, engine) if len(lengths) > 1 and alpha is None else []
+    for deployment in chosen if others else ():
+        machine = str(deployment.hardware.name), deployment.tensor_parallel
+        most = gained_elsewhere(
+            deployment, workload, replace(space, drafters=others, deviations=0.0), constraints,
+            [cell for cell in cells if (cell.hardware, cell.tensor_parallel) == machine],
+            one_deployment=one_deployment,
+        )  # fmt: skip
+        outside = max((each for each in (outside, most) if each), key=lambda each: each.gain, default=None)
     return Plan(
         model=target.name,
         hardware=", ".join(str(profile.name) for profile in profiles),
@@ -217,7 +253,35 @@ def plan(
         expert_parallel=bool(expert_parallel),
         pipeline_parallel=pipeline_parallel,
         data_parallel=data_parallel,
+        software=engine.served_by.label if engine.served_by else "",
+        elsewhere=outside,
+        runs_in={} if engine.served_by else _run_in(cells, searched),
     )
+
+
+def _run_elsewhere(
+    searched: Sequence[Drafter], target: ModelSpec, engine: EngineOverhead
+) -> list[Drafter]:
+    """Return what an engine's software cannot run, or not at all budgets, and another could as it is."""
+    if engine.served_by is None or not searched:
+        return []
+    named = [drafter.draft_model for drafter in searched if drafter.draft_model and drafter.head is None]
+    every = [
+        replace(drafter, measured=searched[0].measured, conditions=searched[0].conditions)
+        for drafter in default_drafters(target, {model.name: model for model in named}.values())
+    ]
+    bound = [drafter for drafter in searched if drafter.whole_cache and drafter.default_budgets]
+    return [each for each in every if why_not_served(each, engine.served_by)] + unbound(bound)
+
+
+def _run_in(cells: Iterable[Cell], searched: Sequence[Drafter]) -> dict[str, tuple[str, ...]]:
+    """Return the software that can run each drafter of some cells, by the drafter's label."""
+    drafting = [cell for cell in cells if cell.speculates]
+    return {
+        drafter.label: runs_in(drafter, {cell.kv_budget for cell in played})
+        for drafter in searched
+        if (played := [cell for cell in drafting if drafter.plays(cell.strategy, cell.draft_model)])
+    }
 
 
 def read_gammas(gammas: Iterable[int]) -> list[int]:

@@ -50,10 +50,11 @@ class SearchSpace:
 
     def budgets_of(self, drafter: Drafter | None, target: ModelSpec) -> FloatArray:
         """Draft KV budgets of one drafter; the whole cache, infinite, comes first and wins ties. [tokens]"""
-        return self._budgets(drafter.budgets(target) if drafter else ())
+        return self._among(drafter, drafter.budgets(target) if drafter else ())
 
-    def _budgets(self, own: Sequence[float]) -> FloatArray:
-        asked = self.kv_budgets if self.kv_budgets is not None and own else own
+    def _among(self, drafter: Drafter | None, own: Sequence[float]) -> FloatArray:
+        bound = drafter is not None and not drafter.whole_cache
+        asked = self.kv_budgets if self.kv_budgets is not None and own and bound else own
         return np.asarray(sorted(asked or (np.inf,), key=np.isfinite), dtype=float)
 
     def gammas_of(self, drafter: Drafter | None) -> FloatArray:
@@ -71,7 +72,7 @@ class SearchSpace:
         """Configurations per cell that any one drafter has at most, whatever the target."""
         own = (drafter.default_budgets if drafter else () for drafter in self.drafters)
         counts = (
-            self._budgets(budgets).size * self.gammas_of(drafter).size
+            self._among(drafter, budgets).size * self.gammas_of(drafter).size
             for budgets, drafter in zip(own, self.drafters, strict=True)
         )
         return max(counts, default=1)

@@ -21,6 +21,7 @@ from perfmodel.planning.plan import Cell, Plan
 from perfmodel.planning.planner import DEFAULT_GAMMAS, Constraints, default_drafters
 from perfmodel.planning.planner import plan as recommend
 from perfmodel.planning.price import Priced, SearchSpace, count_configurations, price_drafters
+from perfmodel.planning.served import check_served
 from perfmodel.report.deployments import RankedDrafter, rank_drafters
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
@@ -80,8 +81,8 @@ def report_content(
     SpecError
         When the request is wrong, or asks for more configurations than a page can hold.
     """
-    usual = () if pipeline_parallel > 1 else default_drafters(target)
-    searched = list(usual if drafters is None else drafters)
+    usual = () if pipeline_parallel > 1 else default_drafters(target, engine=engine)
+    searched = check_served(usual if drafters is None else drafters, engine, kv_budgets)
     if any(drafter.tree for drafter in searched):
         raise SpecError.single(
             "request", "tree", "a page counts tokens of chains only, as its reader moves acceptance",

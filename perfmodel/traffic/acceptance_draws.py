@@ -56,6 +56,9 @@ def request_acceptance(
 ) -> tuple[FloatArray, FloatArray]:
     """Acceptance of the first and of every later drafted token, one element per request. [0..1]
 
+    A round that finds nothing to draft yields what one whose first draft is refused does: the first rate is
+    times the match share.
+
     Parameters
     ----------
     alpha : what replaces the drafter's law at the middle of each request's context.
@@ -71,7 +74,7 @@ def request_acceptance(
         selector, generated = replica.drafter.strategy.selector, trace.output_tokens / 2.0
         kept = budget_after(selector, replica.kv_budget, generated)
         alpha = replica.drafter.acceptance(target, context_len=contexts, kv_budget=kept)
-    law = alpha if isinstance(alpha, Acceptance) else Acceptance.given(alpha)
+    law = replica.drafter.given(alpha, replica.deployment.model)
     if law.tokens is not None:
         raise SpecError.single(
             "simulation",
@@ -80,7 +83,8 @@ def request_acceptance(
             "Give a rate: the simulator draws every token",
         )
     first, rest = (
-        np.array(np.broadcast_to(rate, nothing.shape), dtype=float) for rate in (law.first, law.rest)
+        np.array(np.broadcast_to(rate, nothing.shape), dtype=float)
+        for rate in (np.multiply(law.match, law.first), law.rest)
     )
     if not all(rate.min() >= 0.0 and rate.max() <= 1.0 for rate in (first, rest)):
         raise SpecError.single("simulation", "alpha", f"found {alpha}", "Give a rate from 0 to 1")

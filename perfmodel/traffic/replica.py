@@ -115,6 +115,15 @@ class Replica:
         return room
 
     @property
+    def match(self) -> float:
+        """Share of rounds that draft at all. [1]"""
+        return 1.0 if self.drafter is None else self.drafter.match.value
+
+    def verified(self, batch: int, gamma: int) -> int:
+        """Rows of a round of so many sequences, of which those without a match have one."""
+        return batch + round(self.match * batch * gamma)
+
+    @property
     def chooses_once(self) -> bool:
         """Whether the drafter chooses its entries at the end of the prompt, and keeps all later ones."""
         return self.drafter is not None and self.drafter.strategy.selector.moment == "prompt"

@@ -212,7 +212,7 @@ class _Simulation:
             seconds = np.zeros((len(CAUSES), 1))
         pieces = [(chunk.tokens, chunk.history, chunk.is_last) for chunk in chunks if chunk.tokens]
         if pieces:
-            self.table.prefill(seconds, count * (gamma + 1), pieces)
+            self.table.prefill(seconds, self.replica.verified(count, gamma), pieces)
         return seconds
 
     def _finish_prompts(self, chunks: list[Chunk]) -> int:

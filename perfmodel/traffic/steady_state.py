@@ -147,7 +147,7 @@ def points_of(
     chunk = machine.chunk
     if drafter is not None and (extra := drafter.extra_model(replica.deployment.model)) is not None:
         chunk += _price_chunk(drafter.runs(replica.deployment, extra), load, machine.chunks)
-    rows = machine.row * batch * (gammas + 1.0)
+    rows = machine.row * batch * (priced.match * gammas + 1.0)
     added = priced.draft_s + priced.verify.token_mixing + priced.overhead + rows
     longer = np.maximum(chunk + added - priced.round_s, 0.0) if apart is None else 0.0
     tokens = np.asarray(priced.tokens_per_round)

@@ -76,15 +76,19 @@ class StepTimes:
         gamma : the speculation length, one of those that the table was made for. [tokens]
         mean_generated : how much of it came after their prompts. [tokens]
         """
-        rows = batch * (gamma + 1)
         seconds = np.zeros((len(CAUSES), mean_context.size))
-        seconds[LINEAR] = self._prefill.linear[rows] + self._logits[rows]
-        seconds[COMMUNICATION] = self._prefill.communication[rows] + self._gathers[rows]
+        seconds[LINEAR] = self._mean(batch, gamma, self._prefill.linear, self._logits)
+        seconds[COMMUNICATION] = self._mean(batch, gamma, self._prefill.communication, self._gathers)
         read = {DRAFT: self.replica.draft_context(mean_context, mean_generated)}
         for cause, by_context in self._rounds[gamma].items():
             seconds[cause] = np.interp(read.get(cause, mean_context), self.contexts, by_context[batch - 1])
-        seconds[OVERHEAD] += self._overhead[rows]
+        seconds[OVERHEAD] += self._mean(batch, gamma, self._overhead)
         return seconds
+
+    def _mean(self, batch: int, gamma: int, *by_rows: FloatArray) -> float:
+        """Return the mean over rounds that draft and those that find nothing, as `mean_pass` has it. [s]"""
+        plain, full = (sum(table[rows] for table in by_rows) for rows in (batch, batch * (gamma + 1)))
+        return float(full if self.replica.match == 1.0 else plain + self.replica.match * (full - plain))
 
     def prefill(self, seconds: FloatArray, decode_rows: int, chunks: Sequence[tuple[int, int, bool]]) -> None:
         """Put prefill chunks into a step of so many decode rows, in place.
@@ -127,9 +131,10 @@ class StepTimes:
             float(np.interp(read.get(cause, mean_context), self.contexts, by_context[most - 1]))
             for cause, by_context in self._rounds[gamma].items()
         )
-        logit_rows = min(most * (gamma + 1), full)
+        decode_rows = self.replica.verified(most, gamma)
+        logit_rows = min(decode_rows, full)
         logits = self._logits[logit_rows] + self._gathers[logit_rows]
-        added: float = (seconds + float(logits) + a_row * most * (gamma + 1)) * batch / most
+        added: float = (seconds + float(logits) + a_row * decode_rows) * batch / most
         return added
 
     def _price_round(self, gamma: int) -> dict[int, FloatArray]:

@@ -13,7 +13,8 @@ from perfmodel import EngineOverhead, HardwareProfile, ModelSpec, Workload, plan
 from perfmodel import acceptance as acc
 from perfmodel.deployment import Conditions, Drafter
 
-DEPLOYED = HardwareProfile.load("h100"), ModelSpec.load("llama-3.1-8b"), EngineOverhead.load("vllm-h100")
+SGLANG = replace(EngineOverhead.load("vllm-h100"), software="sglang")  # it can bound what a head reads
+DEPLOYED = HardwareProfile.load("h100"), ModelSpec.load("llama-3.1-8b"), SGLANG
 
 
 @pytest.mark.parametrize("name", strategies.available())

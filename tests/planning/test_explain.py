@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 import strategies
+from perfmodel.acceptance import Conditions
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
@@ -100,7 +101,14 @@ def test_a_given_acceptance_is_not_assumed():
         for alpha in (None, 0.7)
     )
     assert any(sentence.startswith("ngram: acceptance is assumed") for sentence in guessed)
-    assert not any("ngram" in sentence for sentence in given)
+    assert [sentence for sentence in given if "ngram" in sentence] == [
+        sentence for sentence in guessed if sentence.startswith("ngram: the match share")
+    ]
+    stated = [replace(lookup[0], conditions=Conditions(match_share=0.8))]
+    assert not any(
+        "ngram" in sentence
+        for sentence in assumptions([Deployment(H100, LLAMA, ENGINE)], Workload((1,), (1000,)), stated, 0.7)
+    )
 
 
 @EVERY

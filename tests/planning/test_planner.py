@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -25,7 +26,7 @@ from perfmodel.speculation import Drafter, price_round
 from perfmodel.workload import Workload
 
 H100, L40S = HardwareProfile.load("h100-sxm-80gb"), HardwareProfile.load("l40s-48gb")
-ENGINE = EngineOverhead.load("magicdec-h100")
+ENGINE = replace(EngineOverhead.load("magicdec-h100"), software="")  # whatever it may run
 LLAMA, SMALL = ModelSpec.load("llama-3.1-8b"), ModelSpec.load("llama-3.2-1b")
 NAMES = ("streaming_llm", "snapkv", "quest", "layer_skip", "ngram", "eagle")
 DRAFTERS = [Drafter(strategies.load(name)) for name in NAMES] + [Drafter(strategies.load("full_kv"), SMALL)]

@@ -48,6 +48,7 @@ def read_belief(
     given: dict[str, Any] = {
         "temperature": read("temperature", _temperature, flags.temperature),
         "far_share": read("far_share", read_share, flags.far_share),
+        "match_share": read("match_share", read_share, flags.match_share),
         "trained_length": read("trained_length", _tokens, flags.trained_length),
     }
     return Belief(

@@ -35,6 +35,9 @@ class AcceptanceFlags:
         help="Share of tokens that need content from anywhere in the context, 0 where absent: little in "
         "prose and reasoning, much in retrieval, where windows fail and choosing by the query does "
         "not.")
+    match_share: str | None = flag("--match-share", "SHARE", panel=_ACCEPTANCE,
+        help="Share of rounds in which a lookup (ngram) finds a match and drafts: near 1 in edits and "
+        "summaries, 0.1 to 0.4 in chat; assumed with a wide range where absent.")
     trained_length: str | None = flag("--trained-length", "TOKENS", panel=_ACCEPTANCE,
         help="Context that a drafting head was trained to read; each strategy's own where absent.")
 

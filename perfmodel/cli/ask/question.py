@@ -29,7 +29,6 @@ from perfmodel.planning.drafters import (
     grow,
     is_self,
     passed_over,
-    ships,
 )
 from perfmodel.planning.parallelism import (
     attention_gpus,
@@ -38,6 +37,7 @@ from perfmodel.planning.parallelism import (
     in_one_stage,
 )
 from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, search_drafters
+from perfmodel.planning.served import check_served, serve
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_CONTEXT, Workload
 from strategies.base import Tree
@@ -157,10 +157,11 @@ def read_question(
         )  # fmt: skip
     if named is None and not small and (why := in_one_stage(flags.pp)):
         named = [], [why]
-    drafters, remarks = named if named is not None else search_drafters(target, small)
+    drafters, remarks = named if named is not None else search_drafters(target, small, engine, budgets)
     if "all" in _names((flags.strategy or "").lower() or "-"):
         drafters, left_out = applicable(drafters, target)
-        remarks += left_out
+        drafters, unserved = serve(drafters, engine, budgets)
+        remarks += left_out + unserved
     drafters, without = grow(drafters, trees, chains)
     if len(trees) > 1:  # of several, those that are too deep for a drafter are left out
         fit, too_deep = applicable(drafters, target)
@@ -177,17 +178,14 @@ def read_question(
         for drafter in drafters
     ]
     remarks += _about_draft_gpus(draft_gpus, drafters, tensor_parallel)
+    drafters = check_served(drafters, engine, budgets, tensor_parallel)
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
     remarks += [sentence for profile in hardware for sentence in _describe_preset(engine, profile)]
     remarks += [sentence for drafter in drafters for sentence in _describe_head(drafter, max(contexts))]
-    needed = {
-        drafter.strategy.name: drafter.strategy.needs
-        for drafter in drafters
-        if drafter.strategy.needs and drafter.head is None and not ships(target, drafter.strategy)
-    }
-    remarks += [f"{name} needs {needs}" for name, needs in needed.items()]
+    needed = {drafter.strategy.name: drafter.needs(target) for drafter in drafters}
+    remarks += [f"{name} needs {needs}" for name, needs in needed.items() if needs]
     longest = max(contexts) + (output_tokens or 0)
     if longest > target.max_position:
         remarks.append(

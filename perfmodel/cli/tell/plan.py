@@ -20,6 +20,7 @@ from perfmodel.cli.tell.tables import (
 from perfmodel.files.units import format_bytes
 from perfmodel.planning.choose import describe
 from perfmodel.planning.columns import NO_DRAFT, titled
+from perfmodel.software import labels as software_labels
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +56,7 @@ def draw_plan(console: Console, plan: Plan, alternatives: Sequence[LossyAlternat
     heading(console, "Why")
     lines(console, (f"{_place(cell, plan)}: {cell.why}{_beside(cell)}" for cell in plan.cells))
     draw_worth(console, plan)
+    draw_software(console, plan)
     if alternatives:
         section(
             console,
@@ -89,6 +91,16 @@ def draw_header(console: Console, plan: Plan) -> None:
         digits = 1 - len(str(int(plan.inflection_context_len)))  # of a grid that rises by a sixth
         beyond = f"about {tokens(round(plan.inflection_context_len, digits + 1))} tokens of context"
         line(console, f"Beyond {beyond} larger batches make speculation pay more.")
+
+
+def draw_software(console: Console, plan: Plan) -> None:
+    """Draw what another software would gain, or which can run the answer where any may."""
+    if plan.elsewhere is not None:
+        line(console, plan.elsewhere.sentence(plan.software))
+    for drafter, labels in plan.runs_in.items():
+        others = [label for label in software_labels() if label not in labels]
+        able = ", ".join(labels) or "no software that is known"
+        line(console, f"{drafter} runs in {able}" + (f"; not in {', '.join(others)}" if others else ""))
 
 
 def draw_worth(console: Console, plan: Plan) -> None:

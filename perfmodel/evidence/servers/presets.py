@@ -103,6 +103,7 @@ def preset_of(
     engine = replace(
         generic,
         name=f"{software}-{CARDS[family]}" if family else software,
+        software=software.replace("-", "_"),
         description=about.title + (f", on {family} accelerators" if family else ", on any accelerator"),
         aliases=("trtllm",) if software == "tensorrt-llm" and not family else (),
         presets=() if family else tuple(f"{software}-{CARDS[name]}" for name in families),

@@ -1,0 +1,26 @@
+"""SGLang 0.5.23: windowed drafting for EAGLE, MTP and DFLASH heads, read on 2026-11-21."""
+
+from __future__ import annotations
+
+from perfmodel.software.base import Method, Software
+
+IGNORED = (
+    "--speculative-draft-window-size has no effect with speculative_algorithm={} (honoured by DFLASH, "
+    "EAGLE-3 and the EAGLE/MTP/NEXTN drafts)"
+)
+
+software = Software(
+    name="sglang",
+    label="SGLang",
+    methods={
+        "eagle": Method("EAGLE3", needs_path=True, window=True, trees=True),
+        "dflash": Method("DFLASH", needs_path=True, window=True),
+        "mtp": Method("NEXTN", window=True, trees=True),
+        "ngram": Method("NGRAM"),
+        "full_kv+draft": Method("STANDALONE", needs_path=True, trees=True),
+        "streaming_llm+draft": Method(
+            "STANDALONE", needs_path=True, trees=True, reason=IGNORED.format("STANDALONE")
+        ),
+    },
+    refusal="no released algorithm drafts with the target's own weights",
+)

@@ -1,0 +1,26 @@
+"""vLLM 0.33: heads, draft models and lookups over the whole cache, read on 2026-11-21."""
+
+from __future__ import annotations
+
+from perfmodel.software.base import Method, Software
+
+NO_WINDOW = "a window of the drafter is PR 53827, open, and for eagle3 only"
+DRAFT = Method(
+    "draft_model", needs_path=True, draft_gpus="one or all", reason="draft_model reads its whole cache"
+)
+
+software = Software(
+    name="vllm",
+    label="vLLM",
+    methods={
+        "eagle": Method("eagle3", needs_path=True, reason=NO_WINDOW),
+        "p_eagle": Method("eagle3", needs_path=True, reason=NO_WINDOW),
+        "dflash": Method("dflash", needs_path=True, reason=NO_WINDOW),
+        "mtp": Method("mtp", reason=NO_WINDOW),
+        "ngram": Method("ngram"),
+        "full_kv+draft": DRAFT,
+        "streaming_llm+draft": DRAFT,
+    },
+    refusal="drafting with the target's own weights is RFC 47351, open",
+    chains_only="tree attention and speculative_token_tree were removed (PR 42121, May 2026)",
+)
