@@ -12,6 +12,7 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment
 from perfmodel.latency import ForwardPass, price_pass
 from perfmodel.latency.all_reduce import nodes_of
+from perfmodel.latency.linear import NARROW
 from perfmodel.memory import largest_batch
 from perfmodel.model import ModelSpec
 from perfmodel.planning.parallelism import describe_parallelism
@@ -34,11 +35,15 @@ UNSPLIT_TOKENS = 4
 """Tokens of the verification by which kernels that do not split it are told of. [1]"""
 LEAST_UNSPLIT = 1.5
 """Plain steps below which such a verification goes without mention. [1]"""
-_OF_EXPERTS = ("expert_layer", "gemm.tile_switch")
+_OF_EXPERTS = ("expert_", "eager_expert_layer", "gemm.tile_switch")
+_OF_EXPERTS_DEALT_OUT = ("expert_parallel_layer", "expert_all_to_all")
+_OF_NARROW_PRODUCTS = ("quantise",)
+_OF_DRAFTS = ("round", "draft_")
 _OF_STATES = ("kept_states", "state_trips", "recurrence.")
 _OF_NODES = ("link.gpus", "network.")
 _OF_LOOKUPS = ("lookup",)
-"""Figures of engine and hardware that nothing without experts, recurrent states, lookups is priced by."""
+"""Figures of engine and hardware by which nothing is priced without experts, experts dealt out whole, 8-bit
+products, drafts, recurrent states, several GPUs or nodes, lookups."""
 
 
 def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
@@ -92,12 +97,15 @@ def assumptions(
     drafters : who could draft; their acceptance counts unless `alpha` was given.
     """
     engine, target = deployments[0].engine, deployments[0].model
-    looks_up = any(drafter.kind == "none" for drafter in drafters)
-    unused = (
-        *(() if target.experts else _OF_EXPERTS),
-        *(() if target.state_bytes else _OF_STATES),
-        *(() if looks_up else _OF_LOOKUPS),
-    )
+    applies = {
+        _OF_EXPERTS: bool(target.experts),
+        _OF_EXPERTS_DEALT_OUT: any(np.any(deployment.expert_parallel) for deployment in deployments),
+        _OF_NARROW_PRODUCTS: any(layer.dtype in NARROW for layer in target.linears),
+        _OF_DRAFTS: bool(drafters),
+        _OF_STATES: bool(target.state_bytes),
+        _OF_LOOKUPS: any(drafter.kind == "none" for drafter in drafters),
+    }
+    unused = tuple(path for paths, priced in applies.items() if not priced for path in paths)
     sentences = [] if alpha is not None else _trained_lengths(target, workload, drafters)
     for deployment in deployments:
         kernels = deployment.attention_kernels
@@ -117,8 +125,9 @@ def assumptions(
             )
         sentences += _unsplit(deployment, workload)
     sentences += [
-        f"engine {engine.name}: {path} is assumed ({quantity.source})"
-        for path, quantity in engine.quantities.items()
+        f"engine {each.name}: {path} is assumed ({quantity.source})"
+        for each in {deployment.engine.name: deployment.engine for deployment in deployments}.values()
+        for path, quantity in each.quantities.items()
         if quantity.kind == "assumed" and np.any(quantity.high > 0.0)
         and not path.startswith(("other_kernel_share", *unused))
     ]

@@ -78,7 +78,7 @@ def draw_servers(console: Console, errors: Sequence[ServerError], cells: bool) -
     lines(console, _NOTES)
     impossible = [error for error in errors if not error.possible]
     if impossible:
-        section(console, "Below what the peaks of the hardware allow, so left out")
+        section(console, "Left out, as too much of the source lies below what the hardware allows")
         draw(console, _CELLS, impossible)
     if cells:
         section(console, "Numbers (times in ms)")

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from perfmodel.engine import EngineOverhead
-from perfmodel.evidence.servers.price import least_seconds, price_servers
+from perfmodel.evidence.servers.price import possible_rows, price_servers
 from perfmodel.evidence.servers.rows import ServerRow
 from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
@@ -95,10 +95,11 @@ def with_figures(engine: EngineOverhead, values: Mapping[str, float]) -> EngineO
 def fit_servers(rows: Iterable[ServerRow]) -> dict[tuple[str, str], Fitted]:
     """Fit every software: on all families but AMD's together, under "", and then on each.
 
-    A family's figures are pulled to its software's, and these to `FIGURES`. Rows below what the hardware
-    allows are left out. Of AMD, what quantising costs is learned from the other software first.
+    A family's figures are pulled to its software's, and these to `FIGURES`. Rows that cannot be what they
+    say are left out. Of AMD, what quantising costs is learned from the other software first.
     """
-    possible = [row for row in rows if row.seconds >= least_seconds(row)]
+    every = list(rows)
+    possible = [row for row, is_possible in zip(every, possible_rows(every), strict=True) if is_possible]
     fitted: dict[tuple[str, str], Fitted] = {}
     softwares = list(dict.fromkeys(row.group.engine.name for row in possible))
     for software in softwares:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perfmodel.engine import EngineOverhead
-from perfmodel.evidence.servers.fit import FIGURES, OF_FAMILY, Fitted
-from perfmodel.files.quantity import Kind, Quantity
+from perfmodel.evidence.servers.fit import FIGURES, OF_FAMILY, SHARED, Fitted
+from perfmodel.files.quantity import Z90, Kind, Quantity
 from perfmodel.files.spec import to_yaml
 from perfmodel.files.writing import write_whole
 
@@ -18,6 +18,14 @@ CARDS: Mapping[str, str] = {
     "ampere": "a100", "hopper": "h100", "blackwell": "b200", "ada": "rtx-4090", "cdna3": "mi300x",
 }  # fmt: skip
 """What the preset of a family is called after: the accelerator that most of its rows ran on."""
+ALIASES: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("tensorrt-llm", ""): ("trtllm", "tensorrt_llm", "trt-llm"),
+    ("vllm", "hopper"): ("vllm-h200", "vllm-fp8-h100", "vllm-fp8"),
+    ("sglang", "hopper"): ("sglang-h200",),
+    ("tensorrt-llm", "hopper"): ("tensorrt-llm-h200", "trtllm-h100"),
+    ("vllm", "ada"): ("vllm-l40s",),
+}
+"""Other names of presets: of accelerators of the same family, and of files that they replace."""
 DIGITS = 3
 TOLD = 0.7
 """Share of its range before below which a figure's range is what the rows say. [1]"""
@@ -65,10 +73,15 @@ SOFTWARE: Mapping[str, Software] = {
     ),
 }  # fmt: skip
 RESIDUALS: Mapping[str, tuple[float, float, float]] = {
-    "step_residual": (0.05, 0.085, 0.13),
-    "expert_residual": (0.1, 0.16, 0.3),
+    "step_residual": (0.04, 0.056, 0.1),
+    "expert_residual": (0.07, 0.1, 0.18),
 }
 """Spread of steps of sources that were left out of the fit: low, value, high. [1]"""
+ELSEWHERE: Mapping[str, tuple[float, float, float]] = {
+    "step_residual": (0.0, 0.02, 0.05),
+    "expert_residual": (0.0, 0.03, 0.08),
+}
+"""What the ranges of all figures leave open where no family was fitted: they are drawn there. [1]"""
 
 
 def preset_of(
@@ -85,36 +98,37 @@ def preset_of(
     """
     about = SOFTWARE[software]
     generic = EngineOverhead.load("generic")
-    source = "as all numbers of the software, none of this family" if not figures.rows else (
-        f"fitted to {figures.rows} numbers of {'; '.join(map(_short, figures.sources))}"
-    )
+    source = f"fitted to {figures.rows} numbers of {_count(figures.sources)} in measurements/servers.csv"
     quantities: dict[str, Quantity] = {}
     for path, belief in FIGURES.items():
-        believed = OF_FAMILY.get(family, {}).get(path, belief)
+        believed = OF_FAMILY.get(family, {}).get(path) or replace(belief, deviation=SHARED * belief.deviation)
         low, value, high = (float(getattr(figures, end)[path]) for end in ("low", "values", "high"))
-        told = high - low < TOLD * (believed.at(1.2816) - believed.at(-1.2816))
-        kind: Kind = "measured" if told and family else "assumed"
-        quantities[path] = Quantity(value, low, high, "s" if path != "streaming" else "", source, kind)
+        told = bool(family) and high - low < TOLD * (believed.at(Z90) - believed.at(-Z90))
+        unit = "s" if path != "streaming" else ""
+        kind: Kind = "measured" if told else "assumed"
+        silent = ", which say little of it" if family and not told else ""
+        quantities[path] = Quantity(value, low, high, unit, source + silent, kind)
     low, value, high = about.eager.get(family) or about.eager[""]
     quantities["eager_expert_layer"] = Quantity(value, low, high, "s", about.eager_source, "assumed")
     quantities["draft_forward"] = Quantity(0.0, 0.0, 1.0, "", _ONE_LAUNCH, "assumed")
-    for path, (low, value, high) in RESIDUALS.items():
+    for path, (low, value, high) in (RESIDUALS if family else ELSEWHERE).items():
         quantities[path] = Quantity(value, low, high, "", _LEFT_OUT, "measured")
     engine = replace(
         generic,
         name=f"{software}-{CARDS[family]}" if family else software,
         software=software.replace("-", "_"),
         description=about.title + (f", on {family} accelerators" if family else ", on any accelerator"),
-        aliases=("trtllm",) if software == "tensorrt-llm" and not family else (),
+        aliases=ALIASES.get((software, family), ()),
         presets=() if family else tuple(f"{software}-{CARDS[name]}" for name in families),
         families=(family,) if family else (),
         attention_kernel=about.attention_kernel,
         all_reduce=about.all_reduce,
         other_attention_kernel="",
         other_kernel_share=0.0,
-        quantities={path: kept for path, kept in generic.quantities.items() if path != "other_kernel_share"},
+        quantities={},
     )
-    return engine.with_quantities(quantities, DIGITS)
+    kept = {path: kept for path, kept in generic.quantities.items() if path != "other_kernel_share"}
+    return engine.with_quantities(kept | quantities, DIGITS)
 
 
 def write_presets(fitted: Mapping[tuple[str, str], Fitted], folder: Path) -> None:
@@ -125,6 +139,6 @@ def write_presets(fitted: Mapping[tuple[str, str], Fitted], folder: Path) -> Non
         write_whole(folder / f"{engine.name}.yaml", to_yaml(engine))
 
 
-def _short(source: str) -> str:
-    """Return a source without the address that its rows give."""
-    return source.partition(", https://")[0]
+def _count(sources: Sequence[str]) -> str:
+    """Count sources in words."""
+    return f"{len(sources)} source{'s' if len(sources) != 1 else ''}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
@@ -19,10 +20,15 @@ from perfmodel.memory import kv_bytes_per_gpu, weight_bytes_per_gpu
 from perfmodel.planning.uncertainty import draw, interval, price_draws
 from perfmodel.speculation import Configuration, price
 
-__all__ = ["EngineOf", "ServerPrices", "closed_loop", "least_seconds", "price_servers", "server_intervals"]
+__all__ = [
+    "EngineOf", "ServerPrices", "closed_loop", "least_seconds", "possible_rows", "price_servers",
+    "server_intervals",
+]  # fmt: skip
 
 EngineOf = Callable[[EngineOverhead, HardwareProfile], EngineOverhead]
 """Changes the engine of a row, on its hardware."""
+DOUBTED = 0.2
+"""Share of a source's rows below what the hardware allows from which none is believed. [1]"""
 BURST = 0.5
 """Share of the others' prefills that a request decodes through when all begin at once: half of them come
 before its own. [1]"""
@@ -99,6 +105,22 @@ def least_seconds(row: ServerRow) -> float:
     return float(closed_loop(read, prefill, batch=row.batch, output_tokens=row.output_tokens, burst=burst))
 
 
+def possible_rows(rows: Sequence[ServerRow]) -> NDArray[np.bool_]:
+    """Return which rows can be what they say: no row below `least_seconds`, nor one of a doubted source.
+
+    A source of whose rows `DOUBTED` or more lie below measured something else in all of them.
+    """
+    below = np.array([row.seconds < least_seconds(row) for row in rows])
+    doubted = {
+        source
+        for source in {row.source for row in rows}
+        if np.mean(below[[row.source == source for row in rows]]) >= DOUBTED
+    }
+    believed: NDArray[np.bool_] = np.array([row.source not in doubted for row in rows], dtype=bool)
+    believed &= ~below
+    return believed
+
+
 def server_intervals(
     rows: Sequence[ServerRow], engine_of: EngineOf | None = None
 ) -> tuple[FloatArray, FloatArray]:
@@ -114,11 +136,14 @@ def server_intervals(
             tensor_parallel=np.asarray(deployment.tensor_parallel)[:, None],
             expert_parallel=np.asarray(deployment.expert_parallel)[:, None],
         )
-        low[members], high[members] = interval(_as_measured(runs, some, round_s))
+        spread = worlds.verify_residual  # prefill errs as the other passes do
+        low[members], high[members] = interval(_as_measured(runs, some, round_s, spread))
     return low, high
 
 
-def _as_measured(deployment: Deployment, rows: Sequence[ServerRow], round_s: FloatArray) -> FloatArray:
+def _as_measured(
+    deployment: Deployment, rows: Sequence[ServerRow], round_s: FloatArray, prefill_spread: Numeric = 1.0
+) -> FloatArray:
     """Return seconds of rounds, or per token of the closed loops that these are; rows come first. [s]"""
     if rows[0].measured not in ("loop", "burst"):
         return np.asarray(round_s)
@@ -130,7 +155,9 @@ def _as_measured(deployment: Deployment, rows: Sequence[ServerRow], round_s: Flo
     prefill = price_prefill(deployment, batch=1.0, prompt_tokens=column("prompt_tokens")).total
     batch, outputs = column("batch"), column("output_tokens")
     burst = rows[0].measured == "burst"
-    return np.asarray(closed_loop(round_s, prefill, batch=batch, output_tokens=outputs, burst=burst))
+    return np.asarray(
+        closed_loop(round_s, prefill * prefill_spread, batch=batch, output_tokens=outputs, burst=burst)
+    )
 
 
 def _groups(

@@ -21,7 +21,7 @@ with the prefill of the others inside; in a burst they all begin at once."""
 QUESTION = (
     "engine", "hardware", "tensor_parallel", "expert_parallel", "target_model", "weight_dtype", "kv_dtype",
     "draft_model", "draft_tensor_parallel", "strategy", "kv_budget", "draft_vocabulary", "context_len",
-    "batch_size", "gamma",
+    "batch_size", "gamma", "topk", "nodes",
 )  # fmt: skip
 ANSWER = (
     "source", "cell", "engine_version", "tokens_per_round", "measured", "ms", "plain_ms", "prompt_tokens",

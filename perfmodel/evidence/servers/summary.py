@@ -13,7 +13,7 @@ import numpy as np
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.servers.fit import Fitted, figures_for, fit_without
 from perfmodel.evidence.servers.presets import preset_of
-from perfmodel.evidence.servers.price import least_seconds, price_servers, server_intervals
+from perfmodel.evidence.servers.price import possible_rows, price_servers, server_intervals
 from perfmodel.evidence.servers.rows import ServerRow, published_servers
 from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
@@ -33,7 +33,7 @@ class ServerError:
 
     fitted, held_out : by the engine that ships, and by one fitted without this source.
     low, high : between which 80 % of cases are to lie, by the latter; NaN for a speedup.
-    possible : False where it lies below what the hardware allows, so that it measured something else.
+    possible : False where its source measured something else than it says: `possible_rows`.
     """
 
     row: ServerRow
@@ -76,7 +76,7 @@ class ServerErrors:
 def compare_servers(rows: Sequence[ServerRow] | None = None) -> tuple[ServerError, ...]:
     """Compare every published number with what is computed for it; all bundled rows where absent."""
     every = published_servers() if rows is None else tuple(rows)
-    shipped = price_servers(every)
+    shipped, believed = price_servers(every), possible_rows(every)
     sources = list(dict.fromkeys(row.source for row in every))
     errors: dict[int, list[ServerError]] = {}
     for source in sources:
@@ -87,7 +87,7 @@ def compare_servers(rows: Sequence[ServerRow] | None = None) -> tuple[ServerErro
         speedups = untaught.speedup(own), shipped.speedup(every)[members]
         for place, (index, row) in enumerate(zip(members, own, strict=True)):
             kind = "loop" if row.measured == "burst" else row.measured
-            possible = row.seconds >= least_seconds(row)
+            possible = bool(believed[index])
             errors[index] = [
                 ServerError(
                     row, kind, row.seconds, shipped.seconds[index], untaught.seconds[place],
