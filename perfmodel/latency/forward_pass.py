@@ -132,7 +132,7 @@ def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Nu
     if model.experts:
         overhead_s = overhead_s + expert_layers(model) * _price_expert_layer(deployment)
     if not forward.drafting:
-        overhead_s = overhead_s + engine.row_s * logit_rows / forward.query_tokens
+        overhead_s = overhead_s + engine.row_s * forward.batch
     step = StepLatency(linear_s, attention_s, communication_s, overhead_s, recurrence_s)
     return _in_stages(deployment, step, forward, logit_rows, in_flight) if deployment.piped else step
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
 
-from strategies.base import Tree
-
 if TYPE_CHECKING:
     from perfmodel.files.numbers import FloatArray, Numeric
+    from strategies.base import Tree
 
 __all__ = [
     "NO_DRAFT", "SWEPT", "Cell", "Column", "columns_of", "fill", "gain", "milliseconds", "number", "swept",
@@ -351,6 +350,8 @@ class Cell:
     @property
     def tree(self) -> Tree | None:
         """The tree that is drafted; None for a chain, or where nothing is drafted."""
+        from strategies.base import Tree  # here, so that --help loads no numpy
+
         return Tree(self.gamma, self.topk, self.nodes) if self.topk and self.nodes else None
 
     @property

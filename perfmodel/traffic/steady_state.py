@@ -67,7 +67,8 @@ class Load:
 class Machine:
     """What all drafters of one deployment share: the target's own passes and its prefill.
 
-    chunk, row : seconds of a prefill chunk, mean over a prompt's, and of one more row in a full step. [s]
+    chunk, row, sequence : seconds of a prefill chunk, mean over a prompt's, and of one more row and sequence
+        in a full step. [s]
     """
 
     batches: FloatArray
@@ -76,6 +77,7 @@ class Machine:
     chunks: int
     chunk: float
     row: float
+    sequence: float = 0.0
 
     @classmethod
     def of(cls, replica: Replica, gammas: tuple[int, ...], load: Load) -> Machine:
@@ -90,7 +92,8 @@ class Machine:
         two = price_prefill(deployment, batch=1.0, prompt_tokens=np.array([most, max(most / 2.0, 1.0)]))
         rows = np.broadcast_to(np.asarray(two.linear + two.communication + two.overhead), (2,))
         row = max(float(rows[0] - rows[1]), 0.0) / max(most / 2.0, 1.0)
-        return cls(batches, lengths, steps, chunks, _price_chunk(deployment, load, chunks), row)
+        chunk, sequence = _price_chunk(deployment, load, chunks), float(deployment.engine.row_s)
+        return cls(batches, lengths, steps, chunks, chunk, row, sequence)
 
 
 def _price_chunk(deployment: Deployment, load: Load, chunks: int) -> float:
@@ -147,7 +150,7 @@ def points_of(
     chunk = machine.chunk
     if drafter is not None and (extra := drafter.extra_model(replica.deployment.model)) is not None:
         chunk += _price_chunk(drafter.runs(replica.deployment, extra), load, machine.chunks)
-    rows = machine.row * batch * (priced.match * gammas + 1.0)
+    rows = machine.row * batch * (priced.match * gammas + 1.0) + machine.sequence * batch
     added = priced.draft_s + priced.verify.token_mixing + priced.overhead + rows
     longer = np.maximum(chunk + added - priced.round_s, 0.0) if apart is None else 0.0
     tokens = np.asarray(priced.tokens_per_round)

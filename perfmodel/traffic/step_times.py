@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,13 +48,16 @@ class StepTimes:
         self.contexts = np.union1d(evenly, np.maximum(kinks, _SHORTEST))
         self._batches = np.arange(1.0, replica.max_batch + 1.0)
         rows = np.arange(1.0, replica.max_step_tokens + 1.0)
-        by_rows = price_pass(replica.deployment, ForwardPass(batch=rows, kv_tokens=1.0))
-        prefill = _Prefill(replica, replica.deployment, self.contexts)
+        one_pass = ForwardPass(batch=rows, kv_tokens=1.0)
+        silent = replace(replica.deployment, engine=replace(replica.deployment.engine, row_s=0.0))
+        with_rows, by_rows = (price_pass(each, one_pass) for each in (replica.deployment, silent))
+        prefill = _Prefill(replica, silent, self.contexts)
         self._prefill = prefill
         # Logits of as many rows as the index, beyond one.
         self._logits = _from_zero(by_rows.linear, rows.size) - prefill.linear
         self._gathers = _from_zero(by_rows.communication, rows.size) - prefill.communication
         self._overhead = _from_zero(by_rows.overhead, rows.size)
+        self._sequences = _from_zero(np.subtract(with_rows.overhead, by_rows.overhead), rows.size)
         self._rounds = {gamma: self._price_round(gamma) for gamma in gammas}
         drafter = replica.drafter if any(gammas) else None
         extra = drafter.extra_model(replica.deployment.model) if drafter else None
@@ -82,7 +86,7 @@ class StepTimes:
         read = {DRAFT: self.replica.draft_context(mean_context, mean_generated)}
         for cause, by_context in self._rounds[gamma].items():
             seconds[cause] = np.interp(read.get(cause, mean_context), self.contexts, by_context[batch - 1])
-        seconds[OVERHEAD] += self._mean(batch, gamma, self._overhead)
+        seconds[OVERHEAD] += self._mean(batch, gamma, self._overhead) + self._sequences[batch]
         return seconds
 
     def _mean(self, batch: int, gamma: int, *by_rows: FloatArray) -> float:
@@ -106,6 +110,7 @@ class StepTimes:
             before = by_rows[decode_rows] + of_logits[decode_rows]
             seconds[cause] += by_rows[rows] + of_logits[logits] - before
         seconds[OVERHEAD] += self._overhead[rows] - self._overhead[decode_rows]
+        seconds[OVERHEAD] += self._sequences[len(chunks)]
         seconds[ATTENTION] += self._prefill.attention(chunks)
         if self._draft_prefill is not None:
             draft = self._draft_prefill
@@ -134,7 +139,8 @@ class StepTimes:
         decode_rows = self.replica.verified(most, gamma)
         logit_rows = min(decode_rows, full)
         logits = self._logits[logit_rows] + self._gathers[logit_rows]
-        added: float = (seconds + float(logits) + a_row * decode_rows) * batch / most
+        once = float(logits + self._sequences[most])
+        added: float = (seconds + once + a_row * decode_rows) * batch / most
         return added
 
     def _price_round(self, gamma: int) -> dict[int, FloatArray]:

@@ -147,5 +147,5 @@ def test_a_refused_strategy_is_not_suggested_again_but_with_a_draft_model(run, t
     code, _, err = run("export", str(path), "--engine", "vllm")
     assert code == 2
     assert "cannot run streaming_llm" in err
-    assert "plan with a --draft-model, with --strategy dflash,eagle,full_kv,medusa,mtp,ngram," in err
+    assert "plan with a --draft-model, with --strategy dflash,eagle,full_kv,mtp,ngram," in err
     assert "Did you mean" not in err

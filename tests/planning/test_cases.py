@@ -197,15 +197,16 @@ def test_a_bad_row_is_refused_by_number_field_and_reason(name: str) -> None:
     assert good == after == {**answers(price_cases(cases({})))[0], "error": ""}
 
 
+COMMAS = len(INPUTS) - 11
 DAMAGED = {
     "too few cells": ("a100,ideal", "has 2 cells"),
     "too many cells": ("a," * 20, "has 21 cells"),
     "an open quote": ('a100,"ideal,8,llama-3.1-8b,,none,,32000,,32,0,,,', "quote"),
     "text behind a quote": ('a100,"ideal"x,8,llama-3.1-8b,,none,,32000,,32,0,,,', "quote"),
-    "no UTF-8": (b"a100,ideal,8,llama-3.1-8b,,n\xff\xfene,,32000,,32,0,,,,,,", "UTF-8"),
-    "a NUL": ("a100,id\x00eal,8,llama-3.1-8b,,none,,32000,,32,0,,,,,,", "UTF-8"),
-    "an endless cell": ("a100,ideal,8,llama-3.1-8b,," + "x" * 20_000 + ",,32000,,32,0,,,,,,", "characters"),
-    "a cell beyond what a reader takes": ("x" * 200_000 + "," * 16, "characters"),
+    "no UTF-8": (b"a100,ideal,8,llama-3.1-8b,,n\xff\xfene,,32000,,32,0" + b"," * COMMAS, "UTF-8"),
+    "a NUL": ("a100,id\x00eal,8,llama-3.1-8b,,none,,32000,,32,0" + "," * COMMAS, "UTF-8"),
+    "an endless cell": (f"a100,ideal,8,llama-3.1-8b,,{'x' * 20_000},,32000,,32,0" + "," * COMMAS, "characters"),
+    "a cell beyond what a reader takes": ("x" * 200_000 + "," * (len(INPUTS) - 1), "characters"),
 }
 
 

@@ -31,7 +31,7 @@ def priced_round(model, gpus, strategy="streaming_llm", context_len=32_000, hard
     return priced.at((0, 0, 0, 0))
 
 
-def count_weights(hardware, *, tokens, n, k, dtype, weight_fraction, cold, products=1.0):  # noqa: ARG001
+def count_weights(hardware, *, tokens, n, k, dtype, weight_fraction, products=1.0, **_):  # noqa: ARG001
     return np.multiply(products, n) * k * BYTES[dtype] * weight_fraction
 
 

@@ -103,10 +103,10 @@ def preset_of(
     for path, belief in FIGURES.items():
         believed = OF_FAMILY.get(family, {}).get(path) or replace(belief, deviation=SHARED * belief.deviation)
         low, value, high = (float(getattr(figures, end)[path]) for end in ("low", "values", "high"))
-        told = bool(family) and high - low < TOLD * (believed.at(Z90) - believed.at(-Z90))
+        known = bool(family) and high - low < TOLD * (believed.at(Z90) - believed.at(-Z90))
         unit = "s" if path != "streaming" else ""
-        kind: Kind = "measured" if told else "assumed"
-        silent = ", which say little of it" if family and not told else ""
+        kind: Kind = "measured" if known else "assumed"
+        silent = ", which say little of it" if family and not known else ""
         quantities[path] = Quantity(value, low, high, unit, source + silent, kind)
     low, value, high = about.eager.get(family) or about.eager[""]
     quantities["eager_expert_layer"] = Quantity(value, low, high, "s", about.eager_source, "assumed")
