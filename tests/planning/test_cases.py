@@ -205,7 +205,7 @@ DAMAGED = {
     "text behind a quote": ('a100,"ideal"x,8,llama-3.1-8b,,none,,32000,,32,0,,,', "quote"),
     "no UTF-8": (b"a100,ideal,8,llama-3.1-8b,,n\xff\xfene,,32000,,32,0" + b"," * COMMAS, "UTF-8"),
     "a NUL": ("a100,id\x00eal,8,llama-3.1-8b,,none,,32000,,32,0" + "," * COMMAS, "UTF-8"),
-    "an endless cell": ("a100,ideal,8,llama-3.1-8b,," + "x" * 20_000 + "," * (COMMAS + 6), "characters"),
+    "an endless cell": ("a100,ideal,8,llama-3.1-8b,," + "x" * 20_000 + "," * (COMMAS + 5), "characters"),
     "a cell beyond what a reader takes": ("x" * 200_000 + "," * (len(INPUTS) - 1), "characters"),
 }
 
