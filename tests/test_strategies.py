@@ -218,9 +218,10 @@ def test_whoever_selects_in_every_pass_launches_kernels_for_it(name: str) -> Non
 def test_more_budget_never_accepts_less_and_more_context_never_accepts_more(
     name: str, context: float, budget: float, more: float, far: float, heat: float
 ) -> None:
-    """The first of them for a head up to the entries that it was trained to read."""
+    """The first of them for a head up to the entries that it was trained to read, as far as that is known."""
     strategy = strategies.load(name)
-    trained = strategy.acceptance.trained_length.value
+    law = strategy.acceptance
+    trained = law.trained_length.value / law.trained_range
     for drafter in strategy.drafters:
 
         def rate(context_len: float, kv_budget: float, drafter: Drafter = drafter) -> float:

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from perfmodel.cli.app import app
 
-ON = ["--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--tp", "8", "--engine", "vllm-h100"]
+ON = ["--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--tp", "8", "--engine", "generic"]
 ONE = ["--strategy", "streaming_llm", "--draft-budget", "512"]
 KINDS = {
     "speedup-against-batch": [*ON, "--context", "8k,32k", "-b", "1,64"],

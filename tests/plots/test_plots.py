@@ -37,7 +37,7 @@ from perfmodel.workload import Workload
 
 HARDWARE = HardwareProfile.load("h100-sxm-80gb")
 TARGET = ModelSpec.load("llama-3.1-8b")
-ENGINE = EngineOverhead.load("vllm-h100")
+ENGINE = EngineOverhead.load("generic")
 WINDOW = Drafter(strategies.load("streaming_llm"))
 BATCHES, CONTEXTS = (1, 16, 256), (1000, 8000, 128_000)
 DEPLOYMENT = Deployment(HARDWARE, TARGET, ENGINE, 8)

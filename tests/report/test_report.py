@@ -32,7 +32,7 @@ pytest.importorskip("plotly")
 
 HARDWARE = HardwareProfile.load("h100-sxm-80gb")
 TARGET = ModelSpec.load("llama-3.1-8b")
-ENGINE = EngineOverhead.load("vllm-h100")
+ENGINE = EngineOverhead.load("generic")
 SMALL = ModelSpec.load("llama-3.2-1b")
 BATCHES, CONTEXTS = [1, 16, 256], [1000, 32_000, 128_000]
 DRAFTERS = [

@@ -25,7 +25,7 @@ pytestmark = [
 
 HARDWARE = HardwareProfile.load("h100-sxm-80gb")
 TARGET = ModelSpec.load("llama-3.1-8b")
-ENGINE = EngineOverhead.load("vllm-h100")
+ENGINE = EngineOverhead.load("generic")
 BATCHES, CONTEXTS = [1, 4, 16, 64, 256], [1000, 8000, 32_000, 128_000]
 DRAFTERS = [Drafter(strategies.load("snapkv")), Drafter(strategies.load("streaming_llm"))]
 LIMIT = 3.0
