@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +25,11 @@ __all__ = ["EngineOverhead", "Numeric", "json_schema"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EngineOverhead(Spec):
-    """What an engine costs beside its kernels; every figure may be an array. SI units."""
+    """What an engine costs beside its kernels; every figure may be an array. SI units.
+
+    `stated` are figures that a caller set, with their sources, which hold for presets too; `profiles_path` is
+    where the engine was looked for, and its presets are.
+    """
 
     name: str = text("what the user types; the file is called the same")
     description: str = text("one line for people", "")
@@ -32,6 +37,9 @@ class EngineOverhead(Spec):
     software: str = text("what serves, as `perfmodel.software` names it: what it runs is planned", "")
     presets: tuple[str, ...] = texts("engines that take its place on the accelerators they were fitted to")
     families: tuple[str, ...] = texts("families of accelerators that these figures are for; none: any")
+    fitted_to: str = text("how much the figures were fitted to", "")
+    stated: tuple[tuple[Mapping[str, Numeric], str], ...] = ()
+    profiles_path: str | None = None
     forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
     draft_forward: Numeric = figure(
         "ratio", 0, 1, "share of it that a draft pass takes: 0 where a round is launched at once", (0, 1, 1)
@@ -122,16 +130,24 @@ class EngineOverhead(Spec):
     other_attention_kernel: str = text("kernel that may run instead, where nobody says which does", "")
 
     def on(self, hardware: HardwareProfile) -> EngineOverhead:
-        """Return the preset that stands for this engine on an accelerator, its own memory share kept.
+        """Return the preset that stands for this engine on an accelerator, with what a caller has stated.
 
-        Itself where none was fitted on accelerators of that family.
+        Itself where none was fitted on accelerators of that family. Raises SpecError where a preset of the
+        engine's file does not exist.
         """
-        own = "memory_utilization"
-        for preset in map(_preset, self.presets):
+        for preset in (_preset(name, self.profiles_path) for name in self.presets):
             if hardware.family in preset.families:
-                quantities = {**preset.quantities, own: self.quantities[own]}
-                return replace(preset, memory_utilization=self.memory_utilization, quantities=quantities)
+                for values, source in self.stated:
+                    preset = preset.with_values(values, source)
+                return preset
         return self
+
+    def with_values(
+        self, values: Mapping[str, Numeric], source: str = "given by the caller"
+    ) -> EngineOverhead:
+        """Return the engine with figures replaced, as `Spec.with_values` has it, for its presets too."""
+        changed = super().with_values(values, source)
+        return replace(changed, stated=(*self.stated, (dict(values), source)))
 
     def calling(self, *, attention_kernel: str, all_reduce: str) -> EngineOverhead:
         """Return the same engine with kernels that are known to run, by their names in hardware profiles."""
@@ -162,7 +178,7 @@ class EngineOverhead(Spec):
             _ = engine.served_by
         except SpecError as unknown:
             raise unknown.located(document.file, document.line(["software"]), "software") from None
-        return engine
+        return replace(engine, profiles_path=None if profiles_path is None else os.fspath(profiles_path))
 
     @property
     def served_by(self) -> Software | None:
@@ -183,8 +199,8 @@ def json_schema() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _preset(name: str) -> EngineOverhead:
-    return EngineOverhead.load(name)
+def _preset(name: str, profiles_path: str | None) -> EngineOverhead:
+    return EngineOverhead.load(name, profiles_path)
 
 
 @lru_cache(maxsize=1)

@@ -91,7 +91,13 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
     """
     hardware, engine = deployment.hardware, deployment.engine
     step, verify, draft, kernels, common = np.random.default_rng([seed, 0x5EED]).standard_normal((5, count))
-    if engine.calibrated_on == hardware.name or hardware.family in engine.families:
+    if hardware.family in engine.families:  # fitted on some of the family: what is known of it is in that
+        drawn = replace(
+            deployment,
+            hardware=hardware.sample(count, seed, kinds=("assumed",)),
+            engine=engine.sample(count, seed, kinds=("assumed",)),
+        )
+    elif engine.calibrated_on == hardware.name:
         drawn = replace(deployment, engine=engine.sample(count, seed, kinds=("assumed",)))
     else:
         drawn = replace(deployment, hardware=hardware.sample(count, seed), engine=engine.sample(count, seed))

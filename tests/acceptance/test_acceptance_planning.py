@@ -31,7 +31,9 @@ from perfmodel.planning.uncertainty import draw, worth_of_measuring
 from perfmodel.speculation import Drafter, price_round
 from perfmodel.workload import Workload
 
-H100, ENGINE = HardwareProfile.load("h100-sxm-80gb"), EngineOverhead.load("magicdec-h100")
+H100, ENGINE = HardwareProfile.load("h100-sxm-80gb"), replace(
+    EngineOverhead.load("magicdec-h100"), software=""
+)
 LLAMA = ModelSpec.load("llama-3.1-8b")
 WINDOW, SNAPKV = (strategies.load(name) for name in ("streaming_llm", "snapkv"))
 SMALL = {"Llama-3.1-8B": "llama-3.2-1b", "Llama-2-7B-32K": "tinyllama-1.1b"}

@@ -19,7 +19,7 @@ PLACE = [
     "--strategy", "streaming_llm", "--model", "llama-3.1-8b", "--draft-budget", "512", "--context", "32k",
 ]  # fmt: skip
 ON = [
-    "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--tp", "8", "--engine", "magicdec-h100",
+    "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--tp", "8", "--engine", "generic",
     "--context", "32k", "-b", "64",
 ]  # fmt: skip
 WINDOW = [*ON, "--strategy", "streaming_llm", "--draft-budget", "512"]

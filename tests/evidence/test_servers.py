@@ -13,7 +13,7 @@ from perfmodel.evidence.servers.presets import CARDS, SOFTWARE, preset_of
 from perfmodel.evidence.servers.price import closed_loop, least_seconds, possible_rows, price_servers
 from perfmodel.evidence.servers.rows import published_servers, read_servers
 from perfmodel.evidence.servers.summary import compare_servers, summarise_servers
-from perfmodel.latency import ForwardPass, price_pass, price_prefill
+from perfmodel.latency import ForwardPass, linear, price_pass, price_prefill
 from perfmodel.speculation import price
 from strategies import load as load_strategy
 
@@ -86,9 +86,18 @@ def test_a_prefill_with_experts_takes_at_least_its_launches():
 
 
 def test_rates_of_single_kernels_are_the_plain_case_to_the_last_bit():
-    engine = replace(EngineOverhead.load("magicdec-h100"), streaming=1.0)
-    assert engine.streaming == EngineOverhead.load("magicdec-h100").streaming
-    assert engine.draft_forward == 1.0
+    engine = EngineOverhead.load("magicdec-h100")
+    step = price_pass(Deployment(H100, LLAMA, engine), PLAIN)
+    faster = price_pass(Deployment(H100, LLAMA, engine.with_values({"streaming": 1.2})), PLAIN)
+    kernels = sum(
+        float(layer.count * np.asarray(
+            linear(H100, tokens=4.0, n=layer.n, k=layer.k, dtype=layer.dtype, cold=True)
+        ))
+        for layer in LLAMA.linears
+    )  # fmt: skip
+    assert float(step.linear) == pytest.approx(kernels, rel=1e-12)
+    assert float(faster.linear) < float(step.linear)
+    assert float(faster.attention) == float(step.attention)
 
 
 # Whose figures stand for an engine.
@@ -115,9 +124,22 @@ def test_a_named_preset_stays_on_any_hardware():
     assert Deployment(MI300X, LLAMA, EngineOverhead.load("vllm-h100")).engine.name == "vllm-h100"
 
 
-def test_what_a_user_says_of_memory_stays():
+def test_what_a_caller_states_stays():
     engine = EngineOverhead.load("vllm").with_values({"memory_utilization": 0.8})
-    assert Deployment(H100, LLAMA, engine).engine.memory_utilization == 0.8
+    engine = engine.with_values({"round": 5e-3}, "our own")
+    there = Deployment(H100, LLAMA, engine).engine
+    assert (there.name, there.memory_utilization, there.round_s) == ("vllm-h100", 0.8, 5e-3)
+    assert there.quantities["round"].source == "our own"
+    assert there.layer_s == EngineOverhead.load("vllm-h100").layer_s
+
+
+def test_presets_of_ones_own_are_found_beside_their_engine(tmp_path):
+    (tmp_path / "ours.yaml").write_text("name: ours\npresets: [ours-fast]\n")
+    (tmp_path / "ours-fast.yaml").write_text("name: ours-fast\nfamilies: [hopper]\nlayer: 1 us\n")
+    engine = EngineOverhead.load("ours", tmp_path)
+    assert Deployment(H100, LLAMA, engine).engine.layer_s == pytest.approx(1e-6)
+    with pytest.raises(SpecError, match="there is no engine called 'ours-fast'"):
+        Deployment(H100, LLAMA, replace(engine, profiles_path=None))
 
 
 def test_alias_of_tensorrt_llm():

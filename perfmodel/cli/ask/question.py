@@ -250,7 +250,7 @@ def _describe_preset(engine: EngineOverhead, profile: HardwareProfile) -> list[s
             f"no steps of {engine.name} were measured on accelerators like {profile.name}: figures of all "
             "others stand for it, with wider ranges"
         ]
-    fitted = f"fitted on {profile.family} accelerators"
+    fitted = f"fitted on {profile.family} accelerators to {preset.fitted_to}"
     return [f"{engine.name} on {profile.name}: figures of {preset.name}, {fitted}"]
 
 

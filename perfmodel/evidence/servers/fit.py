@@ -12,10 +12,11 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.servers.price import possible_rows, price_servers
 from perfmodel.evidence.servers.rows import ServerRow
 from perfmodel.files.numbers import FloatArray
+from perfmodel.files.quantity import Z90
 from perfmodel.hardware import HardwareProfile
 
 __all__ = [
-    "FIGURES", "Belief", "Fitted", "engines_of", "figures_for", "fit_servers",
+    "FIGURES", "Belief", "Fitted", "beliefs_of", "engines_of", "figures_for", "fit_servers",
     "fit_without",
 ]  # fmt: skip
 
@@ -105,11 +106,10 @@ def fit_servers(rows: Iterable[ServerRow]) -> dict[tuple[str, str], Fitted]:
     for software in softwares:
         rows_of = [row for row in possible if row.group.engine.name == software]
         common = [row for row in rows_of if row.group.hardware.family not in OF_FAMILY]
-        beliefs = {**FIGURES, **OF_SOFTWARE.get(software, {})}
-        fitted[software, ""] = everywhere = _solve(common, beliefs)
+        fitted[software, ""] = everywhere = _solve(common, beliefs_of(software))
         for family in dict.fromkeys(row.group.hardware.family for row in rows_of):
             own = [row for row in rows_of if row.group.hardware.family == family]
-            nearer = _around(everywhere.values, family)
+            nearer = beliefs_of(software, family, everywhere.values)
             if family in OF_FAMILY:
                 others = [
                     row
@@ -136,8 +136,10 @@ def figures_for(fitted: Mapping[tuple[str, str], Fitted], software: str, family:
     """Return the figures of a software on a family: fitted there, or what is believed of them before that."""
     if (software, family) in fitted:
         return fitted[software, family]
-    everywhere = fitted.get((software, "")) or _solve([], FIGURES)
-    return _solve([], _around(everywhere.values, family)) if family in OF_FAMILY else everywhere
+    everywhere = fitted.get((software, "")) or _solve([], beliefs_of(software))
+    if family not in OF_FAMILY:
+        return everywhere
+    return _solve([], beliefs_of(software, family, everywhere.values))
 
 
 def engines_of(
@@ -151,14 +153,23 @@ def engines_of(
     return engine_of
 
 
-def _around(values: Mapping[str, float], family: str) -> dict[str, Belief]:
-    """Return beliefs of a family's figures: around those of its software, or its own where it has some."""
+def beliefs_of(
+    software: str, family: str = "", everywhere: Mapping[str, float] | None = None
+) -> dict[str, Belief]:
+    """Return what is believed of each figure before the rows of a software, or of one family, are seen.
+
+    Those of a family lie around what its software has `everywhere`, or are its own where it has some.
+    """
+    of_software = {**FIGURES, **OF_SOFTWARE.get(software, {})}
+    if not family:
+        return of_software
+    middles = everywhere or {path: belief.middle for path, belief in of_software.items()}
     own = OF_FAMILY.get(family, {})
     return {
         path: own[path]
         if path in own
-        else replace(belief, middle=values[path], deviation=SHARED * belief.deviation)
-        for path, belief in FIGURES.items()
+        else replace(belief, middle=middles[path], deviation=SHARED * belief.deviation)
+        for path, belief in of_software.items()
     }
 
 
@@ -180,7 +191,7 @@ def _solve(rows: Sequence[ServerRow], beliefs: Mapping[str, Belief]) -> Fitted:
 
     solved = least_squares(misses, np.zeros(len(beliefs)), loss="soft_l1", diff_step=[0.05], max_nfev=10)
     slopes = np.asarray(solved.jac, dtype=float)
-    deviation = 1.2816 * np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)))
+    deviation = Z90 * np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)))
     return Fitted(
         values(solved.x), values(solved.x - deviation), values(solved.x + deviation),
         len(rows), tuple(dict.fromkeys(row.source for row in rows)),

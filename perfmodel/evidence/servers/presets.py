@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perfmodel.engine import EngineOverhead
-from perfmodel.evidence.servers.fit import FIGURES, OF_FAMILY, SHARED, Fitted
+from perfmodel.evidence.servers.fit import Fitted, beliefs_of
 from perfmodel.files.quantity import Z90, Kind, Quantity
 from perfmodel.files.spec import to_yaml
 from perfmodel.files.writing import write_whole
@@ -37,7 +37,7 @@ _ONE_LAUNCH = (
 
 
 @dataclass(frozen=True)
-class Software:
+class Served:
     """What a serving software is, beside the figures that are fitted.
 
     attention_kernel, all_reduce : by their names in hardware profiles.
@@ -56,32 +56,27 @@ _COOKBOOK = (
     "mean TPOT less median inter-token latency, times output over concurrency, of DeepSeek-R1, V3.1, "
     "MiniMax-M2.5, GLM-4.7-Flash and Ernie-4.5 (sgl-project/sgl-cookbook@7b5bd9c)"
 )
-SOFTWARE: Mapping[str, Software] = {
-    "vllm": Software(
+SOFTWARE: Mapping[str, Served] = {
+    "vllm": Served(
         "vLLM with its V1 engine, captured graphs and an asynchronous scheduler", "vllm", "custom-graph",
         {"": (0.0, 0.3e-3, 1.2e-3)},
         "not published for vLLM, whose prefills run in pieces of graphs; SGLang's take 0.6 to 1.9 ms a layer",
     ),
-    "sglang": Software(
+    "sglang": Served(
         "SGLang with captured graphs and its overlapped scheduler", "sglang", "custom-graph",
         {"": (0.4e-3, 0.8e-3, 1.5e-3), "hopper": (0.4e-3, 0.65e-3, 1.2e-3),
          "blackwell": (0.6e-3, 1.1e-3, 1.9e-3), "cdna3": (0.5e-3, 1e-3, 1.9e-3)}, _COOKBOOK,
     ),
-    "tensorrt-llm": Software(
+    "tensorrt-llm": Served(
         "TensorRT-LLM with captured graphs", "trtllm", "trtllm",
         {"": (0.0, 0.0, 0.6e-3)}, "not published for TensorRT-LLM",
     ),
 }  # fmt: skip
 RESIDUALS: Mapping[str, tuple[float, float, float]] = {
-    "step_residual": (0.04, 0.056, 0.1),
-    "expert_residual": (0.07, 0.1, 0.18),
+    "step_residual": (0.04, 0.05, 0.1),
+    "expert_residual": (0.06, 0.09, 0.18),
 }
 """Spread of steps of sources that were left out of the fit: low, value, high. [1]"""
-ELSEWHERE: Mapping[str, tuple[float, float, float]] = {
-    "step_residual": (0.0, 0.02, 0.05),
-    "expert_residual": (0.0, 0.03, 0.08),
-}
-"""What the ranges of all figures leave open where no family was fitted: they are drawn there. [1]"""
 
 
 def preset_of(
@@ -98,10 +93,10 @@ def preset_of(
     """
     about = SOFTWARE[software]
     generic = EngineOverhead.load("generic")
-    source = f"fitted to {figures.rows} numbers of {_count(figures.sources)} in measurements/servers.csv"
+    fitted_to = f"{_count(figures.rows, 'number')} of {_count(len(figures.sources), 'source')}"
+    source = f"fitted to {fitted_to} in measurements/servers.csv"
     quantities: dict[str, Quantity] = {}
-    for path, belief in FIGURES.items():
-        believed = OF_FAMILY.get(family, {}).get(path) or replace(belief, deviation=SHARED * belief.deviation)
+    for path, believed in beliefs_of(software, family).items():
         low, value, high = (float(getattr(figures, end)[path]) for end in ("low", "values", "high"))
         known = bool(family) and high - low < TOLD * (believed.at(Z90) - believed.at(-Z90))
         unit = "s" if path != "streaming" else ""
@@ -111,8 +106,8 @@ def preset_of(
     low, value, high = about.eager.get(family) or about.eager[""]
     quantities["eager_expert_layer"] = Quantity(value, low, high, "s", about.eager_source, "assumed")
     quantities["draft_forward"] = Quantity(0.0, 0.0, 1.0, "", _ONE_LAUNCH, "assumed")
-    for path, (low, value, high) in (RESIDUALS if family else ELSEWHERE).items():
-        quantities[path] = Quantity(value, low, high, "", _LEFT_OUT, "measured")
+    for path, (low, value, high) in RESIDUALS.items():
+        quantities[path] = Quantity(value, low, high, "", _LEFT_OUT, "measured" if family else "assumed")
     engine = replace(
         generic,
         name=f"{software}-{CARDS[family]}" if family else software,
@@ -121,6 +116,7 @@ def preset_of(
         aliases=ALIASES.get((software, family), ()),
         presets=() if family else tuple(f"{software}-{CARDS[name]}" for name in families),
         families=(family,) if family else (),
+        fitted_to=fitted_to,
         attention_kernel=about.attention_kernel,
         all_reduce=about.all_reduce,
         other_attention_kernel="",
@@ -139,6 +135,6 @@ def write_presets(fitted: Mapping[tuple[str, str], Fitted], folder: Path) -> Non
         write_whole(folder / f"{engine.name}.yaml", to_yaml(engine))
 
 
-def _count(sources: Sequence[str]) -> str:
-    """Count sources in words."""
-    return f"{len(sources)} source{'s' if len(sources) != 1 else ''}"
+def _count(number: int, word: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -73,9 +73,9 @@ class ServerErrors:
     coverage: float
 
 
-def compare_servers(rows: Sequence[ServerRow] | None = None) -> tuple[ServerError, ...]:
-    """Compare every published number with what is computed for it; all bundled rows where absent."""
-    every = published_servers() if rows is None else tuple(rows)
+def compare_servers() -> tuple[ServerError, ...]:
+    """Compare every published number with what is computed for it."""
+    every = published_servers()
     shipped, believed = price_servers(every), possible_rows(every)
     sources = list(dict.fromkeys(row.source for row in every))
     errors: dict[int, list[ServerError]] = {}
