@@ -173,6 +173,9 @@ def _kv_budget(cells: Mapping[str, str], drafter: Drafter | None) -> tuple[float
 def _tree(cells: Mapping[str, str], gamma: int) -> Tree | None:
     """Return the tree that a row names by its topk and nodes, whose steps are gamma; None for a chain."""
     topk = _count(cells, "topk", 1, MOST_TOPK, empty=1)
+    if topk == 1 and cells.get("nodes", "") not in ("", str(gamma + 1)):
+        problem = f"found {cells['nodes'][:20]} beside topk 1, a chain, which has gamma + 1 = {gamma + 1}"
+        raise SpecError.single("", "nodes", problem, "Name topk too, or leave nodes empty")
     if topk == 1 or gamma == 0:
         return None
     nodes = _count(cells, "nodes", 2, MOST_NODES)

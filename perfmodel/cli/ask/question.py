@@ -47,6 +47,9 @@ __all__ = [
     "read_shares",
 ]  # fmt: skip
 
+PADDING = 1024
+"""Entries by which vocabularies of one tokenizer differ: they are padded to multiples. [tokens]"""
+
 T = TypeVar("T")
 MOST_CELLS = 1_000_000
 RISKS = {"expected": None, "worst": 0.05}
@@ -183,7 +186,14 @@ def read_question(
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
     remarks += [sentence for profile in hardware for sentence in _describe_preset(engine, profile)]
+    if engine.served_by is None and named is None and drafters:
+        remarks.append(
+            "searched is what nothing has to be made for: --strategy all, or the --engine that serves, searches "
+            "heads and lookups too"
+        )
     remarks += [sentence for drafter in drafters for sentence in _describe_head(drafter, max(contexts))]
+    strange = [sentence for drafter in drafters for sentence in _describe_vocabulary(drafter, target)]
+    remarks += dict.fromkeys(strange)
     needed = {drafter.strategy.name: drafter.needs(target) for drafter in drafters}
     remarks += [f"{name} needs {needs}" for name, needs in needed.items() if needs]
     longest = max(contexts) + (output_tokens or 0)
@@ -252,6 +262,17 @@ def _describe_preset(engine: EngineOverhead, profile: HardwareProfile) -> list[s
         ]
     fitted = f"fitted on {profile.family} accelerators to {preset.fitted_to}"
     return [f"{engine.name} on {profile.name}: figures of {preset.name}, {fitted}"]
+
+
+def _describe_vocabulary(drafter: Drafter, target: ModelSpec) -> list[str]:
+    """Say where a draft model has another vocabulary; one that is padded differently is the same."""
+    model = drafter.draft_model
+    if drafter.kind != "draft" or model is None or abs(model.vocab_size - target.vocab_size) <= PADDING:
+        return []
+    return [
+        f"{model.name} has {model.vocab_size:,} tokens in its vocabulary, {target.name} {target.vocab_size:,}: "
+        "drafts are verified by token, so engines refuse the pair unless they translate"
+    ]
 
 
 def _describe_head(drafter: Drafter, longest: int) -> list[str]:
