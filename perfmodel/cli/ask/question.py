@@ -188,8 +188,8 @@ def read_question(
     remarks += [sentence for profile in hardware for sentence in _describe_preset(engine, profile)]
     if engine.served_by is None and named is None and drafters:
         remarks.append(
-            "searched is what nothing has to be made for: --strategy all, or the --engine that serves, searches "
-            "heads and lookups too"
+            "searched is what nothing has to be made for: --strategy all, or the --engine that serves, "
+            "searches heads and lookups too"
         )
     remarks += [sentence for drafter in drafters for sentence in _describe_head(drafter, max(contexts))]
     strange = [sentence for drafter in drafters for sentence in _describe_vocabulary(drafter, target)]
