@@ -270,8 +270,8 @@ def _describe_vocabulary(drafter: Drafter, target: ModelSpec) -> list[str]:
     if drafter.kind != "draft" or model is None or abs(model.vocab_size - target.vocab_size) <= PADDING:
         return []
     return [
-        f"{model.name} has {model.vocab_size:,} tokens in its vocabulary, {target.name} {target.vocab_size:,}: "
-        "drafts are verified by token, so engines refuse the pair unless they translate"
+        f"{model.name} has a vocabulary of {model.vocab_size:,} tokens, {target.name} of "
+        f"{target.vocab_size:,}: drafts are verified by token, so engines refuse such pairs or translate"
     ]
 
 
