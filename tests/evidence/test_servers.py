@@ -140,7 +140,8 @@ def test_presets_of_ones_own_are_found_beside_their_engine(tmp_path):
     folder.mkdir()
     (folder / "ours.yaml").write_text("name: ours\npresets: [ours-fast]\n")
     (folder / "ours-fast.yaml").write_text(
-        "name: ours-fast\nfamilies: [hopper]\nlayer: {value: 1 us, source: ours, kind: measured}\n"
+        "name: ours-fast\nfamilies: [hopper]\n"
+        "layer: {value: 1 us, low: 1 us, high: 1 us, source: ours, kind: measured}\n"
     )
     engine = EngineOverhead.load("ours", tmp_path)
     assert Deployment(H100, LLAMA, engine).engine.layer_s == pytest.approx(1e-6)
