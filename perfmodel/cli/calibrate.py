@@ -215,6 +215,6 @@ def _start(flags: CalibrateFlags) -> EngineOverhead:
     if flags.engine in EngineOverhead.available(flags.profiles_path):
         known = EngineOverhead.load(flags.engine, flags.profiles_path)
         start = known if flags.start is None else EngineOverhead.load(figures, flags.profiles_path)
-        words = ("description", "aliases", "attention_kernel", "all_reduce")
+        words = ("description", "aliases", "software", "attention_kernel", "all_reduce")
         return replace(start, **{name: getattr(known, name) for name in words})
     return replace(EngineOverhead.load(figures, flags.profiles_path), description="", aliases=())

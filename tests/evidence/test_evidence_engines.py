@@ -16,7 +16,7 @@ from perfmodel.files.document import parse_yaml
 from perfmodel.files.schema import noun_from
 
 START = replace(
-    EngineOverhead.load("generic"),
+    EngineOverhead.load("generic").with_values({"row": 0.0, "streaming": 1.0, "draft_forward": 1.0}),
     all_reduce="pytorch-symmetric",
     attention_kernel="flashinfer",
     description="",

@@ -193,6 +193,7 @@ def calibrate(
     """
     _check(rows, start, achieved or (), keep)
     hardware = rows[0].group.hardware
+    start = replace(start.on(hardware), presets=(), families=(), fitted_to="")  # one accelerator's
     seen = observations(rows)
     kernels = rank_kernels(
         rows,
