@@ -34,7 +34,7 @@ def prompt_seconds(table: StepTimes, prompt_tokens: FloatArray) -> FloatArray:
     most = table.replica.max_step_tokens
     lengths = np.unique(np.rint(np.geomspace(1.0, max(float(np.max(prompt_tokens)), 2.0), _LENGTHS)))
 
-    def one(length: int) -> float:
+    def in_chunks(length: int) -> float:
         total = 0.0
         for start in range(0, length, most):
             size = min(most, length - start)
@@ -43,7 +43,7 @@ def prompt_seconds(table: StepTimes, prompt_tokens: FloatArray) -> FloatArray:
             total += float(seconds.sum())
         return total
 
-    return np.interp(prompt_tokens, lengths, [one(int(length)) for length in lengths])
+    return np.interp(prompt_tokens, lengths, [in_chunks(int(length)) for length in lengths])
 
 
 def ready_times(table: StepTimes, trace: Trace, replicas: int) -> FloatArray:
