@@ -20,6 +20,7 @@ from perfmodel.planning.price import SearchSpace
 from perfmodel.speculation import TargetSteps, half_way, price, price_steps
 from perfmodel.traffic.prefill_apart import transfer_seconds
 from perfmodel.traffic.replica import Replica
+from perfmodel.traffic.step_times import without_least
 
 __all__ = [
     "DEFAULT_GAMMAS", "Candidate", "Load", "Machine", "Points", "Targets", "most_that_fit", "points_of",
@@ -89,7 +90,8 @@ class Machine:
         steps = price_steps(deployment, batch=batches[:, None], context_len=mean_context, gamma=lengths)
         chunks = math.ceil(load.prompt_tokens / replica.max_step_tokens)
         most = float(replica.max_step_tokens)
-        two = price_prefill(deployment, batch=1.0, prompt_tokens=np.array([most, max(most / 2.0, 1.0)]))
+        full, half = most, max(most / 2.0, 1.0)
+        two = price_prefill(without_least(deployment), batch=1.0, prompt_tokens=np.array([full, half]))
         rows = np.broadcast_to(np.asarray(two.linear + two.communication + two.overhead), (2,))
         row = max(float(rows[0] - rows[1]), 0.0) / max(most / 2.0, 1.0)
         chunk, sequence = _price_chunk(deployment, load, chunks), float(deployment.engine.row_s)
@@ -115,10 +117,14 @@ class Points:
 
 
 def most_that_fit(replica: Replica, load: Load, apart: bool = False) -> int:
-    """The largest batch whose caches fit, beside that of a prompt to come unless it is `apart`. [1]"""
+    """The largest batch whose caches fit, beside that of a prompt to come unless it is `apart`. [1]
+
+    Of data-parallel groups each holds as many.
+    """
     whole = load.prompt_tokens + load.output_tokens + replica.look_ahead
     each = float(replica.kv_bytes(whole, load.output_tokens + replica.look_ahead))
-    return int(replica.cache_bytes / each) - (replica.max_batch > 1 and not apart)
+    every = int(replica.group_bytes / each) * replica.groups
+    return every - (replica.max_batch > 1 and not apart)
 
 
 def points_of(
@@ -150,7 +156,8 @@ def points_of(
     chunk = machine.chunk
     if drafter is not None and (extra := drafter.extra_model(replica.deployment.model)) is not None:
         chunk += _price_chunk(drafter.runs(replica.deployment, extra), load, machine.chunks)
-    rows = machine.row * batch * (priced.match * gammas + 1.0) + machine.sequence * batch
+    micro, _, _ = replica.deployment.in_flight(batch)
+    rows = machine.row * batch * (priced.match * gammas + 1.0) + machine.sequence * micro
     added = priced.draft_s + priced.verify.token_mixing + priced.overhead + rows
     longer = np.maximum(chunk + added - priced.round_s, 0.0) if apart is None else 0.0
     tokens = np.asarray(priced.tokens_per_round)
