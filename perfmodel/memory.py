@@ -214,6 +214,7 @@ def _count_stage(
     draft_gpus = gpus if draft_tensor_parallel is None else draft_tensor_parallel
     engine, drafted = deployment.engine, np.asarray(gamma, dtype=float)
     micro, _, _ = deployment.in_flight(batch)
+    largest = np.ceil(micro) if deployment.piped else micro
     batch = deployment.group_batch(batch)
     weights = _weights(deployment, target, gpus, engine.repacking, stage)
     slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
@@ -243,7 +244,7 @@ def _count_stage(
         lookahead_kv=with_slots - target_kv,
         states=np.asarray(batch) * (one_state + draft_state),
         kept_states=np.asarray(batch) * kept_states,
-        activations=_activation_bytes(deployment, stage, batch=micro, gamma=gamma),
+        activations=_activation_bytes(deployment, stage, batch=largest, gamma=gamma),
         fixed=engine.fixed_memory,
         in_doubt=_in_doubt(deployment, stage),
         usable=deployment.hardware.memory_capacity * deployment.engine.memory_utilization,

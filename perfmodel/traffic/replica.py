@@ -100,6 +100,13 @@ class Replica:
         """Data-parallel groups, each of which holds the caches of its own sequences."""
         return int(self.deployment.data_parallel)
 
+    @property
+    def prefills(self) -> list[Deployment]:
+        """What a prompt is prefilled by: the target and, where one is loaded, the model that drafts."""
+        drafter, target = self.drafter, self.deployment
+        extra = drafter.extra_model(target.model) if drafter else None
+        return [target, drafter.runs(target, extra)] if drafter and extra else [target]
+
     @cached_property
     def cache_bytes(self) -> float:
         """Bytes that all caches together may fill: the room on a GPU of each data-parallel group. [B]

@@ -98,11 +98,11 @@ class Machine:
         return cls(batches, lengths, steps, chunks, chunk, row, sequence)
 
 
-def _price_chunk(deployment: Deployment, load: Load, chunks: int) -> float:
-    """Price a prefill chunk, mean over those of a prompt. [s]"""
+def _price_chunk(deployment: Deployment, load: Load, chunks: int, prompts: int = 1) -> float:
+    """Price a prefill chunk of each of so many prompts at a time, mean over those of a prompt. [s]"""
     size = load.prompt_tokens / chunks
     reached = size * np.arange(1.0, chunks + 1.0)
-    step = price_prefill(deployment, batch=1.0, prompt_tokens=size, kv_tokens=reached)
+    step = price_prefill(deployment, batch=float(prompts), prompt_tokens=size, kv_tokens=reached)
     return float(np.broadcast_to(np.asarray(step.total), reached.shape).mean())
 
 
@@ -153,9 +153,10 @@ def points_of(
         replica.deployment, drafter, batch=batch, kv_budget=replica.kv_budget, gamma=gammas, alpha=alpha,
         context_len=load.prompt_tokens, output_tokens=load.output_tokens, steps=machine.steps,
     )  # fmt: skip
-    chunk = machine.chunk
-    if drafter is not None and (extra := drafter.extra_model(replica.deployment.model)) is not None:
-        chunk += _price_chunk(drafter.runs(replica.deployment, extra), load, machine.chunks)
+    prompts = 1 if apart is None else replica.groups
+    target, *extra = replica.prefills
+    chunk = machine.chunk if prompts == 1 else _price_chunk(target, load, machine.chunks, prompts)
+    chunk += sum(_price_chunk(runs, load, machine.chunks, prompts) for runs in extra)
     micro, _, _ = replica.deployment.in_flight(batch)
     rows = machine.row * batch * (priced.match * gammas + 1.0) + machine.sequence * micro
     added = priced.draft_s + priced.verify.token_mixing + priced.overhead + rows
@@ -175,7 +176,7 @@ def points_of(
         slowest = np.hypot(slowest - 1.0, same / slow - 1.0) + 1.0
     tpot = batch / (qps * load.output_tokens) * slowest
     uneven = (1.0 + load.burstiness * math.exp(load.spread**2)) / 2.0
-    wait = busy * uneven / np.maximum(1.0 - used, 1e-9)
+    wait = busy * uneven / np.maximum(1.0 - used, 1e-9) / prompts
     late = np.maximum(wait * np.log(np.maximum(used, 1e-12) / (1.0 - share)), 0.0)
     own = busy * math.exp(load.spread * normal - load.spread**2 / 2.0)
     ttft = np.maximum(own + used * wait, busy + late)
@@ -183,7 +184,7 @@ def points_of(
     if apart is not None:  # the busiest that leaves time for the transfer and the round of the first token
         moved = transfer_seconds(replica, load.prompt_tokens) + np.asarray(priced.round_s)
         place = np.maximum(np.searchsorted(ttft, apart - moved, side="right") - 1, 0)
-        prefill_qps, ttft, used = _BUSY[place] / busy, ttft[place] + moved, np.zeros(1)
+        prefill_qps, ttft, used = _BUSY[place] * prompts / busy, ttft[place] + moved, np.zeros(1)
     drafts = gammas > 0 if drafter is not None else gammas == 0
     fits = (batch <= most) & (batch * (gammas + 1.0) < replica.max_step_tokens) & (used < 1.0) & drafts
     shape = (machine.batches.size, gammas.size)
@@ -279,7 +280,8 @@ def rank_candidates(
         \lambda = 1 / (R\,O / (b\,k) + n (T + A - R)), \qquad TPOT = b / (\lambda\,O)
 
     Prompts wait as in a queue with one server that is busy for ``n (T + A)`` each. Prefilled apart, ``T + A``
-    is ``R`` in the first equation, and each prefill replica is a queue that is busy for ``n T``.
+    is ``R`` in the first equation, and each prefill replica is a queue that is busy for ``n T``, with a
+    server for each data-parallel group, all of which prefill at once; a mixed step has one prompt's chunk.
     """
     counts: Counter[str] = Counter()
     misses: list[tuple[float, str]] = []

@@ -15,6 +15,7 @@ from perfmodel.latency import least_eager_s, price_prefill
 from perfmodel.memory import largest_batch
 from perfmodel.model import ModelSpec
 from perfmodel.traffic.policies import FixedGamma
+from perfmodel.traffic.prefill_apart import ready_times, transfer_seconds
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.steady_state import Load, Machine, most_that_fit, points_of
@@ -61,6 +62,28 @@ def test_one_request_has_one_group():
     trace = Trace("long", np.zeros(1), np.array([tokens]), np.ones(1, dtype=np.int64))
     with pytest.raises(InfeasibleError, match="longest request"):
         simulate(served, trace, FixedGamma(0))
+
+
+def test_a_replica_that_prefills_serves_a_prompt_in_each_group():
+    """Eight prompts on four groups take two turns, each as long as a step with a prompt in every group."""
+    served = Replica(Deployment(H200, EXPERTS, VLLM, data_parallel=4.0))
+    table = StepTimes(served, [0], 10_000)
+    together = float(price_prefill(served.deployment, batch=4.0, prompt_tokens=8000.0).total)
+    trace = Trace("burst", np.zeros(8), np.full(8, 8000), np.full(8, 10))
+    ready = ready_times(table, trace, 1) - transfer_seconds(served, 8000.0)
+    assert_allclose(ready, together * np.repeat([1.0, 2.0], 4), rtol=0.01)
+    assert ready[0] > prefilled(table, [(8000, 0, True)])  # the others' tokens visit the same experts
+
+
+def test_a_replica_of_groups_takes_as_many_more_prompts():
+    """Without experts groups are replicas of one another."""
+    load = Load(1.0, 4000, 400)
+    taken = []
+    for groups in (1, 4):
+        served = Replica(Deployment(H100, LLAMA, IDEAL, data_parallel=groups))
+        points = points_of(served, Machine.of(served, (0,), load), load, 0.9, 256, None, apart=1e3)
+        taken.append(points.prefill_qps[0, 0])
+    assert taken[1] == pytest.approx(4.0 * taken[0])
 
 
 # Prefills of models with experts.
