@@ -20,9 +20,54 @@ from strategies.base import DraftPass, DraftStrategy, Figure, Tree
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
-__all__ = ["Deployment", "Drafter"]
+__all__ = ["WHOLE", "Deployment", "Drafter", "Stage", "shares", "stages_of"]
 
 GREEDY = Conditions()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of a pipeline holds: a share of the layers, and which ends of the model. [0..1]
+
+    layers : share of the layers, of every kind alike. first, last : 1 where it has the embedding, the output
+    layer; a tied output layer is a copy of the embedding.
+    """
+
+    layers: Numeric = 1.0
+    first: Numeric = 1.0
+    last: Numeric = 1.0
+
+
+WHOLE = Stage()
+
+
+def stages_of(model: ModelSpec, pipeline_parallel: Numeric) -> tuple[Stage, Stage, Stage]:
+    """Return the first, a middle and the last of so many stages; one of them is the fullest.
+
+    Of L layers over p stages each has ``floor(L / p)``; those that are left go to the stages before the last,
+    backwards, as vLLM deals them (``get_pp_indices``), so the first has one only where all but the last do.
+    """
+    stages, layers = np.asarray(pipeline_parallel, dtype=float), model.num_layers
+    fewest = np.floor(layers / stages)
+    left = layers - fewest * stages
+    only = np.where(stages > 1.0, 0.0, 1.0)
+    first = fewest + ((left > 0.0) & (left >= stages - 1.0))
+    return (
+        Stage(first / layers, 1.0, only),
+        Stage((fewest + (left > 0.0)) / layers, only, only),
+        Stage(fewest / layers, only, 1.0),
+    )
+
+
+def shares(
+    layer: LinearLayer, tensor_parallel: Numeric, expert_parallel: bool | Numeric, data_parallel: Numeric
+) -> tuple[Numeric, Numeric]:
+    """GPUs that split each matrix of a product, and GPUs that deal its experts out. [GPUs], [GPUs]
+
+    Routed experts are shared over the GPUs of all data-parallel groups, all else over those of one.
+    """
+    gpus = np.multiply(tensor_parallel, data_parallel) if layer.experts else tensor_parallel
+    return layer.shares(gpus, expert_parallel)
 
 
 @dataclass(frozen=True)
@@ -71,8 +116,7 @@ class Deployment:
 
     def shares(self, layer: LinearLayer) -> tuple[Numeric, Numeric]:
         """GPUs that split each matrix of a product, and GPUs that deal its experts out. [GPUs], [GPUs]"""
-        gpus = self.expert_gpus if layer.experts and self.grouped else self.tensor_parallel
-        return layer.shares(gpus, self.expert_parallel)
+        return shares(layer, self.tensor_parallel, self.expert_parallel, self.data_parallel)
 
     def group_batch(self, batch: Numeric) -> Numeric:
         """Sequences of the fullest data-parallel group, which the others wait for. [sequences]"""
@@ -82,12 +126,13 @@ class Deployment:
         """Sequences of a group's micro-batch, of those of all groups, and micro-batches in the pipeline.
 
         A group's batch is cut into as many as there are stages, so that each stage works on one; with fewer
-        sequences than stages there is one each. [sequences], [sequences], [1]
+        sequences than stages there is one each. It is their mean that counts, which need not be whole: stages
+        see the larger and the smaller ones in turn. [sequences], [sequences], [1]
         """
         group = self.group_batch(batch)
-        micro = np.ceil(np.divide(group, self.pipeline_parallel)) if self.piped else group
+        micro = np.maximum(np.divide(group, self.pipeline_parallel), 1.0) if self.piped else group
         together = np.minimum(np.multiply(micro, self.data_parallel), batch) if self.grouped else micro
-        return micro, together, np.ceil(np.divide(group, np.maximum(micro, 1.0))) if self.piped else 1.0
+        return micro, together, np.minimum(group, self.pipeline_parallel) if self.piped else 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "engine", self.engine.on(self.hardware))

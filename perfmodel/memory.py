@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from perfmodel.deployment import Deployment
+from perfmodel.deployment import WHOLE, Deployment, Stage, shares, stages_of
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.model import BYTES, ModelSpec
@@ -58,40 +58,6 @@ class ResidentMemory:
         return np.asarray(self.total <= self.usable)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What one stage of a pipeline holds: a share of the layers, and which ends of the model. [0..1]
-
-    layers : share of the layers, of every kind alike. first, last : 1 where it has the embedding, the output
-    layer; a tied output layer is a copy of the embedding.
-    """
-
-    layers: Numeric = 1.0
-    first: Numeric = 1.0
-    last: Numeric = 1.0
-
-
-WHOLE = Stage()
-
-
-def stages_of(model: ModelSpec, pipeline_parallel: Numeric) -> tuple[Stage, Stage, Stage]:
-    """Return the first, a middle and the last of so many stages; one of them is the fullest.
-
-    Of L layers over p stages each has ``floor(L / p)``; those that are left go to the stages before the last,
-    backwards, as vLLM deals them (``get_pp_indices``), so the first has one only where all but the last do.
-    """
-    stages, layers = np.asarray(pipeline_parallel, dtype=float), model.num_layers
-    fewest = np.floor(layers / stages)
-    left = layers - fewest * stages
-    only = np.where(stages > 1.0, 0.0, 1.0)
-    first = fewest + ((left > 0.0) & (left >= stages - 1.0))
-    return (
-        Stage(first / layers, 1.0, only),
-        Stage((fewest + (left > 0.0)) / layers, only, only),
-        Stage(fewest / layers, only, 1.0),
-    )
-
-
 FOUR_BITS = 0.75
 """Elements stored in fewer bytes are of four bits or less, which engines repack for their kernels. [B]"""
 
@@ -121,7 +87,7 @@ def weight_bytes_per_gpu(
     for layer in model.linears:
         if model.owns_lm_head or layer.name != "lm_head":
             grown = repacking if layer.stored_bytes < FOUR_BITS else 1.0
-            split, dealt = layer.shares(gpus * data_parallel if layer.experts else gpus, expert_parallel)
+            split, dealt = shares(layer, gpus, expert_parallel, data_parallel)
             matrix = layer.elements_per_gpu(split) * layer.stored_bytes * grown
             share = stage.last if layer.name in outputs else stage.layers
             matrices = layer.count * share * layer.matrices_held(dealt)
@@ -248,6 +214,7 @@ def _count_stage(
     draft_gpus = gpus if draft_tensor_parallel is None else draft_tensor_parallel
     engine, drafted = deployment.engine, np.asarray(gamma, dtype=float)
     micro, _, _ = deployment.in_flight(batch)
+    largest = np.ceil(micro) if deployment.piped else micro
     batch = deployment.group_batch(batch)
     weights = _weights(deployment, target, gpus, engine.repacking, stage)
     slots = np.where(np.asarray(gamma) > 0, np.asarray(gamma, dtype=float) + 1.0, 0.0)
@@ -277,7 +244,7 @@ def _count_stage(
         lookahead_kv=with_slots - target_kv,
         states=np.asarray(batch) * (one_state + draft_state),
         kept_states=np.asarray(batch) * kept_states,
-        activations=_activation_bytes(deployment, stage, batch=micro, gamma=gamma),
+        activations=_activation_bytes(deployment, stage, batch=largest, gamma=gamma),
         fixed=engine.fixed_memory,
         in_doubt=_in_doubt(deployment, stage),
         usable=deployment.hardware.memory_capacity * deployment.engine.memory_utilization,

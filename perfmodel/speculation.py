@@ -247,7 +247,7 @@ def draft_with(
 
 
 def lookup(deployment: Deployment, batch: Numeric, lookup_tokens: Numeric) -> Numeric:
-    """Seconds in which the host looks drafts up, one sequence after another. [s]
+    """Seconds in which the host looks drafts up, one sequence after another; each group has its own. [s]
 
     Parameters
     ----------
@@ -255,8 +255,8 @@ def lookup(deployment: Deployment, batch: Numeric, lookup_tokens: Numeric) -> Nu
     """
     if not np.any(lookup_tokens):
         return 0.0
-    engine = deployment.engine
-    return np.add(engine.lookup_s, engine.lookup_token_s * np.multiply(batch, lookup_tokens))
+    engine, searched = deployment.engine, np.multiply(deployment.group_batch(batch), lookup_tokens)
+    return np.add(engine.lookup_s, engine.lookup_token_s * searched)
 
 
 def mean_pass(steps: TargetSteps, match: Numeric) -> StepLatency:

@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from perfmodel.deployment import Deployment
+from perfmodel.deployment import Deployment, Stage, stages_of
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.memory import (
     ResidentMemory,
-    Stage,
     count_memory,
     largest_batch,
     resident_memory,
-    stages_of,
     weight_bytes_per_gpu,
 )
 from perfmodel.model import ModelSpec

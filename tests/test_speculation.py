@@ -19,7 +19,7 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import StepLatency
 from perfmodel.memory import resident_memory
 from perfmodel.model import ModelSpec
-from perfmodel.speculation import Drafter, Round, price_round, price_steps, target_passes
+from perfmodel.speculation import Drafter, Round, lookup, price_round, price_steps, target_passes
 from strategies.base import EXACT
 
 H100 = HardwareProfile.load("h100-sxm-80gb")
@@ -199,6 +199,12 @@ class TestByHand:
         searched = ENGINE.lookup_s + 16 * 9000 * ENGINE.lookup_token_s
         assert found.draft_s == found.draft.overhead == pytest.approx(searched, rel=1e-12)
         assert found.memory.draft_weights == found.memory.draft_kv == 0.0
+
+    def test_groups_look_up_beside_each_other(self):
+        """Each data-parallel group has a host of its own: four of four sequences look up four."""
+        grouped = Deployment(H100, LLAMA, ENGINE, data_parallel=4.0)
+        alone = Deployment(H100, LLAMA, ENGINE)
+        assert lookup(grouped, 16.0, 9000.0) == lookup(alone, 4.0, 9000.0) < lookup(alone, 16.0, 9000.0)
 
     def test_skipping_three_quarters_of_the_layers_leaves_eight_and_the_output_layer(self):
         """8 of 32 layers have 1.745e9 weights and the output layer .525e9: .302 of 7.505e9."""

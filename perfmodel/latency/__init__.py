@@ -5,6 +5,7 @@ from perfmodel.latency.attention import attention
 from perfmodel.latency.forward_pass import (
     CAUSES,
     StepLatency,
+    least_eager_s,
     prefill_latency,
     price_pass,
     price_prefill,
@@ -15,6 +16,6 @@ from perfmodel.latency.recurrence import recurrence
 from perfmodel.model import ForwardPass
 
 __all__ = [
-    "CAUSES", "ForwardPass", "StepLatency", "all_gather", "all_reduce", "attention", "linear",
-    "prefill_latency", "price_pass", "price_prefill", "recurrence", "step_latency",
+    "CAUSES", "ForwardPass", "StepLatency", "all_gather", "all_reduce", "attention", "least_eager_s",
+    "linear", "prefill_latency", "price_pass", "price_prefill", "recurrence", "step_latency",
 ]  # fmt: skip

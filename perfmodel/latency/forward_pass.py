@@ -9,7 +9,7 @@ from functools import partial, reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.deployment import Deployment
+from perfmodel.deployment import Deployment, stages_of
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency.all_reduce import all_gather, all_reduce, all_to_all, hop
@@ -20,7 +20,8 @@ from perfmodel.model import BYTES, ForwardPass, LinearLayer, ModelSpec, TokenMix
 from perfmodel.model.launches import Attend, Launch, Multiply, Recur, Way
 
 __all__ = [
-    "CAUSES", "ForwardPass", "StepLatency", "prefill_latency", "price_pass", "price_prefill", "step_latency",
+    "CAUSES", "ForwardPass", "StepLatency", "least_eager_s", "prefill_latency", "price_pass", "price_prefill",
+    "step_latency",
 ]  # fmt: skip
 
 CAUSES = ("linear", "attention", "recurrence", "communication", "overhead")
@@ -94,8 +95,13 @@ def price_prefill(
     computed = _price_layers(deployment, forward, 1.0)
     if not np.any(deployment.engine.eager_expert_layer_s):
         return computed
-    launches = expert_layers(deployment.model) * deployment.engine.eager_expert_layer_s
-    return replace(computed, overhead=computed.overhead + np.maximum(launches - computed.total, 0.0))
+    waited = np.maximum(least_eager_s(deployment) - computed.total, 0.0)
+    return replace(computed, overhead=computed.overhead + waited)
+
+
+def least_eager_s(deployment: Deployment) -> Numeric:
+    """Seconds that a pass outside graphs takes at least: launching the layers with experts. [s]"""
+    return expert_layers(deployment.model) * deployment.engine.eager_expert_layer_s
 
 
 def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Numeric) -> StepLatency:
@@ -147,8 +153,7 @@ def _in_stages(
 
     A token comes back when its micro-batch has passed all p stages, h a hop from one to the next, and no
     sooner than the slowest stage has served all m micro-batches. Every stage is a forward pass of its own to
-    the engine. The fullest has ``ceil(L / p)`` of the layers, all kinds in proportion; the last has
-    ``floor(L / p)`` and the output layer, as vLLM deals them.
+    the engine. The slowest is a middle one or, with the output layer, the last of `stages_of`.
 
     Parameters
     ----------
@@ -166,8 +171,8 @@ def _in_stages(
         rows, times = forward.runs(layer, logit_rows)
         last_s = last_s + layer.count * times * _price_linear_layer(deployment, layer, forward, rows)
     layers_s = np.maximum(step.total - engine.forward_s - last_s, 0.0)
-    fullest, fewest = (share(model.num_layers / stages) / model.num_layers for share in (np.ceil, np.floor))
-    slowest = engine.forward_s + np.maximum(fullest * layers_s, fewest * layers_s + last_s)
+    _, middle, last = stages_of(model, stages)
+    slowest = engine.forward_s + np.maximum(middle.layers * layers_s, last.layers * layers_s + last_s)
 
     gpus = deployment.expert_gpus
     beside = np.maximum(np.floor(hardware.link_gpus / gpus), 1.0)  # stages of one node

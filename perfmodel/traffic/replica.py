@@ -95,9 +95,29 @@ class Replica:
         """Board power of all its GPUs. [W]"""
         return self.gpus * float(np.asarray(self.deployment.hardware.tdp))
 
+    @property
+    def groups(self) -> int:
+        """Data-parallel groups, each of which holds the caches of its own sequences."""
+        return int(self.deployment.data_parallel)
+
+    @property
+    def prefills(self) -> list[Deployment]:
+        """What a prompt is prefilled by: the target and, where one is loaded, the model that drafts."""
+        drafter, target = self.drafter, self.deployment
+        extra = drafter.extra_model(target.model) if drafter else None
+        return [target, drafter.runs(target, extra)] if drafter and extra else [target]
+
     @cached_property
     def cache_bytes(self) -> float:
-        """Bytes on each GPU that all caches together may fill. [B]
+        """Bytes that all caches together may fill: the room on a GPU of each data-parallel group. [B]
+
+        Sequences go to the group with the most room, so that all fill alike.
+        """
+        return self.group_bytes * self.groups
+
+    @cached_property
+    def group_bytes(self) -> float:
+        """Bytes on each GPU that the caches of its data-parallel group may fill; no sequence has more. [B]
 
         Raises
         ------
@@ -147,7 +167,7 @@ class Replica:
         return np.minimum(contexts, kept)
 
     def kv_bytes(self, contexts: Lengths, generated: Lengths = 0.0) -> FloatArray:
-        """Bytes on each GPU that the caches of sequences fill, the draft's included; broadcasts. [B]
+        """Bytes on each GPU of its group that the cache of each sequence fills, the draft's included. [B]
 
         Entries for a round in flight are those of a context that is `look_ahead` longer.
 

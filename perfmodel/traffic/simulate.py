@@ -65,11 +65,11 @@ def simulate(
         When the policy drafts more than the replica is made for.
     """
     needed = float(replica.kv_bytes(trace.longest + replica.look_ahead, trace.output_tokens).max())
-    if needed > replica.cache_bytes:
+    if needed > replica.group_bytes:
         raise InfeasibleError(
             {"a request exceeds the KV cache": 1},
             f"the longest request has {trace.longest} tokens and needs {needed / 1e9:.1f} GB a GPU, "
-            f"the cache has {replica.cache_bytes / 1e9:.1f}",
+            f"the cache has {replica.group_bytes / 1e9:.1f}",
         )
     if max(policy.gammas) >= replica.look_ahead and max(policy.gammas):
         raise SpecError.single(

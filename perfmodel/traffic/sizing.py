@@ -261,7 +261,7 @@ class _Trial:
         trace, replica = self.trace(1.0), question.candidate.replica
         longest = trace.longest
         needed = float(replica.kv_bytes(longest + replica.look_ahead, trace.output_tokens).max())
-        self.fits = needed <= replica.cache_bytes
+        self.fits = needed <= replica.group_bytes
         self.table = StepTimes(replica, gammas, longest)
 
     def trace(self, replicas: float) -> Trace:

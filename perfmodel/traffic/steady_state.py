@@ -20,6 +20,7 @@ from perfmodel.planning.price import SearchSpace
 from perfmodel.speculation import TargetSteps, half_way, price, price_steps
 from perfmodel.traffic.prefill_apart import transfer_seconds
 from perfmodel.traffic.replica import Replica
+from perfmodel.traffic.step_times import without_least
 
 __all__ = [
     "DEFAULT_GAMMAS", "Candidate", "Load", "Machine", "Points", "Targets", "most_that_fit", "points_of",
@@ -89,18 +90,19 @@ class Machine:
         steps = price_steps(deployment, batch=batches[:, None], context_len=mean_context, gamma=lengths)
         chunks = math.ceil(load.prompt_tokens / replica.max_step_tokens)
         most = float(replica.max_step_tokens)
-        two = price_prefill(deployment, batch=1.0, prompt_tokens=np.array([most, max(most / 2.0, 1.0)]))
+        full, half = most, max(most / 2.0, 1.0)
+        two = price_prefill(without_least(deployment), batch=1.0, prompt_tokens=np.array([full, half]))
         rows = np.broadcast_to(np.asarray(two.linear + two.communication + two.overhead), (2,))
         row = max(float(rows[0] - rows[1]), 0.0) / max(most / 2.0, 1.0)
         chunk, sequence = _price_chunk(deployment, load, chunks), float(deployment.engine.row_s)
         return cls(batches, lengths, steps, chunks, chunk, row, sequence)
 
 
-def _price_chunk(deployment: Deployment, load: Load, chunks: int) -> float:
-    """Price a prefill chunk, mean over those of a prompt. [s]"""
+def _price_chunk(deployment: Deployment, load: Load, chunks: int, prompts: int = 1) -> float:
+    """Price a prefill chunk of each of so many prompts at a time, mean over those of a prompt. [s]"""
     size = load.prompt_tokens / chunks
     reached = size * np.arange(1.0, chunks + 1.0)
-    step = price_prefill(deployment, batch=1.0, prompt_tokens=size, kv_tokens=reached)
+    step = price_prefill(deployment, batch=float(prompts), prompt_tokens=size, kv_tokens=reached)
     return float(np.broadcast_to(np.asarray(step.total), reached.shape).mean())
 
 
@@ -115,10 +117,14 @@ class Points:
 
 
 def most_that_fit(replica: Replica, load: Load, apart: bool = False) -> int:
-    """The largest batch whose caches fit, beside that of a prompt to come unless it is `apart`. [1]"""
+    """The largest batch whose caches fit, beside that of a prompt to come unless it is `apart`. [1]
+
+    Of data-parallel groups each holds as many.
+    """
     whole = load.prompt_tokens + load.output_tokens + replica.look_ahead
     each = float(replica.kv_bytes(whole, load.output_tokens + replica.look_ahead))
-    return int(replica.cache_bytes / each) - (replica.max_batch > 1 and not apart)
+    every = int(replica.group_bytes / each) * replica.groups
+    return every - (replica.max_batch > 1 and not apart)
 
 
 def points_of(
@@ -147,10 +153,12 @@ def points_of(
         replica.deployment, drafter, batch=batch, kv_budget=replica.kv_budget, gamma=gammas, alpha=alpha,
         context_len=load.prompt_tokens, output_tokens=load.output_tokens, steps=machine.steps,
     )  # fmt: skip
-    chunk = machine.chunk
-    if drafter is not None and (extra := drafter.extra_model(replica.deployment.model)) is not None:
-        chunk += _price_chunk(drafter.runs(replica.deployment, extra), load, machine.chunks)
-    rows = machine.row * batch * (priced.match * gammas + 1.0) + machine.sequence * batch
+    prompts = 1 if apart is None else replica.groups
+    target, *extra = replica.prefills
+    chunk = machine.chunk if prompts == 1 else _price_chunk(target, load, machine.chunks, prompts)
+    chunk += sum(_price_chunk(runs, load, machine.chunks, prompts) for runs in extra)
+    micro, _, _ = replica.deployment.in_flight(batch)
+    rows = machine.row * batch * (priced.match * gammas + 1.0) + machine.sequence * micro
     added = priced.draft_s + priced.verify.token_mixing + priced.overhead + rows
     longer = np.maximum(chunk + added - priced.round_s, 0.0) if apart is None else 0.0
     tokens = np.asarray(priced.tokens_per_round)
@@ -168,7 +176,7 @@ def points_of(
         slowest = np.hypot(slowest - 1.0, same / slow - 1.0) + 1.0
     tpot = batch / (qps * load.output_tokens) * slowest
     uneven = (1.0 + load.burstiness * math.exp(load.spread**2)) / 2.0
-    wait = busy * uneven / np.maximum(1.0 - used, 1e-9)
+    wait = busy * uneven / np.maximum(1.0 - used, 1e-9) / prompts
     late = np.maximum(wait * np.log(np.maximum(used, 1e-12) / (1.0 - share)), 0.0)
     own = busy * math.exp(load.spread * normal - load.spread**2 / 2.0)
     ttft = np.maximum(own + used * wait, busy + late)
@@ -176,7 +184,7 @@ def points_of(
     if apart is not None:  # the busiest that leaves time for the transfer and the round of the first token
         moved = transfer_seconds(replica, load.prompt_tokens) + np.asarray(priced.round_s)
         place = np.maximum(np.searchsorted(ttft, apart - moved, side="right") - 1, 0)
-        prefill_qps, ttft, used = _BUSY[place] / busy, ttft[place] + moved, np.zeros(1)
+        prefill_qps, ttft, used = _BUSY[place] * prompts / busy, ttft[place] + moved, np.zeros(1)
     drafts = gammas > 0 if drafter is not None else gammas == 0
     fits = (batch <= most) & (batch * (gammas + 1.0) < replica.max_step_tokens) & (used < 1.0) & drafts
     shape = (machine.batches.size, gammas.size)
@@ -272,7 +280,8 @@ def rank_candidates(
         \lambda = 1 / (R\,O / (b\,k) + n (T + A - R)), \qquad TPOT = b / (\lambda\,O)
 
     Prompts wait as in a queue with one server that is busy for ``n (T + A)`` each. Prefilled apart, ``T + A``
-    is ``R`` in the first equation, and each prefill replica is a queue that is busy for ``n T``.
+    is ``R`` in the first equation, and each prefill replica is a queue that is busy for ``n T``, with a
+    server for each data-parallel group, all of which prefill at once; a mixed step has one prompt's chunk.
     """
     counts: Counter[str] = Counter()
     misses: list[tuple[float, str]] = []

@@ -9,11 +9,11 @@ import numpy as np
 
 from perfmodel.deployment import Deployment
 from perfmodel.files.numbers import FloatArray
-from perfmodel.latency import ForwardPass, StepLatency, price_pass, price_prefill
+from perfmodel.latency import ForwardPass, StepLatency, least_eager_s, price_pass, price_prefill
 from perfmodel.speculation import Round, draft_with, price
 from perfmodel.traffic.replica import Replica
 
-__all__ = ["CAUSES", "StepTimes"]
+__all__ = ["CAUSES", "StepTimes", "without_least"]
 
 CAUSES = ("draft", "linear", "attention", "communication", "overhead")
 """What the time of a step goes to; the first axis of every array of seconds."""
@@ -53,10 +53,11 @@ class StepTimes:
         with_rows, by_rows = (price_pass(each, one_pass) for each in (replica.deployment, silent))
         prefill = _Prefill(replica, silent, self.contexts)
         self._prefill = prefill
-        # Logits of as many rows as the index, beyond one.
+        # Logits of as many rows as the index, and the engine's time for them, beyond one.
         self._logits = _from_zero(by_rows.linear, rows.size) - prefill.linear
         self._gathers = _from_zero(by_rows.communication, rows.size) - prefill.communication
         self._overhead = _from_zero(by_rows.overhead, rows.size)
+        self._upkeep = self._overhead - prefill.overhead
         self._sequences = _from_zero(np.subtract(with_rows.overhead, by_rows.overhead), rows.size)
         self._rounds = {gamma: self._price_round(gamma) for gamma in gammas}
         drafter = replica.drafter if any(gammas) else None
@@ -99,23 +100,26 @@ class StepTimes:
 
         A chunk is its tokens, the tokens of its prompt before it, and whether it is the prompt's last. Logits
         are computed for the last token of each chunk. A draft model prefills what the target does, and a
-        self-speculating drafter chooses its entries when a prompt ends.
+        self-speculating drafter chooses its entries when a prompt ends. A step with a chunk takes each of the
+        two at least what launching its layers with experts does.
         """
         tokens = sum(chunk[0] for chunk in chunks)
         rows, logits = decode_rows + tokens, decode_rows + len(chunks)
         for cause, by_rows, of_logits in (
             (LINEAR, self._prefill.linear, self._logits),
             (COMMUNICATION, self._prefill.communication, self._gathers),
+            (OVERHEAD, self._prefill.overhead, self._upkeep),
         ):
             before = by_rows[decode_rows] + of_logits[decode_rows]
             seconds[cause] += by_rows[rows] + of_logits[logits] - before
-        seconds[OVERHEAD] += self._overhead[rows] - self._overhead[decode_rows]
         seconds[OVERHEAD] += self._sequences[len(chunks)]
         seconds[ATTENTION] += self._prefill.attention(chunks)
+        if self._prefill.least:
+            seconds[OVERHEAD] += np.maximum(self._prefill.least - seconds[DRAFT + 1 :].sum(axis=0), 0.0)
         if self._draft_prefill is not None:
             draft = self._draft_prefill
             by_tokens = draft.linear[tokens] + draft.communication[tokens] + draft.overhead[tokens]
-            seconds[DRAFT] += by_tokens + draft.attention(chunks)
+            seconds[DRAFT] += max(by_tokens + draft.attention(chunks), draft.least)
         for size, history, last in chunks:
             if last:
                 seconds[DRAFT] += np.interp(size + history, self.contexts, self._draft_begins)
@@ -179,11 +183,16 @@ class StepTimes:
 
 
 class _Prefill:
-    """What prefill chunks cost one model: linear layers and the rest by rows, attention by chunk."""
+    """What prefill chunks cost one model: linear layers and the rest by rows, attention by chunk.
+
+    A step of chunks takes at least `least`, which is in none of these. [s]
+    """
 
     def __init__(self, replica: Replica, deployment: Deployment, contexts: FloatArray) -> None:
+        at_once = without_least(deployment)
+
         def price_chunk(chunk: FloatArray, history: FloatArray | float = 0.0) -> StepLatency:
-            return price_prefill(deployment, batch=1.0, prompt_tokens=chunk, kv_tokens=history + chunk)
+            return price_prefill(at_once, batch=1.0, prompt_tokens=chunk, kv_tokens=history + chunk)
 
         rows = np.arange(1.0, replica.max_step_tokens + 1.0)
         by_rows = price_chunk(rows)
@@ -195,6 +204,7 @@ class _Prefill:
         mixing = price_chunk(self._sizes[:, None], self._histories).token_mixing
         table = np.broadcast_to(mixing, (self._sizes.size, self._histories.size))
         self._launch = float(table[0, 0])
+        self.least = float(least_eager_s(deployment))
         self._per_token = (table - self._launch) / self._sizes[:, None]
 
     def attention(self, chunks: Iterable[tuple[int, int, bool]]) -> float:
@@ -209,6 +219,11 @@ class _Prefill:
             share = (size - smaller) / max(self._sizes[above] - smaller, 1.0)
             total += size * (low + share * (high - low))
         return total
+
+
+def without_least(deployment: Deployment) -> Deployment:
+    """Return the deployment with prefills whose layers with experts are launched for nothing."""
+    return replace(deployment, engine=replace(deployment.engine, eager_expert_layer_s=0.0))
 
 
 def _from_zero(seconds: FloatArray | float, count: int) -> FloatArray:

@@ -39,9 +39,9 @@ class TestSeveralNodes:
     def test_one_node_knows_no_network_to_the_last_bit(self, exchange, bytes, gpus):
         slow = H100.with_values({"network.bandwidth": 1e7, "network.latency": 0.1})
         for implementation in H100.all_reduce:
-            one = {"bytes": bytes, "gpus": gpus, "implementation": implementation}
-            assert exchange(H100, **one) == exchange(slow, **one)
-            assert exchange(H100, **one) == exchange(H100.with_values({"link.gpus": 64.0}), **one)
+            size = {"bytes": bytes, "gpus": gpus, "implementation": implementation}
+            assert exchange(H100, **size) == exchange(slow, **size)
+            assert exchange(H100, **size) == exchange(H100.with_values({"link.gpus": 64.0}), **size)
 
     def test_counts_within_and_beyond_a_node_are_priced_together_as_alone(self):
         gpus = np.array([1.0, 2.0, 8.0, 12.0, 16.0, 64.0])
@@ -99,11 +99,11 @@ class TestSeveralNodes:
     def test_deepseek_v3_on_two_nodes_of_8_h100(self, context, measured):
         """SGLang over InfiniBand, concurrency 1, no speculation, engine not calibrated: within the range."""
         runs = Deployment(H100, LATENT, GENERIC, 16.0)
-        one = {"batch": np.ones(1), "context_len": np.full(1, context)}
-        one |= {"kv_budget": np.full(1, np.inf), "gamma": np.zeros(1)}
-        low, high = interval(price_draws(draw(runs), None, one).tpot)
+        cell = {"batch": np.ones(1), "context_len": np.full(1, context)}
+        cell |= {"kv_budget": np.full(1, np.inf), "gamma": np.zeros(1)}
+        low, high = interval(price_draws(draw(runs), None, cell).tpot)
         assert low[0] < measured < high[0]
-        assert price(runs, None, **one).baseline.communication > 122 * 50e-6
+        assert price(runs, None, **cell).baseline.communication > 122 * 50e-6
 
 
 class TestStages:
@@ -113,9 +113,9 @@ class TestStages:
     @pytest.mark.parametrize("name", ["pipeline_parallel", "data_parallel"])
     def test_one_of_them_is_the_plain_case_to_the_last_bit(self, model, name):
         shape = {"batch": np.array([1.0, 7.0, 64.0]), "tensor_parallel": np.array([1.0, 4.0, 8.0])[:, None]}
-        for one in (1, 1.0, np.ones((2, 1, 1))):
+        for count in (1, 1.0, np.ones((2, 1, 1))):
             plain = step_latency(H100, model, GENERIC, kv_tokens=4096.0, **shape)
-            alone = step_latency(H100, model, GENERIC, kv_tokens=4096.0, **shape, **{name: one})
+            alone = step_latency(H100, model, GENERIC, kv_tokens=4096.0, **shape, **{name: count})
             for cause in CAUSES:
                 expected = np.broadcast_to(getattr(plain, cause), np.shape(getattr(alone, cause)))
                 assert_array_equal(getattr(alone, cause), expected)
@@ -133,10 +133,10 @@ class TestStages:
     def test_one_sequence_passes_all_stages_one_after_the_other(self):
         """What it gains is nothing: the same layers, two more forwards of the engine, two hops."""
         single = replace(STEP, batch=1.0)
-        one, three = (seconds(LARGE, single, tensor_parallel=4.0, pipeline_parallel=p) for p in (1.0, 3.0))
+        plain, three = (seconds(LARGE, single, tensor_parallel=4.0, pipeline_parallel=p) for p in (1.0, 3.0))
         carried = 2.0 * LARGE.hidden_size * 2.0
         hops = [hop(H100, bytes=carried, gpus=4.0, across=across) for across in (False, True)]
-        assert_allclose(three, one + 2.0 * GENERIC.forward_s + sum(hops), rtol=1e-12)
+        assert_allclose(three, plain + 2.0 * GENERIC.forward_s + sum(hops), rtol=1e-12)
 
     def test_a_batch_goes_in_as_many_micro_batches_as_there_are_stages(self):
         """Even stages never wait: a token takes what a micro-batch takes through the whole model."""
@@ -155,6 +155,15 @@ class TestStages:
         many = replace(STEP, batch=512.0)
         times = [seconds(LARGE, many, tensor_parallel=4.0, pipeline_parallel=p) for p in (1.0, 2.0, 4.0)]
         assert times == sorted(times, reverse=True)
+
+    @pytest.mark.parametrize("model", [LARGE, MOE], ids=lambda model: model.name)
+    @pytest.mark.parametrize("groups", [1.0, 2.0, 8.0])
+    @pytest.mark.parametrize("engine", [GENERIC, EngineOverhead.load("vllm")], ids=lambda engine: engine.name)
+    def test_a_step_never_falls_with_the_batch(self, model, groups, engine):
+        stages, batches = np.arange(1.0, 9.0)[:, None], np.arange(1.0, 65.0)
+        runs = Deployment(H100, model, engine, 2.0, pipeline_parallel=stages, data_parallel=groups)
+        total = price_pass(runs, replace(STEP, batch=batches)).total
+        assert np.all(np.diff(total, axis=1) >= -1e-12 * total[:, 1:])
 
     @given(bytes=BYTES_OF, gpus=st.sampled_from([1.0, 2.0, 8.0]))
     def test_a_hop_over_more_network_is_never_slower(self, bytes, gpus):
