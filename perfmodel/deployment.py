@@ -167,7 +167,7 @@ class Deployment:
     def label(self) -> str:
         """What runs on what, for a title."""
         gpus = f"{float(self.gpus):.0f} x {self.hardware.name}"
-        return f"{self.model.name} on {gpus}{self.layout}, engine {self.engine.name}"
+        return f"{self.model.name} on {gpus}{self.layout}, engine {self.engine.label}"
 
     @property
     def layout(self) -> str:

@@ -28,7 +28,7 @@ class EngineOverhead(Spec):
     """What an engine costs beside its kernels; every figure may be an array. SI units.
 
     `stated` are figures that a caller set, with their sources, which hold for presets too; `profiles_path` is
-    where the engine was looked for, and its presets are.
+    where the engine was looked for, and its presets are; `asked` is the engine that a preset stands for.
     """
 
     name: str = text("what the user types; the file is called the same")
@@ -38,6 +38,7 @@ class EngineOverhead(Spec):
     presets: tuple[str, ...] = texts("engines that take its place on the accelerators they were fitted to")
     families: tuple[str, ...] = texts("families of accelerators that these figures are for; none: any")
     fitted_to: str = text("how much the figures were fitted to", "")
+    asked: str = ""
     stated: tuple[tuple[Mapping[str, Numeric], str], ...] = ()
     profiles_path: str | None = None
     forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
@@ -139,8 +140,13 @@ class EngineOverhead(Spec):
             if hardware.family in preset.families:
                 for values, source in self.stated:
                     preset = preset.with_values(values, source)
-                return preset
+                return replace(preset, asked=self.label)
         return self
+
+    @property
+    def label(self) -> str:
+        """The name that it was asked for by: its own, or the one that it stands for."""
+        return self.asked or self.name
 
     def with_values(
         self, values: Mapping[str, Numeric], source: str = "given by the caller"

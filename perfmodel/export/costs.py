@@ -78,8 +78,9 @@ def verify_seconds(cell: Cell, gammas: tuple[int, ...]) -> dict[int, float]:
     """
     if not cell.speculates:
         return {}
-    parallel = cell.strategy in strategies.available() and strategies.load(cell.strategy).head.parallel
-    once, a_pass = (cell.draft_s, 0.0) if parallel else (0.0, cell.draft_s / cell.gamma)
+    strategy = strategies.load(cell.strategy) if cell.strategy in strategies.available() else None
+    in_one = strategy is not None and (strategy.head.parallel or strategy.drafters == ("none",))
+    once, a_pass = (cell.draft_s, 0.0) if in_one else (0.0, cell.draft_s / cell.gamma)
     overhead = max(cell.round_s - cell.draft_s - cell.verify_s, 0.0)
     return {
         gamma: max(round_s - once - gamma * a_pass - overhead, cell.baseline_s)

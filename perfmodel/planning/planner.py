@@ -226,7 +226,7 @@ def plan(
     return Plan(
         model=target.name,
         hardware=", ".join(str(profile.name) for profile in profiles),
-        engine=engine.name,
+        engine=engine.label,
         tensor_parallel=int(chosen[0].tensor_parallel),
         objective=objective,
         cells=cells,
@@ -276,12 +276,12 @@ def _run_elsewhere(
 
 def _run_in(cells: Iterable[Cell], searched: Sequence[Drafter]) -> dict[str, tuple[str, ...]]:
     """Return the software that can run each drafter of some cells, by the drafter's label."""
-    drafting = [cell for cell in cells if cell.speculates]
-    return {
-        drafter.label: runs_in(drafter, {cell.kv_budget for cell in played})
-        for drafter in searched
-        if (played := [cell for cell in drafting if drafter.plays(cell.strategy, cell.draft_model)])
-    }
+    budgets: dict[str, tuple[Drafter, set[float | None]]] = {}
+    for cell in cells:
+        for drafter in searched:
+            if cell.speculates and drafter.plays(cell.strategy, cell.draft_model, cell.tree):
+                budgets.setdefault(drafter.label, (drafter, set()))[1].add(cell.kv_budget)
+    return {label: runs_in(drafter, named) for label, (drafter, named) in budgets.items()}
 
 
 def read_gammas(gammas: Iterable[int]) -> list[int]:

@@ -152,24 +152,32 @@ def served_drafters(
     return [drafter for drafter in own + small if not why_not_served(drafter, served_by)]
 
 
-def can_run(strategy: str, kind: str, kv_budget: float | None) -> tuple[list[str], list[str]]:
+def can_run(
+    strategy: str, kind: str, kv_budget: float | None, *, branches: bool = False
+) -> tuple[list[str], list[str]]:
     """Return the labels of the software that runs a strategy, and of the software that does not.
 
     Parameters
     ----------
     strategy, kind : its name, and whose weights draft: self, draft, head or none.
     kv_budget : what the drafter may read; None for the whole cache. [tokens]
+    branches : whether it drafts a tree.
     """
     able: list[str] = []
     unable: list[str] = []
     for name in software.available():
         each = software.load(name)
-        reason = each.why_not(strategy, kind, math.inf if kv_budget is None else kv_budget)  # type: ignore[arg-type]
+        budget = math.inf if kv_budget is None else kv_budget
+        reason = each.why_not(strategy, kind, budget, branches=branches)  # type: ignore[arg-type]
         (unable if reason else able).append(each.label)
     return able, unable
 
 
 def runs_in(drafter: Drafter, kv_budgets: Iterable[float | None]) -> tuple[str, ...]:
     """Return the labels of the software that runs a drafter at all of some draft KV budgets. [tokens]"""
-    each = [set(can_run(drafter.strategy.name, drafter.kind, budget)[0]) for budget in kv_budgets]
+    branches = drafter.tree is not None and drafter.tree.topk > 1
+    each = [
+        set(can_run(drafter.strategy.name, drafter.kind, budget, branches=branches)[0])
+        for budget in kv_budgets
+    ]
     return tuple(sorted(set.intersection(*each), key=str.lower)) if each else ()

@@ -140,8 +140,9 @@ def _row(cell: Cell) -> str:
 
 def _configurations(configurations: Iterable[Configuration], planned_for: str) -> str:
     """One block an engine: the planned one first and open, last those that can be told nothing."""
+    software = planned_for.replace("-", "_")
     ordered = sorted(
-        configurations, key=lambda shown: (bool(shown.refusal), not planned_for.startswith(shown.engine))
+        configurations, key=lambda shown: (bool(shown.refusal), not software.startswith(shown.engine))
     )
     blocks = []
     for place, shown in enumerate(ordered):

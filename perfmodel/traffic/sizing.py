@@ -141,7 +141,7 @@ class Sizing:
         return {
             "schema": SCHEMA,
             "model": deployment.model.name,
-            "engine": deployment.engine.name,
+            "engine": deployment.engine.label,
             "load": asdict(self.load),
             "targets": asdict(self.targets),
             "best": best | {"margin": self.best.margin},

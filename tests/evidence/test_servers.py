@@ -261,3 +261,10 @@ def test_a_drafter_of_a_server_is_priced_as_everywhere():
         gamma=4.0, tokens_per_round=2.71,
     )  # fmt: skip
     assert price_servers([row]).seconds[0] == pytest.approx(float(priced.round_s), rel=1e-12)
+
+
+def test_a_preset_is_called_as_it_was_asked_for():
+    deployment = Deployment(H100, LLAMA, EngineOverhead.load("vllm"))
+    assert (deployment.engine.name, deployment.engine.label) == ("vllm-h100", "vllm")
+    assert deployment.label.endswith("engine vllm")
+    assert EngineOverhead.load("vllm-h100").label == "vllm-h100"

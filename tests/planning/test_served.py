@@ -120,3 +120,9 @@ def test_an_engine_file_that_names_unknown_software_is_refused_by_its_line(tmp_p
     file.write_text("name: mine\nsoftware: vlm\n")
     with pytest.raises(SpecError, match=r"mine\.yaml:2: software: .*Did you mean 'vllm'"):
         EngineOverhead.load(file)
+
+
+def test_software_that_drafts_chains_runs_no_tree():
+    head = Drafter(load_strategy("eagle"), tree=Tree(4, 4, 16))
+    assert "vLLM" not in runs_in(head, [None])
+    assert "SGLang" in runs_in(head, [None])
