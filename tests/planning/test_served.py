@@ -18,6 +18,7 @@ from perfmodel.planning.planner import default_drafters, plan, search_drafters
 from perfmodel.planning.served import check_served, runs_in, why_not_served
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
+from strategies.base import Tree
 
 H100 = HardwareProfile.load("h100-sxm-80gb")
 LLAMA, SMALL = ModelSpec.load("llama-3.1-8b"), ModelSpec.load("llama-3.2-1b")
@@ -123,6 +124,6 @@ def test_an_engine_file_that_names_unknown_software_is_refused_by_its_line(tmp_p
 
 
 def test_software_that_drafts_chains_runs_no_tree():
-    head = Drafter(load_strategy("eagle"), tree=Tree(4, 4, 16))
+    head = Drafter(strategies.load("eagle"), tree=Tree(4, 4, 16))
     assert "vLLM" not in runs_in(head, [None])
     assert "SGLang" in runs_in(head, [None])
