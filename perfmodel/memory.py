@@ -11,6 +11,11 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.model import BYTES, ModelSpec
 
+__all__ = [
+    "MAX_PASS_TOKENS", "WHOLE", "ResidentMemory", "Stage", "count_memory", "kv_bytes_per_gpu",
+    "largest_batch", "resident_memory", "stages_of", "state_bytes_per_gpu", "weight_bytes_per_gpu",
+]  # fmt: skip
+
 MAX_PASS_TOKENS = 8192
 """Tokens that one pass holds activations for: engines split longer prefills into chunks of it. [tokens]"""
 
