@@ -49,7 +49,7 @@ def test_every_bundled_model_decodes_verifies_and_prefills(name):
         assert np.all(np.isfinite(seconds))
         assert np.all(np.asarray(seconds) > 0.0)
     assert np.all(np.diff(np.asarray(priced.verify.total)) >= 0.0)
-    assert np.all(np.diff(prefill) >= 0.0)  # short ones of experts take what their launches do
+    assert np.all(np.diff(prefill) >= -1e-15)  # short ones of experts take what their launches do
     assert prefill[-1] > prefill[0]
 
 

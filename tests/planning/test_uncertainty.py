@@ -158,10 +158,12 @@ def test_an_engine_calibrated_on_other_hardware_is_less_sure() -> None:
 
 
 def test_where_an_engine_was_calibrated_only_what_its_points_did_not_determine_is_drawn() -> None:
-    """The points of vllm-h100 are plain steps: they say nothing of the time of a round."""
+    """Of an accelerator that an engine was fitted on nothing is drawn, of its family what is assumed."""
+    assert worlds(EngineOverhead.load("magicdec-h100")).deployment.hardware is H100
     engine = EngineOverhead.load("vllm-h100")
     drawn = worlds(engine).deployment
-    assert drawn.hardware is H100
+    assert np.size(drawn.hardware.memory_bandwidth) == 1
+    assert np.size(drawn.hardware.price_per_hour) == 200
     for path, figure in (("layer", "layer_s"), ("round", "round_s"), ("round_row", "round_row_s")):
         assumed = engine.quantities[path].kind == "assumed"
         assert np.size(getattr(drawn.engine, figure)) == (200 if assumed else 1)

@@ -186,7 +186,7 @@ def read_question(
     if flags.engine is None:
         remarks.append(f"no --engine is named: the overheads of a {engine.name} one are assumed")
     remarks += [sentence for profile in hardware for sentence in _describe_preset(engine, profile)]
-    if engine.served_by is None and named is None and drafters:
+    if flags.engine is None and named is None and drafters:
         remarks.append(
             "searched is what nothing has to be made for: --strategy all, or the --engine that serves, "
             "searches heads and lookups too"
