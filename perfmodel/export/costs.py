@@ -11,7 +11,10 @@ import strategies
 from perfmodel.errors import SpecError
 from perfmodel.planning.plan import Cell, Plan
 
-__all__ = ["AdditiveCosts", "additive_costs", "flat_costs", "verification_points", "verify_seconds"]
+__all__ = [
+    "AdditiveCosts", "additive_costs", "flat_costs", "verification_points", "verified_tokens",
+    "verify_seconds",
+]  # fmt: skip
 
 MOST_PROBES = 12
 """Token counts of a table at most: engines interpolate between them. [1]"""
@@ -60,27 +63,32 @@ def verification_points(
         if cell.context_len == inside[-1]:
             points.append((cell.batch_size, cell.batch_size, cell.baseline_s))
             points += [
-                (cell.batch_size, cell.batch_size * (_verified(cell, gamma) + 1), seconds)
+                (cell.batch_size, round(cell.batch_size * verified_tokens(cell, gamma)), seconds)
                 for gamma, seconds in verify_seconds(cell, plan.gammas).items()
             ]
     return inside[-1], sorted(points)
 
 
-def _verified(cell: Cell, gamma: int) -> int:
-    """Return the drafts that a round of so many steps verifies. [tokens]"""
-    return gamma if cell.tree is None else int(cell.tree.verified(gamma))
+def verified_tokens(cell: Cell, gamma: int) -> float:
+    """Return the tokens of a sequence in the mean pass of a round of so many steps, its own one too. [tokens]
+
+    Only rounds that find drafts, the match share of all, verify some: the pass of a plan is the mean.
+    """
+    drafts = gamma if cell.tree is None else float(cell.tree.verified(gamma))
+    return 1.0 + (1.0 if cell.match_share is None else cell.match_share) * drafts
 
 
 def verify_seconds(cell: Cell, gammas: tuple[int, ...]) -> dict[int, float]:
     """Return the seconds of the target's pass by drafted tokens; empty where the cell does not speculate. [s]
 
-    A plan keeps whole rounds: the cell's own draft passes and overhead are taken off.
+    A plan keeps whole rounds: the cell's own draft passes and overhead are taken off. Heads that draft all
+    tokens at once and lookups draft once a round, others once a token.
     """
     if not cell.speculates:
         return {}
     strategy = strategies.load(cell.strategy) if cell.strategy in strategies.available() else None
-    in_one = strategy is not None and (strategy.head.parallel or strategy.drafters == ("none",))
-    once, a_pass = (cell.draft_s, 0.0) if in_one else (0.0, cell.draft_s / cell.gamma)
+    at_once = strategy is not None and (strategy.head.parallel or strategy.drafters == ("none",))
+    once, a_pass = (cell.draft_s, 0.0) if at_once else (0.0, cell.draft_s / cell.gamma)
     overhead = max(cell.round_s - cell.draft_s - cell.verify_s, 0.0)
     return {
         gamma: max(round_s - once - gamma * a_pass - overhead, cell.baseline_s)

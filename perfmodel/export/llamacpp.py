@@ -8,7 +8,7 @@ import numpy as np
 
 from perfmodel.errors import SpecError
 from perfmodel.export.base import Exported, ExportOptions, check_form, prepare
-from perfmodel.export.costs import verify_seconds
+from perfmodel.export.costs import verified_tokens, verify_seconds
 from perfmodel.planning.plan import Plan
 from perfmodel.software.llamacpp import NO_WINDOW
 
@@ -57,9 +57,12 @@ def _costs(plan: Plan) -> Exported:
             "plan", "cells", "hold no speculated round", "plan with a drafter that pays somewhere"
         )
     cell = min(candidates, key=lambda candidate: (candidate.batch_size, candidate.context_len))
-    known = {1: cell.baseline_s}
-    known |= {gamma + 1: seconds for gamma, seconds in verify_seconds(cell, plan.gammas).items()}
-    tokens = np.arange(1, max(known) + 1)
+    known = {1.0: cell.baseline_s}
+    known |= {
+        verified_tokens(cell, gamma): seconds
+        for gamma, seconds in verify_seconds(cell, plan.gammas).items()
+    }
+    tokens = np.arange(1, int(max(known)) + 1)
     costs = np.interp(tokens, list(known), list(known.values())) / (tokens * cell.baseline_s)
     notes = [
         f"costs of batch {cell.batch_size} at context {cell.context_len} relative to one token",
