@@ -190,8 +190,13 @@ class HardwareProfile(Spec):
 
     def all_reduce_table(self, implementation: str) -> AllReduce:
         """Return the table of an all-reduce implementation by any spelling; NCCL's where there is none."""
+        return self.all_reduce[self.all_reduce_name(implementation)]
+
+    def all_reduce_name(self, implementation: str) -> str:
+        """Return the name here of an all-reduce implementation by any spelling; NCCL where there is none."""
         key = implementation.strip().lower()
-        return self.all_reduce.get(ALL_REDUCE_ALIASES.get(key, key)) or self.all_reduce["nccl"]
+        name = ALL_REDUCE_ALIASES.get(key, key)
+        return name if name in self.all_reduce else "nccl"
 
     def as_it_runs(self, overlapped: Numeric, in_turn: Numeric) -> Numeric:
         """Return seconds where memory and arithmetic overlap, or of both in turn without `overlap`. [s]"""

@@ -97,10 +97,11 @@ def assumptions(
     drafters : who could draft; their acceptance counts unless `alpha` was given.
     """
     engine, target = deployments[0].engine, deployments[0].model
+    models = [target, *(drafter.draft_model for drafter in drafters if drafter.draft_model)]
     applies = {
         _OF_EXPERTS: bool(target.experts),
         _OF_EXPERTS_DEALT_OUT: any(np.any(deployment.expert_parallel) for deployment in deployments),
-        _OF_NARROW_PRODUCTS: any(layer.dtype in NARROW for layer in target.linears),
+        _OF_NARROW_PRODUCTS: any(layer.dtype in NARROW for model in models for layer in model.linears),
         _OF_DRAFTS: bool(drafters),
         _OF_STATES: bool(target.state_bytes),
         _OF_LOOKUPS: any(drafter.kind == "none" for drafter in drafters),
@@ -111,7 +112,11 @@ def assumptions(
         kernels = deployment.attention_kernels
         nodes = nodes_of(deployment.hardware, deployment.gpus)
         elsewhere = _OF_NODES[int(deployment.gpus > 1) + int(np.any(nodes > 1.0)) :]
-        used = *(f"attention.{kernel}." for kernel in kernels), f"all_reduce.{engine.all_reduce}"
+        reduces = deployment.hardware.all_reduce_name(deployment.all_reduce)
+        used = (
+            *(f"attention.{kernel}." for kernel in kernels),
+            f"all_reduce.{reduces}.", f"all_reduce.{reduces} ",
+        )  # fmt: skip
         for sentence in deployment.hardware.assumed:
             if sentence.startswith(used) or not sentence.startswith(
                 ("attention.", "all_reduce.", *elsewhere, *unused)
@@ -131,7 +136,6 @@ def assumptions(
         if quantity.kind == "assumed" and np.any(quantity.high > 0.0)
         and not path.startswith(("other_kernel_share", *unused))
     ]
-    models = [target, *(drafter.draft_model for drafter in drafters if drafter.draft_model)]
     sentences += [
         f"{model.name}: every token is taken to choose its experts uniformly and independently; tokens of "
         "one sequence share experts, so a verification at a small batch costs at most what is priced"

@@ -157,3 +157,31 @@ def test_a_kernel_that_does_not_split_verification_is_told_of_where_it_costs(
     ]
     assert len(told) == said
     assert all(f"attention kernel {kernel}" in sentence for sentence in told)
+
+
+def test_eight_bit_products_of_a_drafter_are_priced_and_told():
+    small = {weights: ModelSpec.load("llama-3.2-1b", weights) for weights in ("bf16", "fp8")}
+    deployment = Deployment(HardwareProfile.load("v100-sxm-32gb"), LLAMA, EngineOverhead.load("vllm"))
+    told = {
+        weights: any(
+            "quantise is assumed" in sentence
+            for sentence in assumptions(
+                [deployment], Workload((1,), (1000,)), [Drafter(strategies.load("full_kv"), model)], None
+            )
+        )
+        for weights, model in small.items()
+    }
+    assert told == {"bf16": False, "fp8": True}
+
+
+def test_the_all_reduce_that_is_told_is_the_one_that_runs():
+    """Over PCIe an engine's own kernels give way to NCCL's, and any spelling of a kernel means it."""
+    hardware = HardwareProfile.load("arc-pro-b60-24gb")
+    deployment = Deployment(hardware, LLAMA, EngineOverhead.load("vllm"), 2)
+    assert deployment.engine.all_reduce != deployment.all_reduce == "nccl"
+    sentences = assumptions([deployment], Workload((1,), (1000,)), (), None)
+    assert any(sentence.startswith("all_reduce.nccl is not in the profile") for sentence in sentences)
+    guessed = replace(H100, assumed=("all_reduce.custom-graph.scale is assumed", "all_reduce.nccl.scale is"))
+    engine = ENGINE.calling(attention_kernel=ENGINE.attention_kernel, all_reduce="vllm_custom_graph")
+    sentences = assumptions([Deployment(guessed, LLAMA, engine, 8)], Workload((1,), (1000,)), (), None)
+    assert guessed.assumed[0] in sentences and guessed.assumed[1] not in sentences
