@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +13,9 @@ from perfmodel.evidence.servers.price import possible_rows, price_servers
 from perfmodel.evidence.servers.rows import ServerRow
 from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Z90
-from perfmodel.hardware import HardwareProfile
 
 __all__ = [
-    "FIGURES", "Belief", "Fitted", "beliefs_of", "engines_of", "figures_for", "fit_servers",
+    "FIGURES", "Belief", "Fitted", "beliefs_of", "figures_for", "fit_servers",
     "fit_without",
 ]  # fmt: skip
 
@@ -140,17 +139,6 @@ def figures_for(fitted: Mapping[tuple[str, str], Fitted], software: str, family:
     if family not in OF_FAMILY:
         return everywhere
     return _solve([], beliefs_of(software, family, everywhere.values))
-
-
-def engines_of(
-    fitted: Mapping[tuple[str, str], Fitted],
-) -> Callable[[EngineOverhead, HardwareProfile], EngineOverhead]:
-    """Return what gives an engine its fitted figures on some hardware."""
-
-    def engine_of(engine: EngineOverhead, hardware: HardwareProfile) -> EngineOverhead:
-        return with_figures(engine, figures_for(fitted, engine.name, hardware.family).values)
-
-    return engine_of
 
 
 def beliefs_of(
