@@ -31,6 +31,8 @@ class AcceptanceCounts:
     tried : rounds in which position k was drafted and all before it accepted, shape ``[units, K]``, or None.
     halves : (accepted, tried) tokens of the earlier and later half of each request's rounds, shape ``[units,
         2, 2]``.
+    idle : rounds that drafted nothing (no match, an early stop), shape ``[units]``, not among `rounds`; None
+        where the log does not tell.
     requests : how many requests are behind the rows, where the log says it.
     remarks : what the log could not tell and what was taken instead.
     """
@@ -43,6 +45,7 @@ class AcceptanceCounts:
     reached: FloatArray | None = None
     tried: FloatArray | None = None
     halves: FloatArray | None = None
+    idle: FloatArray | None = None
     requests: float | None = None
     remarks: tuple[str, ...] = ()
 
