@@ -156,7 +156,7 @@ def _drafters(lines: list[Line], file: str) -> Iterator[_Drafter]:
     """Yield the last statistics of each drafter, which are counted since the start of the server."""
     last: dict[str, _Drafter] = {}
     for line in lines:
-        if "#acc tokens" not in line.text:
+        if not re.search(r"#acc tokens|statistics +\S+: +#calls", line.text):
             continue
         match = _STATISTICS.search(line.text)
         if match is None:

@@ -67,7 +67,7 @@ _FORMS = (
     Form(("vllm",), r"SpecDecoding metrics:", _whole(read_vllm_text)),
     Form(("vllm",), r"Speculative metrics:", _whole(read_vllm_v0)),
     Form(("sglang",), r"(?<!block )\baccept len:", _whole(read_sglang_text)),
-    Form(("llamacpp",), r"draft acceptance|#acc tokens|\bn_drafted\b", read_llamacpp_text),
+    Form(("llamacpp",), r"draft acceptance|#acc tokens|: +#calls|\bn_drafted\b", read_llamacpp_text),
     Form(("trtllm",), r"specDecodingStats", _whole(read_trtllm_iterations)),
     Form(("vllm",), r"\bnum_drafts: ", _whole(read_vllm_offline)),
     Form(

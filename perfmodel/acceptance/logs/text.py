@@ -11,8 +11,9 @@ __all__ = ["lines_of"]
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])")
 _NEXT_ENTRY = re.compile(
-    r"(?<=[^\s])(?=\[20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d)|(?<=\S)(?=INFO \d\d-\d\d \d\d:\d\d:\d\d)"
+    r"\s*(?=\[20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d)|\s*(?=\bINFO \d\d-\d\d \d\d:\d\d:\d\d)"
 )
+_IN_JSON = re.compile(r"\s*(?:[{\"]|\[\s*(?:[\[{]|$)|data:)")
 _MESSAGE = ("log", "message", "msg", "textPayload", "MESSAGE")
 
 
@@ -25,8 +26,11 @@ def lines_of(content: bytes) -> list[Line]:
     text = _decoded(content)
     lines = []
     for number, raw in enumerate(text.split("\n"), start=1):
-        for part in re.split(r"[\r\x0b\x0c\x85\u2028\u2029]", _unwrapped(_ESCAPE.sub("", raw))):
-            lines += [Line(number, entry) for entry in _NEXT_ENTRY.split(part) if entry.strip()]
+        line = _unwrapped(_ESCAPE.sub("", raw.rstrip("\r")))
+        parts = [line] if _IN_JSON.match(line) else re.split(r"[\r\x0b\x0c\x85\u2028\u2029]", line)
+        for part in parts:
+            entries = [part] if _IN_JSON.match(part) else _NEXT_ENTRY.split(part)
+            lines += [Line(number, entry) for entry in entries if entry.strip()]
     return lines
 
 
