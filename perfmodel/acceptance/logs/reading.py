@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from perfmodel.acceptance.counts import AcceptanceCounts
@@ -21,11 +19,11 @@ from perfmodel.acceptance.logs.text import lines_of
 from perfmodel.acceptance.logs.trtllm import read_trtllm_iterations
 from perfmodel.acceptance.logs.vllm import read_vllm_offline, read_vllm_text, read_vllm_v0
 from perfmodel.errors import SpecError, nearest_name
+from perfmodel.files.records import read_content
 
 __all__ = ["LogFormat", "read_log"]
 
 LogFormat = Literal["auto", "vllm", "sglang", "llamacpp", "trtllm", "csv"]
-LARGEST_LOG = 512_000_000
 
 Reader = Callable[[list[Line], str, "int | None", "str | None"], AcceptanceCounts]
 
@@ -116,25 +114,13 @@ def read_log(
     if gamma is not None and gamma < 1:
         raise SpecError.single("", "gamma", f"found {gamma}", "Give the drafted tokens per round, 1 or more")
     file = str(path)
-    lines = _lines(Path(path), file)
+    lines = lines_of(read_content(path))
     counts = _reader(lines, file, format)(lines, file, gamma, only)
     if not counts.rounds.sum():
         raise SpecError.single(
             file, "", "the log holds no round with a drafted token", "Let the engine draft first"
         )
     return counts
-
-
-def _lines(path: Path, file: str) -> list[Line]:
-    try:
-        with sys.stdin.buffer if file == "-" else path.open("rb") as stream:
-            content = stream.read(LARGEST_LOG + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError.single(file, "", f"cannot be read: {reason}", "Name a readable log") from error
-    if len(content) > LARGEST_LOG:
-        raise SpecError.single(file, "", f"is larger than {LARGEST_LOG:,} bytes", "Give a part of it")
-    return lines_of(content)
 
 
 def _reader(lines: list[Line], file: str, format: LogFormat) -> Reader:
