@@ -41,36 +41,33 @@ def _whole(read: Callable[[list[Line], str, int | None], AcceptanceCounts]) -> R
 
 
 class Form(NamedTuple):
-    """A form of log: who writes it, patterns that only its lines match, and its reader."""
+    """A form of log: who writes it, words of which its lines have one, and its reader."""
 
     engines: tuple[str, ...]
-    marks: str
+    marks: tuple[str, ...]
     read: Reader
 
 
+_BENCHMARKED = ("spec_decode_num_drafts", "pooled_spec_decode_acceptance_histogram", "accept_length")
 _JSON_FORMS = (
-    Form(("trtllm",), r"specDecodingStats|spec_decoding_stats", _whole(read_trtllm_iterations)),
-    Form(
-        ("vllm", "sglang"),
-        r'"(?:spec_decode_num_drafts|pooled_spec_decode_acceptance_histogram|accept_length)"\s*:',
-        _whole(read_benchmark_json),
-    ),
-    Form(("vllm", "sglang", "llamacpp", "trtllm"), "", _whole(read_responses)),
+    Form(("trtllm",), ("specDecodingStats", "spec_decoding_stats"), _whole(read_trtllm_iterations)),
+    Form(("vllm", "sglang"), tuple(f'"{key}"' for key in _BENCHMARKED), _whole(read_benchmark_json)),
+    Form(("vllm", "sglang", "llamacpp", "trtllm"), ("",), _whole(read_responses)),
 )
 _FORMS = (
-    Form(("vllm",), r"vllm:spec_decode_num_", prometheus_reader("vllm:")),
-    Form(("llamacpp",), r"llamacpp:spec_decode_num_", prometheus_reader("llamacpp:")),
-    Form(("trtllm",), r"trtllm_spec_decode_num_", prometheus_reader("trtllm_")),
-    Form(("sglang",), r"sglang:spec_(?:accept|verify)", read_sglang_metrics),
-    Form(("vllm",), r"SpecDecoding metrics:", _whole(read_vllm_text)),
-    Form(("vllm",), r"Speculative metrics:", _whole(read_vllm_v0)),
-    Form(("sglang",), r"(?<!block )\baccept len:", _whole(read_sglang_text)),
-    Form(("llamacpp",), r"draft acceptance|#acc tokens|: +#calls|\bn_drafted\b", read_llamacpp_text),
-    Form(("trtllm",), r"specDecodingStats", _whole(read_trtllm_iterations)),
-    Form(("vllm",), r"\bnum_drafts: ", _whole(read_vllm_offline)),
+    Form(("vllm",), ("vllm:spec_decode_num_",), prometheus_reader("vllm:")),
+    Form(("llamacpp",), ("llamacpp:spec_decode_num_",), prometheus_reader("llamacpp:")),
+    Form(("trtllm",), ("trtllm_spec_decode_num_",), prometheus_reader("trtllm_")),
+    Form(("sglang",), ("sglang:spec_accept_", "sglang:spec_verify_"), read_sglang_metrics),
+    Form(("vllm",), ("SpecDecoding metrics:",), _whole(read_vllm_text)),
+    Form(("vllm",), ("Speculative metrics:",), _whole(read_vllm_v0)),
+    Form(("sglang",), (" accept len:",), _whole(read_sglang_text)),
+    Form(("llamacpp",), ("draft acceptance", "#acc tokens", ": #calls", "n_drafted"), read_llamacpp_text),
+    Form(("trtllm",), ("specDecodingStats",), _whole(read_trtllm_iterations)),
+    Form(("vllm",), ("num_drafts: ",), _whole(read_vllm_offline)),
     Form(
         ("vllm", "sglang"),
-        r"^\W*(?:Drafts|Draft tokens|Accept length|Acceptance length[^:]*): +\S+\s*$",
+        ("Draft tokens: ", "Accept length: ", "Acceptance length"),
         _whole(read_benchmark_block),
     ),
 )
@@ -120,7 +117,22 @@ def read_log(
         raise SpecError.single(
             file, "", "the log holds no round with a drafted token", "Let the engine draft first"
         )
+    _check_lengths(counts, file, gamma)
     return counts
+
+
+def _check_lengths(counts: AcceptanceCounts, file: str, gamma: int | None) -> None:
+    """Refuse more drafted tokens than rounds of the longest draft can hold; counters lag by a few rounds."""
+    over = counts.drafted > 1.03 * counts.rounds * counts.gamma + 64.0
+    if not over.any():
+        return
+    row = int(over.argmax())
+    problem = (
+        f"{counts.drafted[row]:.0f} drafted tokens are more than {counts.rounds[row]:.0f} rounds of "
+        f"{counts.gamma[row]:.0f}"
+    )
+    remedy = "Give the longest draft, or leave --gamma out" if gamma else "Take the log again"
+    raise SpecError.single(file, "gamma" if gamma else "", problem, remedy)
 
 
 def _reader(lines: list[Line], file: str, format: LogFormat) -> Reader:
@@ -131,11 +143,12 @@ def _reader(lines: list[Line], file: str, format: LogFormat) -> Reader:
     if format == "csv" or (format == "auto" and start.lower().startswith("request,")):
         return _whole(read_csv)
     in_json = re.match(r"\{|data:|\[\s*(?:[\[\]{]|$)", start)
-    present = []
-    for form in _JSON_FORMS if in_json else _FORMS:
-        marks = re.compile(form.marks)
-        if (format == "auto" or format in form.engines) and any(marks.search(line.text) for line in lines):
-            present.append(form)
+    text = "\n".join(line.text for line in lines)
+    present = [
+        form
+        for form in (_JSON_FORMS if in_json else _FORMS)
+        if format in ("auto", *form.engines) and any(mark in text for mark in form.marks)
+    ]
     if not present:
         raise _nothing(file, format)
     others = {form.engines for form in present} if not in_json else set()

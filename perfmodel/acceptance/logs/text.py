@@ -24,13 +24,17 @@ def lines_of(content: bytes) -> list[Line]:
     begins in the middle of a line (two processes wrote at once) is a line of its own with the same number.
     """
     text = _decoded(content)
+    coloured = "\x1b" in text
     lines = []
     for number, raw in enumerate(text.split("\n"), start=1):
-        line = _unwrapped(_ESCAPE.sub("", raw.rstrip("\r")))
-        parts = [line] if _IN_JSON.match(line) else re.split(r"[\r\x0b\x0c\x85\u2028\u2029]", line)
-        for part in parts:
-            entries = [part] if _IN_JSON.match(part) else _NEXT_ENTRY.split(part)
-            lines += [Line(number, entry) for entry in entries if entry.strip()]
+        line = _unwrapped(_ESCAPE.sub("", raw) if coloured else raw)
+        if _IN_JSON.match(line):
+            lines.append(Line(number, line))
+            continue
+        for part in line.splitlines():
+            several = part.count("INFO ") + part.count("[20") > 1
+            entries = _NEXT_ENTRY.split(part) if several else [part]
+            lines += [Line(number, entry) for entry in entries if entry and not entry.isspace()]
     return lines
 
 
