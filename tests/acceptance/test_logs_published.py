@@ -22,8 +22,8 @@ V0_LOG = "\n".join(
 )
 MEDUSA = (
     "INFO 07-24 09:00:31 metrics.py:316] Speculative metrics: Draft acceptance rate: 0.000, System "
-    "efficiency: 0.059, Number of speculative tokens: 16, Number of accepted tokens: 0, Number of draft tokens tokens: "
-    "42272, Number of emitted tokens tokens: 2642."
+    "efficiency: 0.059, Number of speculative tokens: 16, Number of accepted tokens: 0, "
+    "Number of draft tokens tokens: 42272, Number of emitted tokens tokens: 2642."
 )
 SHORT = (
     "INFO 04-20 09:00:01 [metrics.py:72] SpecDecoding metrics: Draft acceptance rate: {}%, "
@@ -41,7 +41,8 @@ NGRAM = (
 SCHEDULED = (
     "(APIServer pid=6814) INFO 11-28 02:23:03 [metrics.py:120] SpecDecoding metrics: Mean acceptance length: "
     "2.27, Accepted throughput: 0.76 tokens/s, Drafted throughput: 0.76 tokens/s, Accepted: 213 tokens, "
-    "Drafted: 213 tokens, Per-position acceptance rate: 1.000, 0.089, 0.089, 0.089, Avg Draft acceptance rate: 100.0%"
+    "Drafted: 213 tokens, Per-position acceptance rate: 1.000, 0.089, 0.089, 0.089, "
+    "Avg Draft acceptance rate: 100.0%"
 )
 OFFLINE = (
     "total_num_output_tokens: 16990\nnum_drafts: 4816\nnum_draft_tokens: 33712\nnum_accepted_tokens: 12208\n"
@@ -55,7 +56,8 @@ OFFLINE = (
 def sglang(sign: str, *printed: tuple[str, str]) -> str:
     return "\n".join(
         f"[2025-10-02 09:00:57] Decode batch{sign} #running-req: 1, #token: 108, token usage: 0.00, "
-        f"accept len: {length}, accept rate: {rate}, cuda graph: True, gen throughput (token/s): 178.86, #queue-req: 0, "
+        f"accept len: {length}, accept rate: {rate}, cuda graph: True, gen throughput (token/s): 178.86, "
+        "#queue-req: 0, "
         for length, rate in printed
     )
 
