@@ -57,13 +57,18 @@ _FORMS = (
         lambda record, _: read_trtllm_report(record),
     ),
 )
-_OTHERS = {
-    "elapsed_time": ("vllm bench throughput", "vllm bench serve"),
-    "avg_latency": ("vllm bench latency", "vllm bench serve"),
-    "last_decode_throughput": ("sglang.bench_offline_throughput", "sglang.bench_serving"),
-    "prefill_latency": ("sglang.bench_one_batch", "sglang.bench_serving"),
-}
-"""Tools that measure no server: a key of each, and what to run instead."""
+_NO_SERVER = "{} wrote this, which measures no server"
+_OTHERS = (
+    ({"elapsed_time", "num_requests"}, _NO_SERVER.format("vllm bench throughput"), "Run vllm bench serve"),
+    ({"avg_latency", "latencies"}, _NO_SERVER.format("vllm bench latency"), "Run vllm bench serve"),
+    ({"prefill_latency"}, _NO_SERVER.format("sglang.bench_one_batch"), "Run sglang.bench_serving"),
+    (
+        {"metadata", "metrics"},
+        "AIPerf wrote this, request by request",
+        "Give profile_export_aiperf.json beside it; acceptance fit reads drafts from this one",
+    ),
+)
+"""Results that are none of a server: keys of each, what they are, and what to give instead."""
 
 
 def read_benchmarks(path: str | os.PathLike[str], gamma: int | None = None) -> list[Benchmark]:
@@ -103,9 +108,9 @@ def _form(record: Record) -> _Form:
     for form in _FORMS:
         if form.keys <= keys and (not form.own or form.own & keys):
             return form
-    for key, (tool, instead) in _OTHERS.items():
-        if key in keys:
-            raise record.refusal(key, f"{tool} wrote this, which measures no server", f"Run {instead}")
+    for own, problem, remedy in _OTHERS:
+        if own <= keys:
+            raise record.refusal("", problem, remedy)
     nearest = min(_FORMS[1:], key=lambda form: len(form.keys - keys) / len(form.keys))
     if nearest.keys & keys:
         lacking = ", ".join(sorted(nearest.keys - keys))

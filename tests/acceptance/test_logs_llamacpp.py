@@ -197,7 +197,7 @@ def test_counters_and_responses_of_tensorrt_llm(tmp_path: Path) -> None:
         (NGRAM[:90], ":1: the statistics are not whole"),
         (NGRAM.replace("47", "470"), ":1: 470 accepted of 256 generated"),
         (old_request(0, 400, 297, 171)[:-12], ":5: the line is not whole"),
-        (new_request(0, 256, 259, 167)[2] + CONTRADICTION, "259 tokens are more than 56 rounds of 3 can draft"),
+        (new_request(0, 256, 259, 167)[2] + CONTRADICTION, "259 tokens are more than 56 rounds of 3"),
         (json.dumps(iterations(2)[1])[:-30], "not valid JSON|not whole"),
         (json.dumps(iterations(9)).replace('"numDraftTokens": 3', '"numDraftTokens": -3'), "numDraftTokens"),
     ],

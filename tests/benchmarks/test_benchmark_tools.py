@@ -160,6 +160,7 @@ def test_acceptance_is_fitted_to_the_same_files(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         (json.dumps({"elapsed_time": 1.0, "num_requests": 4}), "vllm bench throughput wrote this.*Run vllm"),
+        (json.dumps({"metadata": {}, "metrics": {}}), "request by request. Give profile_export_aiperf.json"),
         (json.dumps({**AIPERF, "request_count": None, "request_latency": {"unit": "ms"}}), "no request was"),
         (json.dumps({**AIPERF, "request_latency": {"unit": "furlong", "avg": 1}}), "latency.unit: found"),
         (json.dumps({key: AIPERF[key] for key in list(AIPERF)[:5]}), "looks like AIPerf without input_seq"),
