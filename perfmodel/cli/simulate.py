@@ -35,6 +35,8 @@ class SimulateFlags(TrafficFlags):
     synthetic: str | None = flag("--synthetic", "KEY=VALUE,...", panel="Traffic",
         help="Draw the requests: 'qps=2,prompt=32k,output=500,requests=400,burst=4'. burst 1 is Poisson, 0 "
         "evenly spaced; spread 0 makes lengths equal; qps=inf puts all at once.")
+    time_unit: str | None = flag("--time-unit", "s|ms|us|ns", panel="Traffic",
+        help="Unit of the trace's arrival times; as its form or its numbers tell where absent.")
     speed: str = flag("--speed", "FACTOR,...", default="1", panel="Traffic",
         help="Let requests arrive this many times as fast.")
     policy: str = flag("--policy", "none|fixed:N|schedule|adaptive,...", default="none,fixed:3,schedule",
@@ -111,7 +113,9 @@ def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
     from perfmodel.errors import SpecError
     from perfmodel.traffic.synthetic import parse_synthetic
     from perfmodel.traffic.trace import read_trace
+    from perfmodel.traffic.trace_forms import read_unit
 
+    unit = read_flag(ctx, "time_unit", read_unit, flags.time_unit)
     drawn = read_flag(ctx, "synthetic", parse_synthetic, flags.synthetic)
     if (flags.trace is None) == (drawn is None):
         raise SpecError.single(
@@ -122,7 +126,9 @@ def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
         return drawn
     assert flags.trace is not None
     with working(f"reading {flags.trace}"):
-        return read_trace(flags.trace)
+        trace = read_trace(flags.trace, unit=unit)
+    note(trace.remarks)
+    return trace
 
 
 def _question(ctx: typer.Context, flags: SimulateFlags, trace: Trace) -> Question:
