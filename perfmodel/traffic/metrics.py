@@ -30,7 +30,8 @@ class Steps(NamedTuple):
 
     seconds : by cause and round. decoding, context : sequences and their mean context at the start. waiting :
     requests not let in. prefilled, accepted : tokens. held_first, held_last : cache bytes at the first and at
-    the last round, look-ahead included. stopped : decoding sequences that lost their cache before it.
+    the last round, look-ahead included. stopped : decoding sequences that lost their cache before it. waits :
+    seconds that each sequence waited for steps of prefill since its last token; None where none did.
     """
 
     start: float
@@ -44,13 +45,15 @@ class Steps(NamedTuple):
     held_first: float
     held_last: float
     stopped: int
+    waits: FloatArray | None = None
 
 
 @dataclass(eq=False)
 class Metrics:
     """Times of every request, and what the steps added up to. [s], [tokens], [B]
 
-    first_token, finish : when each request's first and last token came; NaN until then. seconds : by cause.
+    first_token, finish : when each request's first and last token came; NaN until then. sent : when its client
+    sent it, in an open loop when it arrived. seconds : by cause.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Metrics:
     replica: Replica
     first_token: FloatArray
     finish: FloatArray
+    sent: FloatArray
     seconds: FloatArray = field(default_factory=lambda: np.zeros(len(CAUSES)))
     held_byte_seconds: float = 0.0
     _steps: list[tuple[float, ...]] = field(default_factory=list, repr=False)
@@ -65,9 +69,12 @@ class Metrics:
     _weights: list[float] = field(default_factory=list, repr=False)
 
     @classmethod
-    def of(cls, trace: Trace, replica: Replica, name: str = "") -> Metrics:
+    def of(
+        cls, trace: Trace, replica: Replica, name: str = "", sent: FloatArray | None = None
+    ) -> Metrics:
         """Nothing served yet."""
-        return cls(name, trace, replica, np.full(len(trace), np.nan), np.full(len(trace), np.nan))
+        never = np.full(len(trace), np.nan)
+        return cls(name, trace, replica, never, never.copy(), trace.arrival if sent is None else sent)
 
     def record(self, steps: Steps) -> float:
         """Add some steps; returns when they ended. [s]"""
@@ -75,7 +82,10 @@ class Metrics:
         lasted = float(each.sum())
         self.seconds = self.seconds + steps.seconds.sum(axis=1)
         self.held_byte_seconds += lasted * (steps.held_first + steps.held_last) / 2.0
-        if steps.decoding:
+        if steps.waits is not None:
+            self._intervals += [steps.waits + each[0], each[1:]]
+            self._weights += [1, steps.decoding]
+        elif steps.decoding:
             self._intervals.append(each)
             self._weights.append(steps.decoding)
         self._steps.append(
@@ -105,12 +115,12 @@ class Metrics:
     @property
     def ttft(self) -> FloatArray:
         """Time to first token of every request. [s]"""
-        return self.first_token - self.trace.arrival
+        return self.first_token - self.sent
 
     @property
     def end_to_end(self) -> FloatArray:
-        """Time from arrival to last token of every request. [s]"""
-        return self.finish - self.trace.arrival
+        """Time from sending to last token of every request. [s]"""
+        return self.finish - self.sent
 
     @property
     def tpot(self) -> FloatArray:
@@ -183,6 +193,7 @@ class Metrics:
             "name": np.array(self.name),
             "first_token": self.first_token,
             "finish": self.finish,
+            "sent": self.sent,
             "seconds": self.seconds,
             "held_byte_seconds": np.array(self.held_byte_seconds),
             "steps": np.array(self._steps, dtype=float).reshape(-1, len(TIMELINE)),
@@ -203,6 +214,7 @@ class Metrics:
             replica,
             arrays["first_token"],
             arrays["finish"],
+            arrays["sent"],
             arrays["seconds"],
             float(arrays["held_byte_seconds"]),
             [tuple(row) for row in arrays["steps"].tolist()],

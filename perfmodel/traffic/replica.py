@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.deployment import Deployment, Drafter
-from perfmodel.errors import Fault, InfeasibleError, SpecError
+from perfmodel.errors import Fault, InfeasibleError, SpecError, nearest_name
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.memory import MAX_PASS_TOKENS
 from perfmodel.model import ModelSpec
+from perfmodel.software import SCHEDULERS, SchedulerKind, available, load
 from perfmodel.speculation import Round, price
 
-__all__ = ["Replica"]
+__all__ = ["MAX_BATCH", "MAX_STEP_TOKENS", "Replica"]
 
 Lengths: TypeAlias = Numeric | NDArray[np.int64]
 
+MAX_BATCH, MAX_STEP_TOKENS = 256, MAX_PASS_TOKENS
+"""Limits of a scheduler where neither people nor a software that they name say others."""
 _KNOTS, _DENSE_TO, _FARTHEST = 400, 4e6, 1e9
 """Contexts at which cache bytes are known; beyond every window and budget they are a line. [tokens]"""
 _STRAIGHT = 1e-9
@@ -37,6 +40,8 @@ class Replica:
     max_batch : sequences in the running batch, those being prefilled included.
     max_step_tokens : tokens of one step: drafts to verify, bonus tokens and prefill chunks. [tokens]
     max_gamma : longest draft that memory is kept for; without meaning where nobody drafts. [tokens]
+    scheduler : how it makes up a step, as `perfmodel.software.SchedulerKind` has it; that of the engine's
+        software where empty, and mixed where it names none.
 
     Raises
     ------
@@ -47,9 +52,51 @@ class Replica:
     deployment: Deployment
     drafter: Drafter | None = None
     kv_budget: float = np.inf
-    max_batch: int = 256
-    max_step_tokens: int = MAX_PASS_TOKENS
+    max_batch: int = MAX_BATCH
+    max_step_tokens: int = MAX_STEP_TOKENS
     max_gamma: int = 16
+    scheduler: SchedulerKind | Literal[""] = ""
+
+    @classmethod
+    def of(
+        cls,
+        deployment: Deployment,
+        scheduler: str = "",
+        max_batch: int | None = None,
+        max_step_tokens: int | None = None,
+    ) -> Replica:
+        """Return a replica without a drafter, whose scheduler is of a kind or as a software has it.
+
+        Parameters
+        ----------
+        scheduler : a kind, or the name of a software: its kind, and its own limits on this accelerator; the
+            kind of the engine's software where empty.
+        max_batch, max_step_tokens : limits in place of those; `MAX_BATCH` and `MAX_STEP_TOKENS` where no
+            software is named. [sequences], [tokens]
+
+        Raises
+        ------
+        SpecError
+            When there is no such scheduler, or a limit is out of range.
+        """
+        kind: SchedulerKind | Literal[""] = next((name for name in SCHEDULERS if name == scheduler), "")
+        batch, step = MAX_BATCH, MAX_STEP_TOKENS
+        if scheduler and not kind:
+            software = scheduler.strip().lower().replace("-", "_")
+            if software not in available():
+                names = (*SCHEDULERS, *(name.replace("_", "-") for name in available() if load(name).limits))
+                raise SpecError.single(
+                    "", "scheduler", f"found {scheduler[:60]!r}", f"Give one of {', '.join(names)}",
+                    nearest_name(scheduler.lower(), names),
+                )  # fmt: skip
+            runs, hardware = load(software), deployment.hardware
+            kind = runs.scheduler
+            memory = float(np.asarray(hardware.memory_capacity))
+            if (limits := runs.limits_on(str(hardware.name), memory)) is not None:
+                batch, step = limits.max_batch, limits.max_step_tokens
+        step = step if max_step_tokens is None else max_step_tokens
+        batch = min(batch, step) if max_batch is None else max_batch
+        return cls(deployment, max_batch=batch, max_step_tokens=step, scheduler=kind)
 
     def __post_init__(self) -> None:
         checks = {
@@ -69,6 +116,17 @@ class Replica:
             faults.append(Fault("replica", None, "tree", problem, "Leave --tree out, or use plan or price"))
         if faults:
             raise SpecError(faults)
+
+    @cached_property
+    def schedules(self) -> SchedulerKind:
+        """How its scheduler makes up a step."""
+        software = self.deployment.engine.served_by
+        return self.scheduler or (software.scheduler if software else "mixed")
+
+    @property
+    def front_end_s(self) -> float:
+        """Seconds that a request takes of the engine's front end before it is scheduled. [s]"""
+        return float(np.asarray(self.deployment.engine.request_s))
 
     @property
     def gpus(self) -> int:

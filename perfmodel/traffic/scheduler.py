@@ -42,11 +42,17 @@ class Chunk(NamedTuple):
 class Scheduler:
     """The requests of one replica; the decoding ones as parallel arrays. All in order of arrival.
 
+    What a step holds depends on `Replica.schedules`. Mixed, chunks of prompts fill the tokens that decoding
+    sequences leave. Prefill first, chunks fill a step of their own as long as there are any. In flight, prompts
+    share steps with decoding but are prefilled whole, unless one is longer than a step, and are let in when
+    their cache has room to their last token, so that nobody loses it. With `share_steps` no prompt has a step
+    of its own: others prefill them.
+
     Every request in `waiting` arrived after every one in `prefilling`, and these after every decoding one, so
     what a full cache takes away is always what came last, and goes back to where it was.
     """
 
-    def __init__(self, replica: Replica, trace: Trace) -> None:
+    def __init__(self, replica: Replica, trace: Trace, *, share_steps: bool = False) -> None:
         self.replica = replica
         self.outputs = trace.output_tokens
         self.generated = np.zeros(len(trace), dtype=np.int64)
@@ -59,6 +65,10 @@ class Scheduler:
         shortest = int(trace.prompt_tokens.min())
         self._line = replica.kv_line(shortest, trace.longest + replica.look_ahead + 1)
         self._promise: dict[int, float] = {}
+        self._apart = replica.schedules == "prefill-first" and not share_steps
+        self._whole = replica.schedules == "in-flight"
+        ends = trace.prompt_tokens + trace.output_tokens + replica.look_ahead
+        self._at_end = replica.kv_bytes(ends, trace.output_tokens) if self._whole else np.zeros(0)
 
     @property
     def decoding(self) -> int:
@@ -90,11 +100,12 @@ class Scheduler:
 
     @property
     def admits_one(self) -> bool:
-        """Whether the first waiting request will be let in by the next step."""
-        if not self.waiting or self.decoding + len(self.prefilling) >= self.replica.max_batch:
+        """Whether the first waiting request will be let into the next step that decodes."""
+        if self._apart or not self.waiting:
             return False
-        held = self.held(self.replica.look_ahead) + self._promised(self.waiting[0])
-        return held <= self.replica.cache_bytes
+        if self.decoding + len(self.prefilling) >= self.replica.max_batch:
+            return False
+        return self._reserved() + self._reserve(self.waiting[0]) <= self.replica.cache_bytes
 
     def make_room(self, gamma: int) -> list[int]:
         """Take the cache from what arrived last until a round fits; returns which of them decoded."""
@@ -110,9 +121,18 @@ class Scheduler:
                 self.index, self.context, self.prompt = self.index[:-1], self.context[:-1], self.prompt[:-1]
         return stopped
 
+    def alone(self) -> list[Chunk]:
+        """Prefill chunks that take a step of their own while decoding waits; none where steps are shared."""
+        return self._chunks(self.replica.max_step_tokens) if self._apart else []
+
     def chunks(self, gamma: int) -> list[Chunk]:
-        """Prefill chunks that fill a step beside its decode rows; waiting requests are let in as they fit."""
-        rows = self.replica.max_step_tokens - self.decoding * (gamma + 1)
+        """Prefill chunks that fill a step beside its decode rows; none where they have steps of their own."""
+        if self._apart:
+            return []
+        return self._chunks(self.replica.max_step_tokens - self.decoding * (gamma + 1))
+
+    def _chunks(self, rows: int) -> list[Chunk]:
+        """Prefill chunks of so many rows together; waiting requests are let in as they fit."""
         chunks: list[Chunk] = []
         for prompt in self.prefilling:
             if rows <= 0:
@@ -120,15 +140,26 @@ class Scheduler:
             rows -= self._cut(chunks, prompt, rows)
         if rows <= 0 or not self.waiting:
             return chunks
-        free = self.replica.cache_bytes - self.held(self.replica.look_ahead)
+        free = self.replica.cache_bytes - self._reserved()
         while rows > 0 and self.waiting and self.decoding + len(self.prefilling) < self.replica.max_batch:
-            free -= self._promised(self.waiting[0])
-            if free < 0:
+            free -= self._reserve(self.waiting[0])
+            if free < 0 or (self._whole and rows < self.waiting[0].tokens <= self.replica.max_step_tokens):
                 break
             prompt = self.waiting.popleft()
             self.prefilling.append(prompt)
             rows -= self._cut(chunks, prompt, rows)
         return chunks
+
+    def _reserved(self) -> float:
+        """Bytes that nobody new may fill: those of the next round, or of all sequences at their ends. [B]"""
+        if not self._whole:
+            return self.held(self.replica.look_ahead)
+        prefilling = [prompt.index for prompt in self.prefilling]
+        return float(self._at_end[self.index].sum() + self._at_end[prefilling].sum())
+
+    def _reserve(self, prompt: Prompt) -> float:
+        """Bytes that a waiting request must find free. [B]"""
+        return float(self._at_end[prompt.index]) if self._whole else self._promised(prompt)
 
     @staticmethod
     def _cut(chunks: list[Chunk], prompt: Prompt, rows: int) -> int:
