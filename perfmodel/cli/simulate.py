@@ -37,6 +37,9 @@ class SimulateFlags(TrafficFlags):
         "evenly spaced; spread 0 makes lengths equal; qps=inf puts all at once.")
     time_unit: str | None = flag("--time-unit", "s|ms|us|ns", panel="Traffic",
         help="Unit of the trace's arrival times; as its form or its numbers tell where absent.")
+    no_prefix_cache: bool = flag("--no-prefix-cache", default=False, panel="Serving",
+        help="Prefill prompts whole where the trace's hash_ids say that they share a prefix; engines keep "
+        "prefixes by default.")
     speed: str = flag("--speed", "FACTOR,...", default="1", panel="Traffic",
         help="Let requests arrive this many times as fast.")
     policy: str = flag("--policy", "none|fixed:N|schedule|adaptive,...", default="none,fixed:3,schedule",
@@ -76,6 +79,7 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
     from perfmodel.cli.ask.traffic import read_factors, read_policies, seconds
     from perfmodel.errors import SpecError
     from perfmodel.plots.style import file_kind
+    from perfmodel.traffic.prefix_cache import sharing_remarks
     from perfmodel.traffic.replica import Replica
     from perfmodel.traffic.runs import case_for
 
@@ -105,12 +109,14 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
             for speed in speeds
             for policy in policies
         ]  # fmt: skip
+    note(list(dict.fromkeys(text for case in cases for text in sharing_remarks(case.replica, trace))))
     _answer(flags, question, deployed, cases, [speed for speed in speeds for _ in policies], ttft)
 
 
 def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
     from perfmodel.cli.ask.reading import read_flag
     from perfmodel.errors import SpecError
+    from perfmodel.traffic.prefix_cache import PREFILLED_AGAIN
     from perfmodel.traffic.synthetic import parse_synthetic
     from perfmodel.traffic.trace import read_trace
     from perfmodel.traffic.trace_forms import read_unit
@@ -128,6 +134,9 @@ def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
     with working(f"reading {flags.trace}"):
         trace = read_trace(flags.trace, unit=unit)
     note(trace.remarks)
+    if trace.prefixes is not None and flags.no_prefix_cache:
+        note([f"{PREFILLED_AGAIN}: --no-prefix-cache"])
+        return trace.without_prefixes()
     return trace
 
 

@@ -53,7 +53,8 @@ class Metrics:
     """Times of every request, and what the steps added up to. [s], [tokens], [B]
 
     first_token, finish : when each request's first and last token came; NaN until then. sent : when its client
-    sent it, in an open loop when it arrived. seconds : by cause.
+    sent it, in an open loop when it arrived. seconds : by cause. cached : prompt tokens that were held when
+    each request was first let in; None where no prefixes are shared.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Metrics:
     _steps: list[tuple[float, ...]] = field(default_factory=list, repr=False)
     _intervals: list[FloatArray] = field(default_factory=list, repr=False)
     _weights: list[float] = field(default_factory=list, repr=False)
+    cached: NDArray[np.int64] | None = None
 
     @classmethod
     def of(
@@ -185,6 +187,17 @@ class Metrics:
             "preemptions": float(lines["stopped"].sum()),
             **{f"{cause}_s": float(value) for cause, value in zip(CAUSES, self.seconds, strict=True)},
             "idle_s": max(makespan - busy, 0.0),
+            **self._of_prefixes(),
+        }
+
+    def _of_prefixes(self) -> dict[str, float]:
+        """What the prefix cache spared; nothing where there is none."""
+        if self.cached is None:
+            return {}
+        spared = float(self.cached.sum())
+        return {
+            "cached_tokens": spared,
+            "prefix_cache_hit_rate": spared / float(self.trace.prompt_tokens.sum()),
         }
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -200,6 +213,7 @@ class Metrics:
             "intervals": np.concatenate([np.zeros(0), *self._intervals]),
             "lengths": np.array([each.size for each in self._intervals], dtype=np.int64),
             "weights": np.array(self._weights, dtype=float),
+            **({} if self.cached is None else {"cached": self.cached}),
         }
 
     @classmethod
@@ -220,4 +234,5 @@ class Metrics:
             [tuple(row) for row in arrays["steps"].tolist()],
             list(pieces),
             arrays["weights"].tolist(),
+            cached=arrays.get("cached"),
         )

@@ -79,6 +79,10 @@ class Trace:
         """The same requests arriving `factor` times as fast."""
         return replace(self, arrival=self.arrival / factor)
 
+    def without_prefixes(self) -> Trace:
+        """The same requests as for an engine that keeps no prefixes."""
+        return replace(self, prefixes=None)
+
     def first(self, count: int) -> Trace:
         """The first `count` requests."""
         return replace(
