@@ -79,6 +79,8 @@ class Prefixes:
     def within(self, prompt_tokens: IntArray) -> Prefixes:
         """Without blocks that lie beyond the ends of the prompts."""
         counts = np.minimum(self.counts, -(-prompt_tokens // self.block_tokens))
+        if counts.sum() == self.blocks.size:
+            return self
         offsets = np.concatenate([[0], np.cumsum(counts)])
         return Prefixes(self.blocks[_ranges(self.offsets[:-1], counts)], offsets, self.block_tokens)
 
@@ -96,6 +98,10 @@ class Prefixes:
         return repeated
 
 
+_MOST_PAIRS = 2**62
+"""Numbers of pairs that an integer can hold."""
+
+
 def _ranges(starts: IntArray, counts: IntArray) -> IntArray:
     """The indices of ranges that begin at `starts` and are `counts` long, one after the other."""
     ends = np.cumsum(counts)
@@ -111,14 +117,17 @@ def _prefix_numbers(ids: IntArray, offsets: IntArray) -> IntArray:
     Of requests that nobody shares a block with any more, the rest is numbered at once.
     """
     counts = np.diff(offsets)
-    distinct, ids = np.unique(ids, return_inverse=True)
+    kinds = int(ids.max()) + 1 if ids.size else 0
+    if kinds >= _MOST_PAIRS // max(counts.size, 1) or (ids.size and ids.min() < 0):
+        distinct, ids = np.unique(ids, return_inverse=True)
+        kinds = distinct.size
     numbers = np.zeros(ids.size, dtype=np.int64)
     rows = np.flatnonzero(counts)
     before = np.zeros(rows.size, dtype=np.int64)
     position = given = 0
     while rows.size:
         at = offsets[rows] + position
-        pairs = before * distinct.size + ids[at]
+        pairs = before * kinds + ids[at]
         _, before, times = np.unique(pairs, return_inverse=True, return_counts=True)
         numbers[at] = given + before
         given += times.size

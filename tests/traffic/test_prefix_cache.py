@@ -254,3 +254,28 @@ def test_a_draft_cache_of_fixed_size_is_not_shared_and_a_draft_models_is():
     assert plain.kept_bytes_per_token == pytest.approx(plain.shared_bytes_per_token)
     both = plain.shared_bytes_per_token + on("llama-3.2-1b").shared_bytes_per_token
     assert model.shared_bytes_per_token == pytest.approx(both)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 1), max_size=4), min_size=1, max_size=14),
+    st.sampled_from([0.0, 0.02, 1.0]),
+    st.sampled_from([1.1, 1.6, 3.0]),
+    st.sampled_from(["mixed", "prefill-first", "in-flight"]),
+    st.sampled_from([(None, 0), (SNAP, 3), (SMALL, 2)]),
+)
+def test_whatever_shares_what_all_are_served_within_the_cache(chains, gap, room, scheduler, drafts):
+    drafter, gamma = drafts
+    long = [[40 * number + block for number in ids for block in range(40)] for ids in chains]
+    prompts = np.array([40 * TOKENS * len(ids) + 77 for ids in chains])
+    trace = Trace(
+        "any", np.arange(len(chains)) * gap, prompts, np.full(len(chains), 90), prefixes_of(long)
+    )
+    served = tight(room, trace, drafter, scheduler=scheduler)
+    outcome = simulate(served, trace, FixedGamma(gamma))
+    lines = outcome.timeline
+    assert np.all(outcome.finish >= outcome.first_token)
+    assert lines["held"].max() <= served.cache_bytes
+    assert np.all(outcome.cached <= trace.prefixes.repeated(prompts).max(initial=0))
+    again = lines["stopped"].sum() or (lines["prefilled"].sum() > prompts.sum())
+    assert again or lines["prefilled"].sum() + outcome.cached.sum() >= prompts.sum()
