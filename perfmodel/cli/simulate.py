@@ -48,6 +48,11 @@ class SimulateFlags(TrafficFlags):
         help="Requests to draw, or the first of a trace.")
     warm_up: str | None = flag("--warm-up", "N|SECONDS", panel="Traffic",
         help="Leave the first requests (50), or those sent in the first seconds (30s), out of the figures.")
+    time_unit: str | None = flag("--time-unit", "s|ms|us|ns", panel="Traffic",
+        help="Unit of the trace's arrival times; as its form or its numbers tell where absent.")
+    no_prefix_cache: bool = flag("--no-prefix-cache", default=False, panel="Serving",
+        help="Prefill prompts whole where the trace's hash_ids say that they share a prefix; engines keep "
+        "prefixes by default.")
     speed: str = flag("--speed", "FACTOR,...", default="1", panel="Traffic",
         help="Let requests arrive this many times as fast.")
     policy: str = flag("--policy", "none|fixed:N|schedule|adaptive,...", default="none,fixed:3,schedule",
@@ -90,6 +95,7 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
     from perfmodel.errors import SpecError
     from perfmodel.plots.style import file_kind
     from perfmodel.traffic.metrics import WarmUp
+    from perfmodel.traffic.prefix_cache import sharing_remarks
     from perfmodel.traffic.replica import Replica
     from perfmodel.traffic.reproduction import is_benchmark
     from perfmodel.traffic.runs import Comparison, case_for
@@ -124,6 +130,7 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
             for speed in speeds
             for policy in policies
         ]  # fmt: skip
+    note(list(dict.fromkeys(text for case in cases for text in sharing_remarks(case.replica, trace))))
     comparison = partial(
         Comparison, speeds=[speed for speed in speeds for _ in policies], ttft=ttft, tpot=question.tpot,
         deployed=deployed, concurrency=flags.concurrency, warm_up=warm_up or WarmUp(),
@@ -134,9 +141,12 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
 def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
     from perfmodel.cli.ask.reading import read_flag
     from perfmodel.errors import SpecError
+    from perfmodel.traffic.prefix_cache import PREFILLED_AGAIN
     from perfmodel.traffic.synthetic import parse_synthetic
     from perfmodel.traffic.trace import read_trace
+    from perfmodel.traffic.trace_forms import read_unit
 
+    unit = read_flag(ctx, "time_unit", read_unit, flags.time_unit)
     parse = partial(parse_synthetic, closed=flags.concurrency is not None, requests=flags.requests)
     drawn = read_flag(ctx, "synthetic", parse, flags.synthetic)
     if (flags.trace is None) == (drawn is None):
@@ -148,8 +158,13 @@ def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
         return drawn
     assert flags.trace is not None
     with working(f"reading {flags.trace}"):
-        trace = read_trace(flags.trace)
-    return trace if flags.requests is None else trace.first(flags.requests)
+        trace = read_trace(flags.trace, unit=unit)
+    note(trace.remarks)
+    trace = trace if flags.requests is None else trace.first(flags.requests)
+    if trace.prefixes is not None and flags.no_prefix_cache:
+        note([f"{PREFILLED_AGAIN}: --no-prefix-cache"])
+        return trace.without_prefixes()
+    return trace
 
 
 def _question(ctx: typer.Context, flags: SimulateFlags, trace: Trace) -> Question:

@@ -62,7 +62,8 @@ class Metrics:
     """Times of every request, and what the steps added up to. [s], [tokens], [B]
 
     first_token, finish : when each request's first and last token came; NaN until then. sent : when its
-    client sent it, in an open loop when it arrived. seconds : by cause.
+    client sent it, in an open loop when it arrived. seconds : by cause. cached : prompt tokens that were held
+    when each request was first let in; None where no prefixes are shared.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Metrics:
     _intervals: list[FloatArray] = field(default_factory=list, repr=False)
     _weights: list[float] = field(default_factory=list, repr=False)
     _began: list[float] = field(default_factory=list, repr=False)
+    cached: NDArray[np.int64] | None = None
 
     @classmethod
     def of(
@@ -247,6 +249,17 @@ class Metrics:
             "preemptions": float(whole["stopped"].sum()),
             **{f"{cause}_s": float(value) for cause, value in zip(CAUSES, self.seconds, strict=True)},
             "idle_s": max(makespan - busy, 0.0),
+            **self._of_prefixes(),
+        }
+
+    def _of_prefixes(self) -> dict[str, float]:
+        """What the prefix cache spared; nothing where there is none."""
+        if self.cached is None:
+            return {}
+        spared = float(self.cached.sum())
+        return {
+            "cached_tokens": spared,
+            "prefix_cache_hit_rate": spared / float(self.trace.prompt_tokens.sum()),
         }
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -263,6 +276,7 @@ class Metrics:
             "lengths": np.array([each.size for each in self._intervals], dtype=np.int64),
             "weights": np.array(self._weights, dtype=float),
             "began": np.array(self._began, dtype=float),
+            **({} if self.cached is None else {"cached": self.cached}),
         }
 
     @classmethod
@@ -284,4 +298,5 @@ class Metrics:
             list(pieces),
             arrays["weights"].tolist(),
             arrays["began"].tolist(),
+            cached=arrays.get("cached"),
         )

@@ -259,9 +259,22 @@ class Replica:
         return float((np.diff(target + draft) / np.diff(knots)).max())
 
     @cached_property
+    def shared_bytes_per_token(self) -> float:
+        """Bytes of a token that sequences with the same prefix can share: none of windows and budgets. [B]"""
+        knots = self._held[0][-2:]
+        return float(np.diff(self.kv_bytes(knots))[0] / np.diff(knots)[0])
+
+    @cached_property
+    def kept_bytes_per_token(self) -> float:
+        """Bytes of a token that is kept after its request, in a window or not, draft KV budgets apart. [B]"""
+        knots, target, _ = self._held
+        slopes = np.diff(target) / np.diff(knots)
+        return float(slopes.max()) + max(self.shared_bytes_per_token - float(slopes[-1]), 0.0)
+
+    @cached_property
     def _held(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Contexts between which cache bytes are a line; the target's and the draft's of a sequence there."""
-        windows = {cache.window for model in self._models for cache, _ in model.caches if cache.window}
+        windows = {cache.window for model in self.models for cache, _ in model.caches if cache.window}
         kinks = windows | ({self.kv_budget} if np.isfinite(self.kv_budget) else set())
         between = np.unique(np.rint(np.geomspace(1.0, _DENSE_TO, _KNOTS)))
         knots = np.unique(np.concatenate([between, np.array(sorted(map(float, kinks))), [_FARTHEST]]))
@@ -272,7 +285,8 @@ class Replica:
         return knots, target, draft
 
     @property
-    def _models(self) -> list[ModelSpec]:
+    def models(self) -> list[ModelSpec]:
+        """The models whose caches it keeps: the target and, where one is loaded, the model that drafts."""
         target = self.deployment.model
         extra = self.drafter.extra_model(target) if self.drafter else None
         return [target, extra] if extra else [target]

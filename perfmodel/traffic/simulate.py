@@ -47,8 +47,9 @@ def simulate(
     Requests are admitted in order of arrival while batch, cache and the tokens of a step have room. Prompts
     are prefilled in chunks that share steps with decoding, or as `Scheduler` says of other kinds; a prompt's
     last chunk yields its first token. When the cache is full, the request that arrived last loses its cache
-    and is prefilled again. Sequences draft and verify together; each commits what it accepted. The same
-    arguments give the same outcome.
+    and is prefilled again. Prompts that begin alike hold what they share once and prefill the rest, as far as
+    `Trace.prefixes` says so and the model's layers allow it. Sequences draft and verify together; each
+    commits what it accepted. The same arguments give the same outcome.
 
     Parameters
     ----------
@@ -113,6 +114,7 @@ class _Simulation:
         self.batch = Scheduler(replica, trace, share_steps=prefilled)
         self.now = 0.0
         self.outcome = Metrics.of(trace, replica, policy.name, clients.sent)
+        self.outcome.cached = self.batch.prefixes.cached
         self.stopped_at: dict[int, float] = {}
         self.waited = np.zeros(len(trace)) if replica.schedules == "prefill-first" else None
 
