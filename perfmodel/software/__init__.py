@@ -10,7 +10,8 @@ from perfmodel.errors import SpecError, nearest_name
 from perfmodel.software.base import DRAFT_MODEL, SCHEDULERS, Limits, Method, SchedulerKind, Software
 
 __all__ = [
-    "DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "SchedulerKind", "Software", "available", "labels", "load",
+    "DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "SchedulerKind", "Software", "available", "labels",
+    "load",
 ]  # fmt: skip
 
 

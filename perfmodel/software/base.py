@@ -18,8 +18,9 @@ SchedulerKind = Literal["mixed", "prefill-first", "in-flight"]
 """How a step is made up.
 
 mixed : decoding sequences first, chunks of prompts in the tokens that are left (vLLM, and SGLang with
-``--enable-mixed-chunk``). prefill-first : chunks of prompts in steps of their own, before which decoding waits
-(SGLang). in-flight : as mixed, but prompts whole, and only those whose whole output has room (TensorRT-LLM).
+``--enable-mixed-chunk``). prefill-first : chunks of prompts in steps of their own, for which decoding
+waits (SGLang). in-flight : as mixed, but prompts whole, and only those whose whole output has room
+(TensorRT-LLM).
 """
 SCHEDULERS: tuple[SchedulerKind, ...] = get_args(SchedulerKind)
 
@@ -103,7 +104,7 @@ class Software:
         return self.methods.get(strategy + (DRAFT_MODEL if drafter == "draft" else ""))
 
     def limits_on(self, accelerator: str, memory: float) -> Limits | None:
-        """Return the limits of its scheduler on an accelerator with so much memory; None where unknown. [B]"""
+        """Return its scheduler's limits on an accelerator with so much memory; None where unknown. [B]"""
         return next((limits for limits in self.limits if limits.hold(accelerator, memory)), None)
 
     def why_not(

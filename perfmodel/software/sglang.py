@@ -9,7 +9,11 @@ IGNORED = (
     "EAGLE-3 and the EAGLE/MTP/NEXTN drafts)"
 )
 GIB = 2**30
-LIMITS = (Limits(2048, 8192, from_memory=60 * GIB), Limits(2048, 4096, from_memory=35 * GIB), Limits(2048, 2048))
+LIMITS = (
+    Limits(2048, 8192, from_memory=60 * GIB),
+    Limits(2048, 4096, from_memory=35 * GIB),
+    Limits(2048, 2048),
+)
 """chunked_prefill_size by memory, and the least that max_running_requests defaults to: server_args.py, 0.5.
 
 From 160 GiB SGLang takes 16384 tokens a chunk; as many as activations are counted for is the most here."""

@@ -6,8 +6,6 @@ import math
 from collections import deque
 from collections.abc import Iterator
 
-import numpy as np
-
 from perfmodel.errors import SpecError
 from perfmodel.files.numbers import FloatArray
 
@@ -34,9 +32,8 @@ class Clients:
 
     def __init__(self, arrival: FloatArray, concurrency: int | None = None, front_end: float = 0.0) -> None:
         if concurrency is not None and concurrency < 1:
-            raise SpecError.single(
-                "simulation", "concurrency", f"found {concurrency}", "Give 1 or more, or none for an open loop"
-            )
+            remedy = "Give 1 or more, or leave it out: an open loop"
+            raise SpecError.single("simulation", "concurrency", f"found {concurrency}", remedy)
         self.sent = arrival if concurrency is None else arrival.copy()
         self._front_end = front_end
         self._free_slots = None if concurrency is None else deque([0.0] * min(concurrency, arrival.size))

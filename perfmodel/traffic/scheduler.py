@@ -44,10 +44,10 @@ class Scheduler:
     """The requests of one replica; the decoding ones as parallel arrays. All in order of arrival.
 
     What a step holds depends on `Replica.schedules`. Mixed, chunks of prompts fill the tokens that decoding
-    sequences leave. Prefill first, chunks fill a step of their own as long as there are any. In flight, prompts
-    share steps with decoding but are prefilled whole, unless one is longer than a step, and are let in when
-    their cache has room to their last token, so that nobody loses it. With `share_steps` no prompt has a step
-    of its own: others prefill them.
+    sequences leave. Prefill first, chunks fill a step of their own as long as there are any. In flight,
+    prompts share steps with decoding but are prefilled whole, unless one is longer than a step, and are let
+    in when their cache has room to their last token, so that nobody loses it. With `share_steps` no prompt
+    has a step of its own: others prefill them.
 
     Every request in `waiting` arrived after every one in `prefilling`, and these after every decoding one, so
     what a full cache takes away is always what came last, and goes back to where it was.

@@ -90,7 +90,7 @@ def simulate(
     hits = AcceptanceDraws(first, rest, trace.output_tokens, seed=seed)
     if table is None:
         table = StepTimes(replica, sorted({0, *policy.gammas}), trace.longest)
-    clients = Clients(trace.arrival, concurrency, replica.front_end_s)
+    clients = Clients(trace.arrival, concurrency, 0.0 if prefilled else replica.front_end_s)
     return _Simulation(replica, trace, policy, hits, table, clients, prefilled).run(progress)
 
 
@@ -205,7 +205,7 @@ class _Simulation:
         return self._finish_prompts(chunks)
 
     def _waits(self) -> FloatArray | None:
-        """Seconds that each decoding sequence waited for prefills since its last round; None where none. [s]"""
+        """Seconds that each decoding sequence waited for prefills since its last round, if any did. [s]"""
         if self.waited is None:
             return None
         waits: FloatArray = self.waited[self.batch.index]
@@ -274,7 +274,7 @@ class _Simulation:
             if self.batch.generated[index] == 1:
                 self.outcome.first_token[index] = self.now
             elif (stopped := self.stopped_at.pop(index, None)) is not None:
-                self.outcome.gap(self.now - stopped)
+                self.outcome.gap(stopped, self.now)
             if self.batch.generated[index] == self.trace.output_tokens[index]:
                 self.outcome.finish[index] = self.now
                 done += 1

@@ -1,0 +1,143 @@
+"""A benchmark as the question to reproduce: its requests as a trace, its figures beside simulated ones."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perfmodel.benchmarks import Benchmark
+from perfmodel.files.csv_rows import read_bytes
+from perfmodel.files.numbers import FloatArray
+from perfmodel.traffic.metrics import Metrics
+from perfmodel.traffic.synthetic import synthetic_trace
+from perfmodel.traffic.trace import PROMPT, Trace
+
+__all__ = [
+    "Figure", "drafted_by", "figures_beside", "in_flight_of", "is_benchmark", "remarks_on", "trace_of",
+]  # fmt: skip
+
+_MOST_BYTES = 2**31
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a benchmark beside the simulated one; `scale` brings both to people's unit."""
+
+    name: str
+    measured: float
+    simulated: float
+    unit: str
+    scale: float = 1.0
+
+    @property
+    def error(self) -> float:
+        """Simulated over measured, less 1. [1]"""
+        return self.simulated / self.measured - 1.0 if self.measured else math.nan
+
+    def row(self) -> dict[str, Any]:
+        """The figure as plain values, in SI units."""
+        return {
+            "figure": self.name, "unit": "s" if self.unit in ("s", "ms") else self.unit,
+            "measured": self.measured, "simulated": self.simulated, "error": self.error,
+        }  # fmt: skip
+
+
+def trace_of(benchmark: Benchmark, *, spread: float = 0.0, seed: int = 0) -> Trace:
+    """Return the requests of a benchmark: as many, of its lengths, sent at its rate.
+
+    Parameters
+    ----------
+    benchmark : what was run; lengths are its own where it has them request by request.
+    spread : standard deviation of the logarithm of both lengths where it has only their means. [1]
+    seed : of what is drawn: gaps between arrivals, and those lengths.
+    """
+    prompts, outputs = benchmark.prompt_lengths, benchmark.output_lengths
+    drawn = synthetic_trace(
+        requests=benchmark.requests, qps=benchmark.request_rate, burstiness=benchmark.burstiness,
+        prompt_tokens=max(benchmark.prompt_tokens, 1.0), output_tokens=max(benchmark.output_tokens, 1.0),
+        spread=spread, seed=seed,
+    )  # fmt: skip
+    name = f"{benchmark.tool}, {benchmark.source}"
+    if prompts is None or outputs is None or not prompts.size == outputs.size == len(drawn):
+        return Trace(name, drawn.arrival, drawn.prompt_tokens, drawn.output_tokens)
+    return Trace(name, drawn.arrival, np.maximum(prompts, 1), np.maximum(outputs, 1))
+
+
+def in_flight_of(benchmark: Benchmark) -> int | None:
+    """Requests that it had in flight at most; None where nothing held them back."""
+    return None if benchmark.concurrency is None else max(1, round(benchmark.concurrency))
+
+
+def remarks_on(benchmark: Benchmark, spread: float = 0.0) -> list[str]:
+    """What the benchmark does not tell, and what is taken instead."""
+    remarks = list(benchmark.remarks)
+    if benchmark.prompt_lengths is None or benchmark.output_lengths is None:
+        drawn = f"drawn with a spread of {spread:g}" if spread else "all taken as equal"
+        remarks.append(f"lengths are known by their means only, {drawn}; p99 depends on them")
+    return remarks
+
+
+def figures_beside(benchmark: Benchmark, outcome: Metrics) -> list[Figure]:
+    """Return every figure that the benchmark has, beside the simulated one.
+
+    As benchmark tools do, the time per output token leaves out requests of a single one.
+    """
+    several = outcome.trace.output_tokens > 1
+    throughput = benchmark.output_throughput
+    if throughput is None and benchmark.duration:
+        throughput = benchmark.requests * benchmark.output_tokens / benchmark.duration
+    summary = outcome.summary()
+    figures = []
+    if throughput is not None:
+        simulated = summary["throughput_tokens_per_s"]
+        figures.append(Figure("output throughput", throughput, simulated, "tokens/s"))
+    per_request: Sequence[tuple[str, Any, FloatArray, str, float]] = (
+        ("TTFT", benchmark.ttft, outcome.ttft, "ms", 1e3),
+        ("TPOT", benchmark.tpot, outcome.tpot[several], "ms", 1e3),
+        ("latency", benchmark.latency, outcome.end_to_end, "s", 1.0),
+    )
+    for name, times, values, unit, scale in per_request:
+        for statistic, percentile in _STATISTICS.items():
+            measured = getattr(times, statistic)
+            if measured is not None and values.size:
+                simulated = float(values.mean() if percentile is None else np.percentile(values, percentile))
+                figures.append(Figure(f"{name} {statistic}", measured, simulated, unit, scale))
+    for statistic, percentile in _STATISTICS.items():
+        measured = getattr(benchmark.itl, statistic)
+        if measured is not None:
+            key = "itl_mean_s" if percentile is None else f"itl_p{percentile}_s"
+            figures.append(Figure(f"ITL {statistic}", measured, summary[key], "ms", 1e3))
+    return figures
+
+
+_STATISTICS: dict[str, int | None] = {"mean": None, "median": 50, "p90": 90, "p95": 95, "p99": 99}
+
+
+def drafted_by(benchmark: Benchmark) -> tuple[int, float]:
+    """Return the longest draft, and tokens per round, bonus token included; 0 and 1 where nothing drafts."""
+    drafts = benchmark.drafts
+    if drafts is None or not drafts.drafted.sum() or not drafts.rounds.sum():
+        return 0, 1.0
+    rounds = float(drafts.rounds.sum()) + (0.0 if drafts.idle is None else float(drafts.idle.sum()))
+    return int(drafts.gamma.max()), 1.0 + float(drafts.accepted.sum()) / rounds
+
+
+def is_benchmark(path: str) -> bool:
+    """Return whether a file holds JSON that is no trace: an object without any column of prompt lengths."""
+    try:
+        text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig").lstrip()
+    except UnicodeDecodeError:
+        return False
+    if not text.startswith(("{", "[")):
+        return False
+    try:
+        first, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    row = first[0] if isinstance(first, list) and first else first
+    return isinstance(row, dict) and not {str(key).strip().lower() for key in row} & set(PROMPT)
