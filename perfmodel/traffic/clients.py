@@ -23,19 +23,25 @@ class Clients:
     ----------
     arrival : when each request arrives, in order. [s]
     concurrency : requests in flight at most; None for an open loop.
-    front_end : seconds that the front end takes for a request. [s]
+    front_end, delay : seconds that a request takes of the front end, and that it is on its way besides. [s]
 
     Attributes
     ----------
     sent : when each was sent; its arrival until then. [s]
     """
 
-    def __init__(self, arrival: FloatArray, concurrency: int | None = None, front_end: float = 0.0) -> None:
+    def __init__(
+        self,
+        arrival: FloatArray,
+        concurrency: int | None = None,
+        front_end: float = 0.0,
+        delay: float = 0.0,
+    ) -> None:
         if concurrency is not None and concurrency < 1:
             remedy = "Give 1 or more, or leave it out: an open loop"
             raise SpecError.single("simulation", "concurrency", f"found {concurrency}", remedy)
         self.sent = arrival if concurrency is None else arrival.copy()
-        self._front_end = front_end
+        self._front_end, self._delay = front_end, delay
         self._free_slots = None if concurrency is None else deque([0.0] * min(concurrency, arrival.size))
         self._count = 0
         self._front_end_free = 0.0
@@ -71,6 +77,6 @@ class Clients:
             sent = max(sent, self._free_slots.popleft())
             self.sent[self._count] = sent
         if not self._front_end:
-            return sent
+            return sent + self._delay
         self._front_end_free = max(self._front_end_free, sent) + self._front_end
-        return self._front_end_free
+        return self._front_end_free + self._delay

@@ -124,9 +124,14 @@ class Replica:
         return self.scheduler or (software.scheduler if software else "mixed")
 
     @property
-    def front_end_s(self) -> float:
-        """Seconds that a request takes of the engine's front end before it is scheduled. [s]"""
+    def request_s(self) -> float:
+        """Seconds that a request takes of the engine's front end, which has one at a time. [s]"""
         return float(np.asarray(self.deployment.engine.request_s))
+
+    @property
+    def front_end_s(self) -> float:
+        """Seconds that the first token of a request is later for the front end, if no other is there. [s]"""
+        return self.request_s + float(np.asarray(self.deployment.engine.request_delay_s))
 
     @property
     def gpus(self) -> int:

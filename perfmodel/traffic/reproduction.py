@@ -9,19 +9,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.benchmarks import Benchmark
 from perfmodel.files.csv_rows import read_bytes
 from perfmodel.files.numbers import FloatArray
 from perfmodel.traffic.metrics import Metrics
 from perfmodel.traffic.synthetic import synthetic_trace
-from perfmodel.traffic.trace import PROMPT, Trace
+from perfmodel.traffic.trace import Trace
+from perfmodel.traffic.trace_forms import ARRIVAL, OUTPUT, PROMPT
 
 __all__ = [
     "Figure", "drafted_by", "figures_beside", "in_flight_of", "is_benchmark", "remarks_on", "trace_of",
 ]  # fmt: skip
 
 _MOST_BYTES = 2**31
+_SCALINGS = 20
+"""How often lengths are scaled and cut: their mean is then within a token of what was asked for. [1]"""
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,19 @@ class Figure:
         }  # fmt: skip
 
 
-def trace_of(benchmark: Benchmark, *, spread: float = 0.0, seed: int = 0) -> Trace:
+def trace_of(
+    benchmark: Benchmark, *, spread: float = 0.0, longest: float = math.inf, seed: int = 0
+) -> Trace:
     """Return the requests of a benchmark: as many, of its lengths, sent at its rate.
+
+    What is drawn has exactly the means that the benchmark tells: the lengths, and the gaps between arrivals,
+    as `vllm bench serve` has it.
 
     Parameters
     ----------
     benchmark : what was run; lengths are its own where it has them request by request.
     spread : standard deviation of the logarithm of both lengths where it has only their means. [1]
+    longest : the longest prompt or output that its data set keeps, where they are drawn. [tokens]
     seed : of what is drawn: gaps between arrivals, and those lengths.
     """
     prompts, outputs = benchmark.prompt_lengths, benchmark.output_lengths
@@ -62,10 +72,23 @@ def trace_of(benchmark: Benchmark, *, spread: float = 0.0, seed: int = 0) -> Tra
         prompt_tokens=max(benchmark.prompt_tokens, 1.0), output_tokens=max(benchmark.output_tokens, 1.0),
         spread=spread, seed=seed,
     )  # fmt: skip
-    name = f"{benchmark.tool}, {benchmark.source}"
+    arrival = drawn.arrival
+    if arrival[-1] > 0.0:
+        arrival = arrival * ((len(drawn) - 1) / benchmark.request_rate / arrival[-1])
     if prompts is None or outputs is None or not prompts.size == outputs.size == len(drawn):
-        return Trace(name, drawn.arrival, drawn.prompt_tokens, drawn.output_tokens)
-    return Trace(name, drawn.arrival, np.maximum(prompts, 1), np.maximum(outputs, 1))
+        prompts = _with_mean(drawn.prompt_tokens, benchmark.prompt_tokens, longest)
+        outputs = _with_mean(drawn.output_tokens, benchmark.output_tokens, longest)
+    name = f"{benchmark.tool}, {benchmark.source}"
+    return Trace(name, arrival, np.maximum(prompts, 1), np.maximum(outputs, 1))
+
+
+def _with_mean(lengths: NDArray[np.int64], mean: float, longest: float) -> NDArray[np.int64]:
+    """Return lengths scaled to a mean, none of them above the longest. [tokens]"""
+    scaled: NDArray[np.float64] = np.clip(lengths.astype(float), 1.0, longest)
+    for _ in range(_SCALINGS):
+        scaled = np.clip(scaled * (mean / scaled.mean()), 1.0, longest)
+    whole: NDArray[np.int64] = np.rint(scaled).astype(np.int64)
+    return whole
 
 
 def in_flight_of(benchmark: Benchmark) -> int | None:
@@ -128,7 +151,7 @@ def drafted_by(benchmark: Benchmark) -> tuple[int, float]:
 
 
 def is_benchmark(path: str) -> bool:
-    """Return whether a file holds JSON that is no trace: an object without any column of prompt lengths."""
+    """Return whether a file holds JSON that is no trace: an object without the columns of one."""
     try:
         text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig").lstrip()
     except UnicodeDecodeError:
@@ -140,4 +163,7 @@ def is_benchmark(path: str) -> bool:
     except (ValueError, RecursionError):
         return False
     row = first[0] if isinstance(first, list) and first else first
-    return isinstance(row, dict) and not {str(key).strip().lower() for key in row} & set(PROMPT)
+    if not isinstance(row, dict):
+        return False
+    keys = {str(key).strip().lower().replace(" ", "_") for key in row}
+    return not keys & set(ARRIVAL) and not (keys & set(PROMPT) and keys & set(OUTPUT))

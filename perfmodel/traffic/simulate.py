@@ -90,7 +90,8 @@ def simulate(
     hits = AcceptanceDraws(first, rest, trace.output_tokens, seed=seed)
     if table is None:
         table = StepTimes(replica, sorted({0, *policy.gammas}), trace.longest)
-    clients = Clients(trace.arrival, concurrency, 0.0 if prefilled else replica.front_end_s)
+    front_end = (0.0, 0.0) if prefilled else (replica.request_s, replica.front_end_s - replica.request_s)
+    clients = Clients(trace.arrival, concurrency, *front_end)
     return _Simulation(replica, trace, policy, hits, table, clients, prefilled).run(progress)
 
 

@@ -188,7 +188,7 @@ def points_of(
         moved = transfer_seconds(replica, load.prompt_tokens) + np.asarray(priced.round_s)
         place = np.maximum(np.searchsorted(ttft, apart - moved, side="right") - 1, 0)
         prefill_qps, ttft, used = _BUSY[place] * prompts / busy, ttft[place] + moved, np.zeros(1)
-    used = np.maximum(used, qps * replica.front_end_s)
+    used = np.maximum(used, qps * replica.request_s)
     drafts = gammas > 0 if drafter is not None else gammas == 0
     fits = (batch <= most) & (batch * (gammas + 1.0) < replica.max_step_tokens) & (used < 1.0) & drafts
     shape = (machine.batches.size, gammas.size)
