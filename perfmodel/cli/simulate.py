@@ -36,8 +36,9 @@ class SimulateFlags(TrafficFlags):
     """What `simulate` takes."""
 
     trace: str | None = argument("TRACE", default=None,
-        help="CSV or JSONL: arrival time, prompt and output tokens of every request; or the JSON result of a "
-        "benchmark (vllm bench serve and others), which is reproduced and laid beside what is simulated.")
+        help="CSV or JSONL in the form of any public trace: arrival time, prompt and output tokens; or the "
+        "JSON result of a benchmark (vllm bench serve and others), which is reproduced and laid beside what "
+        "is simulated.")
     synthetic: str | None = flag("--synthetic", "KEY=VALUE,...", panel="Traffic",
         help="Draw the requests: 'qps=2,prompt=32k,output=500,requests=400,burst=4'. burst 1 is Poisson, 0 "
         "evenly spaced; spread 0 makes lengths equal; qps=inf puts all at once.")

@@ -139,7 +139,7 @@ def read_trace(path: str | Path, *, unit: str | None = None) -> Trace:
         offsets = np.concatenate([[0], np.cumsum(counts)])
         prefixes = Prefixes.of_ids(ids, offsets, block_tokens(form, counts, prompt))
         trace = replace(trace, prefixes=prefixes.take(order).within(trace.prompt_tokens))
-    remarks = (*_of_rows(read), *_of_times(read, trace, unit, why), *_of_ids(trace, form))
+    remarks = (*_of_rows(read), *_of_times(read, trace, unit, why), *_of_ids(read, trace, form))
     return replace(trace, remarks=remarks)
 
 
@@ -165,8 +165,10 @@ def _of_times(read: TraceRows, trace: Trace, unit: str, why: str) -> Iterator[st
         )
 
 
-def _of_ids(trace: Trace, form: Form) -> Iterator[str]:
+def _of_ids(read: TraceRows, trace: Trace, form: Form) -> Iterator[str]:
     """How much of the prompts repeats, and how long a block was taken for."""
+    if "hash_ids" in read.names and "hash_ids" not in read.keys:
+        yield "hash_ids are read of JSON lines only: prompts that share a prefix are prefilled whole"
     if trace.prefixes is None:
         return
     yield f"{trace.repeated_share:.0%} of the prompt tokens repeat a prefix of an earlier request"

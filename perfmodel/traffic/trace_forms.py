@@ -63,7 +63,7 @@ FORMS = (
          "https://github.com/Azure/AzurePublicDataset"),
     Form("Qwen-Bailian usage traces", "timestamp", "input_length", "output_length", "s",
          "https://github.com/alibaba-edu/qwen-bailian-usagetraces-anon",
-         marks=("chat_id", "parent_chat_id"), block_tokens=16),
+         marks=("chat_id", "parent_chat_id", "turn"), block_tokens=16),
     Form("Mooncake, AIPerf and Dynamo", "timestamp", "input_length", "output_length", None,
          "https://github.com/kvcache-ai/Mooncake; "
          "https://docs.nvidia.com/aiperf/benchmark-modes/trace-replay-with-mooncake-traces"),
@@ -86,8 +86,15 @@ def _names(column: str, *further: str) -> tuple[str, ...]:
 
 
 ARRIVAL = _names("arrival", *_UNITS_IN_NAMES, "arrival_time", "time")
-PROMPT = _names("prompt", "context_tokens", "input_tokens", "input_len", "prompt_len", "prompt_length")
-OUTPUT = _names("output", "generated_tokens", "completion_tokens", "output_len")
+PROMPT = _names(
+    "prompt", "context_tokens", "input_tokens", "num_prompt_tokens", "num_input_tokens", "input_len",
+    "prompt_len", "prompt_length", "isl",
+)  # fmt: skip
+OUTPUT = _names(
+    "output", "generated_tokens", "completion_tokens", "num_output_tokens", "num_generated_tokens",
+    "output_len", "osl",
+)  # fmt: skip
+"""All names of columns, in the order in which they are looked for."""
 
 
 def columns_of(file: str, names: Sequence[str]) -> tuple[str, str, str]:

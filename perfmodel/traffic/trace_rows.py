@@ -183,7 +183,8 @@ class TraceRows:
 
     def _arrival(self, values: Sequence[Any]) -> float:
         """Give seconds, or a date and time such as 2023-11-16 18:17:03.98"""
-        session = None if self._of_session is None else str(values[self._of_session])
+        named = None if self._of_session is None else values[self._of_session]
+        session = None if named is None else str(named)
         if values[0] is None and session in self._last and self._of_delay is not None:
             delay = number_of(values[self._of_delay])
             if delay is None or delay < 0:

@@ -119,6 +119,14 @@ def test_ids_that_cover_little_of_their_prompts_are_told(tmp_path):
     assert any("cover 2% of the prompt tokens" in remark for remark in trace.remarks)
 
 
+def test_ids_in_a_csv_are_not_read_and_people_are_told(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text('timestamp,input_length,output_length,hash_ids\n0,512,5,"[1, 2]"\n')
+    trace = read_trace(path)
+    assert trace.prefixes is None
+    assert any("JSON lines only" in remark for remark in trace.remarks)
+
+
 def test_faster_and_first_keep_prefixes_and_remarks(tmp_path):
     trace = read(tmp_path, [row(0, 1024, [1, 2]), row(1, 1024, [1, 3]), row(2, 1024, [1, 3])])
     assert trace.faster(2).repeated_share == trace.repeated_share

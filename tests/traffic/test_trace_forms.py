@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perfmodel.errors import SpecError
 from perfmodel.traffic.trace import read_trace
@@ -91,10 +93,36 @@ def test_a_delay_without_a_turn_before_it_is_no_time(tmp_path):
         read_trace(lines(tmp_path, [*chats([0]), *rows]))
 
 
+def test_a_delay_without_a_session_follows_nobody(tmp_path):
+    late = {"delay": 9, "input_length": 1, "output_length": 1}
+    turns = [{"session_id": "a"} | chats([0])[0], *chats([5]), late]
+    with pytest.raises(SpecError, match="timestamp"):
+        read_trace(lines(tmp_path, turns))
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(
+    ("timestamp", "input_length", "output_length", "hash_ids", "session_id", "delay"), ANY)), max_size=5))
+def test_no_values_end_in_anything_but_a_trace_or_a_refusal(tmp_path_factory, rows):
+    ids = [{"hash_ids": row["hash_ids"]} for row in rows if "hash_ids" in row]
+    for written_rows in (rows, [chats([0])[0] | row for row in ids]):
+        try:
+            trace = read_trace(lines(tmp_path_factory.mktemp("junk"), written_rows))
+        except SpecError:
+            continue
+        assert 0.0 <= trace.repeated_share < 1.0
+
+
 # Units of time.
 
 
-@pytest.mark.parametrize("mark", [{"chat_id": 1}, {"parent_chat_id": -1}])
+@pytest.mark.parametrize("mark", [{"chat_id": 1}, {"parent_chat_id": -1}, {"turn": 1}])
 def test_chats_of_bailian_are_in_seconds_even_where_they_are_whole(tmp_path, mark):
     trace = read_trace(lines(tmp_path, chats([0, 60, 300], **mark)))
     assert trace.arrival.tolist() == [0.0, 60.0, 300.0]
