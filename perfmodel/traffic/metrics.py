@@ -15,7 +15,7 @@ from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.step_times import CAUSES
 from perfmodel.traffic.trace import Trace
 
-__all__ = ["PERCENTILES", "TIMELINE", "Metrics", "Steps", "WarmUp"]
+__all__ = ["NO_WARM_UP", "PERCENTILES", "TIMELINE", "Metrics", "Steps", "WarmUp"]
 
 
 PERCENTILES = (50, 90, 95, 99)
@@ -55,6 +55,9 @@ class WarmUp:
 
     requests: int = 0
     seconds: float = 0.0
+
+
+NO_WARM_UP = WarmUp()
 
 
 @dataclass(eq=False)
@@ -198,7 +201,7 @@ class Metrics:
         return np.asarray(rest + (self.first_token >= begins))
 
     def summary(
-        self, *, ttft: float | None = None, tpot: float | None = None, warm_up: WarmUp = WarmUp()
+        self, *, ttft: float | None = None, tpot: float | None = None, warm_up: WarmUp = NO_WARM_UP
     ) -> dict[str, float]:
         """Every figure by name, with the unit in the name; goodput is under the given targets.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from perfmodel.benchmarks import Benchmark
 from perfmodel.files.csv_rows import read_bytes
 from perfmodel.files.numbers import FloatArray
-from perfmodel.traffic.metrics import Metrics
+from perfmodel.traffic.metrics import NO_WARM_UP, Metrics, WarmUp
 from perfmodel.traffic.synthetic import synthetic_trace
 from perfmodel.traffic.trace import Trace
 from perfmodel.traffic.trace_forms import ARRIVAL, OUTPUT, PROMPT
@@ -105,24 +105,29 @@ def remarks_on(benchmark: Benchmark, spread: float = 0.0) -> list[str]:
     return remarks
 
 
-def figures_beside(benchmark: Benchmark, outcome: Metrics) -> list[Figure]:
+def figures_beside(benchmark: Benchmark, outcome: Metrics, warm_up: WarmUp = NO_WARM_UP) -> list[Figure]:
     """Return every figure that the benchmark has, beside the simulated one.
 
     As benchmark tools do, the time per output token leaves out requests of a single one.
+
+    Parameters
+    ----------
+    warm_up : what is left out of what was simulated.
     """
-    several = outcome.trace.output_tokens > 1
+    counted, _ = outcome.counted(warm_up)
+    several = outcome.trace.output_tokens[counted] > 1
     throughput = benchmark.output_throughput
     if throughput is None and benchmark.duration:
         throughput = benchmark.requests * benchmark.output_tokens / benchmark.duration
-    summary = outcome.summary()
+    summary = outcome.summary(warm_up=warm_up)
     figures = []
     if throughput is not None:
         simulated = summary["throughput_tokens_per_s"]
         figures.append(Figure("output throughput", throughput, simulated, "tokens/s"))
     per_request: Sequence[tuple[str, Any, FloatArray, str, float]] = (
-        ("TTFT", benchmark.ttft, outcome.ttft, "ms", 1e3),
-        ("TPOT", benchmark.tpot, outcome.tpot[several], "ms", 1e3),
-        ("latency", benchmark.latency, outcome.end_to_end, "s", 1.0),
+        ("TTFT", benchmark.ttft, outcome.ttft[counted], "ms", 1e3),
+        ("TPOT", benchmark.tpot, outcome.tpot[counted][several], "ms", 1e3),
+        ("latency", benchmark.latency, outcome.end_to_end[counted], "s", 1.0),
     )
     for name, times, values, unit, scale in per_request:
         for statistic, percentile in _STATISTICS.items():

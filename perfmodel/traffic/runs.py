@@ -13,7 +13,7 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import BETWEEN_REQUESTS
 from perfmodel.files.checkpoint import Arrays, Parts, fingerprint
 from perfmodel.planning.executors import Mapper, in_order
-from perfmodel.traffic.metrics import Metrics, WarmUp
+from perfmodel.traffic.metrics import NO_WARM_UP, Metrics, WarmUp
 from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
@@ -180,7 +180,7 @@ class Comparison:
     tpot: float | None
     deployed: PlannedTraffic | None
     concurrency: int | None = None
-    warm_up: WarmUp = WarmUp()
+    warm_up: WarmUp = NO_WARM_UP
 
     @property
     def several_speeds(self) -> bool:
