@@ -99,6 +99,14 @@ class EngineOverhead(Spec):
     discarded_rounds: Numeric = figure(
         "ratio", 0, 1, "share of rounds that joining prefills cut short", (0, 0, 0)
     )
+    request_s: Numeric = figure(
+        "seconds", 0, 1, "each request at the front end, which takes one at a time: HTTP, tokenising",
+        (0, 0, 0), path="request",
+    )  # fmt: skip
+    request_delay_s: Numeric = figure(
+        "seconds", 0, 1, "each request on top, from its client to the scheduler and of its first token back",
+        (0, 0, 0), path="request_delay",
+    )  # fmt: skip
     kept_states: Numeric = figure(
         "ratio", 0, 1, "recurrent states kept for each drafted token until it is accepted", (1, 1, 1)
     )

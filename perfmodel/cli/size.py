@@ -88,8 +88,8 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
     with open_executor(flags.executor) as executor, progress_bar("offers") as progress:
         sizing = size(
             question.deployments, _space(flags, question), load, targets, max_batch=flags.max_batch,
-            max_step_tokens=flags.max_step_tokens, prefill_apart=flags.prefill_apart, seed=flags.seed,
-            executor=executor, progress=progress,
+            max_step_tokens=flags.max_step_tokens, scheduler=flags.scheduler,
+            prefill_apart=flags.prefill_apart, seed=flags.seed, executor=executor, progress=progress,
         )  # fmt: skip
     most = flags.runners_up
 

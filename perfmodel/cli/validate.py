@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import typer
 
 from perfmodel.cli.ask.completion import table_names
@@ -21,6 +23,8 @@ def validate(
         help="Published tables to compare; all where absent."),
     servers: bool = flag("--servers", default=False,
         help="Servers that people measured, by source, in place of the published tables."),
+    serving: bool = flag("--serving", default=False,
+        help="Benchmarks that people ran against their servers, simulated again."),
     cells: bool = flag("--cells", default=False,
         help="Show every cell, published beside computed, not only the errors."),
     plot: str | None = flag("--plot", "FILE",
@@ -36,13 +40,17 @@ def validate(
 
     Errors are computed over published, less 1: mean absolute, bias and worst cell of every table, of every
     number and kind of accelerators, and in total. The zero-shot columns use engines that nothing of the
-    tables was fitted to. With --servers errors are those of engines that were fitted without the source.
-    Exits with 3 when an error passes its limit.
+    tables was fitted to. With --servers or --serving errors are those of engines that were fitted without the
+    source. Exits with 3 when an error of a table passes its limit.
     """
     from perfmodel.cli.tell.validate import draw_figure, draw_trends, draw_validation, to_dict, to_rows
     from perfmodel.evidence.published.validate import validate
 
     flags = OutputFlags(format=format, output=output, no_color=no_color)
+    if serving:
+        others = {"--table": table, "--plot": plot, "--limits": limits, "--servers": servers or None}
+        _validate_serving(flags, others)
+        return
     if servers:
         _validate_servers(cells, flags, {"--table": table, "--plot": plot, "--limits": limits})
         return
@@ -67,16 +75,38 @@ def validate(
         raise typer.Exit(LIMIT_PASSED)
 
 
+def _validate_serving(flags: OutputFlags, others: Mapping[str, object]) -> None:
+    """Tell how far simulated benchmarks are off."""
+    from perfmodel.cli.tell.serving import draw_serving, serving_to_dict, serving_to_rows
+    from perfmodel.traffic.published_runs import beside, published_runs
+
+    _refuse_beside("--serving", others)
+    with working("simulating published benchmarks"):
+        runs = [beside(run) for run in published_runs()]
+    tell(
+        lambda: serving_to_dict(runs),
+        flags,
+        table=lambda console: draw_serving(console, runs),
+        rows=lambda: serving_to_rows(runs),
+    )
+
+
+def _refuse_beside(name: str, others: Mapping[str, object]) -> None:
+    """Refuse what has no meaning beside a flag."""
+    from perfmodel.errors import SpecError
+
+    if named := [other for other, value in others.items() if value is not None]:
+        raise SpecError.single(
+            "request", named[0], f"has no meaning beside {name}", "Leave one of the two out"
+        )
+
+
 def _validate_servers(cells: bool, flags: OutputFlags, others: dict[str, str | None]) -> None:
     """Tell how far prices of servers are off."""
     from perfmodel.cli.tell.servers import draw_servers, servers_to_dict, servers_to_rows
-    from perfmodel.errors import SpecError
     from perfmodel.evidence.servers.summary import compare_servers
 
-    if named := [name for name, value in others.items() if value is not None]:
-        raise SpecError.single(
-            "request", named[0], "has no meaning beside --servers", "Leave one of the two out"
-        )
+    _refuse_beside("--servers", others)
     with working("comparing servers"):
         errors = compare_servers()
     tell(

@@ -7,9 +7,12 @@ import pkgutil
 from functools import lru_cache
 
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.software.base import DRAFT_MODEL, Method, Software
+from perfmodel.software.base import DRAFT_MODEL, SCHEDULERS, Limits, Method, SchedulerKind, Software
 
-__all__ = ["DRAFT_MODEL", "Method", "Software", "available", "labels", "load"]
+__all__ = [
+    "DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "SchedulerKind", "Software", "available", "labels",
+    "load",
+]  # fmt: skip
 
 
 @lru_cache(maxsize=1)

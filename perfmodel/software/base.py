@@ -5,14 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from strategies.base import Drafter
 
-__all__ = ["DRAFT_MODEL", "Method", "Software"]
+__all__ = ["DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "SchedulerKind", "Software"]
 
 DRAFT_MODEL = "+draft"
 """Ends the key of a method in which a model of its own drafts."""
+
+SchedulerKind = Literal["mixed", "prefill-first", "in-flight"]
+"""How a step is made up.
+
+mixed : decoding sequences first, chunks of prompts in the tokens that are left (vLLM, and SGLang with
+``--enable-mixed-chunk``). prefill-first : chunks of prompts in steps of their own, for which decoding
+waits (SGLang). in-flight : as mixed, but prompts whole, and only those whose whole output has room
+(TensorRT-LLM).
+"""
+SCHEDULERS: tuple[SchedulerKind, ...] = get_args(SchedulerKind)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a software's scheduler puts into a step where nobody says otherwise.
+
+    Attributes
+    ----------
+    max_batch : sequences in the running batch. [sequences]
+    max_step_tokens : tokens of one step. [tokens]
+    from_memory : memory of an accelerator from which they hold. [B]
+    unlike : part of an accelerator's name for which they do not hold.
+    """
+
+    max_batch: int
+    max_step_tokens: int
+    from_memory: float = 0.0
+    unlike: str = ""
+
+    def hold(self, accelerator: str, memory: float) -> bool:
+        """Return whether they hold on an accelerator with so much memory. [B]"""
+        return memory >= self.from_memory and not (self.unlike and self.unlike in accelerator.lower())
 
 
 @dataclass(frozen=True)
@@ -48,6 +80,9 @@ class Software:
     methods : its methods by strategy, with ``+draft`` where a model of its own drafts.
     refusal : why it runs no others, in its own words.
     chains_only : why it drafts no tree, where a method does not.
+    scheduler : how it makes up a step.
+    limits : its scheduler's own, the first that hold; none where it serves one request at a time or nobody
+        knows.
     """
 
     name: str
@@ -55,6 +90,8 @@ class Software:
     methods: Mapping[str, Method]
     refusal: str
     chains_only: str = "it has no trees"
+    scheduler: SchedulerKind = "mixed"
+    limits: tuple[Limits, ...] = ()
 
     def method(self, strategy: str, drafter: Drafter) -> Method | None:
         """Return the way in which it runs a strategy, or None where it has none.
@@ -65,6 +102,10 @@ class Software:
         drafter : whose weights draft: self, draft, head or none.
         """
         return self.methods.get(strategy + (DRAFT_MODEL if drafter == "draft" else ""))
+
+    def limits_on(self, accelerator: str, memory: float) -> Limits | None:
+        """Return its scheduler's limits on an accelerator with so much memory; None where unknown. [B]"""
+        return next((limits for limits in self.limits if limits.hold(accelerator, memory)), None)
 
     def why_not(
         self, strategy: str, drafter: Drafter, kv_budget: float = math.inf, *, branches: bool = False

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from perfmodel.software.base import Method, Software
+from perfmodel.software.base import Limits, Method, Software
 
 IGNORED = (
     "--speculative-draft-window-size has no effect with speculative_algorithm={} (honoured by DFLASH, "
     "EAGLE-3 and the EAGLE/MTP/NEXTN drafts)"
 )
+GIB = 2**30
+LIMITS = (
+    Limits(2048, 8192, from_memory=60 * GIB),
+    Limits(2048, 4096, from_memory=35 * GIB),
+    Limits(2048, 2048),
+)
+"""chunked_prefill_size by memory, and the least that max_running_requests defaults to: server_args.py, 0.5.
+
+From 160 GiB SGLang takes 16384 tokens a chunk; as many as activations are counted for is the most here."""
 
 software = Software(
     name="sglang",
@@ -23,4 +32,6 @@ software = Software(
         ),
     },
     refusal="no released algorithm drafts with the target's own weights",
+    scheduler="prefill-first",
+    limits=LIMITS,
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from perfmodel.software.base import Method, Software
+from perfmodel.software.base import Limits, Method, Software
 
 NO_WINDOW = "it has no window for the drafter"
+LIMITS = (Limits(2048, 8192),)
+"""max_batch_size and max_num_tokens of its arguments; its capacity scheduler evicts nothing by default
+(performance-tuning-guide/useful-runtime-flags: GUARANTEED_NO_EVICT)."""
 
 software = Software(
     name="tensorrt_llm",
@@ -17,4 +20,6 @@ software = Software(
         "streaming_llm+draft": Method("Draft_Target", needs_path=True, reason=NO_WINDOW),
     },
     refusal="it drafts with a model, a head or a lookup, never with the target's own weights",
+    scheduler="in-flight",
+    limits=LIMITS,
 )

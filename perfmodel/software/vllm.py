@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from perfmodel.software.base import Method, Software
+from perfmodel.software.base import Limits, Method, Software
 
 NO_WINDOW = "a window of the drafter is PR 53827, open, and for eagle3 only"
 DRAFT = Method(
     "draft_model", needs_path=True, draft_gpus="one or all", reason="draft_model reads its whole cache"
 )
+LIMITS = (Limits(1024, 8192, from_memory=70 * 2**30, unlike="a100"), Limits(256, 2048))
+"""Of `vllm serve`: EngineArgs.get_batch_defaults in vllm/engine/arg_utils.py, 0.11 to 0.33."""
 
 software = Software(
     name="vllm",
@@ -23,4 +25,5 @@ software = Software(
     },
     refusal="drafting with the target's own weights is RFC 47351, open",
     chains_only="tree attention and speculative_token_tree were removed (PR 42121, May 2026)",
+    limits=LIMITS,
 )

@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.errors import SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.step_times import CAUSES
 from perfmodel.traffic.trace import Trace
 
-__all__ = ["PERCENTILES", "TIMELINE", "Metrics", "Steps"]
+__all__ = ["NO_WARM_UP", "PERCENTILES", "TIMELINE", "Metrics", "Steps", "WarmUp"]
 
 
-PERCENTILES = (50, 90, 99)
+PERCENTILES = (50, 90, 95, 99)
 TIMELINE = (
     "start", "lasted", "rounds", "gamma", "decoding", "context", "waiting", "prefilled", "accepted", "held",
     "stopped",
@@ -30,7 +31,8 @@ class Steps(NamedTuple):
 
     seconds : by cause and round. decoding, context : sequences and their mean context at the start. waiting :
     requests not let in. prefilled, accepted : tokens. held_first, held_last : cache bytes at the first and at
-    the last round, look-ahead included. stopped : decoding sequences that lost their cache before it.
+    the last round, look-ahead included. stopped : decoding sequences that lost their cache before it. waits :
+    seconds that each sequence waited for steps of prefill since its last token; None where none did.
     """
 
     start: float
@@ -44,13 +46,27 @@ class Steps(NamedTuple):
     held_first: float
     held_last: float
     stopped: int
+    waits: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What is left out of the figures of a run: its first requests, or those sent in its first seconds."""
+
+    requests: int = 0
+    seconds: float = 0.0
+
+
+NO_WARM_UP = WarmUp()
 
 
 @dataclass(eq=False)
 class Metrics:
     """Times of every request, and what the steps added up to. [s], [tokens], [B]
 
-    first_token, finish : when each request's first and last token came; NaN until then. seconds : by cause.
+    first_token, finish : when each request's first and last token came; NaN until then. sent : when its
+    client sent it, in an open loop when it arrived. seconds : by cause. cached : prompt tokens that were held
+    when each request was first let in; None where no prefixes are shared.
     """
 
     name: str
@@ -58,16 +74,22 @@ class Metrics:
     replica: Replica
     first_token: FloatArray
     finish: FloatArray
+    sent: FloatArray
     seconds: FloatArray = field(default_factory=lambda: np.zeros(len(CAUSES)))
     held_byte_seconds: float = 0.0
     _steps: list[tuple[float, ...]] = field(default_factory=list, repr=False)
     _intervals: list[FloatArray] = field(default_factory=list, repr=False)
     _weights: list[float] = field(default_factory=list, repr=False)
+    _began: list[float] = field(default_factory=list, repr=False)
+    cached: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, trace: Trace, replica: Replica, name: str = "") -> Metrics:
+    def of(
+        cls, trace: Trace, replica: Replica, name: str = "", sent: FloatArray | None = None
+    ) -> Metrics:
         """Nothing served yet."""
-        return cls(name, trace, replica, np.full(len(trace), np.nan), np.full(len(trace), np.nan))
+        never = np.full(len(trace), np.nan)
+        return cls(name, trace, replica, never, never.copy(), trace.arrival if sent is None else sent)
 
     def record(self, steps: Steps) -> float:
         """Add some steps; returns when they ended. [s]"""
@@ -75,9 +97,14 @@ class Metrics:
         lasted = float(each.sum())
         self.seconds = self.seconds + steps.seconds.sum(axis=1)
         self.held_byte_seconds += lasted * (steps.held_first + steps.held_last) / 2.0
-        if steps.decoding:
+        if steps.waits is not None:
+            self._intervals += [steps.waits + each[0], each[1:]]
+            self._weights += [1, steps.decoding]
+            self._began += [steps.start, steps.start]
+        elif steps.decoding:
             self._intervals.append(each)
             self._weights.append(steps.decoding)
+            self._began.append(steps.start)
         self._steps.append(
             (
                 steps.start, lasted, each.size, steps.gamma, steps.decoding, steps.context, steps.waiting,
@@ -86,10 +113,11 @@ class Metrics:
         )  # fmt: skip
         return steps.start + lasted
 
-    def gap(self, seconds: float) -> None:
+    def gap(self, began: float, ended: float) -> None:
         """Add the time that a sequence which had lost its cache waited for its next token. [s]"""
-        self._intervals.append(np.array([seconds]))
+        self._intervals.append(np.array([ended - began]))
         self._weights.append(1)
+        self._began.append(began)
 
     @property
     def timeline(self) -> dict[str, FloatArray]:
@@ -105,24 +133,36 @@ class Metrics:
     @property
     def ttft(self) -> FloatArray:
         """Time to first token of every request. [s]"""
-        return self.first_token - self.trace.arrival
+        return self.first_token - self.sent
 
     @property
     def end_to_end(self) -> FloatArray:
-        """Time from arrival to last token of every request. [s]"""
-        return self.finish - self.trace.arrival
+        """Time from sending to last token of every request. [s]"""
+        return self.finish - self.sent
 
     @property
     def tpot(self) -> FloatArray:
         """Time per output token after the first of every request, 0 where there is only one. [s]"""
         return (self.finish - self.first_token) / np.maximum(self.trace.output_tokens - 1, 1)
 
-    def itl(self, *percentiles: float) -> FloatArray:
-        """Percentiles of the time between stream events: with speculation an event is a round. [s]"""
-        if not self._intervals:
+    def _intervals_from(self, begins: float = 0.0) -> tuple[FloatArray, FloatArray]:
+        """Times between stream events that began no sooner, and how many sequences saw each. [s]"""
+        later = [index for index, began in enumerate(self._began) if began >= begins]
+        each = [self._intervals[index] for index in later]
+        weights = np.repeat([self._weights[index] for index in later], [values.size for values in each])
+        return np.concatenate([np.zeros(0), *each]), weights
+
+    def itl(self, *percentiles: float, begins: float = 0.0) -> FloatArray:
+        """Percentiles of the time between stream events: with speculation an event is a round. [s]
+
+        Parameters
+        ----------
+        percentiles : such as 50 and 99.
+        begins : events before that are left out. [s]
+        """
+        values, weights = self._intervals_from(begins)
+        if not values.size:
             return np.zeros(len(percentiles))
-        values = np.concatenate(self._intervals)
-        weights = np.repeat(self._weights, [each.size for each in self._intervals])
         order = np.argsort(values)
         reached = np.cumsum(weights[order]) / weights.sum()
         places = np.searchsorted(reached, np.asarray(percentiles) / 100.0).clip(max=values.size - 1)
@@ -137,44 +177,92 @@ class Metrics:
             good &= self.tpot <= tpot
         return good
 
-    def summary(self, *, ttft: float | None = None, tpot: float | None = None) -> dict[str, float]:
+    def counted(self, warm_up: WarmUp) -> tuple[slice, float]:
+        """The requests after a warm-up, and when the first of them was sent. [s]
+
+        Raises
+        ------
+        SpecError
+            When none is left.
+        """
+        first = max(warm_up.requests, int(np.searchsorted(self.sent, warm_up.seconds)))
+        if first >= len(self.trace):
+            problem = f"leaves none of {len(self.trace)} requests"
+            raise SpecError.single("simulation", "warm-up", problem, "Give less, or more requests")
+        return slice(first, None), float(self.sent[first]) if first else 0.0
+
+    def tokens_from(self, begins: float) -> FloatArray:
+        """Tokens that each request put out from a time on, evenly between its first and its last. [tokens]"""
+        outputs = self.trace.output_tokens.astype(float)
+        if begins <= 0.0:
+            return outputs
+        lasted = np.maximum(self.finish - self.first_token, 1e-12)
+        rest = (outputs - 1.0) * np.clip((self.finish - begins) / lasted, 0.0, 1.0)
+        return np.asarray(rest + (self.first_token >= begins))
+
+    def summary(
+        self, *, ttft: float | None = None, tpot: float | None = None, warm_up: WarmUp = NO_WARM_UP
+    ) -> dict[str, float]:
         """Every figure by name, with the unit in the name; goodput is under the given targets.
 
         Energy is that of the boards at full power for as long as the trace takes, which is its upper bound.
+        After a warm-up, latencies are those of the other requests, and rates those of the time from which the
+        first of them was sent; time by cause and the KV cache stay those of the whole run.
         """
-        makespan, output = self.makespan, float(self.trace.output_tokens.sum())
+        makespan = self.makespan
+        counted, begins = self.counted(warm_up)
+        lasted, tokens = makespan - begins, self.tokens_from(begins)
+        output = float(tokens.sum())
         good = self.meets(ttft=ttft, tpot=tpot)
-        lines = self.timeline
+        lines = whole = self.timeline
+        if begins > 0.0:
+            later = lines["start"] >= begins
+            lines = {name: column[later] for name, column in lines.items()}
         drafting = lines["gamma"] > 0
         verified = float((lines["rounds"] * lines["decoding"])[drafting].sum())
         busy = float(self.seconds.sum())
         figures = {
-            "requests": float(len(self.trace)),
+            "requests": float(good[counted].size),
             "makespan_s": makespan,
-            "throughput_tokens_per_s": output / makespan,
-            "goodput_tokens_per_s": float(self.trace.output_tokens[good].sum()) / makespan,
-            "requests_meeting_targets": float(good.mean()),
+            "throughput_tokens_per_s": output / lasted,
+            "goodput_tokens_per_s": float(tokens[good].sum()) / lasted,
+            "requests_meeting_targets": float(good[counted].mean()),
         }
         for name, values in (("ttft", self.ttft), ("tpot", self.tpot), ("e2e", self.end_to_end)):
+            figures[f"{name}_mean_s"] = float(values[counted].mean())
             for percentile in PERCENTILES:
-                figures[f"{name}_p{percentile}_s"] = float(np.percentile(values, percentile))
-        for percentile, value in zip(PERCENTILES, self.itl(*PERCENTILES), strict=True):
+                figures[f"{name}_p{percentile}_s"] = float(np.percentile(values[counted], percentile))
+        intervals, seen = self._intervals_from(begins)
+        figures["itl_mean_s"] = float(np.average(intervals, weights=seen)) if intervals.size else 0.0
+        for percentile, value in zip(PERCENTILES, self.itl(*PERCENTILES, begins=begins), strict=True):
             figures[f"itl_p{percentile}_s"] = float(value)
         return figures | {
             "tokens_per_round": 1.0 + float(lines["accepted"][drafting].sum()) / verified
             if verified
             else 1.0,
-            "mean_batch": float((lines["decoding"] * lines["lasted"]).sum()) / busy,
+            "mean_batch": float((lines["decoding"] * lines["lasted"]).sum())
+            / (busy if begins <= 0.0 else max(float(lines["lasted"].sum()), 1e-12)),
             "gpu_seconds": makespan * self.replica.gpus,
-            "cost_per_million_tokens_usd": makespan * self.replica.price_per_second / output * 1e6,
-            "energy_per_million_tokens_kwh": makespan * self.replica.power / 3.6e6 / output * 1e6,
+            "cost_per_million_tokens_usd": lasted * self.replica.price_per_second / output * 1e6,
+            "energy_per_million_tokens_kwh": lasted * self.replica.power / 3.6e6 / output * 1e6,
             "kv_occupancy_mean": self.held_byte_seconds / makespan / self.replica.cache_bytes,
-            "kv_occupancy_peak": float(lines["held"].max()) / self.replica.cache_bytes,
-            "prefilled_tokens": float(lines["prefilled"].sum()),
-            "steps": float(lines["rounds"].sum()),
-            "preemptions": float(lines["stopped"].sum()),
+            "kv_occupancy_peak": float(whole["held"].max()) / self.replica.cache_bytes,
+            "prefilled_tokens": float(whole["prefilled"].sum()),
+            "steps": float(whole["rounds"].sum()),
+            "preemptions": float(whole["stopped"].sum()),
             **{f"{cause}_s": float(value) for cause, value in zip(CAUSES, self.seconds, strict=True)},
             "idle_s": max(makespan - busy, 0.0),
+            **self._of_prefixes(),
+        }
+
+    def _of_prefixes(self) -> dict[str, float]:
+        """What the prefix cache spared; nothing where there is none."""
+        if self.cached is None:
+            return {}
+        spared = float(self.cached.sum())
+        return {
+            "cached_tokens": spared,
+            "prefix_cache_hit_rate": spared / float(self.trace.prompt_tokens.sum()),
         }
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -183,12 +271,15 @@ class Metrics:
             "name": np.array(self.name),
             "first_token": self.first_token,
             "finish": self.finish,
+            "sent": self.sent,
             "seconds": self.seconds,
             "held_byte_seconds": np.array(self.held_byte_seconds),
             "steps": np.array(self._steps, dtype=float).reshape(-1, len(TIMELINE)),
             "intervals": np.concatenate([np.zeros(0), *self._intervals]),
             "lengths": np.array([each.size for each in self._intervals], dtype=np.int64),
             "weights": np.array(self._weights, dtype=float),
+            "began": np.array(self._began, dtype=float),
+            **({} if self.cached is None else {"cached": self.cached}),
         }
 
     @classmethod
@@ -203,9 +294,12 @@ class Metrics:
             replica,
             arrays["first_token"],
             arrays["finish"],
+            arrays["sent"],
             arrays["seconds"],
             float(arrays["held_byte_seconds"]),
             [tuple(row) for row in arrays["steps"].tolist()],
             list(pieces),
             arrays["weights"].tolist(),
+            arrays["began"].tolist(),
+            cached=arrays.get("cached"),
         )

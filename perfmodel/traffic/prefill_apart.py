@@ -70,7 +70,8 @@ def ready_times(table: StepTimes, trace: Trace, replicas: int) -> FloatArray:
     busy = prompt_seconds(table, trace.prompt_tokens.astype(float))
     free_at = [0.0] * (replicas * table.replica.groups)
     ready = np.empty(len(trace))
-    for index, (arrival, lasts) in enumerate(zip(trace.arrival.tolist(), busy.tolist(), strict=True)):
+    passed = trace.arrival + table.replica.front_end_s
+    for index, (arrival, lasts) in enumerate(zip(passed.tolist(), busy.tolist(), strict=True)):
         ready[index] = max(heapq.heappop(free_at), arrival) + lasts
         heapq.heappush(free_at, ready[index])
     return ready + transfer_seconds(table.replica, trace.prompt_tokens.astype(float))

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.deployment import Deployment, Drafter
-from perfmodel.errors import Fault, InfeasibleError, SpecError
+from perfmodel.errors import Fault, InfeasibleError, SpecError, nearest_name
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.memory import MAX_PASS_TOKENS
 from perfmodel.model import ModelSpec
+from perfmodel.software import SCHEDULERS, SchedulerKind, available, load
 from perfmodel.speculation import Round, price
 
-__all__ = ["Replica"]
+__all__ = ["MAX_BATCH", "MAX_STEP_TOKENS", "Replica"]
 
 Lengths: TypeAlias = Numeric | NDArray[np.int64]
 
+MAX_BATCH, MAX_STEP_TOKENS = 256, MAX_PASS_TOKENS
+"""Limits of a scheduler where neither people nor a software that they name say others."""
 _KNOTS, _DENSE_TO, _FARTHEST = 400, 4e6, 1e9
 """Contexts at which cache bytes are known; beyond every window and budget they are a line. [tokens]"""
 _STRAIGHT = 1e-9
@@ -37,6 +40,8 @@ class Replica:
     max_batch : sequences in the running batch, those being prefilled included.
     max_step_tokens : tokens of one step: drafts to verify, bonus tokens and prefill chunks. [tokens]
     max_gamma : longest draft that memory is kept for; without meaning where nobody drafts. [tokens]
+    scheduler : how it makes up a step, as `perfmodel.software.SchedulerKind` has it; that of the engine's
+        software where empty, and mixed where it names none.
 
     Raises
     ------
@@ -47,9 +52,51 @@ class Replica:
     deployment: Deployment
     drafter: Drafter | None = None
     kv_budget: float = np.inf
-    max_batch: int = 256
-    max_step_tokens: int = MAX_PASS_TOKENS
+    max_batch: int = MAX_BATCH
+    max_step_tokens: int = MAX_STEP_TOKENS
     max_gamma: int = 16
+    scheduler: SchedulerKind | Literal[""] = ""
+
+    @classmethod
+    def of(
+        cls,
+        deployment: Deployment,
+        scheduler: str = "",
+        max_batch: int | None = None,
+        max_step_tokens: int | None = None,
+    ) -> Replica:
+        """Return a replica without a drafter, whose scheduler is of a kind or as a software has it.
+
+        Parameters
+        ----------
+        scheduler : a kind, or the name of a software: its kind, and its own limits on this accelerator; the
+            kind of the engine's software where empty.
+        max_batch, max_step_tokens : limits in place of those; `MAX_BATCH` and `MAX_STEP_TOKENS` where no
+            software is named. [sequences], [tokens]
+
+        Raises
+        ------
+        SpecError
+            When there is no such scheduler, or a limit is out of range.
+        """
+        kind: SchedulerKind | Literal[""] = next((name for name in SCHEDULERS if name == scheduler), "")
+        batch, step = MAX_BATCH, MAX_STEP_TOKENS
+        if scheduler and not kind:
+            software = scheduler.strip().lower().replace("-", "_")
+            if software not in available():
+                names = (*SCHEDULERS, *(name.replace("_", "-") for name in available() if load(name).limits))
+                raise SpecError.single(
+                    "", "scheduler", f"found {scheduler[:60]!r}", f"Give one of {', '.join(names)}",
+                    nearest_name(scheduler.lower(), names),
+                )  # fmt: skip
+            runs, hardware = load(software), deployment.hardware
+            kind = runs.scheduler
+            memory = float(np.asarray(hardware.memory_capacity))
+            if (limits := runs.limits_on(str(hardware.name), memory)) is not None:
+                batch, step = limits.max_batch, limits.max_step_tokens
+        step = step if max_step_tokens is None else max_step_tokens
+        batch = min(batch, step) if max_batch is None else max_batch
+        return cls(deployment, max_batch=batch, max_step_tokens=step, scheduler=kind)
 
     def __post_init__(self) -> None:
         checks = {
@@ -69,6 +116,22 @@ class Replica:
             faults.append(Fault("replica", None, "tree", problem, "Leave --tree out, or use plan or price"))
         if faults:
             raise SpecError(faults)
+
+    @cached_property
+    def schedules(self) -> SchedulerKind:
+        """How its scheduler makes up a step."""
+        software = self.deployment.engine.served_by
+        return self.scheduler or (software.scheduler if software else "mixed")
+
+    @property
+    def request_s(self) -> float:
+        """Seconds that a request takes of the engine's front end, which has one at a time. [s]"""
+        return float(np.asarray(self.deployment.engine.request_s))
+
+    @property
+    def front_end_s(self) -> float:
+        """Seconds that the first token of a request is later for the front end, if no other is there. [s]"""
+        return self.request_s + float(np.asarray(self.deployment.engine.request_delay_s))
 
     @property
     def gpus(self) -> int:
@@ -201,9 +264,22 @@ class Replica:
         return float((np.diff(target + draft) / np.diff(knots)).max())
 
     @cached_property
+    def shared_bytes_per_token(self) -> float:
+        """Bytes of a token that sequences with the same prefix can share: none of windows and budgets. [B]"""
+        knots = self._held[0][-2:]
+        return float(np.diff(self.kv_bytes(knots))[0] / np.diff(knots)[0])
+
+    @cached_property
+    def kept_bytes_per_token(self) -> float:
+        """Bytes of a token that is kept after its request, in a window or not, draft KV budgets apart. [B]"""
+        knots, target, _ = self._held
+        slopes = np.diff(target) / np.diff(knots)
+        return float(slopes.max()) + max(self.shared_bytes_per_token - float(slopes[-1]), 0.0)
+
+    @cached_property
     def _held(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Contexts between which cache bytes are a line; the target's and the draft's of a sequence there."""
-        windows = {cache.window for model in self._models for cache, _ in model.caches if cache.window}
+        windows = {cache.window for model in self.models for cache, _ in model.caches if cache.window}
         kinks = windows | ({self.kv_budget} if np.isfinite(self.kv_budget) else set())
         between = np.unique(np.rint(np.geomspace(1.0, _DENSE_TO, _KNOTS)))
         knots = np.unique(np.concatenate([between, np.array(sorted(map(float, kinks))), [_FARTHEST]]))
@@ -214,7 +290,8 @@ class Replica:
         return knots, target, draft
 
     @property
-    def _models(self) -> list[ModelSpec]:
+    def models(self) -> list[ModelSpec]:
+        """The models whose caches it keeps: the target and, where one is loaded, the model that drafts."""
         target = self.deployment.model
         extra = self.drafter.extra_model(target) if self.drafter else None
         return [target, extra] if extra else [target]

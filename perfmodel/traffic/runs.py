@@ -13,7 +13,7 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import BETWEEN_REQUESTS
 from perfmodel.files.checkpoint import Arrays, Parts, fingerprint
 from perfmodel.planning.executors import Mapper, in_order
-from perfmodel.traffic.metrics import Metrics
+from perfmodel.traffic.metrics import NO_WARM_UP, Metrics, WarmUp
 from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
@@ -37,6 +37,7 @@ class Case:
     alpha: float | Acceptance | None = None
     spread: float = BETWEEN_REQUESTS
     seed: int = 0
+    concurrency: int | None = None
 
 
 def case_for(
@@ -57,7 +58,7 @@ def case_for(
     replica : what serves, without a drafter.
     deployed : who drafts, and the plan that a schedule follows; None where none does.
     ttft, tpot : the targets [s] that a schedule is tuned to.
-    drawn : alpha, spread and seed, as of `Case`.
+    drawn : alpha, spread, seed and concurrency, as of `Case`.
     """
     name, gamma = policy
     follows = FollowPlan(deployed.plan, name == "adaptive") if deployed and name in FOLLOWING else None
@@ -80,6 +81,7 @@ def run_case(case: Case, progress: Callable[[int, int], None] | None = None) -> 
         alpha=case.alpha,
         spread=case.spread,
         seed=case.seed,
+        concurrency=case.concurrency,
         progress=progress,
     ).to_arrays()
 
@@ -168,6 +170,8 @@ class Comparison:
     outcomes, speeds : one of each a simulation.
     ttft, tpot : the targets [s]; None where every token counts as good.
     deployed : who drafts under the policies that draft; None where none does.
+    concurrency : requests in flight at most; None in an open loop.
+    warm_up : what is left out of the figures.
     """
 
     outcomes: Sequence[Metrics]
@@ -175,6 +179,8 @@ class Comparison:
     ttft: float | None
     tpot: float | None
     deployed: PlannedTraffic | None
+    concurrency: int | None = None
+    warm_up: WarmUp = NO_WARM_UP
 
     @property
     def several_speeds(self) -> bool:
@@ -199,9 +205,12 @@ class Comparison:
     def rows(self) -> list[dict[str, Any]]:
         """Every figure of every outcome: one row a policy and speed."""
         return [
-            {"policy": outcome.name, "speed": speed, **outcome.summary(ttft=self.ttft, tpot=self.tpot)}
+            {
+                "policy": outcome.name, "speed": speed,
+                **outcome.summary(ttft=self.ttft, tpot=self.tpot, warm_up=self.warm_up),
+            }
             for outcome, speed in zip(self.outcomes, self.speeds, strict=True)
-        ]
+        ]  # fmt: skip
 
     def ahead(self) -> list[dict[str, Any]]:
         """How far every schedule is ahead of the best single length at the same speed."""
@@ -227,11 +236,13 @@ class Comparison:
             "engine": replica.deployment.engine.name,
             "max_batch": replica.max_batch,
             "max_step_tokens": replica.max_step_tokens,
+            "scheduler": replica.schedules,
             "drafter": self.deployed.drafter.label if self.deployed else None,
             "kv_budget": self.kv_budget,
             "trace": {
                 "name": trace.name, "requests": len(trace), "prompt_tokens": int(trace.prompt_tokens.sum()),
                 "output_tokens": int(trace.output_tokens.sum()), "requests_per_s": trace.qps,
+                "concurrency": self.concurrency,
             },
             "ttft_target_s": self.ttft,
             "tpot_target_s": self.tpot,

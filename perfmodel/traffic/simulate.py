@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from perfmodel.acceptance.intervals import BETWEEN_REQUESTS
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.traffic.acceptance_draws import AcceptanceDraws, request_acceptance
+from perfmodel.traffic.clients import Clients
 from perfmodel.traffic.metrics import Metrics, Steps
 from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
@@ -38,13 +40,16 @@ def simulate(
     progress: Callable[[int, int], None] | None = None,
     table: StepTimes | None = None,
     prefilled: bool = False,
+    concurrency: int | None = None,
 ) -> Metrics:
     """Serve a trace with continuous batching and say what every request saw.
 
     Requests are admitted in order of arrival while batch, cache and the tokens of a step have room. Prompts
-    are prefilled in chunks that share steps with decoding; a prompt's last chunk yields its first token. When
-    the cache is full, the request that arrived last loses its cache and is prefilled again. Sequences draft
-    and verify together; each commits what it accepted. The same arguments give the same outcome.
+    are prefilled in chunks that share steps with decoding, or as `Scheduler` says of other kinds; a prompt's
+    last chunk yields its first token. When the cache is full, the request that arrived last loses its cache
+    and is prefilled again. Prompts that begin alike hold what they share once and prefill the rest, as far as
+    `Trace.prefixes` says so and the model's layers allow it. Sequences draft and verify together; each
+    commits what it accepted. The same arguments give the same outcome.
 
     Parameters
     ----------
@@ -56,6 +61,8 @@ def simulate(
     progress : called with (finished, requests) now and then.
     table : the replica's steps where they are priced already, for these lengths and contexts.
     prefilled : whether requests arrive with the caches of their prompts; one that loses its own is prefilled.
+    concurrency : requests in flight at most: a closed loop, in which the next one is sent when one is
+        answered; None for an open loop.
 
     Raises
     ------
@@ -83,7 +90,9 @@ def simulate(
     hits = AcceptanceDraws(first, rest, trace.output_tokens, seed=seed)
     if table is None:
         table = StepTimes(replica, sorted({0, *policy.gammas}), trace.longest)
-    return _Simulation(replica, trace, policy, hits, table, prefilled).run(progress)
+    front_end = (0.0, 0.0) if prefilled else (replica.request_s, replica.front_end_s - replica.request_s)
+    clients = Clients(trace.arrival, concurrency, *front_end)
+    return _Simulation(replica, trace, policy, hits, table, clients, prefilled).run(progress)
 
 
 class _Simulation:
@@ -96,16 +105,19 @@ class _Simulation:
         policy: ServingPolicy,
         hits: AcceptanceDraws,
         table: StepTimes,
+        clients: Clients,
         prefilled: bool,
     ) -> None:
-        self.prefilled = prefilled
+        self.clients, self.prefilled = clients, prefilled
         self.replica, self.trace, self.hits, self.table = replica, trace, hits, table
         self.gammas = tuple(sorted({0, *policy.gammas}))
         self.policy = policy.begin(self.table)
-        self.batch = Scheduler(replica, trace)
-        self.now, self.arrived = 0.0, 0
-        self.outcome = Metrics.of(trace, replica, policy.name)
+        self.batch = Scheduler(replica, trace, share_steps=prefilled)
+        self.now = 0.0
+        self.outcome = Metrics.of(trace, replica, policy.name, clients.sent)
+        self.outcome.cached = self.batch.prefixes.cached
         self.stopped_at: dict[int, float] = {}
+        self.waited = np.zeros(len(trace)) if replica.schedules == "prefill-first" else None
 
     def run(self, progress: Callable[[int, int], None] | None) -> Metrics:
         """Serve every request to its last token."""
@@ -114,32 +126,35 @@ class _Simulation:
         while done < total:
             self._arrive()
             if not (self.batch.decoding or self.batch.prefilling or self.batch.waiting):
-                self.now = float(self.trace.arrival[self.arrived])
+                self.now = self.clients.next_ready
                 continue
-            done += self._step()
+            finished = self._step()
+            self.clients.answered(self.now, finished)
+            done += finished
             if progress is not None and done - reported >= max(1, total // 200):
                 progress(done, total)
                 reported = done
         return self.outcome
 
     def _arrive(self) -> None:
-        while self.arrived < len(self.trace) and self.trace.arrival[self.arrived] <= self.now:
-            prompt = int(self.trace.prompt_tokens[self.arrived])
-            self.batch.waiting.append(Prompt(self.arrived, prompt, prompt * self.prefilled))
-            self.arrived += 1
+        for index in self.clients.ready(self.now):
+            prompt = int(self.trace.prompt_tokens[index])
+            self.batch.waiting.append(Prompt(index, prompt, prompt * self.prefilled))
 
     def _step(self) -> int:
-        """One mixed step, or a block of rounds in which nothing joins; returns how many requests finished."""
+        """A step that prefills, or a block of rounds in which nothing joins; returns how many finished."""
         batch = self.batch
+        if alone := batch.alone():
+            return self._prefill_alone(alone)
         gamma = self._length()
         stopped = batch.make_room(gamma)
         self.stopped_at.update(dict.fromkeys(stopped, self.now))
         chunks = batch.chunks(gamma)
         tokens = self._rounds(gamma, 1 if chunks else self._most_rounds(gamma))
         seconds = self._seconds(tokens, gamma, chunks)
-        if not chunks and self.arrived < len(self.trace):
+        if not chunks and math.isfinite(self.clients.next_ready):
             ends = self.now + np.cumsum(seconds.sum(axis=0))
-            upto = 1 + int(np.searchsorted(ends[:-1], self.trace.arrival[self.arrived]))
+            upto = 1 + int(np.searchsorted(ends[:-1], self.clients.next_ready))
             tokens, seconds = tokens[:upto], seconds[:, :upto]
         given = tokens.sum(axis=0)
         self.now = self.outcome.record(
@@ -155,6 +170,7 @@ class _Simulation:
                 held_first=batch.held(gamma + 1),
                 held_last=batch.held(gamma + 1, given - tokens[-1]),
                 stopped=len(stopped),
+                waits=self._waits(),
             )
         )
         if gamma and batch.decoding:
@@ -163,6 +179,39 @@ class _Simulation:
         finished = batch.commit(given)
         self.outcome.finish[finished] = self.now
         return int(finished.size) + self._finish_prompts(chunks)
+
+    def _prefill_alone(self, chunks: list[Chunk]) -> int:
+        """One step of chunks before which decoding waits; returns how many requests finished."""
+        batch = self.batch
+        seconds = np.zeros((len(CAUSES), 1))
+        self._add_prefill(seconds, 0, chunks)
+        held = batch.held(0)
+        self.now = self.outcome.record(
+            Steps(
+                start=self.now,
+                seconds=seconds,
+                gamma=0,
+                decoding=0,
+                context=0.0,
+                waiting=len(batch.waiting),
+                prefilled=sum(chunk.tokens for chunk in chunks),
+                accepted=0,
+                held_first=held,
+                held_last=held,
+                stopped=0,
+            )
+        )
+        assert self.waited is not None
+        self.waited[batch.index] += float(seconds.sum())
+        return self._finish_prompts(chunks)
+
+    def _waits(self) -> FloatArray | None:
+        """Seconds that each decoding sequence waited for prefills since its last round, if any did. [s]"""
+        if self.waited is None:
+            return None
+        waits: FloatArray = self.waited[self.batch.index]
+        self.waited[self.batch.index] = 0.0
+        return waits if waits.any() else None
 
     def _length(self) -> int:
         """What the policy says, as far as a step has room to verify it."""
@@ -210,10 +259,14 @@ class _Simulation:
             seconds = self.table.decode(count, mean_context, gamma, mean_context - self.batch.mean_prompt)
         else:
             seconds = np.zeros((len(CAUSES), 1))
+        self._add_prefill(seconds, self.replica.verified(count, gamma), chunks)
+        return seconds
+
+    def _add_prefill(self, seconds: FloatArray, decode_rows: int, chunks: list[Chunk]) -> None:
+        """Put prefill chunks into a step of so many decode rows, in place."""
         pieces = [(chunk.tokens, chunk.history, chunk.is_last) for chunk in chunks if chunk.tokens]
         if pieces:
-            self.table.prefill(seconds, self.replica.verified(count, gamma), pieces)
-        return seconds
+            self.table.prefill(seconds, decode_rows, pieces)
 
     def _finish_prompts(self, chunks: list[Chunk]) -> int:
         """Take prefilled prompts into the batch; returns how many requests wanted no more than one token."""
@@ -222,7 +275,7 @@ class _Simulation:
             if self.batch.generated[index] == 1:
                 self.outcome.first_token[index] = self.now
             elif (stopped := self.stopped_at.pop(index, None)) is not None:
-                self.outcome.gap(self.now - stopped)
+                self.outcome.gap(stopped, self.now)
             if self.batch.generated[index] == self.trace.output_tokens[index]:
                 self.outcome.finish[index] = self.now
                 done += 1

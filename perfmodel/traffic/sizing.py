@@ -171,9 +171,10 @@ def size(
     load: Load,
     targets: Targets,
     *,
-    max_batch: int = 256,
-    max_step_tokens: int = 8192,
+    max_batch: int | None = None,
+    max_step_tokens: int | None = None,
     prefill_apart: bool = False,
+    scheduler: str = "",
     seed: int = 0,
     executor: Mapper | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -185,7 +186,8 @@ def size(
 
     Parameters
     ----------
-    deployments, space, load, targets, max_batch, max_step_tokens, prefill_apart : as in `rank_candidates`.
+    deployments, space, load, targets, max_batch, max_step_tokens, prefill_apart, scheduler : as in
+        `rank_candidates`.
     seed : of the simulated traffic.
     executor : anything with ``Executor.map``; this process when absent.
     progress : called with (candidates simulated, those that may be).
@@ -197,7 +199,7 @@ def size(
     """
     ranked = rank_candidates(
         deployments, space, load, targets, max_batch=max_batch, max_step_tokens=max_step_tokens,
-        prefill_apart=prefill_apart,
+        prefill_apart=prefill_apart, scheduler=scheduler,
     )[:MOST_SIMULATED]
     confirmed: list[Confirmed] = []
     refuted: list[Candidate] = []

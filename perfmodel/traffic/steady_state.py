@@ -160,10 +160,13 @@ def points_of(
     micro, _, _ = replica.deployment.in_flight(batch)
     rows = machine.row * batch * (priced.match * gammas + 1.0) + machine.sequence * micro
     added = priced.draft_s + priced.verify.token_mixing + priced.overhead + rows
-    longer = np.maximum(chunk + added - priced.round_s, 0.0) if apart is None else 0.0
+    alone = replica.schedules == "prefill-first"  # a chunk has a step of its own, for which decoding waits
+    shared = 0.0 if alone else added
+    longer = chunk if alone else np.maximum(chunk + added - priced.round_s, 0.0)
+    longer = longer if apart is None else 0.0
     tokens = np.asarray(priced.tokens_per_round)
     qps = 1.0 / (priced.round_s * load.output_tokens / (batch * tokens) + machine.chunks * longer)
-    busy = machine.chunks * (chunk + added)
+    busy = machine.chunks * (chunk + shared)
     used = qps * busy
     if apart is not None:
         busy, used = np.asarray(machine.chunks * chunk), _BUSY
@@ -179,12 +182,13 @@ def points_of(
     wait = busy * uneven / np.maximum(1.0 - used, 1e-9) / prompts
     late = np.maximum(wait * np.log(np.maximum(used, 1e-12) / (1.0 - share)), 0.0)
     own = busy * math.exp(load.spread * normal - load.spread**2 / 2.0)
-    ttft = np.maximum(own + used * wait, busy + late)
+    ttft = np.maximum(own + used * wait, busy + late) + replica.front_end_s
     prefill_qps = np.asarray(math.inf)
     if apart is not None:  # the busiest that leaves time for the transfer and the round of the first token
         moved = transfer_seconds(replica, load.prompt_tokens) + np.asarray(priced.round_s)
         place = np.maximum(np.searchsorted(ttft, apart - moved, side="right") - 1, 0)
         prefill_qps, ttft, used = _BUSY[place] * prompts / busy, ttft[place] + moved, np.zeros(1)
+    used = np.maximum(used, qps * replica.request_s)
     drafts = gammas > 0 if drafter is not None else gammas == 0
     fits = (batch <= most) & (batch * (gammas + 1.0) < replica.max_step_tokens) & (used < 1.0) & drafts
     shape = (machine.batches.size, gammas.size)
@@ -249,16 +253,17 @@ def rank_candidates(
     load: Load,
     targets: Targets,
     *,
-    max_batch: int = 256,
-    max_step_tokens: int = 8192,
+    max_batch: int | None = None,
+    max_step_tokens: int | None = None,
     prefill_apart: bool = False,
+    scheduler: str = "",
 ) -> list[Candidate]:
     r"""Price replicas of every deployment, plain and with their best drafter.
 
     Parameters
     ----------
     space : who may draft, at which budgets and lengths; plain decoding is always tried.
-    max_batch, max_step_tokens : limits of the scheduler. [sequences], [tokens]
+    max_batch, max_step_tokens, scheduler : as in `Replica.of`. [sequences], [tokens]
     prefill_apart : whether replicas of the same kind prefill and send the caches over the network, so that
         no step mixes prompts in.
 
@@ -282,12 +287,14 @@ def rank_candidates(
     Prompts wait as in a queue with one server that is busy for ``n (T + A)`` each. Prefilled apart, ``T + A``
     is ``R`` in the first equation, and each prefill replica is a queue that is busy for ``n T``, with a
     server for each data-parallel group, all of which prefill at once; a mixed step has one prompt's chunk.
+    Where prefill comes first, a chunk's step lasts ``T`` and decoding waits: ``n T`` in place of
+    ``n (T + A - R)``.
     """
     counts: Counter[str] = Counter()
     misses: list[tuple[float, str]] = []
     candidates: list[Candidate] = []
     for deployment in deployments:
-        plain = Replica(deployment, max_batch=max_batch, max_step_tokens=max_step_tokens)
+        plain = Replica.of(deployment, scheduler, max_batch, max_step_tokens)
         machine = Machine.of(plain, tuple(sorted({0, *space.gammas})), load)
         for drafters in ([None], [drafter for drafter in space.drafters if drafter is not None]):
             several = [

@@ -91,10 +91,16 @@ _RANGE = {
 }
 
 
-def parse_synthetic(text: str) -> Trace:
+def parse_synthetic(text: str, *, closed: bool = False, requests: int | None = None) -> Trace:
     """Return the trace that a text such as ``qps=2,prompt=32k,output=500,requests=400,burst=4`` describes.
 
     Further keys are ``spread`` and ``seed``; all but ``qps``, ``prompt`` and ``output`` may be left out.
+
+    Parameters
+    ----------
+    text : what describes it.
+    closed : whether a closed loop sends the requests: without ``qps`` all are there from the beginning.
+    requests : how many, in place of the text's.
 
     Raises
     ------
@@ -103,7 +109,7 @@ def parse_synthetic(text: str) -> Trace:
     """
     faults: list[Fault] = []
     named: set[str] = set()
-    given: dict[str, float] = {"requests": 400}
+    given: dict[str, float] = {"requests": 400} | ({"qps": math.inf} if closed else {})
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         key, _, value = (piece.strip() for piece in part.partition("="))
         if key not in _KEYS:
@@ -117,10 +123,12 @@ def parse_synthetic(text: str) -> Trace:
             given[_KEYS[key]] = math.inf if infinite else _value(key, value)
         except SpecError as refusal:
             faults += refusal.located(_PLACE, None, key).faults
-    missing = [key for key in ("qps", "prompt", "output") if key not in named]
+    missing = [key for key in ("qps", "prompt", "output") if key not in named and _KEYS[key] not in given]
     faults += [Fault(_PLACE, None, key, "is missing", f"Write {key}=...") for key in missing]
     if faults:
         raise SpecError(faults)
+    if requests is not None:
+        given["requests"] = requests
     return synthetic_trace(**given)  # type: ignore[arg-type]
 
 

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import re
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.errors import Fault, SpecError, nearest_name, shown
-from perfmodel.files.csv_rows import open_csv, read_bytes
-from perfmodel.files.document import decode
-from perfmodel.files.scalars import number_in
+from perfmodel.errors import SpecError
+from perfmodel.files.csv_rows import read_bytes
+from perfmodel.traffic.prefixes import Prefixes
+from perfmodel.traffic.trace_cells import MOST_TOKENS
+from perfmodel.traffic.trace_forms import TIME_UNITS, Form, block_tokens, form_of, time_unit
+from perfmodel.traffic.trace_rows import MOST_REQUESTS, TraceRows, read_rows
 
 __all__ = ["MOST_REQUESTS", "MOST_TOKENS", "Trace", "read_trace"]
 
-MOST_REQUESTS = 10_000_000
-MOST_TOKENS = 100_000_000
 _MOST_BYTES = 2**31
-_MOST_FAULTS = 20
-
-ARRIVAL = ("arrival_s", "arrived_at", "timestamp", "arrival_time", "time")
-PROMPT = (
-    "prompt_tokens", "contexttokens", "input_length", "num_prefill_tokens", "input_tokens", "prompt_len",
-)  # fmt: skip
-OUTPUT = ("output_tokens", "generatedtokens", "output_length", "num_decode_tokens", "output_len")
-
-Row = tuple[int, Sequence[Any]]
+_COVERED = 0.9
+"""Share of the prompt tokens that hash ids usually stand for, at least. [1]"""
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Requests in order of arrival; one element per request, the first arrives at 0. [s], [tokens], [tokens]
+    """Requests in order of arrival; one element per request, the first arrives at 0.
+
+    Parameters
+    ----------
+    arrival : times of arrival. [s]
+    prompt_tokens, output_tokens : lengths. [tokens]
+    prefixes : the blocks that prompts begin with; None where nothing is known of them.
+    remarks : what people should know of how the requests were read.
 
     Raises
     ------
@@ -49,6 +44,8 @@ class Trace:
     arrival: NDArray[np.float64]
     prompt_tokens: NDArray[np.int64]
     output_tokens: NDArray[np.int64]
+    prefixes: Prefixes | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         columns = (self.arrival, self.prompt_tokens, self.output_tokens)
@@ -58,6 +55,7 @@ class Trace:
             or not np.all(np.isfinite(self.arrival))
             or np.any(np.diff(self.arrival, prepend=0.0) < 0)
             or min(self.prompt_tokens.min(), self.output_tokens.min()) < 1
+            or (self.prefixes is not None and len(self.prefixes) != self.arrival.size)
         ):
             raise SpecError.single(
                 "trace", "requests", "are not three columns of at least one request, in order of arrival",
@@ -79,166 +77,105 @@ class Trace:
 
     def faster(self, factor: float) -> Trace:
         """The same requests arriving `factor` times as fast."""
-        return Trace(self.name, self.arrival / factor, self.prompt_tokens, self.output_tokens)
+        return replace(self, arrival=self.arrival / factor)
+
+    def without_prefixes(self) -> Trace:
+        """The same requests as for an engine that keeps no prefixes."""
+        return replace(self, prefixes=None)
 
     def first(self, count: int) -> Trace:
         """The first `count` requests."""
-        return Trace(self.name, self.arrival[:count], self.prompt_tokens[:count], self.output_tokens[:count])
+        return replace(
+            self,
+            arrival=self.arrival[:count],
+            prompt_tokens=self.prompt_tokens[:count],
+            output_tokens=self.output_tokens[:count],
+            prefixes=self.prefixes and self.prefixes.first(count),
+        )
+
+    @property
+    def repeated_share(self) -> float:
+        """Share of all prompt tokens that an earlier request began with as well; 0 where unknown. [1]"""
+        if self.prefixes is None:
+            return 0.0
+        return float(self.prefixes.repeated(self.prompt_tokens).sum() / self.prompt_tokens.sum())
 
 
-def read_trace(path: str | Path) -> Trace:
+def read_trace(path: str | Path, *, unit: str | None = None) -> Trace:
     """Read a CSV or JSONL trace: arrival time, prompt tokens and output tokens of every request.
 
-    The columns of the Azure LLM inference traces (``TIMESTAMP, ContextTokens, GeneratedTokens``; a date and a
-    time, in UTC where nothing else is said) and of the Mooncake traces (``timestamp`` in milliseconds,
-    ``input_length``, ``output_length``) are known; plain ones are ``arrival_s``, ``prompt_tokens`` and
-    ``output_tokens``.
-    Further columns are ignored, so prompts that share a prefix are prefilled whole. The requests are sorted
-    by arrival.
+    The public forms are those of `perfmodel.traffic.trace_forms.FORMS`. Further columns are ignored, but for
+    ``hash_ids`` of JSON lines, which say what prompts share a prefix, and ``delay`` after the turn before of
+    the same ``session_id``, where a row has no time of its own. The requests are sorted by arrival; the first
+    arrives at 0.
+
+    Rows that put out nothing (calls that failed) are left out as long as they are at most half, and rows that
+    cannot be read as long as they are at most one in a hundred; `Trace.remarks` counts both, and says which
+    unit of time was taken where the trace does not.
+
+    Parameters
+    ----------
+    unit : of arrival times, a key of `perfmodel.traffic.trace_forms.TIME_UNITS`; as the trace or its numbers
+        tell where absent.
 
     Raises
     ------
     SpecError
         Naming file, line and value of every fault, at most 20 of them.
     """
-    file = str(path)
-    content = read_bytes(path, _MOST_BYTES)
-    is_json = content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
-    keys, rows = (_json_rows if is_json else _csv_rows)(content, file)
-    return _trace(Path(path).stem, file, keys, rows)
-
-
-def _csv_rows(content: bytes, file: str) -> tuple[Sequence[str], Iterator[Row | Fault]]:
-    """The wanted columns of a CSV file, and their cells row by row or what is wrong with the row."""
-    known = (*ARRIVAL, *PROMPT, *OUTPUT)
-    keys, rows = open_csv(content, file, known=known, wanted=lambda names: _columns(file, names))
-    return keys, (
-        replace(row.fault, file=file) if row.fault else (row.line, [cell.strip() for cell in row.cells])
-        for row in rows
-    )
-
-
-def _json_rows(content: bytes, file: str) -> tuple[Sequence[str], Iterator[Row | Fault]]:
-    """The wanted keys of a file of JSON objects, one a line, and their values or what is wrong."""
-    lines = decode(content, file).split("\n")
-    objects = (row for row in map(_object, lines) if isinstance(row, dict))
-    keys = _columns(file, list(next(objects, {})))
-    numbered = ((line, text) for line, text in enumerate(lines, start=1) if text.strip())
-    return keys, (_values(file, line, _object(text), keys) for line, text in numbered)
-
-
-def _values(file: str, line: int, row: dict[str, Any] | str, keys: Sequence[str]) -> Row | Fault:
-    if isinstance(row, str):
-        return Fault(file, line, "", row, "Write one JSON object per line")
-    return line, [row.get(key) for key in keys]
-
-
-def _object(line: str) -> dict[str, Any] | str:
-    """A line as an object with lower-case keys, or what is wrong with it."""
-    try:
-        row = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        return f"is not JSON: {error}"[:200]
-    return row if isinstance(row, dict) else f"is a {type(row).__name__}, not an object"
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = {key.strip().lower(): value for key, value in pairs}
-    if len(unique) < len(pairs):
-        raise ValueError("a key appears twice")
-    return unique
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number")
-
-
-def _trace(name: str, file: str, keys: Sequence[str], rows: Iterator[Row | Fault]) -> Trace:
-    scale = 1e-3 if keys[0] == "timestamp" and keys[1] == "input_length" else 1.0  # Mooncake: milliseconds
-    faults: list[Fault] = []
-    columns = (array("d"), array("d"), array("d"))
-    for row in rows:
-        if isinstance(row, Fault):
-            faults.append(row)
-        else:
-            line, values = row
-            readers = (_seconds, _tokens, _tokens)
-            for key, value, column, read in zip(keys, values, columns, readers, strict=True):
-                try:
-                    column.append(read(value))
-                except (TypeError, ValueError, OverflowError):
-                    faults.append(Fault(file, line, key, f"found {shown(value)}", str(read.__doc__)))
-            if not faults and columns[1][-1] + columns[2][-1] > MOST_TOKENS:
-                problem = f"prompt and output are {columns[1][-1] + columns[2][-1]:.0f} tokens together"
-                faults.append(Fault(file, line, keys[1], problem, f"Give at most {MOST_TOKENS} together"))
-        if len(faults) >= _MOST_FAULTS or len(columns[0]) > MOST_REQUESTS:
-            break
-    if faults:
-        raise SpecError(faults)
-    if not 1 <= len(columns[0]) <= MOST_REQUESTS:
-        count = "no" if not columns[0] else "too many"
-        raise SpecError.single(file, "", f"holds {count} requests", f"Give 1 to {MOST_REQUESTS} rows")
-    arrival, prompt, output = (np.frombuffer(column, dtype=float) for column in columns)
-    order = np.argsort(arrival, kind="stable")
-    return Trace(
-        name,
-        (arrival[order] - arrival.min()) * scale,
+    read = read_rows(read_bytes(path, _MOST_BYTES), str(path))
+    form = form_of((read.keys[0], read.keys[1], read.keys[2]), read.names)
+    written, prompt, output = (np.frombuffer(column, dtype=float) for column in read.columns)
+    order = np.argsort(written, kind="stable")
+    unit, why = time_unit(form, written, given=unit, dated=read.dated)
+    trace = Trace(
+        Path(path).stem,
+        (written[order] - written.min()) * TIME_UNITS[unit],
         prompt[order].astype(np.int64),
         output[order].astype(np.int64),
     )
+    if read.ids:
+        ids, counts = (np.frombuffer(numbers, dtype=np.int64) for numbers in (read.ids, read.counts))
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        prefixes = Prefixes.of_ids(ids, offsets, block_tokens(form, counts, prompt))
+        trace = replace(trace, prefixes=prefixes.take(order).within(trace.prompt_tokens))
+    remarks = (*_of_rows(read), *_of_times(read, trace, unit, why), *_of_ids(read, trace, form))
+    return replace(trace, remarks=remarks)
 
 
-def _columns(file: str, names: Sequence[str]) -> list[str]:
-    """The names, out of all there are, of the columns with arrival, prompt and output."""
-    return [_column(file, names, known) for known in (ARRIVAL, PROMPT, OUTPUT)]
+def _of_rows(read: TraceRows) -> Iterator[str]:
+    """What was left out."""
+    if read.silent:
+        yield f"{read.silent} of {read.rows} rows put out nothing (calls that failed) and are left out"
+    if read.damaged:
+        yield f"{read.damaged} of {read.rows} rows cannot be read and are left out, first {read.faults[0]}"
 
 
-def _column(file: str, names: Sequence[str], known: tuple[str, ...]) -> str:
-    if (present := next((key for key in known if key in names), None)) is not None:
-        return present
-    nearest = next((near for near in (nearest_name(name, known) for name in names) if near), None)
-    remedy = f"Name it one of {', '.join(known)}"
-    raise SpecError.single(file, known[0], "there is no such column", remedy, nearest, line=1)
+def _of_times(read: TraceRows, trace: Trace, unit: str, why: str) -> Iterator[str]:
+    """Which unit of time was taken, and what delays leave out."""
+    if why and trace.arrival[-1] > 0:
+        yield (
+            f"arrival times are taken as {unit}, {why}: {trace.qps:.3g} requests per second; "
+            "--time-unit names another unit"
+        )
+    if read.delayed:
+        yield (
+            f"{read.delayed} turns arrive as long after the turn before as their delays say: what it took to "
+            "answer that turn is not in them, and their prompts are as long as written"
+        )
 
 
-_DATE = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,12}))?\s*(Z|UTC|[+-]\d\d:?\d\d)?",
-    re.ASCII | re.IGNORECASE,
-)
-
-
-def _seconds(value: Any) -> float:
-    """Give seconds, or a date and time such as 2023-11-16 18:17:03.98"""
-    number = _number(value)
-    if number is not None:
-        return number
-    match = _DATE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(value)
-    date, time, fraction, zone = match.groups()
-    if zone is None or zone.upper() in ("Z", "UTC"):
-        zone = "+00:00"
-    whole = datetime.fromisoformat(f"{date} {time}{zone[:3]}:{zone[-2:]}").astimezone(timezone.utc)
-    return whole.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
-
-
-def _tokens(value: Any) -> float:
-    """Give a whole number of tokens from 1 to 100 million"""
-    number = _number(value)
-    if number is None or not 1 <= number <= MOST_TOKENS or number != round(number):
-        raise ValueError(value)
-    return number
-
-
-def _number(value: Any) -> float | None:
-    """A number, written or given as one; None where it is anything else."""
-    if isinstance(value, str):
-        value, problem = number_in(value)
-        if problem is not None:
-            raise ValueError(problem)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    number = float(value)
-    if not abs(number) < 1e15:
-        raise ValueError(value)
-    return number
+def _of_ids(read: TraceRows, trace: Trace, form: Form) -> Iterator[str]:
+    """How much of the prompts repeats, and how long a block was taken for."""
+    if "hash_ids" in read.names and "hash_ids" not in read.keys:
+        yield "hash_ids are read of JSON lines only: prompts that share a prefix are prefilled whole"
+    if trace.prefixes is None:
+        return
+    yield f"{trace.repeated_share:.0%} of the prompt tokens repeat a prefix of an earlier request"
+    size = trace.prefixes.block_tokens
+    if size != form.block_tokens:
+        yield f"hash ids are taken for {size} tokens each: of {form.block_tokens}, prompts have too many"
+    prompts = trace.prompt_tokens
+    covered = float(np.minimum(trace.prefixes.counts * size, prompts).sum() / prompts.sum())
+    if covered < _COVERED:
+        yield f"at {size} tokens each, the hash ids cover {covered:.0%} of the prompt tokens"

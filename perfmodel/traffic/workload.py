@@ -81,8 +81,10 @@ def plan_for_traffic(
     gammas: Sequence[int] = tuple(range(17)),
     tensor_parallel: int = 1,
     alpha: float | Acceptance | None = None,
-    max_batch: int = 256,
-    max_step_tokens: int = 8192,
+    max_batch: int | None = None,
+    max_step_tokens: int | None = None,
+    scheduler: str = "",
+    concurrency: int | None = None,
     workload: Workload | None = None,
     expert_parallel: bool = False,
     pipeline_parallel: int = 1,
@@ -92,6 +94,8 @@ def plan_for_traffic(
 
     Parameters
     ----------
+    max_batch, max_step_tokens, scheduler : as in `Replica.of`.
+    concurrency : as in `perfmodel.traffic.simulate.simulate`.
     workload : cells to plan for; `traffic_workload` of the trace under plain batching when absent. Others as
         in `perfmodel.planning.planner.plan`.
 
@@ -104,8 +108,9 @@ def plan_for_traffic(
         runs = Deployment(
             hardware, target, engine, tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
         )
-        plain = Replica(runs, max_batch=max_batch, max_step_tokens=max_step_tokens)
-        workload = traffic_workload(simulate(plain, trace, FixedGamma(0)), max_batch)
+        plain = Replica.of(runs, scheduler, max_batch, max_step_tokens)
+        outcome = simulate(plain, trace, FixedGamma(0), concurrency=concurrency)
+        workload = traffic_workload(outcome, plain.max_batch)
     answer = plan(
         hardware,
         target,

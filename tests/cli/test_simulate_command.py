@@ -207,3 +207,51 @@ def test_contexts_and_output_length_of_a_schedule_count_without_batch_sizes():
     now, long = schedule("--output-tokens", "0"), schedule("--output-tokens", "16000")
     assert now
     assert now != long
+
+
+# Closed loops, schedulers and benchmarks.
+
+RESULT = {
+    "model_id": "meta-llama/Llama-3.1-8B-Instruct", "num_prompts": 20, "request_rate": "inf", "burstiness": 1.0,
+    "max_concurrency": 4, "duration": 5.0, "completed": 20, "total_input_tokens": 20_000,
+    "total_output_tokens": 2000, "output_throughput": 400.0, "mean_ttft_ms": 60.0, "median_ttft_ms": 58.0,
+    "p99_ttft_ms": 90.0, "mean_tpot_ms": 8.0, "median_tpot_ms": 7.9, "p99_tpot_ms": 9.0, "mean_itl_ms": 8.0,
+    "median_itl_ms": 7.8, "p99_itl_ms": 30.0,
+}  # fmt: skip
+
+
+def test_a_closed_loop_needs_no_rate_and_says_how_many_are_in_flight():
+    asked = (
+        "simulate", *SERVED, "--policy", "none", "--synthetic", "prompt=1k,output=50,spread=0", "--requests",
+        "24", "--concurrency", "4", "--warm-up", "8", "--format", "json",
+    )  # fmt: skip
+    body = json.loads(answered(*asked))
+    (row,) = body["policies"]
+    assert (body["trace"]["requests"], body["trace"]["concurrency"], row["requests"]) == (24, 4, 16)
+    assert body["scheduler"] == "mixed"
+    assert row["itl_mean_s"] > 0.0
+    assert row["itl_p95_s"] >= row["itl_p50_s"]
+    assert "leaves none of 24" in refused(*asked[:-4], "--warm-up", "24")
+
+
+def test_a_scheduler_brings_its_limits_where_none_are_given():
+    asked = ("simulate", *SERVED, *TRAFFIC, "--policy", "none", "--format", "json", "--scheduler")
+    own, given = (json.loads(answered(*asked, *more)) for more in (["vllm"], ["vllm", "--max-batch", "16"]))
+    assert (own["max_batch"], own["max_step_tokens"]) == (1024, 8192)
+    assert given["max_batch"] == 16
+    assert json.loads(answered(*asked, "prefill-first"))["scheduler"] == "prefill-first"
+    assert "sglang" in refused(*asked, "sglong")
+
+
+def test_a_benchmark_is_reproduced_and_laid_beside(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(RESULT))
+    asked = ("simulate", path, *SERVED)
+    body = json.loads(answered(*asked, "--format", "json"))
+    (run,) = body["runs"]
+    assert (run["requests"], run["concurrency"], run["policy"]) == (20, 4, "none")
+    by_name = {figure["figure"]: figure for figure in run["figures"]}
+    assert by_name["TPOT median"]["measured"] == pytest.approx(7.9e-3)
+    assert {"output throughput", "TTFT p99", "ITL median"} <= by_name.keys()
+    assert "at most 4 in flight" in answered(*asked)
+    assert "--speed" in refused(*asked, "--speed", "2")

@@ -134,7 +134,7 @@ def test_a_request_longer_than_any_context_is_refused_with_its_line(tmp_path):
 
 
 def test_every_fault_is_named_but_no_more_than_twenty(tmp_path):
-    assert len(faults_of(written(tmp_path, PLAIN + "x,0,0\n"))) == 3
+    assert len(faults_of(written(tmp_path, PLAIN + "x,0,-1\n"))) == 3
     assert len(faults_of(written(tmp_path, PLAIN + "2,0,4\n" * 100))) == 20
 
 

@@ -118,9 +118,15 @@ class TrafficFlags(OutputFlags, QuestionFlags):
     executor: str | None = EXECUTOR
     ttft: str | None = flag("--ttft", "MS", panel=_TRAFFIC,
         help="Longest time to first token that counts as good: milliseconds, or with a unit (2s).")
-    max_batch: int = flag("--max-batch", "--max-num-seqs", default=256, min=1, panel=_SERVING,
-        help="Sequences in the running batch.")
-    max_step_tokens: int = flag("--max-step-tokens", "--max-num-batched-tokens", default=8192, min=1,
+    max_batch: int | None = flag("--max-batch", "--max-num-seqs", "--max-running-requests", min=1,
         panel=_SERVING,
-        help="Tokens of one step, prefill chunks included.")
+        help="Sequences in the running batch; 256 where absent.")
+    max_step_tokens: int | None = flag("--max-step-tokens", "--max-num-batched-tokens", "--max-num-tokens",
+        "--chunked-prefill-size", min=1, panel=_SERVING,
+        help="Tokens of one step, prefill chunks included; 8192 where absent.")
+    scheduler: str = flag("--scheduler", "mixed|prefill-first|in-flight|SOFTWARE", default="",
+        panel=_SERVING,
+        help="How steps are made up: chunks of prompts beside decoding (vLLM), prefill in steps of its own "
+        "(SGLang), or whole prompts in flight (TensorRT-LLM); as the engine's software does where absent. "
+        "vllm, sglang and tensorrt-llm also take their own limits where none are given.")
     seed: int = flag("--seed", default=0, min=0, panel=_TRAFFIC, help="Of everything that is drawn.")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.files.units import parse_count, parse_quantity
 
-__all__ = ["POLICIES", "read_factors", "read_policies", "read_prices", "seconds"]
+if TYPE_CHECKING:
+    from perfmodel.traffic.metrics import WarmUp
+
+__all__ = ["POLICIES", "read_factors", "read_policies", "read_prices", "read_warm_up", "seconds"]
 
 POLICIES = ("none", "fixed:N", "schedule", "adaptive")
 _MOST_CASES = 64
@@ -53,6 +57,15 @@ def read_factors(text: str) -> list[float]:
     if not 1 <= len(values) <= _MOST_CASES or not all(0.0 < value < 1e9 for value in values):
         raise SpecError.single("", "", f"found {text[:60]!r}", f"Give 1 to {_MOST_CASES} numbers above 0")
     return list(dict.fromkeys(values))
+
+
+def read_warm_up(text: str) -> WarmUp:
+    """Return a warm-up of so many requests, or of seconds such as 30s. Raises SpecError."""
+    from perfmodel.traffic.metrics import WarmUp
+
+    if text[-1:].isalpha() and text[-1:].lower() != "k":
+        return WarmUp(seconds=parse_quantity(text, "seconds"))
+    return WarmUp(requests=parse_count(text))
 
 
 def read_prices(text: str) -> dict[str, float]:

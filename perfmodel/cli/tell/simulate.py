@@ -36,7 +36,8 @@ def draw_comparison(console: Console, comparison: Comparison) -> None:
     rows = [row | {"name": name} for row, name in zip(comparison.rows, comparison.names, strict=True)]
     best = max(row["goodput_tokens_per_s"] for row in rows)
     goodput = Column("goodput\ntokens/s", lambda row: _mark_best(row["goodput_tokens_per_s"], best))
-    draw(console, (policy, _THROUGHPUT, goodput, *_FIGURES), rows)
+    hits = (_PREFIX_HITS,) if all("prefix_cache_hit_rate" in row for row in rows) else ()
+    draw(console, (policy, _THROUGHPUT, goodput, *_FIGURES, *hits), rows)
     section(console, "Time by cause, % of the time to the last token")
     draw(console, (policy, *_CAUSES), rows)
     if leads := comparison.ahead():
@@ -77,4 +78,5 @@ _FIGURES = (
     Column("tokens/\nround", lambda row: f"{row['tokens_per_round']:.2f}"),
     Column("preempted", lambda row: f"{row['preemptions']:.0f}"),
 )
+_PREFIX_HITS = Column("prefix\nhits %", lambda row: number(row["prefix_cache_hit_rate"] * 1e2))
 _CAUSES = [Column(cause, partial(_show_share, cause)) for cause in (*CAUSES, "idle")]

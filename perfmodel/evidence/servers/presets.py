@@ -31,6 +31,16 @@ TOLD = 0.7
 """Share of its range before below which a figure's range is what the rows say. [1]"""
 _LEFT_OUT = "published steps of sources that were left out of the fit"
 _BESIDE_RANGES = "less than where a family was fitted, as the ranges of all other figures are drawn too"
+_FRONT_END = (
+    "3 to 7 ms in closed loops of 16 and 32 requests that end together: Qwen2.5-0.5B on an L4, vLLM 0.23 "
+    "(https://ai.wmx.dev/benchmarks); at most 10.5 ms where 94.9 requests a second of Qwen3-0.6B pass on an "
+    "H100, vLLM 0.19 (ovg-project/kvcached pull request 331)"
+)
+_ON_ITS_WAY = (
+    "TTFT less prefill and the time at the front end: 3 ms (Llama-3.1-8B on an H100, vLLM 0.21, "
+    "https://yobitelcomm.github.io/bench/recipes/concurrency-sweep), 17 ms (ai.wmx.dev/benchmarks), 30 ms "
+    "(kvcached pull request 331)"
+)
 _ONE_LAUNCH = (
     "none where graphs are captured and the scheduler runs ahead: rounds of 1 to 4 drafts differ by the "
     "drafts alone (dishantghai/ai-perf-hw3-spec-decode-quant)"
@@ -42,6 +52,8 @@ class Served:
     """What a serving software is, beside the figures that are fitted.
 
     attention_kernel, all_reduce : by their names in hardware profiles.
+    request, request_delay : seconds of a request at the front end, and on its way besides; None where nobody
+        published them. They are no part of a step, and have no range: plans do not ask for them. [s]
     eager : seconds in which the host launches a layer with experts outside graphs: low, value, high, by
         family, and under "" elsewhere. [s]
     """
@@ -51,6 +63,8 @@ class Served:
     all_reduce: str
     eager: Mapping[str, tuple[float, float, float]]
     eager_source: str
+    request: float | None = None
+    request_delay: float | None = None
 
 
 _COOKBOOK = (
@@ -62,6 +76,7 @@ SOFTWARE: Mapping[str, Served] = {
         "vLLM with its V1 engine, captured graphs and an asynchronous scheduler", "vllm", "custom-graph",
         {"": (0.0, 0.3e-3, 1.2e-3)},
         "not published for vLLM, whose prefills run in pieces of graphs; SGLang's take 0.6 to 1.9 ms a layer",
+        request=4e-3, request_delay=10e-3,
     ),
     "sglang": Served(
         "SGLang with captured graphs and its overlapped scheduler", "sglang", "custom-graph",
@@ -112,6 +127,11 @@ def preset_of(
     low, value, high = about.eager.get(family) or about.eager[""]
     quantities["eager_expert_layer"] = Quantity(value, low, high, "s", about.eager_source, "assumed")
     quantities["draft_forward"] = Quantity(0.0, 0.0, 1.0, "", _ONE_LAUNCH, "assumed")
+    if about.request is not None and about.request_delay is not None:
+        for path, value, source in (
+            ("request", about.request, _FRONT_END), ("request_delay", about.request_delay, _ON_ITS_WAY),
+        ):  # fmt: skip
+            quantities[path] = Quantity(value, value, value, "s", source, "published")
     for path, (low, value, high) in (RESIDUALS if family else ELSEWHERE).items():
         left_open: tuple[str, Kind] = (_LEFT_OUT, "measured") if family else (_BESIDE_RANGES, "assumed")
         quantities[path] = Quantity(value, low, high, "", *left_open)

@@ -18,7 +18,10 @@ from perfmodel.evidence.servers.rows import ServerRow, published_servers
 from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
 
-__all__ = ["ServerError", "ServerErrors", "compare_servers", "figures_without", "summarise_servers"]
+__all__ = [
+    "ServerError", "ServerErrors", "compare_servers", "engines_without", "figures_without",
+    "summarise_servers",
+]  # fmt: skip
 
 KINDS: Mapping[str, str] = {
     "step": "plain step", "round": "round", "speedup": "speedup", "loop": "TPOT of a closed loop",
@@ -82,8 +85,8 @@ def compare_servers() -> tuple[ServerError, ...]:
     for source in sources:
         members = [index for index, row in enumerate(every) if row.source == source]
         own = [every[index] for index in members]
-        untaught = price_servers(own, _engines_without(source))
-        low, high = server_intervals(own, _engines_without(source))
+        untaught = price_servers(own, engines_without(source))
+        low, high = server_intervals(own, engines_without(source))
         speedups = untaught.speedup(own), shipped.speedup(every)[members]
         for place, (index, row) in enumerate(zip(members, own, strict=True)):
             kind = "loop" if row.measured == "burst" else row.measured
@@ -163,7 +166,8 @@ def _engine(engine: str, family: str, fitted_there: bool, **figures: object) -> 
     return preset_of(engine, family if fitted_there else "", Fitted(**figures))  # type: ignore[arg-type]
 
 
-def _engines_without(source: str) -> Callable[[EngineOverhead, HardwareProfile], EngineOverhead]:
+def engines_without(source: str) -> Callable[[EngineOverhead, HardwareProfile], EngineOverhead]:
+    """Return what takes the place of an engine on its hardware: the one fitted without a source."""
     engines = _held_out()[source]
 
     def engine_of(engine: EngineOverhead, hardware: HardwareProfile) -> EngineOverhead:
