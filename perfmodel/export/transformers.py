@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from perfmodel.export.base import Exported, ExportOptions, check_form, compact_json, prepare
+from perfmodel.export.base import Exported, ExportOptions, check_form, compact_json, prepare, tell_loss
 from perfmodel.planning.plan import Plan
 
 FORMS = ("generation-config",)
@@ -24,9 +24,13 @@ class Transformers:
         check_form(self.name, FORMS, options)
         drafter, method, path, schedule, notes = prepare(self.name, plan, options)
         gamma = schedule.gamma(1)
+        smallest = min(cell.batch_size for cell in plan.cells)
+        first = replace(plan, cells=tuple(cell for cell in plan.cells if cell.batch_size == smallest))
+        what = f"one length for every context at batch {smallest}"
+        notes.append(tell_loss(first, options, lambda *_: gamma, what))
         if schedule.last_batch > 1:
             notes.append("generate() assists one sequence at a time: only the length at batch 1 is exported")
-        if min(cell.batch_size for cell in plan.cells) > 1:
+        if smallest > 1:
             notes.append("batch 1 was not planned: the smallest planned batch answers")
         body: dict[str, Any] = {"num_assistant_tokens": gamma}
         if gamma == 0:

@@ -13,6 +13,7 @@ from perfmodel.export.base import (
     compact_json,
     prepare,
     schedule_of,
+    tell_loss,
 )
 from perfmodel.planning.plan import Plan
 
@@ -52,6 +53,7 @@ class Vegas:
                 )
             if len(schedule.bands) > 1:
                 notes.append(f"the fork has no length per batch: {schedule.most} holds for every batch")
+            notes.append(tell_loss(plan, options, lambda *_: schedule.most, "one length for every cell"))
             longest = contexts[-1] + int(plan.output_tokens)
             smallest = min(budget / longest, 1.0)
             notes.append(
@@ -59,12 +61,14 @@ class Vegas:
                 "beyond it the budget grows with the context"
             )
             return Exported(compact_json(configuration(schedule.most, smallest)), tuple(notes))
-        bands = []
+        bands, lengths = [], {}
         for context in contexts:
             alone = ExportOptions(contexts=(context, context), max_distinct=1, merge_loss=0.0)
-            length = schedule_of(plan, alone).most
+            lengths[context] = length = schedule_of(plan, alone).most
             ratio = min(budget / (context + plan.output_tokens), 1.0)
             bands.append({"context_len": context, **configuration(length, ratio)})
+        what = "one length per context for every batch"
+        notes.append(tell_loss(plan, options, lambda _, context: lengths[context], what))
         notes.append(
             "one configuration per planned context: run one replica per band, the fork has no such table"
         )

@@ -11,11 +11,15 @@ from perfmodel.software.base import DRAFT_MODEL, Method, Software
 
 __all__ = ["DRAFT_MODEL", "Method", "Software", "available", "labels", "load"]
 
+_NO_SOFTWARE = ("base", "checked")
+
 
 @lru_cache(maxsize=1)
 def available() -> tuple[str, ...]:
     """Return the names of all software, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
+    return tuple(
+        sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_SOFTWARE)
+    )
 
 
 def labels() -> tuple[str, ...]:

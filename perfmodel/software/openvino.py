@@ -14,4 +14,5 @@ software = Software(
         "ngram": Method("prompt_lookup"),
     },
     refusal="it drafts with a model, the target exported once more, or a prompt lookup",
+    loads="folder",
 )
