@@ -11,6 +11,7 @@ from perfmodel.export.checkpoints import hub_id
 from perfmodel.export.loss import loss_of
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import nearest_cells
+from perfmodel.software.checked import CHECKED
 
 SCHEMA = "draftplan/table/1"
 FORMS = ("table",)
@@ -21,7 +22,7 @@ class Neutral:
     """For whatever has no exporter yet: nothing of the plan is lost, the context axis included."""
 
     name: str = "neutral"
-    checked_with: str = f"{SCHEMA} on 2026-11-21"
+    checked_with: str = str(CHECKED["neutral"])
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:

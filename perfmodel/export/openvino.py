@@ -15,6 +15,7 @@ from perfmodel.export.base import (
     tell_loss,
 )
 from perfmodel.planning.plan import Plan
+from perfmodel.software.checked import CHECKED
 
 BLOCK = 32
 """Tokens per cache block: eviction sizes are multiples of it. [tokens]"""
@@ -30,7 +31,7 @@ class OpenVINO:
     """A request carries its own number of assistant tokens, so the helper sets it per batch and context."""
 
     name: str = "openvino"
-    checked_with: str = "2026.4.1 (ran on its CPU device) on 2026-11-21"
+    checked_with: str = str(CHECKED["openvino"])
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:

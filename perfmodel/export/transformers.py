@@ -7,6 +7,7 @@ from typing import Any
 
 from perfmodel.export.base import Exported, ExportOptions, check_form, compact_json, prepare, tell_loss
 from perfmodel.planning.plan import Plan
+from perfmodel.software.checked import CHECKED
 
 FORMS = ("generation-config",)
 
@@ -16,7 +17,7 @@ class Transformers:
     """One sequence at a time: `generate` refuses to assist a larger batch."""
 
     name: str = "transformers"
-    checked_with: str = "5.23.0 on 2026-11-21"
+    checked_with: str = str(CHECKED["transformers"])
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:

@@ -16,6 +16,7 @@ from perfmodel.export.base import (
     tell_loss,
 )
 from perfmodel.planning.plan import Plan
+from perfmodel.software.checked import CHECKED
 
 FORMS = ("speculative-config", "bands")
 
@@ -25,7 +26,7 @@ class Vegas:
     """The drafter reads ``max(min_tokens, ratio * context)``: a ratio holds a budget at one context only."""
 
     name: str = "vegas"
-    checked_with: str = "fork of vLLM 0.16, arXiv 2602.07223, on 2026-11-20"
+    checked_with: str = str(CHECKED["vegas"])
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
