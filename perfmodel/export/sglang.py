@@ -191,7 +191,7 @@ def _flags(
         return flags, notes
     sinks = int(getattr(strategies.load(drafter.strategy).selector, "sinks", 0))
     if method.name == "DFLASH":
-        flags += ["--speculative-dflash-draft-window-size", str(budget)]
+        flags += ["--speculative-draft-window-size", str(budget)]
         notes.append(f"DFLASH drafts take a window only: the {sinks} sinks of the plan are part of it")
     elif method.name == "EAGLE3":
         flags += ["--speculative-draft-window-size", str(budget)]
@@ -200,6 +200,10 @@ def _flags(
         flags += ["--speculative-draft-window-size", str(budget - sinks)]
         flags += ["--speculative-draft-sink-size", str(sinks)]
         notes.append("sinks need the Triton or FlashInfer draft attention backend")
+    else:
+        notes.append(
+            f"the draft KV budget of {budget} tokens is not exported: {sinks} sinks leave no window of it"
+        )
     return flags, notes
 
 

@@ -9,6 +9,8 @@ import math
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
+from shutil import which
 from typing import NamedTuple
 
 __all__ = ["CHECKED", "Checked", "newer_than", "newest", "report"]
@@ -54,11 +56,12 @@ SECONDS = 60
 
 def newest(package: str) -> str | None:
     """Return the newest release of a package that pip sees, None where it cannot say."""
-    command = [sys.executable, "-m", "pip", "index", "versions", "--disable-pip-version-check", package]
+    pip = [sys.executable, "-m", "pip"] if find_spec("pip") else [which("pip") or "pip"]
     try:
         answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, check=False, stdin=subprocess.DEVNULL
-        )
+            [*pip, "index", "versions", "--disable-pip-version-check", package],
+            capture_output=True, text=True, timeout=SECONDS, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     known = re.match(r"\S+ \(([^)]+)\)", answer.stdout)
