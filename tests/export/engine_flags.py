@@ -1,8 +1,8 @@
 """Flags of serving engines that the recipes use, as they were read on 2026-11-28.
 
 vLLM 0.33.0 (``vllm serve``), SGLang 0.5.23 (arg_groups/fields), TensorRT-LLM 1.4rc (``trtllm-serve``) and
-llama.cpp as shipped with llama-cpp-python 0.3.36 (common/arg.cpp). Where an engine is installed its own help is
-asked.
+llama.cpp as shipped with llama-cpp-python 0.3.36 (common/arg.cpp). Where an engine is installed its own help
+is asked.
 """
 
 FLAGS = {
@@ -12,7 +12,8 @@ FLAGS = {
     },
     "sglang": {
         "--model-path", "--speculative-algorithm", "--speculative-draft-model-path",
-        "--speculative-num-steps", "--speculative-eagle-topk", "--speculative-num-draft-tokens", "--speculative-adaptive",
+        "--speculative-num-steps", "--speculative-eagle-topk", "--speculative-num-draft-tokens",
+        "--speculative-adaptive",
         "--speculative-adaptive-config", "--speculative-draft-window-size", "--speculative-draft-sink-size",
         "--speculative-ngram-max-bfs-breadth", "--speculative-dspark-sps-table-path", "--tp-size",
         "--dp-size", "--ep-size", "--enable-dp-attention",

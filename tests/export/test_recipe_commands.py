@@ -23,7 +23,6 @@ from random_plans import cell_of, plan_of
 from recipe_shell import ROUNDS, SGLANG_LOG, Shell, commands_of
 from test_export import HIGH, LOW, stepped
 
-from perfmodel.errors import SpecError
 from perfmodel.export import ExportOptions, export, exporters, load
 from perfmodel.planning.plan import read_plan
 
@@ -161,7 +160,7 @@ def test_every_flag_of_an_export_is_one_of_the_engines(engine, program, drafter)
 
 
 @pytest.mark.parametrize("engine", exporters())
-def test_every_form_is_exported_or_refused_with_a_reason(engine):
+def test_every_form_of_an_engine_is_exported(engine):
     drafter = {"vegas": ("streaming_llm", None, 512), "openvino": ("full_kv", "a/b", None),
                "transformers": ("full_kv", "a/b", None)}.get(engine, ("mtp", None, None))  # fmt: skip
     cells = [
@@ -170,9 +169,5 @@ def test_every_form_is_exported_or_refused_with_a_reason(engine):
         for context, kind in ((1000, HIGH), (64000, LOW))
     ]
     for form in load(engine).forms:
-        try:
-            text = export(plan_of(cells, (0, 1, 3)), engine, ExportOptions(form=form)).text
-        except SpecError as refusal:
-            assert all(fault.remedy for fault in refusal.faults)
-        else:
-            assert text.endswith("\n") and "None" not in text
+        text = export(plan_of(cells, (0, 1, 3)), engine, ExportOptions(form=form)).text
+        assert text.endswith("\n") and "None" not in text
