@@ -1,4 +1,4 @@
-"""Hugging Face transformers: the assistant's generation config. Version 5.23.0, checked 2026-11-21."""
+"""Hugging Face transformers: the assistant's generation config. Version 5.24.0, checked 2026-11-28."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ CHECKED = {
     "openvino": Checked("2026.4.1", "2026-11-21", "ran on its CPU device", "openvino-genai"),
     "sglang": Checked("0.5.23", "2026-11-28", "parser, policy and capture list read", "sglang"),
     "tensorrt_llm": Checked("1.4rc", "2026-11-20", "rules read in its source", "tensorrt-llm"),
-    "transformers": Checked("5.23.0", "2026-11-21", "ran on a CPU", "transformers"),
+    "transformers": Checked("5.24.0", "2026-11-28", "ran on a CPU", "transformers"),
     "vegas": Checked("fork of vLLM 0.16", "2026-11-20", "arXiv 2602.07223"),
     "vllm": Checked("0.33.0", "2026-11-28", "schedule builder and graph capture read", "vllm"),
 }
