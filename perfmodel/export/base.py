@@ -144,7 +144,7 @@ def prepare(engine: str, plan: Plan, options: ExportOptions) -> Prepared:
     path, notes = options.draft_path, []
     if path is None and drafter.draft_model is not None:
         path, remark = checkpoint(drafter.draft_model, served.loads, served.label)
-        notes = [remark] * (method.needs_path and bool(remark))
+        notes = [remark] * bool(remark)
     if method.needs_path and not path:
         raise SpecError.single(
             "request", "--draft-path", f"{method.name} of {engine} loads a checkpoint, none is named",

@@ -23,7 +23,7 @@ class Transformers:
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The length at the smallest planned batch, as keys of a `GenerationConfig`."""
         check_form(self.name, FORMS, options)
-        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
+        drafter, method, _, schedule, notes = prepare(self.name, plan, options)
         gamma = schedule.gamma(1)
         smallest = min(cell.batch_size for cell in plan.cells)
         first = replace(plan, cells=tuple(cell for cell in plan.cells if cell.batch_size == smallest))
@@ -40,7 +40,8 @@ class Transformers:
             body = {"prompt_lookup_num_tokens": gamma}
         else:
             body |= {"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}
-            place = "load it into assistant.generation_config" + (f" of {path}" if path else "")
+            named = options.draft_path or drafter.draft_model
+            place = "load it into assistant.generation_config" + (f" of {named}" if named else "")
             notes.append(f"{place}: generate() reads these keys there, not from the target's")
         if drafter.kv_budget is not None:
             notes.append(

@@ -166,6 +166,11 @@ def test_grid_and_policy_change_at_the_same_running_context(plan, output_tokens)
         running = cell.context_len + output_tokens // 2
         assert grid.length(cell.batch_size, running) == cell.gamma
         assert policy.decide(cell.batch_size, cell.batch_size * running).gamma == cell.gamma
+    text = export(plan, "vllm", ExportOptions(form="context", max_batch=400)).text
+    length = vllm_lengths_with_context(json.loads(text), 400)
+    for batch in range(1, 401, 7):
+        for context in (1, 300, 5000, 40_000, 10**6):
+            assert length(batch, context) == policy.decide(batch, batch * context).gamma
 
 
 def test_a_context_that_is_left_out_is_in_no_range():
