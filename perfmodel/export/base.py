@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import strategies
 from perfmodel import software
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.export.checkpoints import checkpoint
+from perfmodel.export.checkpoints import Checkpoints, checkpoint
 from perfmodel.export.loss import Length, loss_of, refuse_beyond
 from perfmodel.planning.plan import NO_DRAFT, Plan
 from perfmodel.planning.schedule import (
@@ -103,12 +103,16 @@ def drafts_with_a_head(name: str) -> bool:
         return False
 
 
-def prepare(engine: str, plan: Plan, options: ExportOptions) -> Prepared:
+def prepare(
+    engine: str, plan: Plan, options: ExportOptions, loads: Checkpoints = "hub"
+) -> Prepared:
     """What every exporter of a drafter begins with.
 
     Parameters
     ----------
     engine : its name, which is that of its software.
+    plan, options : what is exported, and how.
+    loads : what it loads a model from.
 
     Raises
     ------
@@ -143,7 +147,7 @@ def prepare(engine: str, plan: Plan, options: ExportOptions) -> Prepared:
         )  # fmt: skip
     path, notes = options.draft_path, []
     if path is None and drafter.draft_model is not None:
-        path, remark = checkpoint(drafter.draft_model, served.loads, served.label)
+        path, remark = checkpoint(drafter.draft_model, loads, served.label)
         notes = [remark] * bool(remark)
     if method.needs_path and not path:
         raise SpecError.single(

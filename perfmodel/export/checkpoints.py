@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from perfmodel.model.names import bundled_name, hub_ids
-from perfmodel.software.base import Checkpoints
 
-__all__ = ["FILL_IN", "checkpoint", "hub_id"]
+__all__ = ["FILL_IN", "Checkpoints", "checkpoint", "hub_id"]
+
+Checkpoints = Literal["hub", "gguf", "folder"]
+"""What an engine loads: ids of a hub or folders of theirs, GGUF files, or folders of its own export."""
 
 FILL_IN = "FILL-IN"
 """Begins whatever stands for a checkpoint that nobody named."""
@@ -29,7 +32,7 @@ def checkpoint(name: str, loads: Checkpoints, engine: str) -> tuple[str, str]:
     Parameters
     ----------
     name : what the plan calls the model.
-    loads : what the engine loads: ids of a hub, GGUF files, or folders of its own export.
+    loads : what the engine loads.
     engine : its name, for people.
     """
     if Path(name).exists():

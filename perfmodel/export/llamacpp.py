@@ -32,7 +32,7 @@ class LlamaCpp:
         """Flags of llama-server, or GGML_BATCH_COSTS (pull request 17034)."""
         if check_form(self.name, FORMS, options) == "costs":
             return _costs(plan)
-        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
+        drafter, method, path, schedule, notes = prepare(self.name, plan, options, "gguf")
         gamma = schedule.gamma(1)
         if len(schedule.bands) > 1:
             lengths = ", ".join(f"{band.gamma} from batch {band.first}" for band in schedule.bands)

@@ -37,7 +37,7 @@ class OpenVINO:
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """What `perfmodel.integrations.openvino` reads: lengths by batch, and the draft's cache eviction."""
         check_form(self.name, FORMS, options)
-        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
+        drafter, method, path, schedule, notes = prepare(self.name, plan, options, "folder")
         notes.append(
             tell_loss(plan, options, lambda batch, _: schedule.gamma(batch), by_batch(schedule, options))
         )

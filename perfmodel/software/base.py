@@ -9,10 +9,7 @@ from typing import Literal
 
 from strategies.base import Drafter
 
-__all__ = ["DRAFT_MODEL", "Checkpoints", "Method", "Software"]
-
-Checkpoints = Literal["hub", "gguf", "folder"]
-"""What a software loads: ids of a hub or folders of theirs, GGUF files, or folders of its own export."""
+__all__ = ["DRAFT_MODEL", "Method", "Software"]
 
 DRAFT_MODEL = "+draft"
 """Ends the key of a method in which a model of its own drafts."""
@@ -51,7 +48,6 @@ class Software:
     methods : its methods by strategy, with ``+draft`` where a model of its own drafts.
     refusal : why it runs no others, in its own words.
     chains_only : why it drafts no tree, where a method does not.
-    loads : what it loads a model from.
     """
 
     name: str
@@ -59,7 +55,6 @@ class Software:
     methods: Mapping[str, Method]
     refusal: str
     chains_only: str = "it has no trees"
-    loads: Checkpoints = "hub"
 
     def method(self, strategy: str, drafter: Drafter) -> Method | None:
         """Return the way in which it runs a strategy, or None where it has none.

@@ -18,5 +18,4 @@ software = Software(
         "streaming_llm+draft": Method("draft-simple", needs_path=True, reason=NO_WINDOW),
     },
     refusal="no --spec-type drafts with the target's own weights",
-    loads="gguf",
 )

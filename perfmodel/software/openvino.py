@@ -14,5 +14,4 @@ software = Software(
         "ngram": Method("prompt_lookup"),
     },
     refusal="it drafts with a model, the target exported once more, or a prompt lookup",
-    loads="folder",
 )
