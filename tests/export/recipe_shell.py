@@ -59,16 +59,16 @@ class Shell:
         if command.startswith("draftplan "):
             self._ours(shlex.split(command)[1:], fed)
             return None
-        told = []
+        answers = []
 
         def answer(match):
-            told.append(self._ours(shlex.split(match.group(1)), None).strip())
-            return f"@{len(told) - 1}@"
+            answers.append(self._ours(shlex.split(match.group(1)), None).strip())
+            return f"@{len(answers) - 1}@"
 
-        return self._words(OURS.sub(answer, command), told)
+        return self._words(OURS.sub(answer, command), answers)
 
     @staticmethod
-    def _words(command, told):
+    def _words(command, answers):
         """Split as a shell does: what is quoted stays one word, ``eval`` reads what it is given once more."""
         whole = set(re.findall(r'"@(\d+)@"', command))
         words = []
@@ -76,12 +76,12 @@ class Shell:
             places = re.findall(r"@(\d+)@", word)
             if words == ["eval"]:
                 for place in places:
-                    word = word.replace(f"@{place}@", told[int(place)])
+                    word = word.replace(f"@{place}@", answers[int(place)])
                 return shlex.split(word)
             if not places:
                 words.append(word)
             else:
-                answer = told[int(places[0])]
+                answer = answers[int(places[0])]
                 words += [answer] if places[0] in whole else answer.split()
         return words
 

@@ -72,8 +72,8 @@ def flags_of(program):
     if not there:
         return FLAGS[program]
     command = [sys.executable, *asked[1:]] if asked[0] == "python" else asked
-    told = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False).stdout
-    return set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", told))
+    text = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False).stdout
+    return set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", text))
 
 
 def value_of(words, flag):
