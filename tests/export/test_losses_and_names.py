@@ -58,8 +58,8 @@ def test_a_collapse_that_loses_more_is_refused_with_the_cell(engine, form):
     ]
     plan = plan_of(cells, GAMMAS)
     options = {"form": form, "collapse": "regret"}
-    exported = export(plan, engine, ExportOptions(**options))
-    worst = max(float(note.split("average, ")[1].split("%")[0]) for note in exported.notes if "average, " in note)
+    notes = export(plan, engine, ExportOptions(**options)).notes
+    worst = max(float(note.split("average, ")[1].split("%")[0]) for note in notes if "average, " in note)
     export(plan, engine, ExportOptions(**options, max_loss=worst / 100 + 1e-3))
     with pytest.raises(SpecError, match=r"--max-loss.*batch [18], context (1000|64000)"):
         export(plan, engine, ExportOptions(**options, max_loss=worst / 100 - 1e-3))
