@@ -5,6 +5,7 @@
 #   make check       lint, types, layers and test, each of which can be run alone
 #   make slow        the tests that take longer
 #   make bench       the speed of the search
+#   make versions    which engines are newer on the package index than those that were checked
 #   make golden      ask the questions of tests/golden again, show what changed and hold it
 #   make clean       remove what the others made
 
@@ -33,7 +34,7 @@ INPUTS := setup.cfg pyproject.toml constraints.txt perfmodel/_version.py
 PLAN_READY := $(VENV)/.ready-to-plan
 TEST_READY := $(VENV)/.ready-to-test
 
-.PHONY: plan test check lint types layers slow bench golden coverage constraints clean
+.PHONY: plan test check lint types layers slow bench golden versions coverage constraints clean
 
 plan: $(PLAN_READY)
 	@$(BIN)/draftplan plan $(ARGS)
@@ -60,6 +61,9 @@ bench: $(TEST_READY)
 
 golden: $(TEST_READY)
 	cd tests && ../$(BIN)/python -m golden
+
+versions: $(PLAN_READY)
+	@$(BIN)/python -m perfmodel.software.checked
 
 coverage: $(TEST_READY)
 	$(INSTALL) --constraint constraints.txt coverage

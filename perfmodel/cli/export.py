@@ -34,6 +34,10 @@ def export(
     data_parallel: int = flag("--dp", default=1, min=1, help="Data-parallel replicas."),
     semantics: str = flag("--semantics", "upper|lower", default="upper",
         help="Keys of TensorRT-LLM's schedule."),
+    engine_version: str | None = flag("--engine-version", "RELEASE",
+        help="Release that is served, where releases read one key differently (TensorRT-LLM)."),
+    max_loss: float | None = flag("--max-loss", "SHARE", min=0.0, max=1.0,
+        help="Refuse a text in which a planned cell loses more of its speed."),
     output: str | None = OUTPUT,
 ) -> None:
     """Write a plan in an engine's own words; what the engine cannot express is said on stderr.
@@ -58,6 +62,8 @@ def export(
         max_batch=max_batch,
         data_parallel=data_parallel,
         semantics=semantics,
+        engine_version=engine_version,
+        max_loss=max_loss,
     )
     planned = read_plan(plan)
     if "output_tokens" not in planned.request:

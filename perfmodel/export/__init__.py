@@ -11,7 +11,7 @@ from perfmodel.planning.plan import Plan
 
 __all__ = ["ExportOptions", "Exported", "Exporter", "export", "exporters", "load"]
 
-_NO_ENGINES = ("base", "costs")
+_NO_ENGINES = ("base", "checkpoints", "costs", "grid", "loss")
 
 
 def exporters() -> tuple[str, ...]:

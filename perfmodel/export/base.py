@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import strategies
 from perfmodel import software
 from perfmodel.errors import SpecError, nearest_name
+from perfmodel.export.checkpoints import Checkpoints, checkpoint
+from perfmodel.export.loss import Length, loss_of, refuse_beyond
 from perfmodel.planning.plan import NO_DRAFT, Plan
 from perfmodel.planning.schedule import (
     MERGE_LOSS,
@@ -22,8 +24,8 @@ from perfmodel.planning.schedule import (
 from perfmodel.software import Method
 
 __all__ = [
-    "ExportOptions", "Exported", "Exporter", "Method", "Prepared", "check_form", "common_notes",
-    "compact_json", "groups_of", "prepare", "require_drafts", "schedule_of",
+    "ExportOptions", "Exported", "Exporter", "Method", "Prepared", "by_batch", "check_form",
+    "compact_json", "groups_of", "most_planned", "prepare", "require_drafts", "schedule_of", "tell_loss",
 ]  # fmt: skip
 
 
@@ -37,6 +39,8 @@ class ExportOptions:
     collapse, weights, contexts, max_distinct, merge_loss, max_batch : see `planning.schedule.collapse`.
     data_parallel : replicas that schedule together. [1]
     semantics : what a key of a schedule means where an engine changed its mind: ``upper`` or ``lower`` bound.
+    engine_version : release of the engine, which decides what it changed its mind about.
+    max_loss : share of speed that a planned cell may lose; None for any. [1]
     """
 
     form: str | None = None
@@ -50,6 +54,8 @@ class ExportOptions:
     max_batch: int | None = None
     data_parallel: int = 1
     semantics: str = "upper"
+    engine_version: str | None = None
+    max_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,16 @@ def drafts_with_a_head(name: str) -> bool:
         return False
 
 
-def prepare(engine: str, plan: Plan, options: ExportOptions) -> Prepared:
+def prepare(
+    engine: str, plan: Plan, options: ExportOptions, loads: Checkpoints = "hub"
+) -> Prepared:
     """What every exporter of a drafter begins with.
 
     Parameters
     ----------
     engine : its name, which is that of its software.
+    plan, options : what is exported, and how.
+    loads : what it loads a model from.
 
     Raises
     ------
@@ -135,16 +145,17 @@ def prepare(engine: str, plan: Plan, options: ExportOptions) -> Prepared:
             "plan", "topk", f"{engine} drafts chains with {method.name}: {served.chains_only}",
             "plan without --tree",
         )  # fmt: skip
-    path = options.draft_path or drafter.draft_model
+    path, notes = options.draft_path, []
+    if path is None and drafter.draft_model is not None:
+        path, remark = checkpoint(drafter.draft_model, loads, served.label)
+        notes = [remark] * bool(remark)
     if method.needs_path and not path:
         raise SpecError.single(
             "request", "--draft-path", f"{method.name} of {engine} loads a checkpoint, none is named",
             "name one",
         )  # fmt: skip
     schedule = schedule_of(plan, options)
-    notes = common_notes(schedule, options)
-    if head and path and options.draft_path is None and "/" not in path:
-        notes.append(f"{path} is what the plan calls the head; --draft-path names its checkpoint or id")
+    notes += schedule.notes
     if drafter.draft_tensor_parallel is not None and method.draft_gpus == "all":
         notes.append(
             f"a draft model on {drafter.draft_tensor_parallel} of {drafter.tensor_parallel} GPUs is not "
@@ -177,19 +188,40 @@ def schedule_of(plan: Plan, options: ExportOptions) -> Schedule:
     )
 
 
-def common_notes(schedule: Schedule, options: ExportOptions) -> list[str]:
-    """What the collapse lost and what the plan does not cover."""
-    notes = list(schedule.notes)
-    if len(schedule.context_lens) > 1:
-        notes.append(
-            f"{len(schedule.context_lens)} contexts from {schedule.context_lens[0]} to "
-            f"{schedule.context_lens[-1]} are one length per batch (by {options.collapse}): "
-            f"{schedule.collapse_loss:.2%} of speed lost on average, {schedule.collapse_worst:.2%} in the "
-            "worst cell"
-        )
-    if schedule.merge_loss > 0.0:
-        notes.append(f"merging lengths loses at most {schedule.merge_loss:.2%} of a batch's speed on top")
-    return notes
+def most_planned(plan: Plan, contexts: tuple[int, int] | None = None) -> int:
+    """Return the longest length of the planned cells between two contexts. [tokens]"""
+    low, high = contexts or (0, max(cell.context_len for cell in plan.cells))
+    return max(cell.gamma for cell in plan.cells if low <= cell.context_len <= high)
+
+
+def tell_loss(plan: Plan, options: ExportOptions, length: Length, what: str) -> str:
+    """Say what an export loses against the plan.
+
+    Parameters
+    ----------
+    plan, options : what is exported, and how.
+    length : the tokens that the text drafts at a batch size and a context. [tokens]
+    what : how the plan was cut down, for people.
+
+    Raises
+    ------
+    SpecError
+        Where a cell loses more than the options allow.
+    """
+    loss = loss_of(plan, length, options.weights, options.contexts)
+    refuse_beyond(loss, options.max_loss, what)
+    return f"{what}: {loss}"
+
+
+def by_batch(schedule: Schedule, options: ExportOptions) -> str:
+    """Say how a schedule cut a plan down, for people."""
+    contexts = schedule.context_lens
+    if len(contexts) == 1:
+        return "one length per batch"
+    return (
+        f"{len(contexts)} contexts from {contexts[0]} to {contexts[-1]} are one length per batch (by "
+        f"{options.collapse})"
+    )
 
 
 def compact_json(body: Any) -> str:

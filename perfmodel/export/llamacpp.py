@@ -1,4 +1,4 @@
-"""llama.cpp: speculation flags and relative batch costs. Flags of November 2026, read 2026-11-20."""
+"""llama.cpp: speculation flags and relative batch costs. Flags of November 2026, read 2026-11-28."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.errors import SpecError
-from perfmodel.export.base import Exported, ExportOptions, check_form, prepare
+from perfmodel.export.base import Exported, ExportOptions, check_form, prepare, tell_loss
 from perfmodel.export.costs import verified_tokens, verify_seconds
 from perfmodel.planning.plan import Plan
+from perfmodel.software.checked import CHECKED
 from perfmodel.software.llamacpp import NO_WINDOW
 
 FORMS = ("flags", "costs")
+LOOKUP = 3
+"""Tokens that a lookup looks for, where as many are drafted at least. [tokens]"""
+SIZED = ("ngram-simple", "ngram-map-k", "ngram-map-k4v")
+"""Types of lookups whose two sizes are flags of their own."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +25,14 @@ class LlamaCpp:
     """One length for everything: it has neither a batch nor a context table."""
 
     name: str = "llamacpp"
-    checked_with: str = "flags of November 2026, read on 2026-11-20"
+    checked_with: str = str(CHECKED["llamacpp"])
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """Flags of llama-server, or GGML_BATCH_COSTS (pull request 17034)."""
         if check_form(self.name, FORMS, options) == "costs":
             return _costs(plan)
-        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
+        drafter, method, path, schedule, notes = prepare(self.name, plan, options, "gguf")
         gamma = schedule.gamma(1)
         if len(schedule.bands) > 1:
             lengths = ", ".join(f"{band.gamma} from batch {band.first}" for band in schedule.bands)
@@ -38,15 +43,44 @@ class LlamaCpp:
             raise SpecError.single(
                 "plan", "cells", "do not speculate at batch 1", "start llama-server without --spec-type"
             )
+        notes.append(tell_loss(plan, options, lambda *_: gamma, "one length for every batch and context"))
         flags = ["--spec-type", method.name]
-        if path and method.name.startswith("draft"):
-            flags += ["--model-draft", path]
-        flags += ["--spec-draft-n-max", str(gamma), "--spec-draft-n-min", "0"]
+        if method.name.startswith("draft"):
+            if path:
+                flags += ["--model-draft", path]
+                if not path.endswith(".gguf"):
+                    notes.append(f"llama.cpp loads GGUF files: --model-draft {path} is none by its name")
+            flags += ["--spec-draft-n-max", str(gamma), "--spec-draft-n-min", "0"]
+        else:
+            flags += _lookup_flags(method.name, gamma)
+            if gamma < LOOKUP:
+                notes.append(
+                    f"a lookup of {gamma} tokens: nothing is drafted where it is longer than the draft, and "
+                    "short ones match more often and are accepted less"
+                )
+        flags.append("--metrics")
+        notes.append("--metrics lets /metrics answer, from which acceptance is read back")
         if drafter.kv_budget is not None:
             notes.append(
                 f"the draft KV budget of {drafter.kv_budget} tokens is not exported: {NO_WINDOW}"
             )
         return Exported(" ".join(flags) + "\n", tuple(notes), schedule)
+
+
+def _lookup_flags(name: str, gamma: int) -> list[str]:
+    """Return the sizes of a lookup: --spec-draft-n-max is for types that begin with ``draft`` alone.
+
+    ngram-simple drafts nothing where fewer tokens follow a match than were looked up (common/ngram-map.cpp).
+    """
+    if name in SIZED:
+        sizes = f"--spec-{name}-size"
+        return [f"{sizes}-n", str(min(LOOKUP, gamma)), f"{sizes}-m", str(gamma)]
+    if name == "ngram-mod":
+        return ["--spec-ngram-mod-n-max", str(gamma), "--spec-ngram-mod-n-min", "1"]
+    raise SpecError.single(
+        "request", "--method", f"{name} of llama.cpp has no flag for the length of a draft",
+        f"name one of {', '.join((*SIZED, 'ngram-mod'))} or a type that begins with draft-",
+    )  # fmt: skip
 
 
 def _costs(plan: Plan) -> Exported:

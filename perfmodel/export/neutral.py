@@ -6,9 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from perfmodel.export.base import Exported, ExportOptions, check_form, common_notes, schedule_of
+from perfmodel.export.base import Exported, ExportOptions, by_batch, check_form, schedule_of
+from perfmodel.export.checkpoints import hub_id
+from perfmodel.export.loss import loss_of
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import nearest_cells
+from perfmodel.software.checked import CHECKED
 
 SCHEMA = "draftplan/table/1"
 FORMS = ("table",)
@@ -19,7 +22,7 @@ class Neutral:
     """For whatever has no exporter yet: nothing of the plan is lost, the context axis included."""
 
     name: str = "neutral"
-    checked_with: str = f"{SCHEMA} on 2026-11-21"
+    checked_with: str = str(CHECKED["neutral"])
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
@@ -27,10 +30,17 @@ class Neutral:
         check_form(self.name, FORMS, options)
         schedule = schedule_of(plan, options)
         batches, contexts, rows = nearest_cells(plan)
-        notes = tuple(common_notes(schedule, options))
+        loss = loss_of(plan, lambda batch, _: schedule.gamma(batch), options.weights, options.contexts)
+        notes = (
+            *schedule.notes,
+            f"the table keeps every planned length; in its bands {by_batch(schedule, options)}: {loss}",
+        )
+        draft = schedule.deployment.draft_model
         body: dict[str, Any] = {
             "schema": SCHEMA,
             "model": plan.model,
+            "model_id": hub_id(plan.model),
+            "draft_model_id": hub_id(draft) if draft else None,
             "engine": plan.engine,
             "deployment": asdict(schedule.deployment),
             "batch_sizes": batches,

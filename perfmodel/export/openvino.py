@@ -5,13 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.export.base import Exported, ExportOptions, check_form, compact_json, prepare
+from perfmodel.export.base import (
+    Exported,
+    ExportOptions,
+    by_batch,
+    check_form,
+    compact_json,
+    prepare,
+    tell_loss,
+)
 from perfmodel.planning.plan import Plan
+from perfmodel.software.checked import CHECKED
 
 BLOCK = 32
 """Tokens per cache block: eviction sizes are multiples of it. [tokens]"""
 SAFE_WITH_BUDGET = 2
 """Longest length that an evicting draft survives however few of its tokens are accepted. [tokens]"""
+LOOKUP = 3
+"""Longest n-gram that a prompt lookup looks for: none is looked up where it is not set. [tokens]"""
 FORMS = ("pipeline",)
 
 
@@ -20,13 +31,16 @@ class OpenVINO:
     """A request carries its own number of assistant tokens, so the helper sets it per batch and context."""
 
     name: str = "openvino"
-    checked_with: str = "2026.4.1 (ran on its CPU device) on 2026-11-21"
+    checked_with: str = str(CHECKED["openvino"])
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """What `perfmodel.integrations.openvino` reads: lengths by batch, and the draft's cache eviction."""
         check_form(self.name, FORMS, options)
-        drafter, method, path, schedule, notes = prepare(self.name, plan, options)
+        drafter, method, path, schedule, notes = prepare(self.name, plan, options, "folder")
+        notes.append(
+            tell_loss(plan, options, lambda batch, _: schedule.gamma(batch), by_batch(schedule, options))
+        )
         body: dict[str, Any] = {
             "generation_config": {"num_assistant_tokens": schedule.gamma(1)},
             "num_assistant_tokens_by_batch": [[band.first, band.last, band.gamma] for band in schedule.bands],
@@ -39,6 +53,7 @@ class OpenVINO:
                 )
         else:
             body["prompt_lookup"] = True
+            body["generation_config"]["max_ngram_size"] = LOOKUP
         budget = drafter.kv_budget
         if budget is not None and method.window:
             size = max(budget // BLOCK, 3) * BLOCK

@@ -1,8 +1,9 @@
-"""TensorRT-LLM: speculative_config with a draft_len_schedule. PyTorch backend, 1.4rc, read 2026-11-20."""
+"""TensorRT-LLM: speculative_config with a draft_len_schedule. PyTorch backend to 1.4rc, read 2026-11-20."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,36 +11,43 @@ from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
     ExportOptions,
+    by_batch,
     check_form,
     compact_json,
     prepare,
     require_drafts,
+    tell_loss,
 )
 from perfmodel.export.costs import additive_costs, verification_points
+from perfmodel.export.loss import loss_of
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import Band, PlannedDrafter, Schedule
+from perfmodel.software.checked import CHECKED
 from perfmodel.software.tensorrt_llm import NO_WINDOW
 
 FORMS = ("yaml", "sps")
-SEMANTICS = ("upper", "lower")
+SEMANTICS = {
+    "upper": "inclusive upper bounds, as 1.3 and 1.4 read them (PR 10860, March 2026): 0 above the last",
+    "lower": "lower bounds, as 1.2 reads them (PR 8194, October 2025): the last one reaches on",
+}
+"""What a key of draft_len_schedule is, and in which releases."""
+FIRST, TURNED = (1, 2), (1, 3)
+"""Releases with a schedule, and those in which its keys are upper bounds."""
 
 
 @dataclass(frozen=True)
 class TensorRTLLM:
-    """Keys are inclusive upper bounds and 0 follows the last one; in October 2025 they were lower bounds."""
+    """Keys are inclusive upper bounds and 0 follows the last one; in 1.2 they are lower bounds."""
 
     name: str = "tensorrt_llm"
-    checked_with: str = "1.4rc (rules read in its source) on 2026-11-20"
+    checked_with: str = str(CHECKED["tensorrt_llm"])
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The plan as the `--config` file of trtllm-serve, or its step costs."""
         if check_form(self.name, FORMS, options) == "sps":
             return _costs(plan, options)
-        if options.semantics not in SEMANTICS:
-            raise SpecError.single(
-                "request", "--semantics", f"found {options.semantics!r}", "choose upper or lower"
-            )
+        semantics = _semantics(options)
         drafter, method, path, schedule, notes = prepare(self.name, plan, options)
         require_drafts(schedule.most, "start trtllm-serve without speculative_config")
         if drafter.kv_budget is not None:
@@ -47,6 +55,9 @@ class TensorRTLLM:
         schedule, raised = _starting_at_the_most(schedule)
         if raised:
             notes.append(raised)
+        most = schedule.most if drafter.branches else None
+        what = by_batch(schedule, options) if most is None else "one tree for every cell"
+        notes.append(tell_loss(plan, options, lambda batch, _: most or schedule.gamma(batch), what))
         lines = [
             f"tensor_parallel_size: {drafter.tensor_parallel}",
             f"moe_expert_parallel_size: {drafter.tensor_parallel}",
@@ -69,14 +80,14 @@ class TensorRTLLM:
             notes.append(f"draft_len_schedule is for chains: the tree of {schedule.most} steps holds for all")
         elif len(schedule.bands) > 1:
             keys = {
-                band.last if options.semantics == "upper" else band.first: band.gamma
-                for band in schedule.bands
+                band.last if semantics == "upper" else band.first: band.gamma for band in schedule.bands
             }
-            if options.semantics == "upper" and schedule.bands[-1].gamma == 0:
+            if semantics == "upper" and schedule.bands[-1].gamma == 0:
                 keys.pop(schedule.bands[-1].last)
             body = ", ".join(f"{key}: {gamma}" for key, gamma in keys.items())
+            lines.append(f"  # keys are {SEMANTICS[semantics]}")
             lines.append(f"  draft_len_schedule: {{{body}}}")
-            notes += _schedule_notes(schedule, options)
+            notes += _schedule_notes(plan, schedule, options, semantics)
         return Exported("\n".join(lines) + "\n", tuple(notes), schedule)
 
 
@@ -103,20 +114,55 @@ def _starting_at_the_most(schedule: Schedule) -> tuple[Schedule, str]:
     )
 
 
-def _schedule_notes(schedule: Schedule, options: ExportOptions) -> list[str]:
-    notes = [f"keys of draft_len_schedule are inclusive {options.semantics} bounds of the batch"]
-    if options.semantics == "lower":
-        notes.append(
-            "lower bounds are what the first version (PR 8194, October 2025) read; later ones read upper"
+def _semantics(options: ExportOptions) -> str:
+    """Return what a key means in the release that is named, else what is asked for.
+
+    Raises
+    ------
+    SpecError
+        For a release that has no schedule, and for a meaning that no release has.
+    """
+    if options.semantics not in SEMANTICS:
+        raise SpecError.single(
+            "request", "--semantics", f"found {options.semantics!r}", "choose upper or lower"
         )
+    if options.engine_version is None:
+        return options.semantics
+    numbers = re.match(r"v?(\d+)\.(\d+)", options.engine_version)
+    if numbers is None:
+        raise SpecError.single(
+            "request", "--engine-version", f"found {options.engine_version!r}", "write a release, as 1.2.1"
+        )
+    release = (int(numbers[1]), int(numbers[2]))
+    if release < FIRST:
+        raise SpecError.single(
+            "request", "--engine-version",
+            f"TensorRT-LLM {options.engine_version} has no draft_len_schedule", "use 1.2 or later",
+        )  # fmt: skip
+    return "upper" if release >= TURNED else "lower"
+
+
+def _schedule_notes(plan: Plan, schedule: Schedule, options: ExportOptions, semantics: str) -> list[str]:
+    notes = [f"keys of draft_len_schedule are {SEMANTICS[semantics]}"]
+    if options.engine_version is None:
+        notes.append(
+            "the same keys mean another schedule in the other releases: name yours with --engine-version "
+            "(candidates of 1.3 before 13 March 2026 still read lower bounds)"
+        )
+    if semantics == "lower":
+        notes.append("1.2 follows the schedule with NGram and with a draft model in an engine of its own")
     elif schedule.bands[-1].gamma > 0:
         notes.append(
             f"above batch {schedule.last_batch} nothing is drafted: raise --max-batch to max_batch_size"
         )
     if any(band.gamma == 0 for band in schedule.bands):
+        floor = loss_of(
+            plan, lambda batch, _: max(schedule.gamma(batch), 1), options.weights, options.contexts
+        )
+        priced = f"; with it {floor}" if 1 in plan.gammas else ""
         notes.append(
             "at length 0 the drafter's state is not refreshed and acceptance falls when the batch shrinks "
-            "again (PR 16888, open, keeps at least 1)"
+            f"again (PR 16888, open, keeps at least 1{priced})"
         )
     return notes
 

@@ -13,8 +13,10 @@ from perfmodel.export.base import (
     compact_json,
     prepare,
     schedule_of,
+    tell_loss,
 )
 from perfmodel.planning.plan import Plan
+from perfmodel.software.checked import CHECKED
 
 FORMS = ("speculative-config", "bands")
 
@@ -24,7 +26,7 @@ class Vegas:
     """The drafter reads ``max(min_tokens, ratio * context)``: a ratio holds a budget at one context only."""
 
     name: str = "vegas"
-    checked_with: str = "fork of vLLM 0.16, arXiv 2602.07223, on 2026-11-20"
+    checked_with: str = str(CHECKED["vegas"])
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
@@ -52,6 +54,7 @@ class Vegas:
                 )
             if len(schedule.bands) > 1:
                 notes.append(f"the fork has no length per batch: {schedule.most} holds for every batch")
+            notes.append(tell_loss(plan, options, lambda *_: schedule.most, "one length for every cell"))
             longest = contexts[-1] + int(plan.output_tokens)
             smallest = min(budget / longest, 1.0)
             notes.append(
@@ -59,12 +62,14 @@ class Vegas:
                 "beyond it the budget grows with the context"
             )
             return Exported(compact_json(configuration(schedule.most, smallest)), tuple(notes))
-        bands = []
+        bands, lengths = [], {}
         for context in contexts:
             alone = ExportOptions(contexts=(context, context), max_distinct=1, merge_loss=0.0)
-            length = schedule_of(plan, alone).most
+            lengths[context] = length = schedule_of(plan, alone).most
             ratio = min(budget / (context + plan.output_tokens), 1.0)
             bands.append({"context_len": context, **configuration(length, ratio)})
+        what = "one length per context for every batch"
+        notes.append(tell_loss(plan, options, lambda _, context: lengths[context], what))
         notes.append(
             "one configuration per planned context: run one replica per band, the fork has no such table"
         )

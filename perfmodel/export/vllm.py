@@ -1,8 +1,8 @@
-"""vLLM: --speculative-config with a length per batch size. Engine version 0.33.0, checked 2026-11-21."""
+"""vLLM: --speculative-config with a length per batch size. Engine version 0.33.0, checked 2026-11-28."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,15 +10,20 @@ from perfmodel.errors import SpecError
 from perfmodel.export.base import (
     Exported,
     ExportOptions,
+    by_batch,
     check_form,
     compact_json,
     groups_of,
+    most_planned,
     prepare,
     require_drafts,
     schedule_of,
+    tell_loss,
 )
-from perfmodel.planning.plan import Plan
-from perfmodel.planning.schedule import PlannedDrafter, Schedule, midpoints, nearest_cells
+from perfmodel.export.grid import INFINITY, grid_of, narrowed
+from perfmodel.planning.plan import Cell, Plan
+from perfmodel.planning.schedule import PlannedDrafter, Schedule
+from perfmodel.software.checked import CHECKED
 
 FORMS = ("speculative-config", "context", "per-seq-len", "env", "scheduler")
 PLANNED_SCHEDULER = "perfmodel.integrations.vllm.PlannedScheduler"
@@ -31,17 +36,17 @@ class VLLM:
     """`speculative-config` is what a release reads; `context` and `per-seq-len` are open pull requests."""
 
     name: str = "vllm"
-    checked_with: str = "0.33.0 on 2026-11-21"
+    checked_with: str = str(CHECKED["vllm"])
     forms: tuple[str, ...] = FORMS
 
     def export(self, plan: Plan, options: ExportOptions) -> Exported:
         """The plan as vLLM reads it; ranges are inclusive, gaps and the tail carry the last length on."""
         form = check_form(self.name, FORMS, options)
         drafter, method, path, schedule, notes = prepare(self.name, plan, options)
-        by_batch = form in ("speculative-config", "env")
-        most = schedule.most if by_batch else max(cell.gamma for cell in plan.cells)
+        most = schedule.most
+        if form not in ("speculative-config", "env"):
+            most = most_planned(plan, None if form == "scheduler" else options.contexts)
         require_drafts(most, "start vllm without --speculative-config, or use --form scheduler")
-        notes = notes if form == "speculative-config" else []
         if drafter.kv_budget is not None:
             why = method.reason or "its method reads the whole cache"
             notes.append(
@@ -76,12 +81,27 @@ class VLLM:
                 f"data parallel {groups}: vLLM disables the schedule because ranks could "
                 f"diverge; {most} speculative tokens are exported for every batch"
             )
+            notes.append(tell_loss(plan, options, lambda *_: most, "one length for every cell"))
             return Exported(compact_json(config), tuple(notes))
         if form == "context":
-            config["num_speculative_tokens_per_batch_size"] = _with_contexts(plan, schedule)
-            notes.append("entries of five numbers are PR 48944, open: releases refuse them")
+            grid = grid_of(narrowed(plan, options.contexts), schedule.last_batch)
+            config["speculative_token_schedule"] = [
+                [*batches, *contexts, length]
+                for batches, row in zip(grid.batches, grid.lengths, strict=True)
+                for contexts, length in zip(grid.contexts, row, strict=True)
+            ]
+            config["ctx_agg"] = "mean"
+            notes.append(
+                "speculative_token_schedule and ctx_agg are PR 48944, open: releases refuse them; ctx_agg "
+                "looks up the mean of the running contexts, as the plan is priced (median and max are others)"
+            )
+            notes.append(tell_loss(plan, options, grid.length, "batch and context ranges"))
             return Exported(compact_json(config), tuple(notes))
         if form == "scheduler":
+            table, without = _graph_table(plan, schedule.last_batch)
+            if table:
+                config["num_speculative_tokens_per_batch_size"] = table
+                notes += _scheduler_notes(len(table), without)
             shares = f"{_shares(drafter)} ".lstrip()
             arguments = (
                 f"{shares}--scheduler-cls {PLANNED_SCHEDULER} "
@@ -90,7 +110,11 @@ class VLLM:
             notes.append(
                 "set DRAFTPLAN_PLAN to the plan file; vLLM declares the scheduler interface non-public"
             )
+            exact = grid_of(plan, max(schedule.last_batch, *(cell.batch_size for cell in plan.cells)))
+            notes.append(tell_loss(plan, options, exact.length, "the scheduler class asks the plan"))
             return Exported(arguments + "\n", tuple(notes))
+        what = by_batch(schedule, options)
+        notes.append(tell_loss(plan, options, lambda batch, _: schedule.gamma(batch), what))
         if len(schedule.bands) > 1:
             config["num_speculative_tokens_per_batch_size"] = [
                 [band.first, band.last, band.gamma] for band in schedule.bands
@@ -121,6 +145,34 @@ def _graph_notes(gammas: list[int]) -> list[str]:
     return notes
 
 
+def _graph_table(plan: Plan, last_batch: int) -> tuple[list[list[int]], tuple[int, ...]]:
+    """Return a schedule that names every length of the plan, and the lengths for which it has no batch.
+
+    vLLM captures full decode graphs for the lengths of its schedule within max_num_seqs, for the longest
+    alone where it has none. Every length stands at the widest batch that is left, the longest at the last.
+    """
+    lengths = sorted({cell.gamma for cell in plan.cells})
+    if len(lengths) == 1:
+        return [], ()
+    kept, without = lengths[-last_batch:], lengths[:-last_batch]
+    firsts = [1, *range(last_batch - len(kept) + 2, last_batch + 1)]
+    lasts = [*(first - 1 for first in firsts[1:]), last_batch]
+    rows = [[first, last, length] for first, last, length in zip(firsts, lasts, kept, strict=True)]
+    return rows, tuple(without)
+
+
+def _scheduler_notes(lengths: int, without: tuple[int, ...]) -> list[str]:
+    notes = [
+        f"the schedule beside the class is read for its {lengths} lengths alone: without it vLLM captures "
+        "decode graphs for the longest; the class decides. Give --max-batch the max_num_seqs of the server",
+        "lengths that DRAFTPLAN_LEARN moves to are not in it and run without full graphs",
+    ]
+    if without:
+        shorter = ", ".join(map(str, without))
+        notes.append(f"no batch is left for length {shorter}: raise --max-batch, it gets no graphs now")
+    return notes
+
+
 def _environment(schedule: Schedule, notes: list[str]) -> Exported:
     """The one context that adaptive verification profiles its step costs at: the planned median."""
     contexts = schedule.context_lens
@@ -132,45 +184,28 @@ def _environment(schedule: Schedule, notes: list[str]) -> Exported:
     return Exported(f"VLLM_ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN={median}\n", tuple(notes))
 
 
-def _with_contexts(plan: Plan, schedule: Schedule) -> list[list[int]]:
-    """Entries [first batch, last batch, first context, last context, length] of every planned cell."""
-    batches, contexts, rows = nearest_cells(plan)
-    entries: list[list[int]] = []
-    for row, (first, last) in zip(rows, _ranges(batches, 1, schedule.last_batch), strict=True):
-        for cell, (low, high) in zip(row, _ranges(contexts, 0, contexts[-1]), strict=True):
-            if first > last or low > high:
-                continue
-            before = entries[-1] if entries else None
-            if before and before[:2] == [first, last] and before[4] == cell.gamma and before[3] + 1 == low:
-                before[3] = high
-            else:
-                entries.append([first, last, low, high, cell.gamma])
-    return entries
-
-
-def _ranges(values: tuple[int, ...], start: int, last: int) -> list[tuple[int, int]]:
-    """Whole numbers nearest to each value on a logarithmic scale: inclusive ranges from `start` to `last`."""
-    firsts = [start, *(math.ceil(middle) for middle in midpoints(values))]
-    stops = [*(first - 1 for first in firsts[1:]), max(last, firsts[-1])]
-    return list(zip(firsts, [min(stop, last) if last < values[-1] else stop for stop in stops], strict=True))
-
-
 def _per_seq_len(plan: Plan, options: ExportOptions, config: dict[str, Any], notes: list[str]) -> Exported:
     """Entries [first context, last context, length]: here the batch axis is the one that collapses."""
-    cells = [replace(cell, batch_size=cell.context_len, context_len=cell.batch_size) for cell in plan.cells]
-    turned = replace(plan, cells=tuple(cells), request={})
+    inside = narrowed(plan, options.contexts)
+    turned = replace(inside, cells=tuple(map(_turned(plan.half_way), inside.cells)), request={})
     unlimited = replace(options, weights=None, contexts=None, max_batch=None)
     schedule = schedule_of(turned, unlimited)
-    bands = [[band.first if band.first > 1 else 0, band.last, band.gamma] for band in schedule.bands]
+    bands = [[band.first, band.last, band.gamma] for band in schedule.bands]
+    bands[-1][1] = INFINITY
     config["num_speculative_tokens"] = max(schedule.most, 1)
     config["num_speculative_tokens_per_seq_len"] = bands
     notes.append("num_speculative_tokens_per_seq_len is PR 54801, open: releases refuse it")
-    notes.append(
-        f"all batch sizes are one length per context (by {options.collapse}): "
-        f"{schedule.collapse_loss:.2%} of speed lost on average, {schedule.collapse_worst:.2%} in the "
-        "worst cell"
-    )
+    half = round(plan.half_way)
+    what = f"all batch sizes are one length per context (by {options.collapse})"
+    notes.append(tell_loss(plan, options, lambda _, context: schedule.gamma(context + half), what))
     return Exported(compact_json(config), tuple(notes))
+
+
+def _turned(half_way: float) -> Callable[[Cell], Cell]:
+    """Return what swaps the axes of a cell: its running context becomes the batch."""
+    return lambda cell: replace(
+        cell, batch_size=cell.context_len + round(half_way), context_len=cell.batch_size
+    )
 
 
 exporter = VLLM()

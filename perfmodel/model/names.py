@@ -15,8 +15,8 @@ from perfmodel.files.document import Resource
 from perfmodel.model.forms import take_form
 
 __all__ = [
-    "Meaning", "bundled_models", "bundled_name", "guess_model", "nearest_model", "reading_order",
-    "refuse_ambiguous",
+    "Meaning", "bundled_models", "bundled_name", "guess_model", "hub_ids", "nearest_model",
+    "reading_order", "refuse_ambiguous",
 ]  # fmt: skip
 
 _SEPARATORS = r"\s_.:/\u2013\u2014-"
@@ -93,6 +93,11 @@ def bundled_name(name: str) -> str | None:
         return name
     models = _spellings(_LEVELS[0]).get(_spell(name.lower()), frozenset())
     return next(iter(models)) if len(models) == 1 else None
+
+
+def hub_ids(model: str) -> tuple[str, ...]:
+    """Return the ids under which a bundled model is published, the model's own one first."""
+    return tuple(alias for alias in _aliases()[model] if "/" in alias)
 
 
 def guess_model(name: str) -> Meaning | None:

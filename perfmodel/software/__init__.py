@@ -14,11 +14,15 @@ __all__ = [
     "load",
 ]  # fmt: skip
 
+_NO_SOFTWARE = ("base", "checked")
+
 
 @lru_cache(maxsize=1)
 def available() -> tuple[str, ...]:
     """Return the names of all software, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
+    return tuple(
+        sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_SOFTWARE)
+    )
 
 
 def labels() -> tuple[str, ...]:

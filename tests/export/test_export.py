@@ -5,13 +5,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from engine_rules import (
-    sglang_step_time,
-    sglang_steps,
-    tensorrt_llm_length,
-    vllm_lengths,
-    vllm_lengths_with_context,
-)
+from engine_rules import sglang_step_time, sglang_steps, tensorrt_llm_length, vllm_lengths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_plans import cell_of, plan_of, plans
@@ -74,16 +68,6 @@ def test_vllm_reads_back_the_ladder_at_every_batch(plan, by, most, max_batch):
 
 
 @settings(max_examples=60)
-@given(plans())
-def test_vllm_with_contexts_reads_back_every_planned_cell(plan):
-    config = (
-        config_of(plan, ExportOptions(form="context")) if any(cell.gamma for cell in plan.cells) else None
-    )
-    for cell in plan.cells:
-        assert vllm_lengths_with_context(config, cell.batch_size, cell.context_len) == cell.gamma
-
-
-@settings(max_examples=60)
 @given(plans(most_contexts=1))
 def test_sglang_reads_back_the_planned_length_of_every_planned_cell(plan):
     text = unless_off(lambda: export(plan, "sglang", replace(EXACT, form="adaptive")).text)
@@ -96,7 +80,7 @@ def test_sglang_reads_back_the_planned_length_of_every_planned_cell(plan):
 @settings(max_examples=60)
 @given(plans(), st.sets(st.integers(1, 400), min_size=1, max_size=20))
 def test_sglang_reads_back_the_ladder_at_the_padded_batch(plan, graph_sizes):
-    exported = unless_off(lambda: export(plan, "sglang", ExportOptions(form="adaptive")))
+    exported = unless_off(lambda: export(plan, "sglang", ExportOptions(form="pinned")))
     if exported is None:
         return
     for batch in range(1, 401):

@@ -131,14 +131,14 @@ def test_vllms_own_config_class_refuses_the_form_of_the_open_pull_request():
     with quietly():
         from vllm.config.speculative import SpeculativeConfig
     body = json.loads(export(stepped(("ngram", None, None)), "vllm", ExportOptions(form="context")).text)
-    with pytest.raises(ValueError, match="num_speculative_tokens_per_batch_size"):
+    with pytest.raises(ValueError, match="speculative_token_schedule"):
         SpeculativeConfig(**body)
 
 
 @MANY
 @given(plan=plans())
 def test_sglangs_own_policy_reads_back_the_ladder(sglang_policy, plan):
-    exported = unless_off(lambda: export(plan, "sglang", ExportOptions(form="adaptive")))
+    exported = unless_off(lambda: export(plan, "sglang", ExportOptions(form="pinned")))
     if exported is None:
         return
     policy = sglang_policy(exported.text, exported.schedule.most)
@@ -156,7 +156,7 @@ def test_sglangs_own_policy_reads_back_the_ladder(sglang_policy, plan):
 @MANY
 @given(plan=plans(most_contexts=1))
 def test_sglangs_own_policy_reads_back_every_planned_cell(sglang_policy, plan):
-    options = ExportOptions(form="adaptive", max_distinct=None, merge_loss=0.0)
+    options = ExportOptions(form="pinned", max_distinct=None, merge_loss=0.0)
     exported = unless_off(lambda: export(plan, "sglang", options))
     if exported is None:
         return

@@ -8,7 +8,7 @@ import pytest
 from random_plans import cell_of, plan_of
 
 from perfmodel.errors import SpecError
-from perfmodel.export import export
+from perfmodel.export import ExportOptions, export
 from perfmodel.integrations.openvino import PlannedRequests, eviction_arguments, pipeline_properties
 from perfmodel.integrations.sglang import PlannedSteps, register
 from perfmodel.policy import SpeculationPolicy
@@ -49,7 +49,7 @@ def test_openvino_requests_get_the_length_of_their_moment():
 
 @pytest.mark.usefixtures("genai")
 def test_openvino_evicts_the_drafts_cache_to_the_budget():
-    exported = json.loads(export(plan(512), "openvino").text)
+    exported = json.loads(export(plan(512), "openvino", ExportOptions(draft_path="small")).text)
     draft, target = eviction_arguments(exported)
     assert draft == {"start_size": 32, "recent_size": 448, "max_cache_size": 512}
     assert target["max_cache_size"] >= 2 * 32000
