@@ -66,7 +66,7 @@ class Learner:
         self.__dict__.update(state, _lock=threading.Lock())
 
     def counts(self, place: Place) -> list[float]:
-        """The counts of (row, column, gamma), begun where there are none; ValueError if gamma is no length."""
+        """The counts of (row, column, gamma), begun where there are none; ValueError if gamma is none."""
         row, column, gamma = place
         if not 0 <= gamma <= MOST_GAMMA or gamma != int(gamma):
             raise ValueError(gamma)
@@ -129,6 +129,8 @@ class Learner:
     def match_shift(self, believed: Mapping[tuple[int, int], float]) -> float:
         """Return the shift of the share of rounds that draft at all, as `shift` does for acceptance. [logit]
 
+        It is 0 until a round that drafted nothing was counted: not every engine tells of them.
+
         Parameters
         ----------
         believed : (row, column) of the plan -> share of rounds that draft at all. [0..1]
@@ -139,11 +141,11 @@ class Learner:
                 place = counts.setdefault((row, column), [0.0, 0.0])
                 place[0] += rounds
                 place[1] += rounds if gamma else 0.0
-        rounds, drafting = np.array([*counts.values()], dtype=float).reshape(-1, 2).T
-        share = uncertain(np.array([believed[place] for place in counts], dtype=float))
-        if not drafting.sum() < rounds.sum():
+        every, drafting = np.array([*counts.values()], dtype=float).reshape(-1, 2).T
+        if not np.sum(drafting) < np.sum(every):
             return 0.0
-        return _matched(lambda shift: move_rate(share, shift), rounds, float(drafting.sum()))
+        share = uncertain(np.array([believed[at] for at in counts], dtype=float))
+        return _matched(lambda shift: move_rate(share, shift), every, float(np.sum(drafting)))
 
     def _remembered(self) -> list[tuple[Place, tuple[float, float]]]:
         """Take in what was counted since the last time; the older fades where there is more than enough."""
@@ -179,10 +181,9 @@ def _matched(expected: Any, rounds: FloatArray, counted: float) -> float:
     return float(solve_rising(excess, -FARTHEST, FARTHEST))
 
 
-def uncertain(rate: Numeric) -> Numeric:
+def uncertain(rate: Numeric) -> FloatArray:
     """Return a rate no nearer to 0 or 1 than belief can be. [0..1]"""
-    nearer: Numeric = np.clip(rate, NEARLY, 1.0 - NEARLY)
-    return nearer
+    return np.clip(rate, NEARLY, 1.0 - NEARLY)
 
 
 def move_rate(alpha: Numeric, shift: float) -> Numeric:

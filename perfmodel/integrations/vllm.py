@@ -1,10 +1,10 @@
 """vLLM: a scheduler class whose speculation length follows batch and context.
 
-Run with 0.32.0, read for 0.33.0. Start it with
-``--scheduler-cls perfmodel.integrations.vllm.PlannedScheduler`` and the plan's file in the environment
-variable DRAFTPLAN_PLAN; ``num_speculative_tokens`` is the most that is ever drafted. DRAFTPLAN_LEARN=1 lets
-measured acceptance move the plan's. vLLM declares the scheduler's interface non-public: after an upgrade,
-look at the log line.
+Run with 0.32.0, read for 0.33.0. The plan's file in the environment variable DRAFTPLAN_PLAN is enough: the
+plug-in (`vllm_plugin`) puts the class in. It may be named as well, ``--scheduler-cls
+perfmodel.integrations.vllm.PlannedScheduler``. ``num_speculative_tokens`` is the most that is ever drafted.
+DRAFTPLAN_LEARN=1 lets measured acceptance move the plan's. vLLM declares the scheduler's interface
+non-public: after an upgrade, look at the log line. Whatever goes wrong, vLLM serves on with its own lengths.
 """
 
 from __future__ import annotations
@@ -15,71 +15,132 @@ from typing import Any
 
 from vllm.logger import init_logger
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
 
 from perfmodel.errors import SpecError
+from perfmodel.integrations.prometheus import expose
+from perfmodel.integrations.vllm_plugin import LOGGER, PLAN
 from perfmodel.policy import SpeculationPolicy
+from perfmodel.policy_figures import Every, MinuteLine
 
-__all__ = ["PlannedScheduler"]
+__all__ = ["PlannedScheduler", "PlannedSyncScheduler", "planned_class"]
 
-PLAN = "DRAFTPLAN_PLAN"
 LEARN = "DRAFTPLAN_LEARN"
 STEPS_PER_REFRESH = 2000
 """Scheduling steps between two refreshes of the policy, in a thread of their own. [steps]"""
+SECONDS_PER_PUBLISHING = 5.0
+"""Between two updates of the Prometheus figures. [s]"""
 
-logger = init_logger(__name__)
+logger = init_logger(LOGGER)
 
 
-class PlannedScheduler(AsyncScheduler):  # type: ignore[misc]
-    """vLLM's own scheduler; only the number of tokens to draft next is decided by a plan.
+class Planned:
+    """What a vLLM scheduler does with a plan: only the number of tokens to draft next is decided by it.
 
     Decoding requests alone count as the batch, with the sum of their contexts: a prefill that joins changes
-    nothing.
+    nothing. Without a plan that can be used, `policy` is None and vLLM's own lengths hold.
     """
+
+    policy: SpeculationPolicy | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        path = os.environ.get(PLAN)
-        if not path:
-            raise SpecError.single("environment", PLAN, "is not set", "let it name the plan's file")
-        self.policy = SpeculationPolicy.load(path)
         self.learns = os.environ.get(LEARN) == "1"
         self.place = (1, 0)
         self.planned_steps = 0
-        if self.policy.max_gamma > self.num_spec_tokens:
+        self.planned_length = 0
+        self.ticks: list[Every] = []
+        try:
+            self.policy = self._loaded()
+        except SpecError as error:
+            logger.error("draftplan: vLLM's own lengths hold: %s", error)
+        except Exception:
+            logger.exception("draftplan: vLLM's own lengths hold")
+
+    def _loaded(self) -> SpeculationPolicy | None:
+        """The policy of the plan that the environment names; None, the reason logged, if it cannot be."""
+        path = os.environ.get(PLAN)
+        if not path:
+            raise SpecError.single("environment", PLAN, "is not set", "let it name the plan's file")
+        most: int = getattr(self, "num_spec_tokens", 0)
+        if most < 1:
+            logger.info("draftplan: no --speculative-config is given, so %s is not followed", path)
+            return None
+        parallel = getattr(getattr(self, "vllm_config", None), "parallel_config", None)
+        if getattr(parallel, "data_parallel_size", 1) > 1:
+            logger.warning("draftplan: data-parallel ranks could differ, so vLLM's own lengths hold")
+            return None
+        policy = SpeculationPolicy.load(path)
+        if policy.max_gamma > most:
             logger.warning(
                 "draftplan: the plan drafts up to %d tokens, num_speculative_tokens is %d: longer ones are "
-                "cut",
-                self.policy.max_gamma,
-                self.num_spec_tokens,
+                "cut and counted as not captured",
+                policy.max_gamma,
+                most,
             )
+        self.ticks = [MinuteLine(policy.figures, LOGGER)]
+        publish = expose(policy.figures)
+        if publish is not None:
+            self.ticks.append(Every(SECONDS_PER_PUBLISHING, publish))
+        self.finds_none = any(cell.match_share is not None for cell in policy.plan.cells)
         logger.info("draftplan: speculation lengths follow %s", path)
+        return policy
 
     def _update_after_schedule(self, scheduler_output: Any) -> None:
         """Set the length before vLLM lays out the placeholders of the next step's drafts."""
-        if scheduler_output.num_scheduled_tokens:
-            scheduler_output.num_spec_tokens_to_schedule = self._planned(
-                scheduler_output.num_scheduled_tokens
-            )
-        super()._update_after_schedule(scheduler_output)
+        if self.policy is not None:
+            try:
+                if scheduler_output.num_scheduled_tokens:
+                    scheduler_output.num_spec_tokens_to_schedule = self._planned(
+                        self.policy, scheduler_output
+                    )
+            except Exception:
+                self._failed(self.policy)
+        super()._update_after_schedule(scheduler_output)  # type: ignore[misc]
 
-    def _planned(self, scheduled: dict[str, int]) -> int:
+    def _planned(self, policy: SpeculationPolicy, scheduler_output: Any) -> int:
         """The plan's length for the requests that decode in the next step. [tokens]"""
-        decoding = total = longest = prefilling = 0
-        for request_id, tokens in scheduled.items():
-            request = self.requests[request_id]
-            context = request.num_computed_tokens + tokens
-            if context < request.num_prompt_tokens:
+        decoding = total = longest = prefilling = idle = 0
+        drafts = scheduler_output.scheduled_spec_decode_tokens
+        requests: Any = self.requests  # type: ignore[attr-defined]
+        for request_id, tokens in scheduler_output.num_scheduled_tokens.items():
+            request = requests[request_id]
+            computed, prompt = request.num_computed_tokens, request.num_prompt_tokens
+            context = computed + tokens
+            if context < prompt:
                 prefilling += tokens
                 continue
             decoding += 1
             total += context
             longest = max(longest, context)
+            idle += computed >= prompt and request_id not in drafts
+        if idle and self.planned_length and self.finds_none:
+            policy.observe(0, 0, idle, *self.place)
         self.place = (decoding, total)
         self.planned_steps += 1
         if self.learns and self.planned_steps % STEPS_PER_REFRESH == 0:
-            threading.Thread(target=self.policy.refresh, daemon=True).start()
-        most: int = self.num_spec_tokens
-        return min(self.policy.decide(decoding, total, longest, prefilling).gamma, most)
+            threading.Thread(target=self._refresh, args=(policy,), daemon=True).start()
+        for tick in self.ticks:
+            tick.tick()
+        length = policy.decide(decoding, total, longest, prefilling).gamma
+        most: int = self.num_spec_tokens  # type: ignore[attr-defined]
+        if length > most:
+            policy.not_captured += 1
+            length = most
+        self.planned_length = length
+        return length
+
+    def _refresh(self, policy: SpeculationPolicy) -> None:
+        try:
+            policy.refresh()
+        except Exception:
+            self._failed(policy)
+
+    def _failed(self, policy: SpeculationPolicy) -> None:
+        """Count an exception, and say the first one whole."""
+        policy.failures += 1
+        if policy.failures == 1:
+            logger.exception("draftplan: vLLM's own length holds in this step; further ones are only counted")
 
     def make_spec_decoding_stats(
         self,
@@ -90,8 +151,22 @@ class PlannedScheduler(AsyncScheduler):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Any:
         """Count one request's round, then let vLLM count it too."""
-        if num_draft_tokens > 0:
+        if self.policy is not None and num_draft_tokens > 0:
             self.policy.observe(num_draft_tokens, num_accepted_tokens, 1, *self.place)
-        return super().make_spec_decoding_stats(
+        return super().make_spec_decoding_stats(  # type: ignore[misc]
             spec_decoding_stats, num_draft_tokens, num_accepted_tokens, *args, **kwargs
         )
+
+
+class PlannedScheduler(Planned, AsyncScheduler):  # type: ignore[misc]
+    """vLLM's scheduler that works one step ahead, its default, following a plan."""
+
+
+class PlannedSyncScheduler(Planned, Scheduler):  # type: ignore[misc]
+    """vLLM's scheduler without asynchronous scheduling, following a plan."""
+
+
+def planned_class(engines_own: type) -> type:
+    """The class that follows a plan in place of vLLM's own; that one itself where it is another's."""
+    planned: dict[type, type] = {AsyncScheduler: PlannedScheduler, Scheduler: PlannedSyncScheduler}
+    return planned.get(engines_own, engines_own)
