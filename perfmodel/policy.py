@@ -215,18 +215,22 @@ class SpeculationPolicy:
 
         It has no hysteresis, because sequences come and go. Never raises.
         """
-        _, entries, decided, _ = self._table[len(contexts)]
-        decisions = []
+        decisions: list[Decision] = []
+        try:
+            table, contexts = self._table, list(contexts)
+            _, entries, decided, _ = table[len(contexts)]
+        except Exception:
+            self.nonsense += 1
+            return decisions
         for context in contexts:
             try:
-                place = bisect_right(self._table.context_bounds, context)
+                place = bisect_right(table.context_bounds, context)
+                best, near = entries[place]
+                decided[place][best] += 1
+                decisions.append(near[best] or IDLE)
             except Exception:
                 self.nonsense += 1
                 decisions.append(IDLE)
-                continue
-            best, near = entries[place]
-            decided[place][best] += 1
-            decisions.append(near[best] or IDLE)
         return decisions
 
     def observe(
@@ -241,7 +245,6 @@ class SpeculationPolicy:
             gamma = drafted
             if rounds != 1:
                 gamma = round(drafted / rounds) if 0 < rounds < MOST_AT_ONCE else -1
-                self.learned.odd_drafts += drafted - gamma * rounds
             if n_decode <= 0 or not 0 <= accepted <= drafted:
                 raise ValueError(n_decode, accepted, drafted)
             bounds, _, _, seen = self._table[n_decode]
@@ -249,6 +252,8 @@ class SpeculationPolicy:
             counts = seen[place].get(gamma) or self._begin(n_decode, place, gamma)
             counts[0] += rounds
             counts[1] += accepted
+            if rounds != 1:
+                self.learned.odd_drafts += drafted - gamma * rounds
         except Exception:
             self.nonsense += 1
 

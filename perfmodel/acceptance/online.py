@@ -20,7 +20,9 @@ from strategies.base import Tree
 __all__ = ["Learner", "move_rate", "moved_tokens"]
 
 PRIOR_ROUNDS = 200.0
-"""Rounds that the plan's own acceptance counts for. [rounds]"""
+"""Rounds that the plan's own acceptance counts for, where what is counted is near it. [rounds]"""
+NEAR = 0.5
+"""How far from the plan its pull stops growing: farther off, what was counted decides. [logit]"""
 NEARLY = 0.5 / (PRIOR_ROUNDS + 1.0)
 """Belief of as many rounds of one outcome, half a success and half a failure added: how near to 0 or 1 a rate
 is taken to be once anything was observed. [1]"""
@@ -30,8 +32,8 @@ STEP_MEMORY = 0.02
 """Weight of the newest step time. [1]"""
 FEWEST_STEPS = 20
 """Steps of either kind, plain and speculated, before their times count. [1]"""
-FARTHEST = math.log(2.0 * PRIOR_ROUNDS + 1.0) + math.log(2.0 * MOST_ROUNDS + 1.0)
-"""Largest shift: from a belief of one outcome to the most that is remembered of the other. [logit]"""
+FARTHEST = 30.0
+"""Largest shift of acceptance: from any belief to 0 or 1 for all that can be counted. [logit]"""
 MOST_GAMMA = 1024
 """Longest draft that is believed to be one. [tokens]"""
 
@@ -104,9 +106,9 @@ class Learner:
     def shift(self, believed: Mapping[tuple[int, int], tuple[float, float]]) -> float:
         """Return the one shift at which as many accepted drafts are expected as were counted. [logit]
 
-        What is believed joins as `PRIOR_ROUNDS` rounds, spread as the counted ones are. Sums are matched, not
-        single trials, so rounds that were counted together estimate without bias. It rises with what was
-        accepted and stays within `FARTHEST`.
+        Sums are matched, not single trials, so rounds that were counted together estimate without bias. The
+        shift rises with what was accepted and stays within `FARTHEST`; what is believed counts as
+        `PRIOR_ROUNDS` rounds within `NEAR` of it and no more beyond, so many rounds beat any belief.
 
         Parameters
         ----------
@@ -164,7 +166,11 @@ class Learner:
 
 
 def _matched(expected: Any, rounds: FloatArray, counted: float) -> float:
-    """Return the shift at which rounds and the prior's together expect what they hold. [logit]
+    """Return the shift at which rounds expect what was counted, less the pull of what is believed. [logit]
+
+    On the logit scale the score of counts is counted minus expected, and that of a normal prior is linear in
+    the shift. Its slope is here the information of `PRIOR_ROUNDS` rounds, and it is bent flat beyond `NEAR`
+    as Huber does (Ann. Math. Stat. 35, 1964, https://doi.org/10.1214/aoms/1177703732), with a tanh.
 
     Parameters
     ----------
@@ -172,11 +178,12 @@ def _matched(expected: Any, rounds: FloatArray, counted: float) -> float:
     rounds : how many of each kind there were. [rounds]
     counted : what all of them held together.
     """
-    weight = PRIOR_ROUNDS / float(rounds.sum())
-    wanted = counted + weight * float((rounds * expected(0.0)).sum())
+    step = 1e-3
+    slope = float((rounds * (expected(step) - expected(-step))).sum()) / (2.0 * step * float(rounds.sum()))
 
     def excess(shift: float) -> float:
-        return float(((1.0 + weight) * rounds * expected(shift)).sum()) - wanted
+        pull = PRIOR_ROUNDS * slope * NEAR * math.tanh(shift / NEAR)
+        return float((rounds * expected(shift)).sum()) + pull - counted
 
     return float(solve_rising(excess, -FARTHEST, FARTHEST))
 
