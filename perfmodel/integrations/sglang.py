@@ -16,13 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from perfmodel.errors import SpecError
+from perfmodel.integrations.environment import PLAN, learns
 from perfmodel.policy import SpeculationPolicy
 from perfmodel.policy_figures import Every, MinuteLine
 
 __all__ = ["TARGETS", "PlannedSteps", "register"]
 
-PLAN = "DRAFTPLAN_PLAN"
-LEARN = "DRAFTPLAN_LEARN"
 LOGGER = "sglang.draftplan"
 PARAMS = "sglang.srt.speculative.adaptive_spec_params.AdaptiveSpeculativeParams"
 TARGETS = {
@@ -117,7 +116,8 @@ class PlannedSteps:
     def run(self, original: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """See the contexts of the batch that is about to run."""
         try:
-            if self.ticks and getattr(scheduler, "tp_rank", 0):
+            rank: int = getattr(scheduler, "tp_rank", 0)
+            if rank and self.ticks:
                 self.ticks.clear()  # one rank speaks for all
             self.see([request.seqlen for request in batch.reqs])
         except Exception:
@@ -148,7 +148,7 @@ def register() -> PlannedSteps | None:
     try:
         from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-        steps = PlannedSteps(SpeculationPolicy.load(path), os.environ.get(LEARN) == "1")
+        steps = PlannedSteps(SpeculationPolicy.load(path), learns())
         for name, hook in (("steps", steps), ("verified", steps.verify), ("batch", steps.run)):
             HookRegistry.register(TARGETS[name], hook, HookType.AROUND)
     except SpecError as error:

@@ -18,20 +18,19 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from perfmodel.errors import SpecError
+from perfmodel.integrations.environment import PLAN, VLLM_LOGGER, learns
 from perfmodel.integrations.prometheus import expose
-from perfmodel.integrations.vllm_plugin import LOGGER, PLAN
 from perfmodel.policy import SpeculationPolicy
 from perfmodel.policy_figures import Every, MinuteLine
 
 __all__ = ["PlannedScheduler", "PlannedSyncScheduler", "planned_class"]
 
-LEARN = "DRAFTPLAN_LEARN"
 STEPS_PER_REFRESH = 2000
 """Scheduling steps between two refreshes of the policy, in a thread of their own. [steps]"""
 SECONDS_PER_PUBLISHING = 5.0
 """Between two updates of the Prometheus figures. [s]"""
 
-logger = init_logger(LOGGER)
+logger = init_logger(VLLM_LOGGER)
 
 
 class Planned:
@@ -45,7 +44,7 @@ class Planned:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.learns = os.environ.get(LEARN) == "1"
+        self.learns = learns()
         self.place = (1, 0)
         self.planned_steps = 0
         self.planned_length = 0
@@ -78,7 +77,7 @@ class Planned:
                 policy.max_gamma,
                 most,
             )
-        self.ticks = [MinuteLine(policy.figures, LOGGER)]
+        self.ticks = [MinuteLine(policy.figures, VLLM_LOGGER)]
         publish = expose(policy.figures)
         if publish is not None:
             self.ticks.append(Every(SECONDS_PER_PUBLISHING, publish))

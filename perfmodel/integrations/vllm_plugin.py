@@ -12,11 +12,9 @@ import logging
 import os
 from typing import Any
 
-__all__ = ["PLAN", "register"]
+from perfmodel.integrations.environment import PLAN, VLLM_LOGGER
 
-PLAN = "DRAFTPLAN_PLAN"
-LOGGER = "vllm.draftplan"
-"""vLLM shows only loggers below its own name."""
+__all__ = ["register"]
 
 
 def register() -> bool:
@@ -43,12 +41,12 @@ def register() -> bool:
 
                 return planned_class(engines_own)
             except Exception:
-                logging.getLogger(LOGGER).exception("draftplan: vLLM's own scheduler runs, without the plan")
+                logging.getLogger(VLLM_LOGGER).exception("draftplan: vLLM's own scheduler runs")
                 return engines_own
 
         get_scheduler_cls.follows_a_plan = True  # type: ignore[attr-defined]
         SchedulerConfig.get_scheduler_cls = get_scheduler_cls
     except Exception:
-        logging.getLogger(LOGGER).exception("draftplan: this vLLM has no scheduler class to replace")
+        logging.getLogger(VLLM_LOGGER).exception("draftplan: this vLLM has no scheduler class to replace")
         return False
     return True
