@@ -171,8 +171,13 @@ class SpeculationPolicy:
     @property
     def max_gamma(self) -> int:
         """The longest speculation length that `decide` can return: what buffers must hold. [tokens]"""
+        return max(self.lengths)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Every speculation length that `decide` can return: what an engine has to capture. [tokens]"""
         entries = {entry for row in self._table.entries for entry in row}
-        return max(decision.gamma for _, decisions in entries for decision in decisions if decision)
+        return tuple(sorted({each.gamma for _, near in entries for each in near if each}))
 
     @property
     def kv_budget(self) -> int | None:

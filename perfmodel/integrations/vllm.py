@@ -51,6 +51,8 @@ class Planned:
         self.ticks: list[Every] = []
         try:
             self.policy = self._loaded()
+            if self.policy is not None:
+                warn_of_missing_graphs(self.policy.lengths, getattr(self, "vllm_config", None))
         except SpecError as error:
             logger.error("draftplan: vLLM's own lengths hold: %s", error)
         except Exception:
@@ -163,6 +165,26 @@ class PlannedScheduler(Planned, AsyncScheduler):  # type: ignore[misc]
 
 class PlannedSyncScheduler(Planned, Scheduler):  # type: ignore[misc]
     """vLLM's scheduler without asynchronous scheduling, following a plan."""
+
+
+def warn_of_missing_graphs(lengths: tuple[int, ...], vllm_config: Any) -> None:
+    """Log the lengths without a decode graph: vLLM captures those of its own table, or the most alone.
+
+    Source: https://github.com/vllm-project/vllm/pull/32374 and what `vllm/v1/worker` captures in 0.33.0.
+    """
+    speculative = getattr(vllm_config, "speculative_config", None)
+    eager = getattr(getattr(vllm_config, "model_config", None), "enforce_eager", False)
+    if speculative is None or eager:
+        return
+    table = speculative.num_speculative_tokens_per_batch_size or ()
+    captured = {speculative.num_speculative_tokens, *(entry[-1] for entry in table)}
+    missing = [length for length in lengths if length not in captured]
+    if missing:
+        logger.warning(
+            "draftplan: lengths %s have no decode graphs; name them in num_speculative_tokens_per_batch_size "
+            "as draftplan export --engine vllm --form scheduler does",
+            ", ".join(map(str, missing)),
+        )
 
 
 def planned_class(engines_own: type) -> type:

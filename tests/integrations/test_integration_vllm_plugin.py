@@ -168,6 +168,27 @@ def test_engines_that_do_not_speculate_or_have_many_ranks_are_left_alone():
     assert shim.PlannedScheduler(config_of(data_parallel=2)).policy is None
 
 
+@pytest.mark.parametrize(
+    ("table", "eager", "missing"),
+    [
+        (None, False, "lengths 0"),
+        ([[1, 8, 4], [9, 32, 0]], False, None),
+        ([(1, 32, 4)], False, "lengths 0"),
+        (None, True, None),
+    ],
+)
+def test_lengths_without_graphs_are_named(caplog, table, eager, missing):
+    config = config_of()
+    config.speculative_config = SimpleNamespace(
+        num_speculative_tokens=4, num_speculative_tokens_per_batch_size=table
+    )
+    config.model_config = SimpleNamespace(enforce_eager=eager)
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config)
+    assert scheduler.policy is not None
+    warned = [record.getMessage() for record in caplog.records if "no decode graphs" in record.getMessage()]
+    assert [missing in line for line in warned] == ([True] if missing else [])
+
+
 def test_an_exception_in_a_step_leaves_that_step_the_engines_length_and_is_counted(caplog):
     scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
     for _ in range(3):
