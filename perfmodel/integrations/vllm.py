@@ -170,7 +170,7 @@ class PlannedSyncScheduler(Planned, Scheduler):  # type: ignore[misc]
 def warn_of_missing_graphs(lengths: tuple[int, ...], vllm_config: Any) -> None:
     """Log the lengths without a decode graph: vLLM captures those of its own table, or the most alone.
 
-    Source: https://github.com/vllm-project/vllm/pull/32374 and what `vllm/v1/worker` captures in 0.33.0.
+    Source: `vllm/v1/worker/gpu/cudagraph_utils.py` of https://github.com/vllm-project/vllm, 0.32.0.
     """
     speculative = getattr(vllm_config, "speculative_config", None)
     eager = getattr(getattr(vllm_config, "model_config", None), "enforce_eager", False)
