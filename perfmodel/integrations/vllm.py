@@ -33,77 +33,29 @@ SECONDS_PER_PUBLISHING = 5.0
 logger = init_logger(VLLM_LOGGER)
 
 
-class Planned:
-    """What a vLLM scheduler does with a plan: only the number of tokens to draft next is decided by it.
+class PlannedLengths:
+    """The lengths of one scheduler, from its policy.
 
     Decoding requests alone count as the batch, with the sum of their contexts: a prefill that joins changes
-    nothing. Without a plan that can be used, `policy` is None and vLLM's own lengths hold.
+    nothing.
+
+    most : the most that vLLM can draft. [tokens]
     """
 
-    policy: SpeculationPolicy | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.learns = learns()
+    def __init__(self, policy: SpeculationPolicy, most: int) -> None:
+        self.policy, self.most, self.learns = policy, most, learns()
         self.place = (1, 0)
-        self.planned_steps = 0
-        self.planned_length = 0
-        self.ticks: list[Every] = []
-        try:
-            self.policy = self._loaded()
-            if self.policy is not None:
-                warn_of_missing_graphs(self.policy.lengths, getattr(self, "vllm_config", None))
-        except SpecError as error:
-            logger.error("draftplan: vLLM's own lengths hold: %s", error)
-        except Exception:
-            logger.exception("draftplan: vLLM's own lengths hold")
-
-    def _loaded(self) -> SpeculationPolicy | None:
-        """The policy of the plan that the environment names; None, the reason logged, if it cannot be."""
-        path = os.environ.get(PLAN)
-        if not path:
-            raise SpecError.single("environment", PLAN, "is not set", "let it name the plan's file")
-        most: int = getattr(self, "num_spec_tokens", 0)
-        if most < 1:
-            logger.info("draftplan: no --speculative-config is given, so %s is not followed", path)
-            return None
-        parallel = getattr(getattr(self, "vllm_config", None), "parallel_config", None)
-        if getattr(parallel, "data_parallel_size", 1) > 1:
-            logger.warning("draftplan: data-parallel ranks could differ, so vLLM's own lengths hold")
-            return None
-        policy = SpeculationPolicy.load(path)
-        if policy.max_gamma > most:
-            logger.warning(
-                "draftplan: the plan drafts up to %d tokens, num_speculative_tokens is %d: longer ones are "
-                "cut and counted as not captured",
-                policy.max_gamma,
-                most,
-            )
-        self.ticks = [MinuteLine(policy.figures, VLLM_LOGGER)]
+        self.steps = self.length = 0
+        self.finds_none = any(cell.match_share is not None for cell in policy.plan.cells)
+        self.ticks: list[Every] = [MinuteLine(policy.figures, VLLM_LOGGER)]
         publish = expose(policy.figures)
         if publish is not None:
             self.ticks.append(Every(SECONDS_PER_PUBLISHING, publish))
-        self.finds_none = any(cell.match_share is not None for cell in policy.plan.cells)
-        logger.info("draftplan: speculation lengths follow %s", path)
-        return policy
 
-    def _update_after_schedule(self, scheduler_output: Any) -> None:
-        """Set the length before vLLM lays out the placeholders of the next step's drafts."""
-        if self.policy is not None:
-            try:
-                if scheduler_output.num_scheduled_tokens:
-                    scheduler_output.num_spec_tokens_to_schedule = self._planned(
-                        self.policy, scheduler_output
-                    )
-            except Exception:
-                self._failed(self.policy)
-        super()._update_after_schedule(scheduler_output)  # type: ignore[misc]
-
-    def _planned(self, policy: SpeculationPolicy, scheduler_output: Any) -> int:
+    def length_after(self, requests: Any, scheduler_output: Any) -> int:
         """The plan's length for the requests that decode in the next step. [tokens]"""
         decoding = total = longest = prefilling = idle = 0
         drafts = scheduler_output.scheduled_spec_decode_tokens
-        requests: Any = self.requests  # type: ignore[attr-defined]
         for request_id, tokens in scheduler_output.num_scheduled_tokens.items():
             request = requests[request_id]
             computed, prompt = request.num_computed_tokens, request.num_prompt_tokens
@@ -115,33 +67,72 @@ class Planned:
             total += context
             longest = max(longest, context)
             idle += computed >= prompt and request_id not in drafts
-        if idle and self.planned_length and self.finds_none:
+        policy = self.policy
+        if idle and self.length and self.finds_none:
             policy.observe(0, 0, idle, *self.place)
         self.place = (decoding, total)
-        self.planned_steps += 1
-        if self.learns and self.planned_steps % STEPS_PER_REFRESH == 0:
-            threading.Thread(target=self._refresh, args=(policy,), daemon=True).start()
+        self.steps += 1
+        if self.learns and self.steps % STEPS_PER_REFRESH == 0:
+            threading.Thread(target=self._refresh, daemon=True).start()
         for tick in self.ticks:
             tick.tick()
-        length = policy.decide(decoding, total, longest, prefilling).gamma
-        most: int = self.num_spec_tokens  # type: ignore[attr-defined]
-        if length > most:
+        self.length = policy.decide(decoding, total, longest, prefilling).gamma
+        if self.length > self.most:
             policy.not_captured += 1
-            length = most
-        self.planned_length = length
-        return length
+            self.length = self.most
+        return self.length
 
-    def _refresh(self, policy: SpeculationPolicy) -> None:
-        try:
-            policy.refresh()
-        except Exception:
-            self._failed(policy)
+    def count(self, drafted: int, accepted: int) -> None:
+        """Count one request's round. Never raises."""
+        if drafted > 0:
+            self.policy.observe(drafted, accepted, 1, *self.place)
 
-    def _failed(self, policy: SpeculationPolicy) -> None:
+    def failed(self) -> None:
         """Count an exception, and say the first one whole."""
-        policy.failures += 1
-        if policy.failures == 1:
+        self.policy.failures += 1
+        if self.policy.failures == 1:
             logger.exception("draftplan: vLLM's own length holds in this step; further ones are only counted")
+
+    def _refresh(self) -> None:
+        try:
+            self.policy.refresh()
+        except Exception:
+            self.failed()
+
+
+class Planned:
+    """What is added to a vLLM scheduler: only the number of tokens to draft next is decided by a plan.
+
+    Everything is behind one attribute, because the scheduler has many of its own. It is None, and vLLM's
+    lengths hold, where no plan can be used.
+    """
+
+    draftplan: PlannedLengths | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        try:
+            config = getattr(self, "vllm_config", None)
+            self.draftplan = planned_lengths(getattr(self, "num_spec_tokens", 0), config)
+            if self.draftplan is not None:
+                warn_of_missing_graphs(self.draftplan.policy.lengths, config)
+        except SpecError as error:
+            logger.error("draftplan: vLLM's own lengths hold: %s", error)
+        except Exception:
+            logger.exception("draftplan: the plan is not followed, or not all of its lengths were looked at")
+
+    def _update_after_schedule(self, scheduler_output: Any) -> None:
+        """Set the length before vLLM lays out the placeholders of the next step's drafts."""
+        if self.draftplan is not None:
+            try:
+                if scheduler_output.num_scheduled_tokens:
+                    scheduler_output.num_spec_tokens_to_schedule = self.draftplan.length_after(
+                        self.requests,  # type: ignore[attr-defined]
+                        scheduler_output,
+                    )
+            except Exception:
+                self.draftplan.failed()
+        super()._update_after_schedule(scheduler_output)  # type: ignore[misc]
 
     def make_spec_decoding_stats(
         self,
@@ -152,8 +143,8 @@ class Planned:
         **kwargs: Any,
     ) -> Any:
         """Count one request's round, then let vLLM count it too."""
-        if self.policy is not None and num_draft_tokens > 0:
-            self.policy.observe(num_draft_tokens, num_accepted_tokens, 1, *self.place)
+        if self.draftplan is not None:
+            self.draftplan.count(num_draft_tokens, num_accepted_tokens)
         return super().make_spec_decoding_stats(  # type: ignore[misc]
             spec_decoding_stats, num_draft_tokens, num_accepted_tokens, *args, **kwargs
         )
@@ -165,6 +156,35 @@ class PlannedScheduler(Planned, AsyncScheduler):  # type: ignore[misc]
 
 class PlannedSyncScheduler(Planned, Scheduler):  # type: ignore[misc]
     """vLLM's scheduler without asynchronous scheduling, following a plan."""
+
+
+def planned_lengths(most: int, vllm_config: Any) -> PlannedLengths | None:
+    """The lengths of the plan that the environment names; None, the reason logged, where it cannot hold.
+
+    Raises
+    ------
+    SpecError : the variable is not set, or what it names is no plan of one deployment.
+    """
+    path = os.environ.get(PLAN)
+    if not path:
+        raise SpecError.single("environment", PLAN, "is not set", "let it name the plan's file")
+    if most < 1:
+        logger.info("draftplan: no --speculative-config is given, so %s is not followed", path)
+        return None
+    parallel = getattr(vllm_config, "parallel_config", None)
+    if getattr(parallel, "data_parallel_size", 1) > 1:
+        logger.warning("draftplan: data-parallel ranks could differ, so vLLM's own lengths hold")
+        return None
+    policy = SpeculationPolicy.load(path)
+    if policy.max_gamma > most:
+        logger.warning(
+            "draftplan: the plan drafts up to %d tokens, num_speculative_tokens is %d: longer ones are cut "
+            "and counted as not captured",
+            policy.max_gamma,
+            most,
+        )
+    logger.info("draftplan: speculation lengths follow %s", path)
+    return PlannedLengths(policy, most)
 
 
 def warn_of_missing_graphs(lengths: tuple[int, ...], vllm_config: Any) -> None:

@@ -27,6 +27,7 @@ class Scheduler:
         self.vllm_config, self.num_spec_tokens = vllm_config, most
         self.requests = {}
         self.counted = []
+        self.policy, self.place, self.length, self.ticks, self.steps = "priority", 1, 2, 3, 4
 
     def schedule(self, scheduled, drafts):
         """One step, as in the engine: the length is the engine's own until the scheduler changes it."""
@@ -137,6 +138,17 @@ def test_the_variable_alone_puts_the_planned_class_in_and_twice_is_once(vllm):
     assert scheduler.schedule(serving(scheduler, 900, 1000), {"0": [1], "1": [1]}) == 0
 
 
+@pytest.mark.parametrize("plan", ["read", "missing"])
+def test_the_schedulers_own_attributes_stay(plan, plan_file):
+    """vLLM's scheduler has a `policy` of its own, by which it sorts requests."""
+    if plan == "missing":
+        plan_file.unlink()
+    own = vars(Scheduler(None))
+    planned = vars(import_module("perfmodel.integrations.vllm").PlannedScheduler(None))
+    assert {name: value for name, value in planned.items() if name in own} == own
+    assert set(planned) - set(own) <= {"draftplan"}
+
+
 def test_a_vllm_of_another_shape_goes_on_without_us(vllm, monkeypatch, caplog):
     monkeypatch.delattr(vllm.SchedulerConfig.__mro__[1], "get_scheduler_cls")
     assert vllm_plugin.register() is False
@@ -148,7 +160,7 @@ def test_a_prefill_that_joins_does_not_count_as_decoding():
     scheduled = serving(scheduler, 31000)
     scheduler.requests["new"] = SimpleNamespace(num_computed_tokens=0, num_prompt_tokens=9000)
     assert scheduler.schedule({**scheduled, "new": 2048}, {"0": [1]}) == 4
-    assert scheduler.place == (1, 31000)
+    assert scheduler.draftplan.place == (1, 31000)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "missing"])
@@ -164,8 +176,8 @@ def test_a_plan_that_cannot_be_used_leaves_the_engine_its_own_lengths(plan_file,
 
 def test_engines_that_do_not_speculate_or_have_many_ranks_are_left_alone():
     shim = import_module("perfmodel.integrations.vllm")
-    assert shim.PlannedScheduler(config_of(), most=0).policy is None
-    assert shim.PlannedScheduler(config_of(data_parallel=2)).policy is None
+    assert shim.PlannedScheduler(config_of(), most=0).draftplan is None
+    assert shim.PlannedScheduler(config_of(data_parallel=2)).draftplan is None
 
 
 @pytest.mark.parametrize(
@@ -184,7 +196,7 @@ def test_lengths_without_graphs_are_named(caplog, table, eager, missing):
     )
     config.model_config = SimpleNamespace(enforce_eager=eager)
     scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config)
-    assert scheduler.policy is not None
+    assert scheduler.draftplan is not None
     warned = [record.getMessage() for record in caplog.records if "no decode graphs" in record.getMessage()]
     assert [missing in line for line in warned] == ([True] if missing else [])
 
@@ -193,7 +205,7 @@ def test_an_exception_in_a_step_leaves_that_step_the_engines_length_and_is_count
     scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
     for _ in range(3):
         assert scheduler.schedule({"unknown": 1}, {}) == 4
-    assert scheduler.policy.failures == 3
+    assert scheduler.draftplan.policy.failures == 3
     assert sum("vLLM's own length" in record.getMessage() for record in caplog.records) == 1
     assert scheduler.schedule(serving(scheduler, 900), {}) == 0
 
@@ -201,24 +213,24 @@ def test_an_exception_in_a_step_leaves_that_step_the_engines_length_and_is_count
 def test_a_length_above_the_engines_is_cut_and_counted():
     scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of(), most=3)
     assert scheduler.schedule(serving(scheduler, 32000), {"0": [1]}) == 3
-    assert scheduler.policy.clamped.length == 1
+    assert scheduler.draftplan.policy.clamped.length == 1
 
 
 def test_rounds_with_and_without_drafts_are_counted():
     scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
-    scheduler.finds_none = True  # as in a plan whose drafter may find nothing
+    scheduler.draftplan.finds_none = True  # as in a plan whose drafter may find nothing
     scheduler.schedule(serving(scheduler, 31000, 32000), {})  # the first step after a prefill has no drafts
     scheduler.schedule(serving(scheduler, 31000, 32000), {"0": [1, 2, 3, 4]})
     assert scheduler.make_spec_decoding_stats("before", 4, 3, None, "0") == "stats"
     assert scheduler.counted == [("before", 4, 3, None, "0")]
-    figures = scheduler.policy.figures()
+    figures = scheduler.draftplan.policy.figures()
     assert (figures.drafting, figures.idle, figures.drafted, figures.accepted) == (1, 1, 4, 3)
 
 
 def test_the_line_is_one_that_vllm_shows(caplog):
     caplog.set_level(logging.INFO)
     scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
-    scheduler.ticks[0].due = 0.0
+    scheduler.draftplan.ticks[0].due = 0.0
     scheduler.schedule(serving(scheduler, 31000), {"0": [1]})
     lines = [record for record in caplog.records if record.getMessage().startswith("draftplan: length")]
     assert [record.name for record in lines] == ["vllm.draftplan"]
