@@ -104,6 +104,7 @@ def test_the_wheel_says_what_setup_cfg_says(metadata, wheel):
     with zipfile.ZipFile(wheel) as archive:
         entries = archive.read(f"draftplan-{__version__}.dist-info/entry_points.txt").decode()
     assert "draftplan = perfmodel.cli:main" in entries
+    assert "[vllm.general_plugins]\ndraftplan = perfmodel.integrations.vllm_plugin:register" in entries
 
 
 def test_every_version_string_agrees(metadata):

@@ -1,12 +1,13 @@
-"""transformers: self-speculation with sinks and a window, driven by a plan. Run with 5.23.0.
+"""transformers: self-speculation with sinks and a window, driven by a plan. Run with 5.23.0 and 5.24.0.
 
 ``generate(model, input_ids, policy, max_new_tokens=256)`` drafts with the model itself on a cut copy of its
 cache. There is no public argument for a candidate generator: one private method of the model is replaced
-while it generates.
+while it generates. What goes wrong in a draft leaves that round without one.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -19,6 +20,11 @@ from perfmodel.errors import SpecError
 from perfmodel.policy import Decision, SpeculationPolicy
 
 __all__ = ["PlannedGenerator", "drafting", "generate"]
+
+CACHE_NAMES = ("cache", "past_key_values")
+"""What the cache is called among a model's arguments: since 5.24, and before (which warns until 5.40)."""
+
+logger = logging.getLogger("draftplan")
 
 
 class Selector(Protocol):
@@ -55,8 +61,21 @@ class PlannedGenerator(CandidateGenerator):  # type: ignore[misc]
         """The sequence with this round's drafts behind it; none in the first round, which fills the cache."""
         del unused
         self._drafted = 0
+        try:
+            return self._candidates(input_ids, model_kwargs, is_first_iteration)
+        except Exception:
+            self.policy.failures += 1
+            if self.policy.failures == 1:
+                logger.exception("draftplan: this round has no draft; further failures are only counted")
+            self._drafted = 0
+            return input_ids, None
+
+    def _candidates(
+        self, input_ids: Any, model_kwargs: dict[str, Any], is_first_iteration: bool
+    ) -> tuple[Any, None]:
         length = int(input_ids.shape[1])
-        cache = model_kwargs["past_key_values"]
+        name = next(name for name in CACHE_NAMES if name in model_kwargs)
+        cache = model_kwargs[name]
         cached = int(cache.get_seq_length())
         if is_first_iteration and cached == 0:
             return input_ids, None
@@ -70,9 +89,7 @@ class PlannedGenerator(CandidateGenerator):  # type: ignore[misc]
         for _ in range(decision.gamma):
             first = drafted.shape[1] - fed.shape[1]
             positions = fed.new_tensor([range(first, drafted.shape[1])])
-            logits = self.model(
-                input_ids=fed, position_ids=positions, past_key_values=draft, use_cache=True
-            ).logits
+            logits = self.model(input_ids=fed, position_ids=positions, use_cache=True, **{name: draft}).logits
             fed = logits[:, -1:].argmax(dim=-1)
             longer = drafted.new_empty((1, drafted.shape[1] + 1))
             longer[:, :-1], longer[:, -1:] = drafted, fed

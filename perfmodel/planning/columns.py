@@ -373,13 +373,25 @@ class Cell:
 
         Over all rounds: one that finds nothing to draft is one whose first draft is refused.
         """
+        if self.accepted_of_drafting is None:
+            return None
+        first, rest = self.accepted_of_drafting
+        return self.match * first, rest
+
+    @property
+    def accepted_of_drafting(self) -> tuple[float, float] | None:
+        """As `accepted`, over the rounds that draft at all."""
         if self.alpha is None:
             return None
-        match = 1.0 if self.match_share is None or self.alpha_first is None else self.match_share
         return (
-            match * (self.alpha if self.alpha_first is None else self.alpha_first),
+            self.alpha if self.alpha_first is None else self.alpha_first,
             self.alpha if self.alpha_rest is None else self.alpha_rest,
         )
+
+    @property
+    def match(self) -> float:
+        """Share of rounds that draft at all; 1 where `alpha` is known alone, over all rounds. [0..1]"""
+        return 1.0 if self.match_share is None or self.alpha_first is None else self.match_share
 
 
 def fill(answer: Any, reason: Callable[[Mapping[str, Any], str], str]) -> list[Cell]:

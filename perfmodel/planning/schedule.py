@@ -94,7 +94,9 @@ class Schedule:
         return self.bands[-1].last
 
 
-def tokens_by_gamma(cell: Cell, gammas: Sequence[int], shift: float = 0.0) -> list[float]:
+def tokens_by_gamma(
+    cell: Cell, gammas: Sequence[int], shift: float = 0.0, match: float | None = None
+) -> list[float]:
     """Return the tokens per round of a cell's drafter at each length. [tokens]
 
     Parameters
@@ -102,26 +104,38 @@ def tokens_by_gamma(cell: Cell, gammas: Sequence[int], shift: float = 0.0) -> li
     cell : where; its acceptance is the plan's.
     gammas : speculation lengths. [tokens]
     shift : by how much acceptance is above the plan's, on the logit scale. [1]
+    match : share of rounds that draft at all, and the shift is of those; the plan's, and the shift is of all
+        rounds, where None. [0..1]
     """
-    if cell.accepted is None:
+    accepted = cell.accepted if match is None else cell.accepted_of_drafting
+    if accepted is None:
         return [1.0] * len(gammas)
     drafted = np.minimum(np.asarray(gammas, dtype=float), cell.most_gamma or np.inf)
-    tokens: list[float] = moved_tokens(*cell.accepted, drafted, shift, cell.tree).tolist()
-    return tokens
+    tokens = moved_tokens(*accepted, drafted, shift, cell.tree)
+    if match is not None:
+        tokens = 1.0 + match * (tokens - 1.0)
+    listed: list[float] = tokens.tolist()
+    return listed
 
 
-def speedups(cell: Cell, gammas: Sequence[int], shift: float = 0.0, slower: float = 1.0) -> list[float]:
+def speedups(
+    cell: Cell,
+    gammas: Sequence[int],
+    shift: float = 0.0,
+    slower: float = 1.0,
+    match: float | None = None,
+) -> list[float]:
     """Return the speedup over decoding without a drafter at each length; 0 where it was not priced. [1]
 
     At gamma 0 it is 1, or less in an engine whose plain steps take longer while the drafter is loaded.
 
     Parameters
     ----------
-    cell, gammas, shift : as for `tokens_by_gamma`.
+    cell, gammas, shift, match : as for `tokens_by_gamma`.
     slower : how many times longer than planned a round takes, relative to plain decoding. [1]
     """
     rounds = cell.round_by_gamma_s
-    tokens = tokens_by_gamma(cell, gammas, shift)
+    tokens = tokens_by_gamma(cell, gammas, shift, match)
     return [
         cell.baseline_s * (tokens[index] if gamma else 1.0) / (rounds[index] * (slower if gamma else 1.0))
         if index < len(rounds)

@@ -10,7 +10,6 @@ from random_plans import cell_of, plan_of
 from perfmodel.errors import SpecError
 from perfmodel.export import ExportOptions, export
 from perfmodel.integrations.openvino import PlannedRequests, eviction_arguments, pipeline_properties
-from perfmodel.integrations.sglang import PlannedSteps, register
 from perfmodel.policy import SpeculationPolicy
 
 GAMMAS = (0, 2, 4)
@@ -69,18 +68,3 @@ def test_openvino_looks_prompts_up_and_needs_a_folder_otherwise():
     alone = json.loads(export(plan(512, draft_model=None), "openvino").text)
     with pytest.raises(SpecError, match="folder"):
         pipeline_properties(alone)
-
-
-def test_sglang_steps_follow_the_plan_where_they_were_captured():
-    steps = PlannedSteps(SpeculationPolicy.from_plan(plan()))
-    captured = SimpleNamespace(candidate_steps=[0, 4])
-    assert steps(lambda *_: 7, captured, 1) == 4
-    steps.see([1000, 1200])
-    assert steps(lambda *_: 7, captured, 1) == 0
-    assert steps(lambda *_: 7, SimpleNamespace(candidate_steps=[2]), 1) == 7
-    assert steps.not_captured == 1
-
-
-def test_the_sglang_plug_in_does_nothing_without_a_plan(monkeypatch):
-    monkeypatch.delenv("DRAFTPLAN_PLAN", raising=False)
-    assert register() is None

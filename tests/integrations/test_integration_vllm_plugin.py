@@ -1,0 +1,236 @@
+"""vLLM's plug-in and scheduler class over stand-ins with the interface of 0.32.0 and 0.33.0."""
+
+import logging
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from random_plans import cell_of, plan_of
+
+from perfmodel.integrations import vllm_plugin
+
+pytestmark = pytest.mark.usefixtures("vllm", "plan_file")
+ROOT = Path(__file__).parents[2]
+GAMMAS = (0, 2, 4)
+GOOD = {"alpha": 0.9, "draft": 0.05, "verify": 0.0}
+BAD = {"alpha": 0.1, "draft": 0.5, "verify": 0.2}
+
+
+class Scheduler:
+    """What the shim touches of vLLM's scheduler."""
+
+    def __init__(self, vllm_config, most=4):
+        self.vllm_config, self.num_spec_tokens = vllm_config, most
+        self.requests = {}
+        self.counted = []
+        self.policy, self.place, self.length, self.ticks, self.steps = "priority", 1, 2, 3, 4
+
+    def schedule(self, scheduled, drafts):
+        """One step, as in the engine: the length is the engine's own until the scheduler changes it."""
+        output = SimpleNamespace(
+            num_scheduled_tokens=scheduled,
+            scheduled_spec_decode_tokens=drafts,
+            num_spec_tokens_to_schedule=self.num_spec_tokens,
+        )
+        self._update_after_schedule(output)
+        return output.num_spec_tokens_to_schedule
+
+    def _update_after_schedule(self, scheduler_output):
+        for request_id, tokens in scheduler_output.num_scheduled_tokens.items():
+            if request_id in self.requests:
+                self.requests[request_id].num_computed_tokens += tokens
+
+    def make_spec_decoding_stats(self, stats, num_draft_tokens, num_accepted_tokens, invalid, request_id):
+        self.counted.append((stats, num_draft_tokens, num_accepted_tokens, invalid, request_id))
+        return "stats"
+
+
+class AsyncScheduler(Scheduler):
+    pass
+
+
+class SchedulerConfig:
+    """Answers as vLLM's does: a class that is named by hand first, its own otherwise."""
+
+    def __init__(self, scheduler_cls=None, async_scheduling=True):
+        self.scheduler_cls, self.async_scheduling = scheduler_cls, async_scheduling
+
+    def get_scheduler_cls(self):
+        return self.scheduler_cls or (AsyncScheduler if self.async_scheduling else Scheduler)
+
+
+@pytest.fixture
+def vllm(monkeypatch):
+    """The stand-ins under vLLM's names; its config class is fresh in every test."""
+    config = type("SchedulerConfig", (SchedulerConfig,), {})
+    for name, contents in {
+        "vllm": {},
+        "vllm.config": {},
+        "vllm.config.scheduler": {"SchedulerConfig": config},
+        "vllm.logger": {"init_logger": logging.getLogger},
+        "vllm.v1": {},
+        "vllm.v1.core": {},
+        "vllm.v1.core.sched": {},
+        "vllm.v1.core.sched.scheduler": {"Scheduler": Scheduler},
+        "vllm.v1.core.sched.async_scheduler": {"AsyncScheduler": AsyncScheduler},
+    }.items():
+        module = ModuleType(name)
+        vars(module).update(contents)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "perfmodel.integrations.vllm", raising=False)
+    yield SimpleNamespace(SchedulerConfig=config)
+    sys.modules.pop("perfmodel.integrations.vllm", None)
+
+
+@pytest.fixture
+def plan_file(tmp_path, monkeypatch):
+    """A plan that drafts 4 tokens at long contexts, none at short ones, named in the environment."""
+    drafter = ("ngram", None, None)
+    cells = [
+        cell_of(batch, context, GAMMAS, baseline=0.01, drafter=drafter, **(GOOD if context > 5000 else BAD))
+        for batch in (1, 32)
+        for context in (1000, 32000)
+    ]
+    path = tmp_path / "plan.json"
+    path.write_text(plan_of(cells, GAMMAS).to_json())
+    monkeypatch.setenv("DRAFTPLAN_PLAN", str(path))
+    return path
+
+
+def config_of(data_parallel=1):
+    return SimpleNamespace(parallel_config=SimpleNamespace(data_parallel_size=data_parallel))
+
+
+def serving(scheduler, *contexts):
+    """Requests that decode at these contexts, one token a step."""
+    for index, context in enumerate(contexts):
+        scheduler.requests[str(index)] = SimpleNamespace(
+            num_computed_tokens=context - 1, num_prompt_tokens=context - 10
+        )
+    return {str(index): 1 for index in range(len(contexts))}
+
+
+def test_without_the_variable_the_plug_in_imports_and_does_nothing():
+    code = (
+        "import sys; from perfmodel.integrations.vllm_plugin import register; assert register() is False;"
+        "heavy = {'numpy', 'pandas', 'vllm', 'perfmodel.policy'} & set(sys.modules); assert not heavy, heavy"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "DRAFTPLAN_PLAN"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
+
+
+def test_the_variable_alone_puts_the_planned_class_in_and_twice_is_once(vllm):
+    assert vllm_plugin.register()
+    once = vllm.SchedulerConfig.get_scheduler_cls
+    assert vllm_plugin.register()
+    assert vllm.SchedulerConfig.get_scheduler_cls is once
+    shim = import_module("perfmodel.integrations.vllm")
+    assert vllm.SchedulerConfig().get_scheduler_cls() is shim.PlannedScheduler
+    assert vllm.SchedulerConfig(async_scheduling=False).get_scheduler_cls() is shim.PlannedSyncScheduler
+    other = type("Other", (), {})
+    assert vllm.SchedulerConfig(scheduler_cls=other).get_scheduler_cls() is other
+    scheduler = shim.PlannedScheduler(config_of())
+    assert scheduler.schedule(serving(scheduler, 30000, 31000), {"0": [1], "1": [1]}) == 4
+    assert scheduler.schedule(serving(scheduler, 900, 1000), {"0": [1], "1": [1]}) == 0
+
+
+@pytest.mark.parametrize("plan", ["read", "missing"])
+def test_the_schedulers_own_attributes_stay(plan, plan_file):
+    """vLLM's scheduler has a `policy` of its own, by which it sorts requests."""
+    if plan == "missing":
+        plan_file.unlink()
+    own = vars(Scheduler(None))
+    planned = vars(import_module("perfmodel.integrations.vllm").PlannedScheduler(None))
+    assert {name: value for name, value in planned.items() if name in own} == own
+    assert set(planned) - set(own) <= {"draftplan"}
+
+
+def test_a_vllm_of_another_shape_goes_on_without_us(vllm, monkeypatch, caplog):
+    monkeypatch.delattr(vllm.SchedulerConfig.__mro__[1], "get_scheduler_cls")
+    assert vllm_plugin.register() is False
+    assert "no scheduler class to replace" in caplog.text
+
+
+def test_a_prefill_that_joins_does_not_count_as_decoding():
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
+    scheduled = serving(scheduler, 31000)
+    scheduler.requests["new"] = SimpleNamespace(num_computed_tokens=0, num_prompt_tokens=9000)
+    assert scheduler.schedule({**scheduled, "new": 2048}, {"0": [1]}) == 4
+    assert scheduler.draftplan.place == (1, 31000)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "missing"])
+def test_a_plan_that_cannot_be_used_leaves_the_engine_its_own_lengths(plan_file, caplog, damage):
+    plan_file.unlink() if damage == "missing" else plan_file.write_text(damage)
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
+    assert scheduler.schedule(serving(scheduler, 900), {}) == 4
+    assert scheduler.make_spec_decoding_stats(None, 4, 2, None, "0") == "stats"
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("vllm.draftplan", "ERROR")
+    assert "plan.json" in record.getMessage()
+
+
+def test_engines_that_do_not_speculate_or_have_many_ranks_are_left_alone():
+    shim = import_module("perfmodel.integrations.vllm")
+    assert shim.PlannedScheduler(config_of(), most=0).draftplan is None
+    assert shim.PlannedScheduler(config_of(data_parallel=2)).draftplan is None
+
+
+@pytest.mark.parametrize(
+    ("table", "eager", "missing"),
+    [
+        (None, False, "lengths 0"),
+        ([[1, 8, 4], [9, 32, 0]], False, None),
+        ([(1, 32, 4)], False, "lengths 0"),
+        (None, True, None),
+    ],
+)
+def test_lengths_without_graphs_are_named(caplog, table, eager, missing):
+    config = config_of()
+    config.speculative_config = SimpleNamespace(
+        num_speculative_tokens=4, num_speculative_tokens_per_batch_size=table
+    )
+    config.model_config = SimpleNamespace(enforce_eager=eager)
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config)
+    assert scheduler.draftplan is not None
+    warned = [record.getMessage() for record in caplog.records if "no decode graphs" in record.getMessage()]
+    assert [missing in line for line in warned] == ([True] if missing else [])
+
+
+def test_an_exception_in_a_step_leaves_that_step_the_engines_length_and_is_counted(caplog):
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
+    for _ in range(3):
+        assert scheduler.schedule({"unknown": 1}, {}) == 4
+    assert scheduler.draftplan.policy.failures == 3
+    assert sum("vLLM's own length" in record.getMessage() for record in caplog.records) == 1
+    assert scheduler.schedule(serving(scheduler, 900), {}) == 0
+
+
+def test_a_length_above_the_engines_is_cut_and_counted():
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of(), most=3)
+    assert scheduler.schedule(serving(scheduler, 32000), {"0": [1]}) == 3
+    assert scheduler.draftplan.policy.clamped.length == 1
+
+
+def test_rounds_with_and_without_drafts_are_counted():
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
+    scheduler.draftplan.finds_none = True  # as in a plan whose drafter may find nothing
+    scheduler.schedule(serving(scheduler, 31000, 32000), {})  # the first step after a prefill has no drafts
+    scheduler.schedule(serving(scheduler, 31000, 32000), {"0": [1, 2, 3, 4]})
+    assert scheduler.make_spec_decoding_stats("before", 4, 3, None, "0") == "stats"
+    assert scheduler.counted == [("before", 4, 3, None, "0")]
+    figures = scheduler.draftplan.policy.figures()
+    assert (figures.drafting, figures.idle, figures.drafted, figures.accepted) == (1, 1, 4, 3)
+
+
+def test_the_line_is_one_that_vllm_shows(caplog):
+    caplog.set_level(logging.INFO)
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
+    scheduler.draftplan.ticks[0].due = 0.0
+    scheduler.schedule(serving(scheduler, 31000), {"0": [1]})
+    lines = [record for record in caplog.records if record.getMessage().startswith("draftplan: length")]
+    assert [record.name for record in lines] == ["vllm.draftplan"]
