@@ -19,6 +19,7 @@ from perfmodel.cli.tell.progress import working
 if TYPE_CHECKING:
     from perfmodel.engine import EngineOverhead
     from perfmodel.evidence.published.measurements import Measurement
+    from perfmodel.hardware import HardwareProfile
 
 __all__ = ["calibrate"]
 
@@ -107,7 +108,7 @@ def _calibrate_engine(flags: CalibrateFlags) -> None:
 
     name, profile_name = _name_of(flags.output, flags.engine), _name_of(flags.profile_output, "")
     rows = _points(flags)
-    start = _start(flags)
+    start = _start(flags, rows[0].group.hardware)
     achieved = _names(flags.achieved)
     usual = flags.profile_output is not None and not achieved
     with working("fitting"):
@@ -207,14 +208,23 @@ def _points(flags: CalibrateFlags) -> Sequence[Measurement]:
     return measurements.read_file(flags.points, given=given, profiles_path=flags.profiles_path)
 
 
-def _start(flags: CalibrateFlags) -> EngineOverhead:
-    """Return the engine that the fit starts from: figures as asked, words and kernels of a known --engine."""
+def _start(flags: CalibrateFlags, hardware: HardwareProfile) -> EngineOverhead:
+    """Return the engine that the fit starts from: figures as asked, words and kernels of a known --engine.
+
+    Figures and kernels are those that stand for either engine on the accelerator of the points.
+    """
     from perfmodel.engine import EngineOverhead
 
-    figures = flags.start or "generic"
-    if flags.engine in EngineOverhead.available(flags.profiles_path):
-        known = EngineOverhead.load(flags.engine, flags.profiles_path)
-        start = known if flags.start is None else EngineOverhead.load(figures, flags.profiles_path)
-        words = ("description", "aliases", "software", "attention_kernel", "all_reduce")
-        return replace(start, **{name: getattr(known, name) for name in words})
-    return replace(EngineOverhead.load(figures, flags.profiles_path), description="", aliases=())
+    start = EngineOverhead.load(flags.start or "generic", flags.profiles_path).on(hardware)
+    if flags.engine not in EngineOverhead.available(flags.profiles_path):
+        return replace(start, description="", aliases=())
+    known = EngineOverhead.load(flags.engine, flags.profiles_path)
+    runs = known.on(hardware)
+    return replace(
+        runs if flags.start is None else start,
+        description=known.description,
+        aliases=known.aliases,
+        software=known.software,
+        attention_kernel=runs.attention_kernel,
+        all_reduce=runs.all_reduce,
+    )

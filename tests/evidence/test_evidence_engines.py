@@ -10,7 +10,7 @@ import pytest
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.calibration.calibrate import calibrate
 from perfmodel.evidence.calibration.fit import fit_figures
-from perfmodel.evidence.calibration.response import KINDS, observations, priors, respond
+from perfmodel.evidence.calibration.response import KINDS, OF_EVERY_ENGINE, observations, priors, respond
 from perfmodel.evidence.published import measurements
 from perfmodel.files.document import parse_yaml
 from perfmodel.files.schema import noun_from

@@ -25,6 +25,7 @@ from perfmodel.evidence.calibration.residuals import (
 )
 from perfmodel.evidence.calibration.response import (
     KINDS,
+    OF_EVERY_ENGINE,
     Observations,
     Prior,
     Response,
@@ -72,6 +73,7 @@ class Calibration:
     ----------
     engine : with the fitted figures and the kernels that explain the points best.
     kernels : every pair of kernels that was tried, the one of the engine first.
+    figures : what the points could tell: none of experts, say, where no model has some.
     correlation : of the determined figures, in the order of `determined`.
     residuals : (place, kind, measured seconds, log of computed over measured) of every observation.
     next_cells : what to measure next.
@@ -167,8 +169,9 @@ def calibrate(
     Parameters
     ----------
     rows : measured cells on one accelerator.
-    start : where each figure stays that the points do not determine; its description and aliases are those of
-        the result.
+    start : where each figure stays that the points do not determine: those of what stands for it on that
+        accelerator, `EngineOverhead.on`; its description and aliases are those of the result, which is of
+        this one accelerator and has no presets.
     attention_kernel, all_reduce : the kernel of the hardware profile that ran; empty tries each that the
         profile has, see `rank_kernels`.
     achieved : dotted paths of figures of the hardware to fit as well, where the points tell them apart; None
@@ -193,7 +196,10 @@ def calibrate(
     """
     _check(rows, start, achieved or (), keep)
     hardware = rows[0].group.hardware
-    start = replace(start.on(hardware), presets=(), families=(), fitted_to="")  # one accelerator's
+    start = replace(
+        start.on(hardware), description=start.description, aliases=start.aliases, presets=(),
+        families=(), fitted_to="",
+    )
     seen = observations(rows)
     kernels = rank_kernels(
         rows,
@@ -223,11 +229,12 @@ def calibrate(
     figures_after = tuple(
         _figure(figure, start, hardware.quantities.get(figure.path), index, fit, note)
         for index, figure in enumerate(figures)
+        if figure.relative or figure.path in OF_EVERY_ENGINE or np.any(response.slopes[:, index])
     )
     after = {
         figure.path: figure.after for figure in figures_after if figure.determined and not figure.relative
     }
-    after |= residual_figures(seen, held_out, note + _why_these(kernels))
+    after |= residual_figures(rows, seen, held_out, note + _why_these(kernels))
     description = (
         start.description or f"Calibrated on {hardware.name} from {len(rows)} measured rows, with {best}"
     )
@@ -238,7 +245,8 @@ def calibrate(
     engine = read_back(named.with_quantities({**given, **after}, _DIGITS))
     chosen = fit.determined
     deviation = fit.deviation[chosen]
-    pool = candidates(rows, engine, figures)
+    pool, free = candidates(rows, engine, figures), _free(figures, keep)
+    open_figures = [figure for figure, is_free in zip(figures, free, strict=True) if is_free]
     return Calibration(
         engine=engine,
         hardware=str(hardware.name),
@@ -253,7 +261,11 @@ def calibrate(
                 seen.row, seen.kind, seen.seconds, fit.residuals, strict=True
             )
         ),
-        next_cells=next_cells(pool, fit.information, figures) if pool.rows else (),
+        next_cells=next_cells(
+            replace(pool, informs=pool.informs[:, free]), fit.information[np.ix_(free, free)], open_figures
+        )
+        if pool.rows
+        else (),
     )
 
 

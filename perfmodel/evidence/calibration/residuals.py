@@ -66,13 +66,25 @@ def held_out_errors(
     return errors
 
 
-def residual_figures(seen: Observations, held_out: FloatArray, note: str) -> dict[str, Quantity]:
-    """Return the spread that the figures leave open, of target passes and of draft passes."""
+def residual_figures(
+    rows: Sequence[Measurement], seen: Observations, held_out: FloatArray, note: str
+) -> dict[str, Quantity]:
+    """Return the spread that the figures leave open: of passes of targets, with experts or not, and drafts.
+
+    A figure of which there are fewer than `_FEWEST` observations is absent: it keeps its value. [1]
+    """
     from scipy.stats import chi2
 
+    experts = np.array([bool(row.group.target.experts) for row in rows])[seen.row]
+    target = _of_kinds(seen, _TARGET_PASSES)
+    of_figure = {
+        "step_residual": target & ~experts,
+        "expert_residual": target & experts,
+        "draft_residual": _of_kinds(seen, ("draft",)),
+    }
     figures: dict[str, Quantity] = {}
-    for path, kinds in (("step_residual", _TARGET_PASSES), ("draft_residual", ("draft",))):
-        spread, count = _spread(seen, held_out, kinds)
+    for path, chosen in of_figure.items():
+        spread, count = _spread(held_out, chosen)
         if count < _FEWEST:
             continue
         spread = max(spread, _LEAST_RESIDUAL)
@@ -94,7 +106,7 @@ def refuse_unexplained(
     kernels : which ones the fit was made with, in words.
     most : relative spread that an engine may leave open. [1]
     """
-    spread, count = _spread(seen, held_out, _TARGET_PASSES)
+    spread, count = _spread(held_out, _of_kinds(seen, _TARGET_PASSES))
     if count < _FEWEST or spread <= most:
         return
     worst = int(np.nanargmax(np.where(_of_kinds(seen, _TARGET_PASSES), np.abs(held_out), np.nan)))
@@ -113,9 +125,9 @@ def _of_kinds(seen: Observations, kinds: Sequence[str]) -> NDArray[np.bool_]:
     return np.isin(seen.kind, [KINDS.index(kind) for kind in kinds])
 
 
-def _spread(seen: Observations, held_out: FloatArray, kinds: Sequence[str]) -> tuple[float, int]:
-    """Return the root mean square of the log errors of these kinds, and how many there are. [1], [1]"""
-    errors = held_out[_of_kinds(seen, kinds) & np.isfinite(held_out)]
+def _spread(held_out: FloatArray, chosen: NDArray[np.bool_]) -> tuple[float, int]:
+    """Return the root mean square of the log errors of chosen ones, and how many there are. [1], [1]"""
+    errors = held_out[chosen & np.isfinite(held_out)]
     return (float(np.sqrt(np.mean(errors**2))) if errors.size else 0.0), int(errors.size)
 
 

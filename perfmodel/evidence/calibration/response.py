@@ -28,8 +28,13 @@ NAMES = {
 }  # fmt: skip
 NOISE = {"target": 0.03, "draft": 0.03, "verify": 0.03, "overhead": 0.1, "round": 0.03}
 """Expected spread of log seconds about the equations, before the points say otherwise. [1]"""
-SECONDS = ("forward", "layer", "row_layer", "draft_row_layer", "round", "round_row")
-"""Figures of an engine in which every step is linear."""
+SECONDS = (
+    "forward", "layer", "row_layer", "draft_row_layer", "round", "round_row", "row", "expert_layer",
+    "expert_parallel_layer", "quantise", "lookup", "lookup_token", "piecewise_layer", "eager_expert_layer",
+)  # fmt: skip
+"""Figures of an engine in which every step is linear: all its seconds."""
+OF_EVERY_ENGINE = SECONDS[:6]
+"""Those that any points may tell; the others only points of experts, 8-bit products, lookups and the like."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,8 @@ def priors(
 ) -> tuple[Prior, ...]:
     """Return the priors of an engine's seconds, and of the achieved figures named by dotted path.
 
-    An engine's figure is centred on its value and twice as wide as the generic range, so that points decide.
+    An engine's figure is centred on its value and twice as wide as the generic range, so that points decide;
+    where there is no generic range, as its own. One that is surely 0 has no prior: it adds nothing.
     """
     declared = {figure.path: figure for _, figure in declared_in(type(engine)) if isinstance(figure, Figure)}
     beliefs = []
@@ -125,8 +131,16 @@ def priors(
         if path not in declared:
             continue
         low, _, high = declared[path].default or (0.0, 0.0, declared[path].most)
-        value = float(np.asarray(engine.quantities[path].value)) if path in engine.quantities else 0.0
-        beliefs.append(Prior(path, value, (high - low) / Z90, declared[path].most))
+        value = 0.0
+        if path in engine.quantities:
+            own = engine.quantities[path]
+            value = float(np.asarray(own.value))
+            if high == low:
+                low, high = float(np.asarray(own.low)), float(np.asarray(own.high))
+        if high == low:
+            low, high = 0.0, 2.0 * value  # as sure as its own size: no range says more
+        if high > low:
+            beliefs.append(Prior(path, value, (high - low) / Z90, declared[path].most))
     for path in achieved:
         quantity = hardware.quantities[path]
         value, low, high = (float(np.asarray(end)) for end in (quantity.value, quantity.low, quantity.high))
@@ -141,7 +155,7 @@ def respond(
     figures: Sequence[Prior],
     values: Mapping[str, float] | None = None,
 ) -> Response:
-    """Price every observation at zero engine seconds and in every figure's direction.
+    """Price every observation at zero engine seconds, all of `SECONDS`, and in every figure's direction.
 
     Parameters
     ----------
