@@ -129,11 +129,7 @@ def _calibrate_engine(flags: CalibrateFlags) -> None:
         calibration.to_dict, flags.shown,
         table=lambda console: draw_calibration(console, calibration, text),
     )  # fmt: skip
-    note(
-        f"{figure.path} keeps its start: the points do not determine it"
-        for figure in calibration.figures
-        if not figure.determined
-    )
+    note(calibration.remarks)
 
 
 def _is_of_machine(points: str) -> bool:

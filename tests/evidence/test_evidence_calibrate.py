@@ -12,7 +12,7 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.evidence.calibration.calibrate import calibrate
 from perfmodel.evidence.calibration.design import candidates, next_cells
-from perfmodel.evidence.calibration.fit import computed, fit_figures
+from perfmodel.evidence.calibration.fit import fit_figures
 from perfmodel.evidence.calibration.response import observations, priors, respond
 from perfmodel.evidence.published import measurements
 from perfmodel.evidence.published.measurements import read_measurements
@@ -80,7 +80,7 @@ def test_with_noise_the_truth_is_near_and_the_intervals_cover_it():
     figures = [figure for figure in figures if figure.path in TRUTH]
     response = respond(rows, seen, start, figures)
     truth = np.array(list(TRUTH.values()))
-    exact = computed(response, truth, figures)
+    exact = response.seconds(truth, figures)
     fits = [
         fit_figures(response, replace(seen, seconds=exact * wobble), figures)
         for wobble in np.exp(np.random.default_rng(5).normal(0.0, 0.02, (60, exact.size)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.evidence.calibration.design import NextCell, candidates, next_cells
+from perfmodel.evidence.calibration.design import Informing, NextCell, candidates
 from perfmodel.evidence.calibration.fit import Fit, fit_figures
+from perfmodel.evidence.calibration.guard import Standing, stand, ways
 from perfmodel.evidence.calibration.kernels import KernelPair, rank_kernels
 from perfmodel.evidence.calibration.residuals import (
     MOST_RESIDUAL,
@@ -28,9 +30,9 @@ from perfmodel.evidence.calibration.response import (
     OF_EVERY_ENGINE,
     Observations,
     Prior,
-    Response,
     observations,
     priors,
+    reprice,
     respond,
 )
 from perfmodel.evidence.published.measurements import Measurement
@@ -47,14 +49,14 @@ __all__ = [
 
 FEWEST = 4
 _DIGITS = 4
-_RELINEARISED = 4
 
 
 @dataclass(frozen=True)
 class FittedFigure:
     """One figure before and after; one that the points do not determine keeps its start.
 
-    `learned` is the share of the prior variance that the points remove. [0..1]
+    `learned` is the share of the prior variance that the points remove. [0..1] `overruled`: the points
+    contradict the range that it had before. `by`: what would determine it, None where it is or nothing would.
     """
 
     path: str
@@ -63,6 +65,21 @@ class FittedFigure:
     determined: bool
     learned: float
     relative: bool
+    overruled: bool = False
+    by: NextCell | None = None
+
+    @property
+    def remark(self) -> str:
+        """What a reader has to know of it, a sentence; empty where it is fitted within what was believed."""
+        if self.overruled:
+            low, high = (f"{float(np.asarray(end)):.4g}" for end in (self.before.low, self.before.high))
+            unit = f" {self.before.unit}" if self.before.unit else ""
+            value = f"{float(np.asarray(self.after.value)):.4g}{unit}"
+            return f"{self.path}: the points say {value}, against the range {low} to {high}{unit} it had"
+        if self.determined:
+            return ""
+        start = f"{self.path} keeps its start: the points do not determine it"
+        return f"{start}; {self.by.request if self.by else 'no one cell would tell it from the others'}"
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,9 @@ class Calibration:
     correlation : of the determined figures, in the order of `determined`.
     residuals : (place, kind, measured seconds, log of computed over measured) of every observation.
     next_cells : what to measure next.
+    before, after : how the start and the result stand on the points; the result is never worse.
+    least_squares : how the figures of least squares stand; others are taken where these err more than the
+        start, or choose worse.
     """
 
     engine: EngineOverhead
@@ -88,6 +108,21 @@ class Calibration:
     errors: tuple[KindError, ...]
     residuals: tuple[tuple[str, str, float, float], ...]
     next_cells: tuple[NextCell, ...]
+    before: Standing
+    after: Standing
+    least_squares: Standing
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader has to know of the fit, sentences."""
+        least, after = self.least_squares, self.after
+        held_back = (
+            f"least squares would choose worse on these very points (regret {least.regret:.2%}, error "
+            f"{least.error:.1%}) than the start (regret {self.before.regret:.2%}): taken are figures nearby "
+            f"that do not (regret {after.regret:.2%}, error {after.error:.1%})"
+        )
+        of_figures = (figure.remark for figure in self.figures if figure.remark)
+        return (*((held_back,) if after != least else ()), *of_figures)
 
     @property
     def determined(self) -> tuple[FittedFigure, ...]:
@@ -122,6 +157,7 @@ class Calibration:
                     "kind": figure.after.kind,
                     "determined": figure.determined,
                     "learned": figure.learned,
+                    "overruled": figure.overruled,
                     "start": float(figure.before.value),
                 }
                 for figure in self.figures
@@ -136,6 +172,10 @@ class Calibration:
                 for place, kind, seconds, error in self.residuals
             ],
             "next_cells": [vars(cell) for cell in self.next_cells],
+            "before": vars(self.before),
+            "after": vars(self.after),
+            "least_squares": vars(self.least_squares),
+            "remarks": list(self.remarks),
         }
 
 
@@ -190,9 +230,11 @@ def calibrate(
 
     Notes
     -----
-    Robust least squares (soft L1) on log seconds; every step is linear in the engine's seconds. Each figure
-    is held by a weak prior, and one that the points do not narrow to half of its prior variance keeps its
-    start.
+    Robust least squares (soft L1) on log seconds; every step is linear in the engine's seconds, and priced
+    again wherever shares of the hardware go. Each figure is held by a weak prior, which points that
+    contradict it widen, and one that the points do not narrow to half of its prior variance keeps its start.
+    The result stands on the points no worse than the start, in mean error and in regret: it stops on the way
+    to the least squares where it would not.
     """
     _check(rows, start, achieved or (), keep)
     hardware = rows[0].group.hardware
@@ -201,40 +243,52 @@ def calibrate(
         families=(), fitted_to="",
     )
     seen = observations(rows)
+    attention_kernel = attention_kernel or _kernel_in("attention", achieved)
+    all_reduce = all_reduce or _kernel_in("all_reduce", achieved)
+    before = stand(rows, seen, _calling(start, attention_kernel, all_reduce), {})
     kernels = rank_kernels(
-        rows,
-        seen,
-        start,
-        _free(priors(start, hardware), keep),
-        attention_kernel=attention_kernel or _kernel_in("attention", achieved),
-        all_reduce=all_reduce or _kernel_in("all_reduce", achieved),
-    )
+        rows, seen, start, _free(priors(start, hardware), keep), attention_kernel=attention_kernel,
+        all_reduce=all_reduce,
+    )  # fmt: skip
     best = kernels[0]
-    start = start.calling(attention_kernel=best.attention_kernel, all_reduce=best.all_reduce)
+    ranked, start = start, start.calling(attention_kernel=best.attention_kernel, all_reduce=best.all_reduce)
     figures = priors(start, hardware, usual_shares(hardware, start) if achieved is None else achieved)
-    response, fit = _fitted(rows, seen, start, figures, _free(figures, keep))
+    fit = _fitted(rows, seen, start, figures, _free(figures, keep))
+    values, after, of_fit = _no_worse(rows, seen, start, figures, fit, before)
+    if not after.no_worse_than(before):  # the start's own kernels stand better than any that were found
+        attention_kernel = attention_kernel or ranked.attention_kernel
+        all_reduce = all_reduce or ranked.all_reduce
+        return calibrate(
+            rows, start=ranked, name=name, attention_kernel=attention_kernel, all_reduce=all_reduce,
+            achieved=achieved, keep=keep, calibrated_on=calibrated_on, source=source,
+            most_residual=most_residual,
+        )  # fmt: skip
+    reached, free = _with(start, figures, fit, values), _free(figures, keep)
+    informing = Informing(candidates(rows, reached, figures), fit.information, figures).of(free)
     if not fit.determined.any():
-        raise SpecError.single(
-            "",
-            "points",
-            "they determine no figure of the engine",
-            "Measure cells of other batch sizes and contexts",
-        )
-    held_out = held_out_errors(rows, seen, response, figures, fit)
+        remedy = "Measure cells of other batch sizes and contexts"
+        suggested = informing.next_cells(1)
+        if suggested:
+            remedy = f"{remedy}: {suggested[0].request}"
+        raise SpecError.single("", "points", "they determine no figure of the engine", remedy)
+    held_out = held_out_errors(rows, seen, fit)
     refuse_unexplained(rows, seen, held_out, str(best), most_residual)
     measured_from = (
         source or "; ".join(dict.fromkeys(row.source for row in rows if row.source)) or "own measurements"
     )
     note = f"fitted to {len(rows)} rows on {hardware.name}: {measured_from}"
     figures_after = tuple(
-        _figure(figure, start, hardware.quantities.get(figure.path), index, fit, note)
+        _figure(
+            figure, start, hardware.quantities.get(figure.path), index, fit, float(values[index]), note,
+            informing.best_for(figure.path),
+        )
         for index, figure in enumerate(figures)
-        if figure.relative or figure.path in OF_EVERY_ENGINE or np.any(response.slopes[:, index])
-    )
-    after = {
+        if figure.relative or figure.path in OF_EVERY_ENGINE or np.any(fit.response.slopes[:, index])
+    )  # fmt: skip
+    fitted = {
         figure.path: figure.after for figure in figures_after if figure.determined and not figure.relative
     }
-    after |= residual_figures(rows, seen, held_out, note + _why_these(kernels))
+    fitted |= residual_figures(rows, seen, held_out, note + _why_these(kernels))
     description = (
         start.description or f"Calibrated on {hardware.name} from {len(rows)} measured rows, with {best}"
     )
@@ -242,11 +296,11 @@ def calibrate(
         start, name=name, description=description, calibrated_on=calibrated_on or str(hardware.name)
     )
     given = {path: quantity for path, quantity in start.quantities.items() if quantity.given}
-    engine = read_back(named.with_quantities({**given, **after}, _DIGITS))
+    engine = read_back(named.with_quantities({**given, **fitted}, _DIGITS))
     chosen = fit.determined
     deviation = fit.deviation[chosen]
-    pool, free = candidates(rows, engine, figures), _free(figures, keep)
-    open_figures = [figure for figure, is_free in zip(figures, free, strict=True) if is_free]
+    computed = reprice(fit.response, rows, seen, start, figures, values).seconds(values, figures)
+    residuals = np.log(computed / seen.seconds)
     return Calibration(
         engine=engine,
         hardware=str(hardware.name),
@@ -254,18 +308,15 @@ def calibrate(
         kernels=kernels,
         figures=figures_after,
         correlation=fit.covariance[np.ix_(chosen, chosen)] / np.outer(deviation, deviation),
-        errors=tuple(kind_errors(rows, seen, fit.residuals, held_out)),
+        errors=tuple(kind_errors(rows, seen, residuals, held_out)),
         residuals=tuple(
             (rows[row].place, KINDS[kind], float(seconds), float(residual))
-            for row, kind, seconds, residual in zip(
-                seen.row, seen.kind, seen.seconds, fit.residuals, strict=True
-            )
+            for row, kind, seconds, residual in zip(seen.row, seen.kind, seen.seconds, residuals, strict=True)
         ),
-        next_cells=next_cells(
-            replace(pool, informs=pool.informs[:, free]), fit.information[np.ix_(free, free)], open_figures
-        )
-        if pool.rows
-        else (),
+        next_cells=informing.next_cells(),
+        before=before,
+        after=after,
+        least_squares=of_fit,
     )
 
 
@@ -338,42 +389,104 @@ def _why_these(kernels: Sequence[KernelPair]) -> str:
     )
 
 
+def _calling(start: EngineOverhead, attention_kernel: str, all_reduce: str) -> EngineOverhead:
+    """Return the start with the kernels that are known to run."""
+    if not attention_kernel and not all_reduce:
+        return start
+    return start.calling(
+        attention_kernel=attention_kernel or start.attention_kernel, all_reduce=all_reduce or start.all_reduce
+    )
+
+
 def _fitted(
     rows: Sequence[Measurement],
     seen: Observations,
     start: EngineOverhead,
     figures: Sequence[Prior],
     free: NDArray[np.bool_],
-) -> tuple[Response, Fit]:
-    """Fit; where shares of the hardware's peak are fitted too, price again at what was found."""
+) -> Fit:
+    """Fit; shares of the hardware are priced again at each step. Raises SpecError if it never settles."""
     response = respond(rows, seen, start, figures)
-    fit = fit_figures(response, seen, figures, free)
-    for _ in range(_RELINEARISED if any(figure.relative for figure in figures) else 0):
-        at = {
-            figure.path: float(value)
-            for figure, value in zip(figures, fit.values, strict=True)
-            if figure.relative
-        }
-        response = respond(rows, seen, start, figures, at)
-        moved = [np.log(at[figure.path] / figure.value) if figure.relative else 0.0 for figure in figures]
-        response = replace(response, base=response.base - response.slopes @ np.array(moved))
-        fit = fit_figures(response, seen, figures, free)
-    return response, fit
+    again = partial(reprice, response, rows, seen, start, figures)
+    shares = any(figure.relative for figure in figures)
+    fit = fit_figures(response, seen, figures, free, overrule=True, reprice=again if shares else None)
+    if fit.converged:
+        return fit
+    names = ", ".join(figure.path for figure in figures if figure.relative)
+    raise SpecError.single(
+        "", "achieved", f"the fit does not settle on {names}",
+        "Name fewer shares, or measure more cells of different batch sizes, contexts and lengths",
+    )  # fmt: skip
+
+
+def _no_worse(
+    rows: Sequence[Measurement],
+    seen: Observations,
+    start: EngineOverhead,
+    figures: Sequence[Prior],
+    fit: Fit,
+    before: Standing,
+) -> tuple[FloatArray, Standing, Standing]:
+    """Return figures that stand no worse than the start, neither in error nor in regret, and how they stand.
+
+    Those of the fit, else the nearest of what the points leave open, else on the way to them. The last is
+    how the fit itself stands.
+    """
+
+    def stand_at(values: FloatArray) -> Standing:
+        return stand(rows, seen, _with(start, figures, fit, values), _shares(figures, fit, values))
+
+    values, after = fit.values, stand_at(fit.values)
+    of_fit, others = after, ways(fit)
+    while not after.no_worse_than(before) and (other := next(others, None)) is not None:
+        values, after = other, stand_at(other)
+    return values, after, of_fit
+
+
+def _with(
+    start: EngineOverhead, figures: Sequence[Prior], fit: Fit, values: FloatArray
+) -> EngineOverhead:
+    """Return the start with the determined figures of the engine at these values."""
+    return start.with_values({
+        figure.path: float(value)
+        for figure, value, determined in zip(figures, values, fit.determined, strict=True)
+        if determined and not figure.relative
+    })  # fmt: skip
+
+
+def _shares(figures: Sequence[Prior], fit: Fit, values: FloatArray) -> dict[str, float]:
+    """Return the determined shares of the hardware at these values, by dotted path."""
+    return {
+        figure.path: float(value)
+        for figure, value, determined in zip(figures, values, fit.determined, strict=True)
+        if determined and figure.relative
+    }
 
 
 def _figure(
-    prior: Prior, start: EngineOverhead, achieved: Quantity | None, index: int, fit: Fit, note: str
+    prior: Prior,
+    start: EngineOverhead,
+    achieved: Quantity | None,
+    index: int,
+    fit: Fit,
+    value: float,
+    note: str,
+    by: NextCell | None,
 ) -> FittedFigure:
     before = start.quantities[prior.path] if achieved is None else achieved
-    value, deviation = float(fit.values[index]), float(fit.deviation[index])
-    determined = bool(fit.determined[index])
+    deviation, determined = float(fit.deviation[index]), bool(fit.determined[index])
     after = before
     if determined:
         reach = Z90 * deviation
+        fitted = float(fit.values[index])
         ends = (
-            (value * np.exp(-reach), value * np.exp(reach))
+            (fitted * np.exp(-reach), fitted * np.exp(reach))
             if prior.relative
-            else (value - reach, value + reach)
+            else (fitted - reach, fitted + reach)
         )
-        after = Quantity(value, max(float(ends[0]), 0.0), float(ends[1]), before.unit, note, "measured")
-    return FittedFigure(prior.path, before, after, determined, float(fit.learned[index]), prior.relative)
+        low, high = max(float(ends[0]), prior.least), min(float(ends[1]), prior.most)
+        after = Quantity(value, min(low, value), max(high, value), before.unit, note, "measured")
+    return FittedFigure(
+        prior.path, before, after, determined, float(fit.learned[index]), prior.relative,
+        overruled=bool(fit.overruled[index]), by=None if determined else by,
+    )  # fmt: skip

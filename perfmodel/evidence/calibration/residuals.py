@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
 from perfmodel.evidence.calibration.fit import Fit, fit_figures
-from perfmodel.evidence.calibration.response import KINDS, NAMES, Observations, Prior, Response
+from perfmodel.evidence.calibration.response import KINDS, NAMES, Observations
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Quantity
@@ -40,11 +40,18 @@ class KindError:
     held_out: float
 
 
-def held_out_errors(
-    rows: Sequence[Measurement], seen: Observations, response: Response, figures: Sequence[Prior], fit: Fit
-) -> FloatArray:
-    """Return log errors of every observation, predicted from a fit to the cells of the other folds."""
-    cells = [(row.group.target.name, row.tensor_parallel, row.batch, row.context_len) for row in rows]
+def held_out_errors(rows: Sequence[Measurement], seen: Observations, fit: Fit) -> FloatArray:
+    """Return log errors of every observation, predicted from a fit to the cells of the other folds.
+
+    A cell is a place (model, GPUs, batch, context) with all that was measured there; of a log of whole steps
+    at fewer than `FOLDS` places, one configuration of it.
+    """
+    cells: list[tuple[object, ...]] = [
+        (row.group.target.name, row.tensor_parallel, row.batch, row.context_len) for row in rows
+    ]
+    whole = np.all(_of_kinds(seen, ("target", "round")))
+    if whole and len(set(cells)) < FOLDS:  # too few places to lose one: whole rounds of a place are cells
+        cells = [(*cell, row.key, row.gamma, row.kv_budget) for cell, row in zip(cells, rows, strict=True)]
     number = {cell: index for index, cell in enumerate(dict.fromkeys(cells))}
     cell_of = np.array([number[cell] for cell in cells])[seen.row]
     shuffled = np.random.default_rng(0).permutation(len(number))
@@ -55,14 +62,10 @@ def held_out_errors(
         if not inside.any():
             continue
         part = fit_figures(
-            Response(response.base[inside], response.slopes[inside]),
-            seen.of(inside),
-            figures,
-            fit.determined,
-            choose=False,
+            fit.response.of(inside), seen.of(inside), fit.figures, fit.determined, choose=False
         )
-        outside = Response(response.base[~inside], response.slopes[~inside])
-        errors[~inside] = np.log(part.seconds(outside, figures) / seen.seconds[~inside])
+        computed = fit.response.of(~inside).seconds(part.values, fit.figures)
+        errors[~inside] = np.log(computed / seen.seconds[~inside])
     return errors
 
 
