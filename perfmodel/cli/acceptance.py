@@ -29,6 +29,7 @@ class LogForm(str, Enum):
     VLLM = "vllm"
     SGLANG = "sglang"
     LLAMACPP = "llamacpp"
+    TRTLLM = "trtllm"
     CSV = "csv"
 
 
@@ -44,6 +45,8 @@ def fit(
     form: LogForm = flag("--format", default=LogForm.AUTO, help="Who wrote it; found out where it is auto."),
     gamma: int | None = flag("--gamma", "--num-speculative-tokens", "--spec-tokens", "N", min=1, max=1000,
         help="Tokens drafted per round, for logs that do not tell."),
+    only: str | None = flag("--only", "NAME",
+        help="The drafter or model to read, for logs that hold several."),
     strategy: str | None = flag("--strategy", "NAME", complete=strategy_names, panel=_PLACE,
         help="The drafting strategy that ran."),
     model: str | None = flag("--model", "--target", "--model-path", "NAME|PATH", complete=model_names,
@@ -63,8 +66,9 @@ def fit(
 ) -> None:  # fmt: skip
     """Estimate acceptance rates with 95 % intervals from what a serving engine wrote.
 
-    Understood are the metrics text, the log lines and the responses of vLLM, SGLang and llama.cpp, and a CSV
-    with the columns request,round,drafted,accepted. Intervals count requests, not tokens: requests differ.
+    Understood are the metrics text, the log lines and the responses of vLLM, SGLang, llama.cpp and
+    TensorRT-LLM, results of their benchmarks and of AIPerf, and a CSV with the columns
+    request,round,drafted,accepted. Intervals count requests, not tokens: requests differ.
 
     Example: curl -s localhost:8000/metrics | draftplan acceptance fit - -o acceptance.json
     """
@@ -81,7 +85,7 @@ def fit(
     if add and output is None:
         raise SpecError.single("", "--add", "adds to no file", "Name one with -o")
     with working(f"reading {log}"):
-        fitted = fit_acceptance(read_log(log, form.value, gamma))
+        fitted = fit_acceptance(read_log(log, form.value, gamma, only))
     if output is not None:
         measured = MeasuredAcceptance.of_fit(fitted, "stdin" if log == "-" else Path(log).name, **place)
         write_acceptance(output, [measured], add=add)

@@ -138,7 +138,7 @@ def test_the_summary_of_the_llama_cpp_server_gives_requests(tmp_path: Path) -> N
     assert counts.rounds == pytest.approx([50.0, 20.0])
     assert counts.reached is not None and counts.reached[0] == pytest.approx([41.0, 36.0, 30.0, 25.0])
     older = TASK_12 + "draft acceptance rate = 0.66000 (  132 accepted /   200 generated)\n"
-    with pytest.raises(SpecError, match=r"engine\.log:1: gamma: this form of the line"):
+    with pytest.raises(SpecError, match=r"engine\.log:1: gamma: this line, which llama-server"):
         read(tmp_path, older)
     assert read(tmp_path, older, gamma=4).rounds.tolist() == [50.0]
 

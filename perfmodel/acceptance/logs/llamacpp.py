@@ -1,9 +1,15 @@
-"""Read acceptance counts from the summary lines of llama.cpp's server and example programs."""
+"""Read acceptance counts from the summary lines of llama.cpp's server and example programs.
+
+Forms: github.com/ggml-org/llama.cpp, tools/server/server-context.cpp (the lines after a request),
+common/speculative.cpp and docs/speculative.md (statistics of a drafter), examples/speculative.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,67 +19,181 @@ from perfmodel.errors import SpecError
 
 __all__ = ["read_llamacpp_text"]
 
+_IDLE_AMONG = (
+    "rounds are tokens put out less accepted ones: rounds that drafted nothing are among them, because the "
+    "line does not tell them apart, nor how long the longest draft was (--gamma N: --spec-draft-n-max)"
+)
 
-def read_llamacpp_text(lines: list[Line], file: str, gamma: int | None) -> AcceptanceCounts:
-    """Return one row per finished request, else the totals of the statistics or of an example program.
+
+def read_llamacpp_text(
+    lines: list[Line], file: str, gamma: int | None, only: str | None = None
+) -> AcceptanceCounts:
+    """Return one row per finished request, else the totals of a drafter's statistics or of an example.
+
+    A round puts out the accepted tokens and one of the target's own, so rounds are tokens put out less
+    accepted ones where the line does not tell them. With ``only`` the statistics of one drafter are read.
 
     Raises
     ------
-    SpecError : a summary line that is not whole, or one that does not tell the rounds where ``gamma`` is not
-        given.
+    SpecError : a summary line that is not whole, one that tells no rounds where ``gamma`` is not given, or
+        statistics of several drafters where ``only`` names none.
     """
-    for read in (_served, _statistics, _example):
-        if rows := list(read(lines, file, gamma)):
-            if read is _statistics:
-                return counts_of_rows("total", rows)
-            return counts_of_rows("request", rows, float(len(rows)))
+    drafters = list(_drafters(lines, file))
+    used = [drafter for drafter in drafters if drafter.rounds and drafter.drafted]
+    if only is None and (requests := list(_served(lines, file, gamma))):
+        return _of_requests(requests, used)
+    if drafters:
+        return _of_drafter(used, file, gamma, only)
+    if only is not None:
+        raise SpecError.single(file, "only", f"the log has no statistics of {only!r}", "Leave --only out")
+    if rows := list(_example(lines, file, gamma)):
+        return counts_of_rows("request", rows, float(len(rows)))
     raise SpecError.single(
         file, "", "no summary of drafted and accepted tokens", "Give the whole log of the server"
     )
 
 
+class _Request(NamedTuple):
+    """A row, its rounds that drafted nothing (NaN: not told), and whether these are among its rounds."""
+
+    row: Row
+    idle: float
+    among: bool
+
+
+def _of_requests(requests: list[_Request], drafters: list[_Drafter]) -> AcceptanceCounts:
+    idle = np.array([request.idle for request in requests])
+    remarks = []
+    if any(request.among for request in requests):
+        remarks.append(_IDLE_AMONG)
+    if len(drafters) > 1:
+        names = [drafter.name for drafter in drafters]
+        remarks.append(
+            f"the drafters {' and '.join(names)} ran together, and a request's line counts them as one; "
+            f"--only {names[0]} reads the statistics of one"
+        )
+    counts = counts_of_rows(
+        "request", [request.row for request in requests], float(len(requests)), tuple(remarks)
+    )
+    return counts if np.any(np.isnan(idle)) else replace(counts, idle=idle)
+
+
 _SERVED = re.compile(
     rf"draft acceptance(?: rate)? = +{NUMBER} \( *(\d+) accepted / *(\d+) generated\)"
-    rf"(?:, mean len = +{NUMBER})?"
+    rf"(?:, mean (?:len|acceptance length) = +{NUMBER})?"
 )
+_PUT_OUT = re.compile(r"(?<!prompt )\beval time = +[\d.]+ ms / +(\d+) (?:tokens|runs)")
+_TASK = re.compile(r"\bid +(\d+) \| task +(-?\d+)")
 
 
-def _served(lines: list[Line], file: str, gamma: int | None) -> Iterator[Row]:
+def _served(lines: list[Line], file: str, gamma: int | None) -> Iterator[_Request]:
+    """Yield the requests; tokens put out are those of the same task, else of the last line with them."""
+    put_out: dict[str, float] = {}
+    task = ""
     for place, line in enumerate(lines):
+        if match := _TASK.search(line.text):
+            task = " ".join(match.groups())
+        if (match := _PUT_OUT.search(line.text)) and "prompt eval" not in line.text:
+            put_out[task if _TASK.search(line.text) else ""] = put_out[""] = float(match.group(1))
         if "draft acceptance" not in line.text:
             continue
         match = _SERVED.search(line.text)
         if match is None or int(match.group(2)) > int(match.group(3)):
             raise damaged(file, line, "the line is not whole, or more tokens are accepted than generated")
-        kept, sent = float(match.group(2)), float(match.group(3))
+        own = task if _TASK.search(line.text) else ""
+        tokens = put_out.pop(own, put_out.get("", float("nan")))
+        put_out.pop("", None)
         following = lines[place + 1].text if place + 1 < len(lines) else ""
-        survival = _rates_in(following, "acc per pos = (") if "acc per pos" in following else []
-        yield _totals(kept, sent, float(match.group(4) or "nan"), survival, file, line, gamma)
+        rates = _rates_in(following, "acc per pos = (") if "acc per pos" in following else []
+        rates = _rates_in(line.text, "per position = (") or rates
+        kept, sent = float(match.group(2)), float(match.group(3))
+        if sent:
+            yield _request(kept, sent, float(match.group(4) or "nan"), tokens, rates, file, line, gamma)
 
 
-def _statistics(lines: list[Line], file: str, gamma: int | None) -> Iterator[Row]:
-    last: dict[str, tuple[Line, list[float], list[float]]] = {}
+def _request(
+    kept: float, sent: float, mean_len: float, tokens: float, survival: list[float], file: str, line: Line,
+    gamma: int | None,
+) -> _Request:  # fmt: skip
+    """Return one finished request; its rounds come from rates, the mean length, tokens put out, or gamma."""
+    idle, among = float("nan"), False
+    if kept > 0.0 and (sum(survival) > 0.0 or mean_len > 1.0):
+        rounds = kept / (sum(survival) or mean_len - 1.0)
+        idle = max(round(tokens - 1.0 - kept - rounds), 0.0) if tokens > kept else idle
+    elif tokens > kept:
+        rounds, among = tokens - kept, True
+    elif gamma is not None or survival:
+        rounds = sent / float(gamma or len(survival))
+    else:
+        problem = (
+            "this line, which llama-server wrote from December 2024 to spring 2026, does not tell the "
+            "rounds, and no 'eval time' line of the request stands before it"
+        )
+        remedy = "Give the log with the 'eval time' lines, or the drafts per round: --gamma N"
+        raise SpecError.single(file, "gamma", problem, remedy, line=line.number)
+    longest = float(gamma or len(survival) or np.ceil(sent / rounds - 0.02))
+    row: Row = (rounds, sent, kept, max(longest, 1.0), [rate * rounds for rate in survival])
+    return _Request(row, idle, among)
+
+
+class _Drafter(NamedTuple):
+    name: str
+    rounds: float
+    drafted: float
+    accepted: float
+    idle: float
+    survival: list[float]
+
+
+_STATISTICS = re.compile(
+    r"statistics +(?P<name>\S+): +"
+    r"#calls(?:\(b,g,a\) = +\d+ +(?P<asked>\d+) +(?P<used>\d+)| = +(?P<calls>\d+)), "
+    r"+#gen drafts = +(?P<drafts>\d+),.*#gen tokens = +(?P<sent>\d+), +#acc tokens = +(?P<kept>\d+)"
+)
+
+
+def _drafters(lines: list[Line], file: str) -> Iterator[_Drafter]:
+    """Yield the last statistics of each drafter, which are counted since the start of the server."""
+    last: dict[str, _Drafter] = {}
     for line in lines:
         if "#acc tokens" not in line.text:
             continue
-        counts = re.search(
-            r"statistics +(\S+): #calls\(b,g,a\) = +\d+ +\d+ +(\d+), "
-            r".*#gen tokens = +(\d+), #acc tokens = +(\d+)",
-            line.text,
-        )
-        if counts is None:
+        match = _STATISTICS.search(line.text)
+        if match is None:
             raise damaged(file, line, "the statistics are not whole")
-        last[counts.group(1)] = (
-            line,
-            [float(counts.group(part)) for part in (2, 3, 4)],
-            _rates_in(line.text, "#acc rate/pos = ("),
-        )
-    for line, (rounds, sent, kept), survival in last.values():
+        sent, kept, drafts = (float(match[part]) for part in ("sent", "kept", "drafts"))
         if kept > sent:
             raise damaged(file, line, f"{kept:g} accepted of {sent:g} generated")
-        if rounds and sent:
-            longest = float(len(survival) or gamma or np.ceil(sent / rounds))
-            yield rounds, sent, kept, longest, [rate * rounds for rate in survival]
+        rounds = float(match["used"] or drafts)
+        idle = max(float(match["asked"] or match["calls"]) - rounds, 0.0)
+        rates = _rates_in(line.text, "#acc rate/pos = (")
+        last[match["name"]] = _Drafter(match["name"], rounds, sent, kept, idle, rates)
+    yield from last.values()
+
+
+def _of_drafter(
+    drafters: list[_Drafter], file: str, gamma: int | None, only: str | None
+) -> AcceptanceCounts:
+    names = [drafter.name for drafter in drafters]
+    if only is None and len(drafters) > 1:
+        listed = ", ".join(
+            f"{drafter.name} ({drafter.rounds:g} rounds of {drafter.drafted / drafter.rounds:.3g} tokens)"
+            for drafter in drafters
+        )
+        problem = f"{len(drafters)} drafters ran, which are strategies of their own: {listed}"
+        raise SpecError.single(file, "only", problem, f"Give the one to fit: --only {names[0]}")
+    chosen = [drafter for drafter in drafters if only in (None, drafter.name)]
+    if only is not None and not chosen:
+        problem = f"no drafter {only!r} drafted; the log has {', '.join(names) or 'none'}"
+        raise SpecError.single(file, "only", problem, "Give one of them")
+    rows: list[Row] = []
+    for drafter in chosen:
+        rounds, sent = drafter.rounds, drafter.drafted
+        longest = float(len(drafter.survival) or gamma or np.ceil(sent / rounds - 1e-9))
+        reached = [rate * rounds for rate in drafter.survival]
+        rows.append((rounds, sent, drafter.accepted, longest, reached))
+    counts = counts_of_rows("total", rows)
+    return counts if len(drafters) > 1 else replace(counts, idle=np.array([each.idle for each in chosen]))
 
 
 def _example(lines: list[Line], file: str, gamma: int | None) -> Iterator[Row]:
@@ -99,20 +219,3 @@ def _example(lines: list[Line], file: str, gamma: int | None) -> Iterator[Row]:
 def _rates_in(text: str, mark: str) -> list[float]:
     inside = text.partition(mark)[2].partition(")")[0]
     return [float(rate) for rate in re.findall(r"\d+\.\d+", inside)]
-
-
-def _totals(
-    kept: float, sent: float, mean_len: float, survival: list[float], file: str, line: Line, gamma: int | None
-) -> Row:
-    """Return the row of one finished request; its rounds come from the mean length or from ``gamma``."""
-    if kept > 0.0 and sum(survival) > 0.0:
-        rounds = kept / sum(survival)
-    elif kept > 0.0 and mean_len > 1.0:
-        rounds = kept / (mean_len - 1.0)
-    elif gamma is not None or survival:
-        rounds = sent / float(gamma or len(survival))
-    else:
-        problem = "this form of the line does not tell the rounds"
-        raise damaged(file, line, problem, "gamma", "Give gamma: --spec-draft-n-max")
-    longest = float(gamma or len(survival) or np.ceil(sent / rounds - 0.02))
-    return rounds, sent, kept, max(longest, 1.0), [rate * rounds for rate in survival]

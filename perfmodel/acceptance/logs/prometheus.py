@@ -1,101 +1,112 @@
-"""Read acceptance counts from the Prometheus text of an engine's metrics."""
+"""Read acceptance counts from the counters of vLLM, llama.cpp and TensorRT-LLM in a metrics text.
+
+Names and labels: docs.vllm.ai (design/metrics), github.com/ggml-org/llama.cpp (tools/server/README.md),
+github.com/NVIDIA/TensorRT-LLM (tensorrt_llm/metrics).
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from itertools import pairwise
 
 from perfmodel.acceptance.counts import AcceptanceCounts
 from perfmodel.acceptance.logs.lines import Line, Row, counts_of_rows, damaged
+from perfmodel.acceptance.logs.samples import Scrape, increases, of_one_model, samples_of, scrapes_of
+from perfmodel.errors import SpecError
 
-__all__ = ["read_prometheus"]
+__all__ = ["prometheus_reader"]
+
+Reader = Callable[[list[Line], str, "int | None", "str | None"], AcceptanceCounts]
+_WANTED = r"spec_decode_num_|request_success"
+_NO_ROUNDS = {
+    "vllm:": "vLLM's engine V0 and V1 of releases 0.8.3 to 0.8.5 do",
+    "trtllm_": "TensorRT-LLM does",
+    "llamacpp:": "early releases of llama.cpp do",
+}
 
 
-def read_prometheus(lines: list[Line], file: str, prefix: str, gamma: int | None) -> AcceptanceCounts:
-    """Return the counts of a metrics text, or of the windows between several scrapes in one file.
+def prometheus_reader(prefix: str) -> Reader:
+    """Return the reader of an engine's counters, whose names begin with ``prefix``."""
 
-    Series of several engines in one scrape are added up; a counter that falls was restarted.
+    def read(lines: list[Line], file: str, gamma: int | None, only: str | None) -> AcceptanceCounts:
+        """Return the counts of a metrics text, or of the windows between several scrapes in one file.
 
-    Raises
-    ------
-    SpecError : a damaged series, a scrape without its counters, or counters that contradict each other.
-    """
-    series = re.compile(
-        rf"{prefix}(spec_decode_num_\w+?|request_success)(?:_total)?(?:\{{(.*)\}})?\s+(\S+)(?:\s+-?\d+)?\s*$"
-    )
-    scrapes: list[dict[str, float]] = []
-    starts: list[Line] = []
-    seen: set[str] = set()
-    for line in lines:
-        text = line.text.strip()
-        if (
-            not text.startswith((prefix + "spec_decode_num_", prefix + "request_success"))
-            or "_created" in text
-        ):
+        Series of several engines in one scrape are added up; an engine whose counter falls was restarted.
+
+        Raises
+        ------
+        SpecError : a damaged series, a scrape without its counters, counters that contradict each other,
+            counters of several models, or a release that does not count the rounds where gamma is not given.
+        """
+        samples = of_one_model(list(samples_of(lines, file, prefix, _WANTED)), file, only)
+        scrapes = scrapes_of(samples)
+        for scrape in scrapes:
+            _check_scrape(_totals(scrape, file), file, scrape[0].line, prefix, gamma)
+        windows = [increases(before, after) for before, after in pairwise(scrapes)] or scrapes[:1]
+        totals = [_totals(window, file) for window in windows]
+        requests = sum(total.get("request_success", 0.0) for total in totals) or None
+        rows = [_row(total, gamma) for total in totals if total["spec_decode_num_draft_tokens"] > 0]
+        return counts_of_rows("window" if len(scrapes) > 1 else "total", rows, requests)
+
+    return read
+
+
+def _totals(scrape: Scrape, file: str) -> dict[str, float]:
+    """Return the counters of a scrape over all engines, those per position under their position."""
+    totals: dict[str, float] = {}
+    for sample in scrape:
+        if sample.name.endswith("_created"):
             continue
-        match = series.match(text)
-        value = _counter(match.group(3)) if match else None
-        if match is None or value is None:
-            raise damaged(file, line, f"found {text[:80]!r}, not a counter")
-        name, labels = match.group(1), match.group(2) or ""
-        if not scrapes or f"{name}{labels}" in seen:
-            scrapes.append({})
-            starts.append(line)
-            seen.clear()
-        seen.add(f"{name}{labels}")
-        if name == "spec_decode_num_accepted_tokens_per_pos":
-            position = re.search(r'position="(\d{1,3})"', labels)
-            if position is None:
-                raise damaged(file, line, "a counter per position has no position label")
-            name = position.group(1)
-        scrapes[-1][name] = scrapes[-1].get(name, 0.0) + value
-    for scrape, line in zip(scrapes, starts, strict=True):
-        _check_scrape(scrape, file, line)
-    windows = [_difference(after, before) for before, after in pairwise(scrapes)] or scrapes[:1]
-    requests = sum(window.get("request_success", 0.0) for window in windows) or None
-    rows = [_scraped(window, gamma) for window in windows if window["spec_decode_num_drafts"] > 0]
-    return counts_of_rows("window" if len(scrapes) > 1 else "total", rows, requests)
+        names = [sample.name]
+        if sample.name == "spec_decode_num_accepted_tokens_per_pos":
+            position = sample.labels.get("position", "")
+            if position.isdigit() and len(position) < 4:
+                names = [str(int(position))]
+            elif sample.line.text.count("["):
+                names = [str(place) for place in range(len(sample.values))]
+            else:
+                raise damaged(file, sample.line, "a counter per position has no position label")
+        for name, value in zip(names, sample.values, strict=False):
+            if value != int(value):
+                raise damaged(file, sample.line, f"found {value:g}, not a count")
+            totals[name] = totals.get(name, 0.0) + value
+    return totals
 
 
-def _counter(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0.0 <= value < 1e15 and value == int(value) else None
-
-
-def _check_scrape(scrape: dict[str, float], file: str, line: Line) -> None:
-    for name in ("drafts", "draft_tokens", "accepted_tokens"):
-        if f"spec_decode_num_{name}" not in scrape:
+def _check_scrape(
+    totals: dict[str, float], file: str, line: Line, prefix: str, gamma: int | None
+) -> None:
+    for name in ("draft_tokens", "accepted_tokens"):
+        if f"spec_decode_num_{name}" not in totals:
             raise damaged(
                 file, line, "the scrape that begins here lacks the counter", f"spec_decode_num_{name}"
             )
-    rounds, drafted, accepted = (
-        scrape[f"spec_decode_num_{name}"] for name in ("drafts", "draft_tokens", "accepted_tokens")
-    )
-    reached = _positions(scrape)
+    drafted, accepted = (totals[f"spec_decode_num_{name}"] for name in ("draft_tokens", "accepted_tokens"))
+    rounds = totals.get("spec_decode_num_drafts")
+    if rounds is None and gamma is None:
+        problem = f"the rounds are not counted: {_NO_ROUNDS[prefix]} not tell them"
+        remedy = "Give the tokens drafted per round beside it: --gamma N (num_speculative_tokens)"
+        raise SpecError.single(file, "gamma", problem, remedy, line=line.number)
+    reached = _positions(totals)
     slack = 64.0 + 0.01 * accepted
     if accepted > drafted or (reached and abs(sum(reached) - accepted) > slack):
         problem = f"{accepted:g} accepted of {drafted:g} drafted, by position {sum(reached):g}"
         raise damaged(file, line, problem, "accepted_tokens")
-    if any(late > early + slack for early, late in zip([rounds, *reached], reached, strict=False)):
+    first = drafted if rounds is None else rounds
+    if any(late > early + slack for early, late in zip([first, *reached], reached, strict=False)):
         problem = "a later position is accepted more often than the one before"
         raise damaged(file, line, problem, "accepted_tokens_per_pos")
 
 
-def _positions(scrape: dict[str, float]) -> list[float]:
-    positions = sorted(int(name) for name in scrape if name.isdigit())
-    return [scrape[str(position)] for position in positions]
+def _positions(totals: dict[str, float]) -> list[float]:
+    return [totals[str(place)] for place in sorted(int(name) for name in totals if name.isdigit())]
 
 
-def _difference(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
-    restarted = after["spec_decode_num_drafts"] < before["spec_decode_num_drafts"]
-    return {name: value - (0.0 if restarted else before.get(name, 0.0)) for name, value in after.items()}
-
-
-def _scraped(window: dict[str, float], gamma: int | None) -> Row:
-    rounds, drafted = window["spec_decode_num_drafts"], window["spec_decode_num_draft_tokens"]
-    reached = _positions(window)
-    longest = float(len(reached) or gamma or max(round(drafted / rounds), 1))
-    return rounds, drafted, window["spec_decode_num_accepted_tokens"], longest, reached
+def _row(totals: dict[str, float], gamma: int | None) -> Row:
+    drafted, accepted = (totals[f"spec_decode_num_{name}"] for name in ("draft_tokens", "accepted_tokens"))
+    reached = _positions(totals)
+    rounds = totals.get("spec_decode_num_drafts") or drafted / float(gamma or len(reached) or 1)
+    if "spec_decode_num_emitted_tokens" in totals:
+        accepted = max(totals["spec_decode_num_emitted_tokens"] - rounds, 0.0)
+    longest = float(len(reached) or gamma or max(-(-drafted // rounds), 1))
+    return rounds, drafted, accepted, longest, reached

@@ -16,7 +16,9 @@ from perfmodel.errors import SpecError
 __all__ = ["read_responses"]
 
 _DEEPEST = 40
-_SIGNATURE = re.compile(r'"(acceptance_histogram|spec_verify_ct|draft_n)"\s*:')
+_ASK_GAMMA = "Give the tokens drafted per round beside it: --gamma N"
+_KEYS = ("acceptance_histogram", "spec_verify_ct", "draft_n", "total_draft_tokens")
+_SIGNATURE = re.compile(rf'"({"|".join(_KEYS)})"\s*:')
 
 
 class _Record(NamedTuple):
@@ -33,8 +35,9 @@ class _Record(NamedTuple):
 def read_responses(lines: list[Line], file: str, gamma: int | None) -> AcceptanceCounts:
     """Return one row per response that carries speculation figures.
 
-    Understood are vLLM's ``metrics.speculative_decoding`` and the same histogram as benchmarks export it,
-    SGLang's ``meta_info`` (``spec_verify_ct`` and its neighbours), and llama.cpp's ``timings`` (``draft_n``).
+    Understood are vLLM's and TensorRT-LLM's ``speculative_decoding``, the same histogram as AIPerf exports it
+    (``SpecDecodeAcceptanceRecord``), SGLang's ``meta_info`` (``spec_verify_ct`` and its neighbours, in the
+    spellings of 2025 and 2026), and llama.cpp's ``timings`` (``draft_n``).
 
     Raises
     ------
@@ -113,7 +116,7 @@ def _inside(value: Any, file: str, line: int, depth: int = 0) -> Iterator[dict[s
     if depth > _DEEPEST:
         raise SpecError.single(file, "", f"nested deeper than {_DEEPEST}", line=line)
     if isinstance(value, dict):
-        if any(key in value for key in ("acceptance_histogram", "spec_verify_ct", "draft_n")):
+        if any(key in value for key in _KEYS):
             yield value
         else:
             for part in value.values():
@@ -163,31 +166,53 @@ def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) ->
         if not holds:
             raise refusal(field, problem, "Take the log again, or leave this response out")
 
+    def first_of(*fields: str) -> str:
+        return next((field for field in fields if field in figures), fields[0])
+
+    def drafts_of(rounds: int, drafted: int) -> int:
+        """Longest draft: given, else the least that makes the drafted tokens."""
+        return gamma or -(-drafted // max(rounds, 1))
+
     if "draft_n" in figures:
         drafted, accepted = count("draft_n"), count("draft_n_accepted")
         agree(accepted <= drafted, "draft_n_accepted", f"{accepted} accepted of {drafted} drafted")
         rounds = max(count("predicted_n") - accepted, 1)
         return _Record(rounds, drafted, accepted, float(gamma or 0), [], None) if drafted else None
+    steps = None
     if "spec_verify_ct" in figures:
-        rounds, accepted, drafted = (
-            count(f"spec_{part}") for part in ("verify_ct", "num_correct_drafts", "num_proposed_drafts")
-        )
-        histogram, steps = series("spec_correct_drafts_histogram"), None
-        longest = gamma or (round(drafted / rounds) if rounds else 0)
+        rounds = count("spec_verify_ct")
+        kept_name = first_of("spec_num_correct_drafts", "spec_accept_token_num")
+        sent_name = first_of("spec_num_proposed_drafts", "spec_draft_token_num")
+        if kept_name in figures or sent_name in figures:
+            accepted, drafted = count(kept_name), count(sent_name)
+        elif gamma is None and rounds:
+            problem = "this form, which SGLang wrote before October 2025, does not tell the drafts"
+            raise refusal("spec_verify_ct", problem, _ASK_GAMMA)
+        else:
+            drafted = rounds * (gamma or 0)
+            accepted = min(max(count("completion_tokens") - rounds, 0), drafted) if rounds else 0
+        histogram = series(first_of("spec_correct_drafts_histogram", "spec_accept_histogram"))
+        longest = drafts_of(rounds, drafted)
     else:
-        rounds, accepted, drafted = (
-            count(f"num_{part}") for part in ("spec_steps", "accepted_draft_tokens", "draft_tokens")
-        )
+        accepted = count(first_of("num_accepted_draft_tokens", "total_accepted_draft_tokens"))
+        drafted = count(first_of("num_draft_tokens", "total_draft_tokens"))
+        if "acceptance_histogram" not in figures and "num_spec_steps" not in figures:
+            if gamma is None:
+                problem = "this form of TensorRT-LLM does not tell the rounds"
+                raise refusal("total_draft_tokens", problem, _ASK_GAMMA)
+            rounds_told = max(drafted / gamma, 1.0)
+            return _Record(rounds_told, drafted, accepted, float(gamma), [], None) if drafted else None
+        rounds = count("num_spec_steps")
         histogram = dense("acceptance_histogram")
         given = figures.get("num_spec_tokens")
         least = max(len(histogram) - 1, -(-drafted // max(rounds, 1)))
         longest = gamma or (whole("num_spec_tokens", given) if given is not None else least)
         sent, kept = series("per_step_drafted"), series("per_step_accepted")
         possible = len(sent) == len(kept) and all(k <= d for d, k in zip(sent, kept, strict=False))
-        agree(possible, "per_step_accepted", "contradicts per_step_drafted")
-        whole_log = not sent or (sum(sent), sum(kept)) == (drafted, accepted)
+        agree(possible or not (sent and kept), "per_step_accepted", "contradicts per_step_drafted")
+        whole_log = not (sent and kept) or (sum(sent), sum(kept)) == (drafted, accepted)
         agree(whole_log, "per_step_drafted", "contradicts the totals")
-        steps = (sent, kept) if sent else None
+        steps = (sent, kept) if sent and kept else None
     agree(accepted <= drafted, "accepted", f"{accepted} accepted of {drafted} drafted")
     if histogram:
         counted = sum(histogram)

@@ -1,0 +1,48 @@
+"""The lines of a log, freed of what terminals, containers and two writers at once put around them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from perfmodel.acceptance.logs.lines import Line
+
+__all__ = ["lines_of"]
+
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])")
+_NEXT_ENTRY = re.compile(
+    r"(?<=[^\s])(?=\[20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d)|(?<=\S)(?=INFO \d\d-\d\d \d\d:\d\d:\d\d)"
+)
+_MESSAGE = ("log", "message", "msg", "textPayload", "MESSAGE")
+
+
+def lines_of(content: bytes) -> list[Line]:
+    """Return the lines of a log that are not empty, numbered as an editor numbers them.
+
+    Colours are taken off, entries that a container runtime wrapped in JSON are unwrapped, and an entry that
+    begins in the middle of a line (two processes wrote at once) is a line of its own with the same number.
+    """
+    text = _decoded(content)
+    lines = []
+    for number, raw in enumerate(text.split("\n"), start=1):
+        for part in re.split(r"[\r\x0b\x0c\x85\u2028\u2029]", _unwrapped(_ESCAPE.sub("", raw))):
+            lines += [Line(number, entry) for entry in _NEXT_ENTRY.split(part) if entry.strip()]
+    return lines
+
+
+def _decoded(content: bytes) -> str:
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", errors="replace")
+    return content.decode("utf-8-sig", errors="replace")
+
+
+def _unwrapped(text: str) -> str:
+    """Return the message of a line such as ``{"log": "...", "stream": "stderr"}``, else the line itself."""
+    if not text.startswith('{"') or not any(f'"{key}"' in text for key in _MESSAGE):
+        return text
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    message = next((entry[key] for key in _MESSAGE if isinstance(entry.get(key), str)), None)
+    return text if message is None else message.rstrip("\n")
