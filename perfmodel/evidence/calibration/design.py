@@ -151,12 +151,12 @@ class Informing:
         figure = paths.index(path)
         rows, inverse = _scaled(self.pool, self.information, self.figures)
         moved = rows @ inverse
-        told = moved[:, figure] ** 2 / (1.0 + np.einsum("ij,ij->i", moved, rows)) / inverse[figure, figure]
-        best = int(told.argmax())
-        if told[best] < WORTH:
+        removed = moved[:, figure] ** 2 / (1.0 + np.einsum("ij,ij->i", moved, rows)) / inverse[figure, figure]
+        best = int(removed.argmax())
+        if removed[best] < WORTH:
             return None
         gain = float(np.log1p(moved[best] @ rows[best]))
-        return _next_cell(self.pool, best, path, float(np.sqrt(1.0 - min(told[best], 1.0))), gain)
+        return _next_cell(self.pool, best, path, float(np.sqrt(1.0 - min(removed[best], 1.0))), gain)
 
 
 def _scaled(

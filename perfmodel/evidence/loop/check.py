@@ -301,13 +301,13 @@ def _tokens_at(cell: Cell, gamma: float) -> float:
     return float(np.clip(cell.tokens_per_round * there / planned, 1.0, gamma + 1.0))
 
 
-def speedups(checked: Sequence[Checked]) -> tuple[Checked, ...]:
+def speedups(runs: Sequence[Checked]) -> tuple[Checked, ...]:
     """Return the runs with their speedups over the nearest plain run among them, where there is one."""
-    plain = [each for each in checked if each.plain]
+    plain = [each for each in runs if each.plain]
 
-    def distance(one: Checked, other: Checked) -> float:
+    def distance(checked: Checked, other: Checked) -> float:
         return math.hypot(
-            math.log(one.run.batch / other.run.batch), math.log(one.run.context_len / other.run.context_len)
+            math.log(checked.run.batch / other.run.batch), math.log(checked.run.context_len / other.run.context_len)
         )
 
     return tuple(
@@ -321,7 +321,7 @@ def speedups(checked: Sequence[Checked]) -> tuple[Checked, ...]:
             ).measured_tpot
             / each.measured_tpot,
         )
-        for each in checked
+        for each in runs
     )
 
 
