@@ -1,4 +1,4 @@
-"""Calibrated on six steps of a real engine on a CPU, the fit tells fifteen configurations that it never saw."""
+"""Calibrated on six steps of an engine on a CPU, the fit tells fifteen configurations that it never saw."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_fifteen_speedups_are_told_from_six_steps(folder):
     assert len(measured) == 15
     assert mean_error(measured, computed) <= 0.08
     assert regret[1024] <= 0.03 and regret[3072] <= 0.03
-    # Budget 256, gamma 4 against 1024, gamma 8: 1.010 and 0.976 s by the best of four, 1.03 and 1.07 by medians.
+    # Budget 256, gamma 4 against 1024, gamma 8: 1.010 and 0.976 s at best of four, 1.03 and 1.07 by medians.
     assert regret[6144] <= 0.035
 
 

@@ -87,11 +87,10 @@ class Planned:
     def nearest(self, run: ServedRun) -> Cell:
         """Return the cell nearest to a run, by the logarithms of batch size and context."""
 
-        def distance(cell: Cell) -> float:
-            middle = cell.context_len + self.plan.half_way
-            return math.hypot(math.log(cell.batch_size / run.batch), math.log(middle / run.context_len))
-
-        return min(self.plan.cells, key=distance)
+        return min(
+            self.plan.cells,
+            key=lambda cell: _apart(run, cell.batch_size, cell.context_len + self.plan.half_way),
+        )
 
 
 @dataclass(frozen=True)
@@ -305,24 +304,25 @@ def speedups(runs: Sequence[Checked]) -> tuple[Checked, ...]:
     """Return the runs with their speedups over the nearest plain run among them, where there is one."""
     plain = [each for each in runs if each.plain]
 
-    def distance(checked: Checked, other: Checked) -> float:
-        return math.hypot(
-            math.log(checked.run.batch / other.run.batch), math.log(checked.run.context_len / other.run.context_len)
-        )
-
     return tuple(
         each
         if each.plain or not plain
         else replace(
             each,
             predicted_speedup=each.cell.speedup,
-            measured_speedup=min(
-                plain, key=lambda other, each=each: distance(each, other)  # type: ignore[misc]
-            ).measured_tpot
-            / each.measured_tpot,
+            measured_speedup=_nearest(plain, each.run).measured_tpot / each.measured_tpot,
         )
         for each in runs
     )
+
+
+def _nearest(runs: Sequence[Checked], run: ServedRun) -> Checked:
+    return min(runs, key=lambda other: _apart(run, other.run.batch, other.run.context_len))
+
+
+def _apart(run: ServedRun, batch: float, context_len: float) -> float:
+    """Return how far a place is from a run, by the logarithms of batch size and context. [1]"""
+    return math.hypot(math.log(batch / run.batch), math.log(context_len / run.context_len))
 
 
 def _advice(planned: Planned, checked: Checked) -> tuple[Advice, ...]:
