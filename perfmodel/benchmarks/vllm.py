@@ -14,7 +14,7 @@ from perfmodel.files.records import Record
 __all__ = ["read_vllm_benchmark"]
 
 
-def read_vllm_benchmark(record: Record) -> Benchmark:
+def read_vllm_benchmark(record: Record, gamma: int | None) -> Benchmark:
     """Return one run; vLLM's burstiness is the shape of a gamma law of the gaps: their CV^2 is its inverse.
 
     Raises
@@ -53,6 +53,6 @@ def read_vllm_benchmark(record: Record) -> Benchmark:
         tpot=milliseconds(record, "tpot"),
         itl=milliseconds(record, "itl"),
         latency=latency,
-        drafts=drafts_of_vllm(record),
+        drafts=drafts_of_vllm(record, gamma),
         remarks=tuple(remarks),
     )

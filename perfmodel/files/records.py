@@ -7,28 +7,39 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import SpecError, shown
 from perfmodel.files.document import decode
 
-__all__ = ["LARGEST_RESULT", "Record", "read_records", "read_text", "records_of"]
+__all__ = ["LARGEST_RESULT", "Record", "read_content", "read_text", "records_of"]
 
 LARGEST_RESULT = 512_000_000
 
 
 @dataclass(frozen=True)
 class Record:
-    """One JSON object: its values, and the text it was read from, so that a refusal names a line."""
+    """One object of a file: its values, and where it was read, so that a refusal names a line.
+
+    Attributes
+    ----------
+    file : the file.
+    values : keys and values, as JSON has them.
+    text : the text of the object, in which the line of a key is looked up.
+    first : the line where the text begins.
+    entry : the place of the object in the file, where it is not the line.
+    lines : lines of keys, where the text is no JSON.
+    """
 
     file: str
     values: dict[str, Any]
     text: str
     first: int
     entry: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -37,13 +48,14 @@ class Record:
 
     def within(self, values: dict[str, Any], entry: str) -> Record:
         """Return an object inside this one."""
-        return Record(self.file, values, self.text, self.first, entry)
+        return replace(self, values=values, entry=entry)
 
     def refusal(self, key: str, problem: str, remedy: str = "") -> SpecError:
         """Return the refusal of a key, with the line it stands in."""
         last = key.rpartition(".")[2]
         match = re.search(rf'"{re.escape(last)}"\s*:', self.text) if last else None
         line = self.first + (self.text.count("\n", 0, match.start()) if match else 0)
+        line = self.lines.get(last, line)
         return SpecError.single(self.file, key, problem, remedy, line=line)
 
     def value(self, key: str) -> Any:
@@ -87,8 +99,8 @@ class Record:
         return value if isinstance(value, str) else ""
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
-    """Return a file as text, or stdin where it is named ``-``; SpecError if it cannot be read."""
+def read_content(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a file, or of stdin where it is named ``-``; SpecError if they cannot be read."""
     file = str(path)
     try:
         with sys.stdin.buffer if file == "-" else Path(path).open("rb") as stream:
@@ -98,12 +110,15 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise SpecError.single(file, "", f"cannot be read: {reason}", "Name a readable file") from error
     if len(content) > LARGEST_RESULT:
         raise SpecError.single(file, "", f"is larger than {LARGEST_RESULT:,} bytes", "Give a part of it")
-    return decode(content, file)
+    return content
 
 
-def read_records(path: str | os.PathLike[str]) -> list[Record]:
-    """Return the JSON objects of a file; SpecError where it is not JSON."""
-    return list(records_of(read_text(path), str(path)))
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return a file as text, UTF-8 or UTF-16 with its mark; SpecError if it cannot be read."""
+    content = read_content(path)
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", errors="replace")
+    return decode(content, str(path))
 
 
 def records_of(text: str, file: str) -> Iterator[Record]:

@@ -169,7 +169,7 @@ def test_every_wrong_flag_is_told_at_once(log: Path) -> None:
         (["--strategy", "full_kv"], "drafts with a model of its own"),
         (["--strategy", "eagle", "--draft-model", "llama-3.2-1b"], "does not take a draft model"),
         (["--add"], "adds to no file"),
-        (["--format", "trtllm"], "'trtllm'"),
+        (["--format", "tgi"], "'tgi'"),
         (["--format", "vllm"], "no line is about speculative decoding in the form of vllm"),
         (["--gamma", "3"], "found 4 where gamma is 3"),
     ],

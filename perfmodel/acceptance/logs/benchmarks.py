@@ -18,8 +18,8 @@ from perfmodel.errors import SpecError
 from perfmodel.files.records import Record, records_of
 
 __all__ = [
-    "drafts_of_aiperf", "drafts_of_sglang", "drafts_of_vllm", "pooled", "read_benchmark_block",
-    "read_benchmark_json",
+    "drafts_of_aiperf", "drafts_of_server", "drafts_of_sglang", "drafts_of_vllm", "pooled",
+    "read_benchmark_block", "read_benchmark_json",
 ]  # fmt: skip
 
 _ASK_GAMMA = "Give the tokens drafted per round beside it: --gamma N (--speculative-num-steps)"
@@ -69,7 +69,7 @@ def drafts_of_sglang(record: Record, gamma: int | None = None) -> AcceptanceCoun
         return None
     if length < 1.0:
         raise record.refusal("accept_length", f"found {length:g}", "With the bonus token it is 1 or more")
-    drafts = gamma or _drafts_of_server(record)
+    drafts = gamma or drafts_of_server(record)
     if not drafts:
         problem = "SGLang's benchmark does not tell the tokens drafted per round"
         raise record.refusal("accept_length", problem, _ASK_GAMMA)
@@ -84,7 +84,8 @@ def drafts_of_sglang(record: Record, gamma: int | None = None) -> AcceptanceCoun
     return counts_of_rows("total", [row], requests, (remark,))
 
 
-def _drafts_of_server(record: Record) -> int:
+def drafts_of_server(record: Record) -> int:
+    """Return the tokens drafted per round by the settings in ``server_info``, 0 where they are not told."""
     for key, more in (("speculative_num_draft_tokens", 1), ("speculative_num_steps", 0)):
         for place in ("server_info", "server_info.internal_states"):
             value = record.value(f"{place}.{key}")

@@ -89,19 +89,17 @@ _TASK = re.compile(r"\bid +(\d+) \| task +(-?\d+)")
 def _served(lines: list[Line], file: str, gamma: int | None) -> Iterator[_Request]:
     """Yield the requests; tokens put out are those of the same task, else of the last line with them."""
     put_out: dict[str, float] = {}
-    task = ""
     for place, line in enumerate(lines):
-        if match := _TASK.search(line.text):
-            task = " ".join(match.groups())
-        if (match := _PUT_OUT.search(line.text)) and "prompt eval" not in line.text:
-            put_out[task if _TASK.search(line.text) else ""] = put_out[""] = float(match.group(1))
+        named = _TASK.search(line.text) if "task" in line.text else None
+        task = " ".join(named.groups()) if named else ""
+        if "eval time" in line.text and (match := _PUT_OUT.search(line.text)):
+            put_out[task] = put_out[""] = float(match.group(1))
         if "draft acceptance" not in line.text:
             continue
         match = _SERVED.search(line.text)
         if match is None or int(match.group(2)) > int(match.group(3)):
             raise damaged(file, line, "the line is not whole, or more tokens are accepted than generated")
-        own = task if _TASK.search(line.text) else ""
-        tokens = put_out.pop(own, put_out.get("", float("nan")))
+        tokens = put_out.pop(task, put_out.get("", float("nan")))
         put_out.pop("", None)
         following = lines[place + 1].text if place + 1 < len(lines) else ""
         rates = _rates_in(following, "acc per pos = (") if "acc per pos" in following else []
@@ -131,6 +129,9 @@ def _request(
         )
         remedy = "Give the log with the 'eval time' lines, or the drafts per round: --gamma N"
         raise SpecError.single(file, "gamma", problem, remedy, line=line.number)
+    if survival and sent > 1.02 * rounds * len(survival) + 1.0:
+        problem = f"{sent:g} tokens are more than {rounds:.0f} rounds of {len(survival)} can draft"
+        raise damaged(file, line, problem)
     longest = float(gamma or len(survival) or np.ceil(sent / rounds - 0.02))
     row: Row = (rounds, sent, kept, max(longest, 1.0), [rate * rounds for rate in survival])
     return _Request(row, idle, among)
@@ -156,7 +157,7 @@ def _drafters(lines: list[Line], file: str) -> Iterator[_Drafter]:
     """Yield the last statistics of each drafter, which are counted since the start of the server."""
     last: dict[str, _Drafter] = {}
     for line in lines:
-        if "#acc tokens" not in line.text:
+        if "#" not in line.text or not re.search(r"#acc tokens|statistics +\S+: +#calls", line.text):
             continue
         match = _STATISTICS.search(line.text)
         if match is None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from perfmodel.acceptance.counts import AcceptanceCounts
@@ -21,11 +19,11 @@ from perfmodel.acceptance.logs.text import lines_of
 from perfmodel.acceptance.logs.trtllm import read_trtllm_iterations
 from perfmodel.acceptance.logs.vllm import read_vllm_offline, read_vllm_text, read_vllm_v0
 from perfmodel.errors import SpecError, nearest_name
+from perfmodel.files.records import read_content
 
 __all__ = ["LogFormat", "read_log"]
 
 LogFormat = Literal["auto", "vllm", "sglang", "llamacpp", "trtllm", "csv"]
-LARGEST_LOG = 512_000_000
 
 Reader = Callable[[list[Line], str, "int | None", "str | None"], AcceptanceCounts]
 
@@ -43,36 +41,33 @@ def _whole(read: Callable[[list[Line], str, int | None], AcceptanceCounts]) -> R
 
 
 class Form(NamedTuple):
-    """A form of log: who writes it, patterns that only its lines match, and its reader."""
+    """A form of log: who writes it, words of which its lines have one, and its reader."""
 
     engines: tuple[str, ...]
-    marks: str
+    marks: tuple[str, ...]
     read: Reader
 
 
+_BENCHMARKED = ("spec_decode_num_drafts", "pooled_spec_decode_acceptance_histogram", "accept_length")
 _JSON_FORMS = (
-    Form(("trtllm",), r"specDecodingStats|spec_decoding_stats", _whole(read_trtllm_iterations)),
-    Form(
-        ("vllm", "sglang"),
-        r'"(?:spec_decode_num_drafts|pooled_spec_decode_acceptance_histogram|accept_length)"\s*:',
-        _whole(read_benchmark_json),
-    ),
-    Form(("vllm", "sglang", "llamacpp", "trtllm"), "", _whole(read_responses)),
+    Form(("trtllm",), ("specDecodingStats", "spec_decoding_stats"), _whole(read_trtllm_iterations)),
+    Form(("vllm", "sglang"), tuple(f'"{key}"' for key in _BENCHMARKED), _whole(read_benchmark_json)),
+    Form(("vllm", "sglang", "llamacpp", "trtllm"), ("",), _whole(read_responses)),
 )
 _FORMS = (
-    Form(("vllm",), r"vllm:spec_decode_num_", prometheus_reader("vllm:")),
-    Form(("llamacpp",), r"llamacpp:spec_decode_num_", prometheus_reader("llamacpp:")),
-    Form(("trtllm",), r"trtllm_spec_decode_num_", prometheus_reader("trtllm_")),
-    Form(("sglang",), r"sglang:spec_(?:accept|verify)", read_sglang_metrics),
-    Form(("vllm",), r"SpecDecoding metrics:", _whole(read_vllm_text)),
-    Form(("vllm",), r"Speculative metrics:", _whole(read_vllm_v0)),
-    Form(("sglang",), r"(?<!block )\baccept len:", _whole(read_sglang_text)),
-    Form(("llamacpp",), r"draft acceptance|#acc tokens|\bn_drafted\b", read_llamacpp_text),
-    Form(("trtllm",), r"specDecodingStats", _whole(read_trtllm_iterations)),
-    Form(("vllm",), r"\bnum_drafts: ", _whole(read_vllm_offline)),
+    Form(("vllm",), ("vllm:spec_decode_num_",), prometheus_reader("vllm:")),
+    Form(("llamacpp",), ("llamacpp:spec_decode_num_",), prometheus_reader("llamacpp:")),
+    Form(("trtllm",), ("trtllm_spec_decode_num_",), prometheus_reader("trtllm_")),
+    Form(("sglang",), ("sglang:spec_accept_", "sglang:spec_verify_"), read_sglang_metrics),
+    Form(("vllm",), ("SpecDecoding metrics:",), _whole(read_vllm_text)),
+    Form(("vllm",), ("Speculative metrics:",), _whole(read_vllm_v0)),
+    Form(("sglang",), (" accept len:",), _whole(read_sglang_text)),
+    Form(("llamacpp",), ("draft acceptance", "#acc tokens", ": #calls", "n_drafted"), read_llamacpp_text),
+    Form(("trtllm",), ("specDecodingStats",), _whole(read_trtllm_iterations)),
+    Form(("vllm",), ("num_drafts: ",), _whole(read_vllm_offline)),
     Form(
         ("vllm", "sglang"),
-        r"^\W*(?:Drafts|Draft tokens|Accept length|Acceptance length[^:]*): +\S+\s*$",
+        ("Draft tokens: ", "Accept length: ", "Acceptance length"),
         _whole(read_benchmark_block),
     ),
 )
@@ -116,25 +111,28 @@ def read_log(
     if gamma is not None and gamma < 1:
         raise SpecError.single("", "gamma", f"found {gamma}", "Give the drafted tokens per round, 1 or more")
     file = str(path)
-    lines = _lines(Path(path), file)
+    lines = lines_of(read_content(path))
     counts = _reader(lines, file, format)(lines, file, gamma, only)
     if not counts.rounds.sum():
         raise SpecError.single(
             file, "", "the log holds no round with a drafted token", "Let the engine draft first"
         )
+    _check_lengths(counts, file, gamma)
     return counts
 
 
-def _lines(path: Path, file: str) -> list[Line]:
-    try:
-        with sys.stdin.buffer if file == "-" else path.open("rb") as stream:
-            content = stream.read(LARGEST_LOG + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError.single(file, "", f"cannot be read: {reason}", "Name a readable log") from error
-    if len(content) > LARGEST_LOG:
-        raise SpecError.single(file, "", f"is larger than {LARGEST_LOG:,} bytes", "Give a part of it")
-    return lines_of(content)
+def _check_lengths(counts: AcceptanceCounts, file: str, gamma: int | None) -> None:
+    """Refuse more drafted tokens than rounds of the longest draft can hold; counters lag by a few rounds."""
+    over = counts.drafted > 1.03 * counts.rounds * counts.gamma + 64.0
+    if not over.any():
+        return
+    row = int(over.argmax())
+    problem = (
+        f"{counts.drafted[row]:.0f} drafted tokens are more than {counts.rounds[row]:.0f} rounds of "
+        f"{counts.gamma[row]:.0f}"
+    )
+    remedy = "Give the longest draft, or leave --gamma out" if gamma else "Take the log again"
+    raise SpecError.single(file, "gamma" if gamma else "", problem, remedy)
 
 
 def _reader(lines: list[Line], file: str, format: LogFormat) -> Reader:
@@ -145,11 +143,12 @@ def _reader(lines: list[Line], file: str, format: LogFormat) -> Reader:
     if format == "csv" or (format == "auto" and start.lower().startswith("request,")):
         return _whole(read_csv)
     in_json = re.match(r"\{|data:|\[\s*(?:[\[\]{]|$)", start)
-    present = []
-    for form in _JSON_FORMS if in_json else _FORMS:
-        marks = re.compile(form.marks)
-        if (format == "auto" or format in form.engines) and any(marks.search(line.text) for line in lines):
-            present.append(form)
+    text = "\n".join(line.text for line in lines)
+    present = [
+        form
+        for form in (_JSON_FORMS if in_json else _FORMS)
+        if format in ("auto", *form.engines) and any(mark in text for mark in form.marks)
+    ]
     if not present:
         raise _nothing(file, format)
     others = {form.engines for form in present} if not in_json else set()

@@ -57,7 +57,7 @@ def samples_of(lines: Iterable[Line], file: str, prefix: str, wanted: str) -> It
     name = rf"{re.escape(prefix)}(?:{wanted})\w*"
     forms = [re.compile(form.replace("NAME", name)) for form in _FORMS]
     for line in lines:
-        if prefix not in line.text or line.text.lstrip().startswith("#"):
+        if prefix not in line.text or re.search(r"# (?:HELP|TYPE) ", line.text):
             continue
         if not re.search(name, line.text):
             continue

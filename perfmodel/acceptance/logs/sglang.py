@@ -75,7 +75,7 @@ def _first_ranks(lines: list[Line]) -> list[Line]:
     """Return the decode lines, of each data-parallel rank those of its first tensor-parallel rank."""
     entries = []
     for line in lines:
-        if re.search(r"(?<!block )\baccept len:", line.text):
+        if "accept len:" in line.text and re.search(r"(?<!block )\baccept len:", line.text):
             ranks = dict(re.findall(r"\b(DP|TP)(\d+)\b", line.text.partition("Decode batch")[0]))
             entries.append((line, ranks.get("DP", ""), int(ranks.get("TP", "0"))))
     first: dict[str, int] = {}

@@ -11,8 +11,9 @@ __all__ = ["lines_of"]
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])")
 _NEXT_ENTRY = re.compile(
-    r"(?<=[^\s])(?=\[20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d)|(?<=\S)(?=INFO \d\d-\d\d \d\d:\d\d:\d\d)"
+    r"\s*(?=\[20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d)|\s*(?=\bINFO \d\d-\d\d \d\d:\d\d:\d\d)"
 )
+_IN_JSON = re.compile(r"\s*(?:[{\"]|\[\s*(?:[\[{]|$)|data:)")
 _MESSAGE = ("log", "message", "msg", "textPayload", "MESSAGE")
 
 
@@ -23,10 +24,17 @@ def lines_of(content: bytes) -> list[Line]:
     begins in the middle of a line (two processes wrote at once) is a line of its own with the same number.
     """
     text = _decoded(content)
+    coloured = "\x1b" in text
     lines = []
     for number, raw in enumerate(text.split("\n"), start=1):
-        for part in re.split(r"[\r\x0b\x0c\x85\u2028\u2029]", _unwrapped(_ESCAPE.sub("", raw))):
-            lines += [Line(number, entry) for entry in _NEXT_ENTRY.split(part) if entry.strip()]
+        line = _unwrapped(_ESCAPE.sub("", raw) if coloured else raw)
+        if _IN_JSON.match(line):
+            lines.append(Line(number, line))
+            continue
+        for part in line.splitlines():
+            several = part.count("INFO ") + part.count("[20") > 1
+            entries = _NEXT_ENTRY.split(part) if several else [part]
+            lines += [Line(number, entry) for entry in entries if entry and not entry.isspace()]
     return lines
 
 

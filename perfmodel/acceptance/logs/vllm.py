@@ -136,11 +136,11 @@ def read_vllm_offline(lines: list[Line], file: str, gamma: int | None) -> Accept
     """
     runs: list[tuple[Line, dict[str, float], list[float]]] = []
     for line in lines:
-        if match := _OFFLINE.search(line.text):
+        if "num_" in line.text and (match := _OFFLINE.search(line.text)):
             if not runs or match.group(1) in runs[-1][1]:
                 runs.append((line, {}, []))
             runs[-1][1][match.group(1)] = _figure(match, line, file)
-        elif (match := _AT_POSITION.search(line.text)) and runs:
+        elif runs and (match := _AT_POSITION.search(line.text)):
             runs[-1][2].append(_figure(match, line, file))
     rows = []
     for line, counts, rates in runs:
