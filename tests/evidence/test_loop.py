@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from closed_loops import H100, LLAMA, TOKENS, TRUE, benchmark, step_of, vllm_file
 from typer.testing import CliRunner
 
 import perfmodel
 import strategies
 from perfmodel.acceptance.counts import AcceptanceCounts
 from perfmodel.acceptance.file import read_acceptance
-from perfmodel.benchmarks import Benchmark, Times
+from perfmodel.benchmarks import Times
 from perfmodel.cli.app import app
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.engine import EngineOverhead
@@ -21,53 +24,9 @@ from perfmodel.errors import SpecError
 from perfmodel.evidence.loop.check import CAUSES, check_run, deployed, speedups
 from perfmodel.evidence.loop.points import acceptance_of, points_of_benchmarks, traffic_of
 from perfmodel.evidence.loop.run import served_run
-from perfmodel.evidence.servers.price import closed_loop
-from perfmodel.hardware import HardwareProfile
-from perfmodel.latency import price_prefill
-from perfmodel.model import ModelSpec
-from perfmodel.speculation import price
 from perfmodel.workload import Workload
 
-H100, LLAMA = HardwareProfile.load("h100-sxm-80gb"), ModelSpec.load("llama-3.1-8b")
-TRUE = EngineOverhead.load("vllm").on(H100).with_values({"layer": 6e-5})
 ON = {"hardware": "h100-sxm-80gb", "target_model": "llama-3.1-8b", "tensor_parallel": "1"}
-TOKENS = 2.2
-
-
-def step_of(batch, prompt, output, gamma, engine=TRUE):
-    drafter = Drafter(strategies.load("eagle")) if gamma else None
-    priced = price(
-        Deployment(H100, LLAMA, engine), drafter, batch=float(batch), context_len=prompt + output / 2,
-        gamma=float(gamma), tokens_per_round=TOKENS if gamma else None,
-    )  # fmt: skip
-    return float(np.asarray(priced.round_s))
-
-
-def benchmark(batch, prompt, output, gamma=0, engine=TRUE, **changes):
-    """Return what a closed loop prints of a server that takes what an engine is priced at."""
-    tokens = TOKENS if gamma else 1.0
-    prefill = float(
-        price_prefill(Deployment(H100, LLAMA, engine), batch=1.0, prompt_tokens=float(prompt)).total
-    )
-    step = step_of(batch, prompt, output, gamma, engine)
-    tpot = float(closed_loop(step / tokens, prefill, batch=batch, output_tokens=output))
-    latency, requests = prefill + tpot * (output - 1), 20 * batch
-    duration = requests / batch * latency
-    rounds = requests * output / TOKENS
-    drafts = AcceptanceCounts(
-        unit="total", rounds=np.array([rounds]), drafted=np.array([rounds * gamma]),
-        accepted=np.array([rounds * (TOKENS - 1.0)]), gamma=np.array([float(gamma)]),
-    )  # fmt: skip
-    said = {
-        "source": f"{batch}x{prompt}.json:1", "tool": "vllm bench serve", "requests": requests,
-        "concurrency": float(batch), "duration": duration, "prompt_tokens": float(prompt),
-        "output_tokens": float(output), "output_throughput": requests * output / duration,
-        "ttft": Times(mean=prefill), "tpot": Times(mean=tpot), "latency": Times(mean=latency),
-        "drafts": drafts if gamma else None,
-    }  # fmt: skip
-    return Benchmark(**{**said, **changes})
-
-
 LOOPS = [(1, 1000, 500, 0), (8, 4000, 500, 0), (32, 2000, 300, 0), (8, 4000, 500, 3)]
 
 
@@ -208,25 +167,6 @@ def test_a_plan_of_names_that_are_unknown_here_is_refused_with_the_flag(plan):
 # The commands.
 
 
-def vllm_file(folder, name, run):
-    counts = run.drafts
-    drafts = {} if counts is None else {
-        "spec_decode_num_drafts": round(float(counts.rounds[0])),
-        "spec_decode_draft_tokens": 3 * round(float(counts.rounds[0])),
-        "spec_decode_accepted_tokens": round(float(counts.accepted[0])),
-    }  # fmt: skip
-    body = {
-        "backend": "vllm", "model_id": "llama", "completed": run.requests, "failed": 0,
-        "request_rate": "inf", "max_concurrency": run.concurrency, "duration": run.duration,
-        "total_input_tokens": run.requests * run.prompt_tokens,
-        "total_output_tokens": run.requests * run.output_tokens,
-        "output_throughput": run.output_throughput, "mean_tpot_ms": run.tpot.mean * 1e3,
-        "mean_ttft_ms": run.ttft.mean * 1e3, **drafts,
-    }  # fmt: skip
-    (folder / name).write_text(json.dumps(body))
-    return str(folder / name)
-
-
 def run_cli(*arguments):
     return CliRunner().invoke(app, list(arguments), prog_name="draftplan", env={"COLUMNS": "80"})
 
@@ -272,3 +212,19 @@ def test_check_prints_what_differs_within_eighty_columns(files, plan, tmp_path):
     (checked,) = body["checked"]
     whole = checked["measured"]["tpot_s"] - checked["predicted"]["tpot_s"]
     assert sum(checked["shares_s"].values()) == pytest.approx(whole)
+
+
+def test_the_commands_of_the_page_run_in_their_order(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "closing-the-loop.md").read_text(encoding="utf-8")
+    commands = [line for line in page.splitlines() if line.startswith("draftplan ")]
+    assert len(commands) == 6
+    monkeypatch.chdir(tmp_path)
+    for name, loop in zip(("plain-1", "plain-8", "plain-32", "eagle-8"), LOOPS, strict=True):
+        vllm_file(tmp_path, f"{name}.json", benchmark(*loop))
+    for command in commands:
+        report = run_cli(*shlex.split(command)[1:])
+        assert report.exit_code == 0, (command, report.stderr)
+    checked = json.loads(run_cli(*shlex.split(commands[-1])[1:], "--format", "json").stdout)["checked"]
+    for each in checked:
+        assert abs(each["shares_s"]["step"]) < 0.02 * each["measured"]["tpot_s"]
+        assert abs(each["shares_s"]["acceptance"]) < 0.05 * each["measured"]["tpot_s"]
