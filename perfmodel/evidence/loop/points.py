@@ -60,13 +60,13 @@ def points_of_benchmarks(
 
 
 def _row(run: ServedRun, given: Mapping[str, str], profiles_path: str | None) -> Measurement:
-    """Return the row of a run at its mean batch, context and drafted tokens, rounded; step time to come."""
+    """Return the row of a run at its mean batch and context, rounded, and its drafted tokens, rounded up."""
     cells = {
         **given,
         "cell": run.benchmark.source,
         "batch_size": f"{max(round(run.batch), 1)}",
         "context_len": f"{max(round(run.context_len), 1)}",
-        "gamma": f"{max(round(run.gamma), 1) if run.gamma > 0.0 else 0}",
+        "gamma": f"{math.ceil(run.gamma)}",
         "step_ms": f"{run.tpot * run.tokens_per_round * 1e3:.9g}",
         "tokens_per_round": f"{run.tokens_per_round:.9g}",
         "source": f"{run.benchmark.tool}, {run.benchmark.source}",
