@@ -128,6 +128,9 @@ def test_statistics_of_one_drafter_tell_the_rounds_that_drafted_nothing(tmp_path
     assert early.idle is not None and early.idle.tolist() == [10.0]
 
 
+CONTRADICTION = ", mean acceptance length = 2.92, acceptance rate per position = (0.995, 0.994, 0.993)"
+
+
 def iterations(count: int, seed: int = 3) -> list[dict[str, object]]:
     """Iterations of eight requests, of which some draft three tokens and the others none."""
     draw = np.random.default_rng(seed)
@@ -194,6 +197,7 @@ def test_counters_and_responses_of_tensorrt_llm(tmp_path: Path) -> None:
         (NGRAM[:90], ":1: the statistics are not whole"),
         (NGRAM.replace("47", "470"), ":1: 470 accepted of 256 generated"),
         (old_request(0, 400, 297, 171)[:-12], ":5: the line is not whole"),
+        (new_request(0, 256, 259, 167)[2] + CONTRADICTION, "259 tokens are more than 56 rounds of 3 can draft"),
         (json.dumps(iterations(2)[1])[:-30], "not valid JSON|not whole"),
         (json.dumps(iterations(9)).replace('"numDraftTokens": 3', '"numDraftTokens": -3'), "numDraftTokens"),
     ],

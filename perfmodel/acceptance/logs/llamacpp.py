@@ -117,7 +117,7 @@ def _request(
     idle, among = float("nan"), False
     if kept > 0.0 and (sum(survival) > 0.0 or mean_len > 1.0):
         rounds = kept / (sum(survival) or mean_len - 1.0)
-        idle = max(round(tokens - 1.0 - kept - rounds), 0.0) if tokens > kept else idle
+        idle = max(float(np.round(tokens - 1.0 - kept - rounds)), 0.0) if tokens > kept else idle
     elif tokens > kept:
         rounds, among = tokens - kept, True
     elif gamma is not None or survival:
