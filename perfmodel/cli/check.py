@@ -21,7 +21,7 @@ class CheckFlags(OutputFlags):
     """What `check` takes."""
 
     plan: str = argument("PLAN.json", help="What draftplan plan --format json wrote.")
-    benchmarks: list[str] = argument("BENCHMARK...",
+    benchmarks: list[str] = argument("BENCHMARK",
         help="What benchmark tools wrote of its server; a run without drafts gives the measured speedup.")
     hardware: str | None = flag("--hardware", "NAME|PATH", complete=hardware_names, panel=_PLAN,
         help="The accelerator, where the plan's name of it is that of a file.")
