@@ -13,12 +13,14 @@ import typer
 from perfmodel.cli.ask.completion import engine_names, hardware_names, model_names, strategy_names
 from perfmodel.cli.ask.flag import argument, command, flag, takes
 from perfmodel.cli.ask.format import Format, OutputFlags, refuse_csv
-from perfmodel.cli.tell.output import emit, note, tell
+from perfmodel.cli.tell.output import emit, note, remark, tell
 from perfmodel.cli.tell.progress import working
 
 if TYPE_CHECKING:
+    from perfmodel.benchmarks import Benchmark
     from perfmodel.engine import EngineOverhead
     from perfmodel.evidence.published.measurements import Measurement
+    from perfmodel.hardware import HardwareProfile
 
 __all__ = ["calibrate"]
 
@@ -30,8 +32,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 class CalibrateFlags:
     """What `calibrate` takes."""
 
-    points: str = argument("POINTS.csv|TABLE,...",
-        help="Measured steps: a CSV file, or published tables.")
+    points: list[str] = argument("POINTS.csv|BENCHMARK|TABLE,...",
+        help="Measured steps: CSV files, what benchmark tools wrote, or published tables.")
     hardware: str | None = flag("--hardware", "NAME|PATH", complete=hardware_names, panel=_POINTS,
         help="Accelerator that was measured.")
     model: str | None = flag("--model", "NAME|PATH", complete=model_names, panel=_POINTS,
@@ -60,6 +62,10 @@ class CalibrateFlags:
     profile_output: str | None = flag("--profile-output", "PROFILE.yaml", panel=_ANSWER,
         help="Write a hardware profile with the fitted shares; fits the usual ones where --achieved names "
         "none.")
+    acceptance_output: str | None = flag("--acceptance-output", "FILE", panel=_ANSWER,
+        help="Write the acceptance that the benchmarks counted, for plan and price.")
+    traffic_output: str | None = flag("--traffic-output", "FILE.yaml", panel=_ANSWER,
+        help="Write the traffic of the benchmarks: lengths, rate, concurrency, and flags that ask for it.")
     output: str | None = flag("--output", "-o", "ENGINE.yaml", panel=_ANSWER,
         help="Write the engine file here; its name becomes the engine's. Shown where absent.")
     engine_output: str | None = flag("--engine-output", "ENGINE.yaml", panel=_ANSWER,
@@ -82,6 +88,9 @@ class CalibrateFlags:
 def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG001
     """Fit an engine's kernels and its seconds per pass, layer, row and round to measured steps.
 
+    Benchmark files (`vllm bench serve --save-result` and the like) are taken as they are: a step at the mean
+    batch and context of each, prompts of others taken out of its TPOT.
+
     One measured cell a row, in the columns of `price` with any of t_target_ms, t_draft_ms, t_verify_ms and
     round_ms; or an engine's log with step_ms, batch_size, context_len and gamma (0: a plain step, else a
     whole round). The kernels are those of the hardware profile that explain the points best; points that none
@@ -94,7 +103,7 @@ def calibrate(ctx: typer.Context, flags: CalibrateFlags) -> None:  # noqa: ARG00
     Example: draftplan calibrate log.csv --hardware h100 --model llama-3.1-8b --tp 8 -o ours.yaml
     """
     refuse_csv(flags.shown)
-    if _is_of_machine(flags.points):
+    if len(flags.points) == 1 and _is_of_machine(flags.points[0]):
         _calibrate_machine(flags)
     else:
         _calibrate_engine(flags)
@@ -106,16 +115,19 @@ def _calibrate_engine(flags: CalibrateFlags) -> None:
     from perfmodel.evidence.calibration.calibrate import calibrate, profile_text
 
     name, profile_name = _name_of(flags.output, flags.engine), _name_of(flags.profile_output, "")
-    rows = _points(flags)
-    start = _start(flags)
+    rows, benchmarks = _points(flags)
+    if benchmarks and _has_enough(flags, rows):
+        return
+    start = _start(flags, rows[0].group.hardware)
     achieved = _names(flags.achieved)
     usual = flags.profile_output is not None and not achieved
+    names = ", ".join(Path(file).name for file in flags.points)
     with working("fitting"):
         calibration = calibrate(
             rows, start=start, name=name, attention_kernel=flags.attention_kernel or "",
             all_reduce=flags.all_reduce or "", achieved=None if usual else achieved, keep=_names(flags.keep),
             calibrated_on=profile_name,
-            source="" if rows[0].table else f"own measurements, {Path(flags.points).name}",
+            source="" if rows[0].table else f"own measurements, {names}",
         )  # fmt: skip
     if flags.profile_output is not None:
         origin = flags.hardware or str(rows[0].group.hardware.name)
@@ -128,11 +140,7 @@ def _calibrate_engine(flags: CalibrateFlags) -> None:
         calibration.to_dict, flags.shown,
         table=lambda console: draw_calibration(console, calibration, text),
     )  # fmt: skip
-    note(
-        f"{figure.path} keeps its start: the points do not determine it"
-        for figure in calibration.figures
-        if not figure.determined
-    )
+    note(calibration.remarks)
 
 
 def _is_of_machine(points: str) -> bool:
@@ -156,7 +164,7 @@ def _calibrate_machine(flags: CalibrateFlags) -> None:
     file = flags.output or flags.profile_output
     name, engine_name = _name_of(file, "my-machine"), _name_of(flags.engine_output, "reference-decoder")
     like = None if flags.hardware is None else HardwareProfile.load(flags.hardware, flags.profiles_path)
-    points = read_points(flags.points)
+    points = read_points(flags.points[0])
     with working("fitting"):
         machine, engine = fit_machine_and_engine(points, name, engine_name, like)
     if file is not None:
@@ -188,13 +196,17 @@ def _name_of(file: str | None, otherwise: str) -> str:
     return name
 
 
-def _points(flags: CalibrateFlags) -> Sequence[Measurement]:
-    """Read the points of a file, or of published tables of one accelerator."""
+def _points(flags: CalibrateFlags) -> tuple[Sequence[Measurement], list[Benchmark]]:
+    """Read the points of files, or of published tables of one accelerator, and the benchmarks among them.
+
+    What the benchmarks say of acceptance and traffic is written where the flags ask for it.
+    """
+    from perfmodel.benchmarks.reading import read_benchmarks
+    from perfmodel.engine import EngineOverhead
+    from perfmodel.errors import SpecError
+    from perfmodel.evidence.loop.points import points_of_benchmarks
     from perfmodel.evidence.published import measurements
 
-    names = _names(flags.points)
-    if not Path(flags.points).exists() and set(names) & set(measurements.available()):
-        return measurements.load(names)
     columns = {
         "hardware": flags.hardware,
         "tensor_parallel": flags.tp,
@@ -204,17 +216,100 @@ def _points(flags: CalibrateFlags) -> Sequence[Measurement]:
         "kv_budget": flags.draft_budget,
     }
     given = {column: text for column, text in columns.items() if text}
-    return measurements.read_file(flags.points, given=given, profiles_path=flags.profiles_path)
+    rows: list[Measurement] = []
+    benchmarks: list[Benchmark] = []
+    for points in flags.points:
+        names = _names(points)
+        if not Path(points).exists() and set(names) & set(measurements.available()):
+            rows += measurements.load(names)
+        elif _is_csv(points):
+            rows += measurements.read_file(points, given=given, profiles_path=flags.profiles_path)
+        else:
+            benchmarks += read_benchmarks(points)
+    if not benchmarks:
+        if unasked := flags.acceptance_output or flags.traffic_output:
+            raise SpecError.single("", unasked, "no point is a benchmark", "Give what a benchmark tool wrote")
+        return rows, benchmarks
+    _write_traffic(flags, benchmarks)
+    name = flags.start or flags.engine
+    known = name in EngineOverhead.available(flags.profiles_path) or flags.start is not None
+    start = EngineOverhead.load(name if known else "generic", flags.profiles_path)
+    served, remarks = points_of_benchmarks(
+        benchmarks, start=start, given=given, profiles_path=flags.profiles_path
+    )
+    note(remarks)
+    _write_acceptance(flags, benchmarks, served)
+    return [*rows, *served], benchmarks
 
 
-def _start(flags: CalibrateFlags) -> EngineOverhead:
-    """Return the engine that the fit starts from: figures as asked, words and kernels of a known --engine."""
+def _is_csv(file: str) -> bool:
+    """Whether a file begins as a CSV of points does; so is taken one that cannot be read, to be refused."""
+    try:
+        with open(file, "rb") as stream:
+            first = stream.readline(1 << 16)
+    except OSError:
+        return True
+    return b"," in first and first.lstrip()[:1] not in (b"{", b"[") and b"batch_size" in first
+
+
+def _write_traffic(flags: CalibrateFlags, benchmarks: Sequence[Benchmark]) -> None:
+    from perfmodel.evidence.loop.points import traffic_of
+
+    if flags.traffic_output is not None:
+        import yaml
+
+        profiles = {"traffic": [traffic_of(benchmark) for benchmark in benchmarks]}
+        emit(yaml.safe_dump(profiles, sort_keys=False, width=110), flags.traffic_output)
+
+
+def _write_acceptance(
+    flags: CalibrateFlags, benchmarks: Sequence[Benchmark], rows: Sequence[Measurement]
+) -> None:
+    from perfmodel.acceptance.file import write_acceptance
+    from perfmodel.errors import SpecError
+    from perfmodel.evidence.loop.points import acceptance_of
+
+    if flags.acceptance_output is None:
+        return
+    entries = acceptance_of(benchmarks, rows)
+    if not entries:
+        raise SpecError.single(
+            "", "--acceptance-output", "no benchmark says what was drafted",
+            "Give one of a server that speculates, or leave the flag out",
+        )  # fmt: skip
+    write_acceptance(flags.acceptance_output, entries)
+    remark(f"wrote {flags.acceptance_output}")
+
+
+def _has_enough(flags: CalibrateFlags, rows: Sequence[Measurement]) -> bool:
+    """Whether benchmarks gave all that was asked of them: too few for an engine, of which none was asked."""
+    from perfmodel.evidence.calibration.calibrate import FEWEST
+
+    if len(rows) >= FEWEST or flags.output or flags.profile_output:
+        return False
+    if not (flags.acceptance_output or flags.traffic_output):
+        return False
+    note([f"no engine is fitted: {len(rows)} of at least {FEWEST} points of different batches and contexts"])
+    return True
+
+
+def _start(flags: CalibrateFlags, hardware: HardwareProfile) -> EngineOverhead:
+    """Return the engine that the fit starts from: figures as asked, words and kernels of a known --engine.
+
+    Figures and kernels are those that stand for either engine on the accelerator of the points.
+    """
     from perfmodel.engine import EngineOverhead
 
-    figures = flags.start or "generic"
-    if flags.engine in EngineOverhead.available(flags.profiles_path):
-        known = EngineOverhead.load(flags.engine, flags.profiles_path)
-        start = known if flags.start is None else EngineOverhead.load(figures, flags.profiles_path)
-        words = ("description", "aliases", "software", "attention_kernel", "all_reduce")
-        return replace(start, **{name: getattr(known, name) for name in words})
-    return replace(EngineOverhead.load(figures, flags.profiles_path), description="", aliases=())
+    start = EngineOverhead.load(flags.start or "generic", flags.profiles_path).on(hardware)
+    if flags.engine not in EngineOverhead.available(flags.profiles_path):
+        return replace(start, description="", aliases=())
+    known = EngineOverhead.load(flags.engine, flags.profiles_path)
+    runs = known.on(hardware)
+    return replace(
+        runs if flags.start is None else start,
+        description=known.description,
+        aliases=known.aliases,
+        software=known.software,
+        attention_kernel=runs.attention_kernel,
+        all_reduce=runs.all_reduce,
+    )

@@ -79,7 +79,7 @@ def takes(flags: type[FlagsT]) -> Callable[[Callable[[typer.Context, FlagsT], No
     return decorate
 
 
-def command(name: str, place: int) -> Callable[[CommandT], CommandT]:
+def command(name: str, place: float) -> Callable[[CommandT], CommandT]:
     """Declare a function as the command `name`, listed at that place of the help."""
 
     def declare(function: CommandT) -> CommandT:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.evidence.calibration.design import NextCell, candidates, next_cells
+from perfmodel.evidence.calibration.design import Informing, NextCell, candidates
 from perfmodel.evidence.calibration.fit import Fit, fit_figures
+from perfmodel.evidence.calibration.guard import Standing, stand, ways
 from perfmodel.evidence.calibration.kernels import KernelPair, rank_kernels
 from perfmodel.evidence.calibration.residuals import (
     MOST_RESIDUAL,
@@ -25,13 +26,15 @@ from perfmodel.evidence.calibration.residuals import (
 )
 from perfmodel.evidence.calibration.response import (
     KINDS,
+    OF_EVERY_ENGINE,
     Observations,
     Prior,
-    Response,
     observations,
     priors,
+    reprice,
     respond,
 )
+from perfmodel.evidence.calibration.result import Calibration, FittedFigure
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Z90, Quantity
@@ -46,95 +49,6 @@ __all__ = [
 
 FEWEST = 4
 _DIGITS = 4
-_RELINEARISED = 4
-
-
-@dataclass(frozen=True)
-class FittedFigure:
-    """One figure before and after; one that the points do not determine keeps its start.
-
-    `learned` is the share of the prior variance that the points remove. [0..1]
-    """
-
-    path: str
-    before: Quantity
-    after: Quantity
-    determined: bool
-    learned: float
-    relative: bool
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What measured steps say about an engine.
-
-    Attributes
-    ----------
-    engine : with the fitted figures and the kernels that explain the points best.
-    kernels : every pair of kernels that was tried, the one of the engine first.
-    correlation : of the determined figures, in the order of `determined`.
-    residuals : (place, kind, measured seconds, log of computed over measured) of every observation.
-    next_cells : what to measure next.
-    """
-
-    engine: EngineOverhead
-    hardware: str
-    rows: int
-    kernels: tuple[KernelPair, ...]
-    figures: tuple[FittedFigure, ...]
-    correlation: FloatArray
-    errors: tuple[KindError, ...]
-    residuals: tuple[tuple[str, str, float, float], ...]
-    next_cells: tuple[NextCell, ...]
-
-    @property
-    def determined(self) -> tuple[FittedFigure, ...]:
-        """The figures that the points determine."""
-        return tuple(figure for figure in self.figures if figure.determined)
-
-    @property
-    def text(self) -> str:
-        """The engine's file."""
-        return to_yaml(self.engine)
-
-    @property
-    def achieved(self) -> dict[str, Quantity]:
-        """Fitted figures of the hardware, by dotted path."""
-        return {figure.path: figure.after for figure in self.figures if figure.relative and figure.determined}
-
-    def to_dict(self) -> dict[str, Any]:
-        """What was fitted, how well, and what to measure next, as plain values."""
-        names = [figure.path for figure in self.determined]
-        return {
-            "engine": self.engine.name,
-            "hardware": self.hardware,
-            "rows": self.rows,
-            "kernels": [vars(pair) for pair in self.kernels],
-            "figures": [
-                {
-                    "path": figure.path,
-                    "value": float(figure.after.value),
-                    "low": float(figure.after.low),
-                    "high": float(figure.after.high),
-                    "unit": figure.after.unit,
-                    "kind": figure.after.kind,
-                    "determined": figure.determined,
-                    "learned": figure.learned,
-                    "start": float(figure.before.value),
-                }
-                for figure in self.figures
-            ],
-            "correlation": {
-                name: dict(zip(names, row, strict=True))
-                for name, row in zip(names, self.correlation.tolist(), strict=True)
-            },
-            "errors": [vars(error) for error in self.errors],
-            "residuals": [
-                {"cell": place, "kind": kind, "measured_s": seconds, "log_error": error}
-                for place, kind, seconds, error in self.residuals
-            ],
-            "next_cells": [vars(cell) for cell in self.next_cells],
-        }
 
 
 def usual_shares(hardware: HardwareProfile, engine: EngineOverhead) -> list[str]:
@@ -167,8 +81,9 @@ def calibrate(
     Parameters
     ----------
     rows : measured cells on one accelerator.
-    start : where each figure stays that the points do not determine; its description and aliases are those of
-        the result.
+    start : where each figure stays that the points do not determine: those of what stands for it on that
+        accelerator, `EngineOverhead.on`; its description and aliases are those of the result, which is of
+        this one accelerator and has no presets.
     attention_kernel, all_reduce : the kernel of the hardware profile that ran; empty tries each that the
         profile has, see `rank_kernels`.
     achieved : dotted paths of figures of the hardware to fit as well, where the points tell them apart; None
@@ -187,47 +102,65 @@ def calibrate(
 
     Notes
     -----
-    Robust least squares (soft L1) on log seconds; every step is linear in the engine's seconds. Each figure
-    is held by a weak prior, and one that the points do not narrow to half of its prior variance keeps its
-    start.
+    Robust least squares (soft L1) on log seconds; every step is linear in the engine's seconds, and priced
+    again wherever shares of the hardware go. Each figure is held by a weak prior, which points that
+    contradict it widen, and one that the points do not narrow to half of its prior variance keeps its start.
+    The result stands on the points no worse than the start, in mean error and in regret: it stops on the way
+    to the least squares where it would not.
     """
     _check(rows, start, achieved or (), keep)
     hardware = rows[0].group.hardware
-    start = replace(start.on(hardware), presets=(), families=(), fitted_to="")  # one accelerator's
-    seen = observations(rows)
-    kernels = rank_kernels(
-        rows,
-        seen,
-        start,
-        _free(priors(start, hardware), keep),
-        attention_kernel=attention_kernel or _kernel_in("attention", achieved),
-        all_reduce=all_reduce or _kernel_in("all_reduce", achieved),
+    start = replace(
+        start.on(hardware), description=start.description, aliases=start.aliases, presets=(),
+        families=(), fitted_to="",
     )
+    seen = observations(rows)
+    attention_kernel = attention_kernel or _kernel_in("attention", achieved)
+    all_reduce = all_reduce or _kernel_in("all_reduce", achieved)
+    before = stand(rows, seen, _calling(start, attention_kernel, all_reduce), {})
+    kernels = rank_kernels(
+        rows, seen, start, _free(priors(start, hardware), keep), attention_kernel=attention_kernel,
+        all_reduce=all_reduce,
+    )  # fmt: skip
     best = kernels[0]
-    start = start.calling(attention_kernel=best.attention_kernel, all_reduce=best.all_reduce)
+    ranked, start = start, start.calling(attention_kernel=best.attention_kernel, all_reduce=best.all_reduce)
     figures = priors(start, hardware, usual_shares(hardware, start) if achieved is None else achieved)
-    response, fit = _fitted(rows, seen, start, figures, _free(figures, keep))
+    fit = _fitted(rows, seen, start, figures, _free(figures, keep))
+    values, after, of_fit = _no_worse(rows, seen, start, figures, fit, before)
+    if not after.no_worse_than(before):  # the start's own kernels stand better than any that were found
+        attention_kernel = attention_kernel or ranked.attention_kernel
+        all_reduce = all_reduce or ranked.all_reduce
+        return calibrate(
+            rows, start=ranked, name=name, attention_kernel=attention_kernel, all_reduce=all_reduce,
+            achieved=achieved, keep=keep, calibrated_on=calibrated_on, source=source,
+            most_residual=most_residual,
+        )  # fmt: skip
+    reached, free = _with(start, figures, fit, values), _free(figures, keep)
+    informing = Informing(candidates(rows, reached, figures), fit.information, figures).of(free)
     if not fit.determined.any():
-        raise SpecError.single(
-            "",
-            "points",
-            "they determine no figure of the engine",
-            "Measure cells of other batch sizes and contexts",
-        )
-    held_out = held_out_errors(rows, seen, response, figures, fit)
+        remedy = "Measure cells of other batch sizes and contexts"
+        suggested = informing.next_cells(1)
+        if suggested:
+            remedy = f"{remedy}: {suggested[0].request}"
+        raise SpecError.single("", "points", "they determine no figure of the engine", remedy)
+    held_out = held_out_errors(rows, seen, fit)
     refuse_unexplained(rows, seen, held_out, str(best), most_residual)
     measured_from = (
         source or "; ".join(dict.fromkeys(row.source for row in rows if row.source)) or "own measurements"
     )
     note = f"fitted to {len(rows)} rows on {hardware.name}: {measured_from}"
     figures_after = tuple(
-        _figure(figure, start, hardware.quantities.get(figure.path), index, fit, note)
+        _figure(
+            figure, start, hardware.quantities.get(figure.path), index, fit, float(values[index]), note,
+            informing.best_for(figure.path),
+        )
         for index, figure in enumerate(figures)
-    )
-    after = {
+        if figure.relative or figure.path in OF_EVERY_ENGINE or np.any(fit.response.slopes[:, index])
+    )  # fmt: skip
+    fitted = {
         figure.path: figure.after for figure in figures_after if figure.determined and not figure.relative
     }
-    after |= residual_figures(seen, held_out, note + _why_these(kernels))
+    fitted |= residual_figures(rows, seen, held_out, note + _why_these(kernels))
     description = (
         start.description or f"Calibrated on {hardware.name} from {len(rows)} measured rows, with {best}"
     )
@@ -235,10 +168,11 @@ def calibrate(
         start, name=name, description=description, calibrated_on=calibrated_on or str(hardware.name)
     )
     given = {path: quantity for path, quantity in start.quantities.items() if quantity.given}
-    engine = read_back(named.with_quantities({**given, **after}, _DIGITS))
+    engine = read_back(named.with_quantities({**given, **fitted}, _DIGITS))
     chosen = fit.determined
     deviation = fit.deviation[chosen]
-    pool = candidates(rows, engine, figures)
+    computed = reprice(fit.response, rows, seen, start, figures, values).seconds(values, figures)
+    residuals = np.log(computed / seen.seconds)
     return Calibration(
         engine=engine,
         hardware=str(hardware.name),
@@ -246,14 +180,15 @@ def calibrate(
         kernels=kernels,
         figures=figures_after,
         correlation=fit.covariance[np.ix_(chosen, chosen)] / np.outer(deviation, deviation),
-        errors=tuple(kind_errors(rows, seen, fit.residuals, held_out)),
+        errors=tuple(kind_errors(rows, seen, residuals, held_out)),
         residuals=tuple(
             (rows[row].place, KINDS[kind], float(seconds), float(residual))
-            for row, kind, seconds, residual in zip(
-                seen.row, seen.kind, seen.seconds, fit.residuals, strict=True
-            )
+            for row, kind, seconds, residual in zip(seen.row, seen.kind, seen.seconds, residuals, strict=True)
         ),
-        next_cells=next_cells(pool, fit.information, figures) if pool.rows else (),
+        next_cells=informing.next_cells(),
+        before=before,
+        after=after,
+        least_squares=of_fit,
     )
 
 
@@ -326,42 +261,104 @@ def _why_these(kernels: Sequence[KernelPair]) -> str:
     )
 
 
+def _calling(start: EngineOverhead, attention_kernel: str, all_reduce: str) -> EngineOverhead:
+    """Return the start with the kernels that are known to run."""
+    if not attention_kernel and not all_reduce:
+        return start
+    return start.calling(
+        attention_kernel=attention_kernel or start.attention_kernel, all_reduce=all_reduce or start.all_reduce
+    )
+
+
 def _fitted(
     rows: Sequence[Measurement],
     seen: Observations,
     start: EngineOverhead,
     figures: Sequence[Prior],
     free: NDArray[np.bool_],
-) -> tuple[Response, Fit]:
-    """Fit; where shares of the hardware's peak are fitted too, price again at what was found."""
+) -> Fit:
+    """Fit; shares of the hardware are priced again at each step. Raises SpecError if it never settles."""
     response = respond(rows, seen, start, figures)
-    fit = fit_figures(response, seen, figures, free)
-    for _ in range(_RELINEARISED if any(figure.relative for figure in figures) else 0):
-        at = {
-            figure.path: float(value)
-            for figure, value in zip(figures, fit.values, strict=True)
-            if figure.relative
-        }
-        response = respond(rows, seen, start, figures, at)
-        moved = [np.log(at[figure.path] / figure.value) if figure.relative else 0.0 for figure in figures]
-        response = replace(response, base=response.base - response.slopes @ np.array(moved))
-        fit = fit_figures(response, seen, figures, free)
-    return response, fit
+    again = partial(reprice, response, rows, seen, start, figures)
+    shares = any(figure.relative for figure in figures)
+    fit = fit_figures(response, seen, figures, free, overrule=True, reprice=again if shares else None)
+    if fit.converged:
+        return fit
+    names = ", ".join(figure.path for figure in figures if figure.relative)
+    raise SpecError.single(
+        "", "achieved", f"the fit does not settle on {names}",
+        "Name fewer shares, or measure more cells of different batch sizes, contexts and lengths",
+    )  # fmt: skip
+
+
+def _no_worse(
+    rows: Sequence[Measurement],
+    seen: Observations,
+    start: EngineOverhead,
+    figures: Sequence[Prior],
+    fit: Fit,
+    before: Standing,
+) -> tuple[FloatArray, Standing, Standing]:
+    """Return figures that stand no worse than the start, neither in error nor in regret, and how they stand.
+
+    Those of the fit, else the nearest of what the points leave open, else on the way to them. The last is
+    how the fit itself stands.
+    """
+
+    def stand_at(values: FloatArray) -> Standing:
+        return stand(rows, seen, _with(start, figures, fit, values), _shares(figures, fit, values))
+
+    values, after = fit.values, stand_at(fit.values)
+    of_fit, others = after, ways(fit)
+    while not after.no_worse_than(before) and (other := next(others, None)) is not None:
+        values, after = other, stand_at(other)
+    return values, after, of_fit
+
+
+def _with(
+    start: EngineOverhead, figures: Sequence[Prior], fit: Fit, values: FloatArray
+) -> EngineOverhead:
+    """Return the start with the determined figures of the engine at these values."""
+    return start.with_values({
+        figure.path: float(value)
+        for figure, value, determined in zip(figures, values, fit.determined, strict=True)
+        if determined and not figure.relative
+    })  # fmt: skip
+
+
+def _shares(figures: Sequence[Prior], fit: Fit, values: FloatArray) -> dict[str, float]:
+    """Return the determined shares of the hardware at these values, by dotted path."""
+    return {
+        figure.path: float(value)
+        for figure, value, determined in zip(figures, values, fit.determined, strict=True)
+        if determined and figure.relative
+    }
 
 
 def _figure(
-    prior: Prior, start: EngineOverhead, achieved: Quantity | None, index: int, fit: Fit, note: str
+    prior: Prior,
+    start: EngineOverhead,
+    achieved: Quantity | None,
+    index: int,
+    fit: Fit,
+    value: float,
+    note: str,
+    by: NextCell | None,
 ) -> FittedFigure:
     before = start.quantities[prior.path] if achieved is None else achieved
-    value, deviation = float(fit.values[index]), float(fit.deviation[index])
-    determined = bool(fit.determined[index])
+    deviation, determined = float(fit.deviation[index]), bool(fit.determined[index])
     after = before
     if determined:
         reach = Z90 * deviation
+        fitted = float(fit.values[index])
         ends = (
-            (value * np.exp(-reach), value * np.exp(reach))
+            (fitted * np.exp(-reach), fitted * np.exp(reach))
             if prior.relative
-            else (value - reach, value + reach)
+            else (fitted - reach, fitted + reach)
         )
-        after = Quantity(value, max(float(ends[0]), 0.0), float(ends[1]), before.unit, note, "measured")
-    return FittedFigure(prior.path, before, after, determined, float(fit.learned[index]), prior.relative)
+        low, high = max(float(ends[0]), prior.least), min(float(ends[1]), prior.most)
+        after = Quantity(value, min(low, value), max(high, value), before.unit, note, "measured")
+    return FittedFigure(
+        prior.path, before, after, determined, float(fit.learned[index]), prior.relative,
+        overruled=bool(fit.overruled[index]), by=None if determined else by,
+    )  # fmt: skip

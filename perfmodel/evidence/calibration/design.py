@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.calibration.response import KINDS, NAMES, Observations, Prior, respond
@@ -15,12 +16,14 @@ from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.evidence.published.steps import price_measurements
 from perfmodel.files.numbers import FloatArray
 
-__all__ = ["Candidates", "NextCell", "candidates", "next_cells"]
+__all__ = ["Candidates", "Informing", "NextCell", "candidates", "next_cells"]
 
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXTS = (1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000)
 GAMMAS = (1, 2, 4, 8)
+WORTH = 0.3
+"""Share of what is uncertain of a figure that a cell must remove to be named for it. [1]"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,16 @@ class NextCell:
     def meaning(self) -> str:
         """What to time, in words."""
         return NAMES[self.kind]
+
+    @property
+    def request(self) -> str:
+        """What to time where, in words."""
+        gamma = f", gamma {self.gamma}" if self.gamma else ""
+        gpus = f" on {self.tensor_parallel} GPUs" if self.tensor_parallel > 1 else ""
+        return (
+            f"time the {self.meaning} of {self.target_model}{gpus} at batch {self.batch}, context "
+            f"{self.context_len}{gamma}"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,70 @@ def _around(
             yield replace(pattern, batch=batch, context_len=context, gamma=float(gamma), kv_budget=budget)
 
 
+@dataclass(frozen=True)
+class Informing:
+    """What each of the cells that could be measured would tell, after what was.
+
+    information : of what was measured so far, without the prior, ``[figures, figures]``.
+    """
+
+    pool: Candidates
+    information: FloatArray
+    figures: Sequence[Prior]
+
+    def of(self, free: NDArray[np.bool_]) -> Informing:
+        """Return that of some figures, the others known."""
+        return Informing(
+            replace(self.pool, informs=self.pool.informs[:, free]),
+            self.information[np.ix_(free, free)],
+            [figure for figure, is_free in zip(self.figures, free, strict=True) if is_free],
+        )
+
+    def next_cells(self, count: int = 5) -> tuple[NextCell, ...]:
+        """Return the cells that tell most, one after the other; none where no cell fits."""
+        return next_cells(self.pool, self.information, self.figures, count) if self.pool.rows else ()
+
+    def best_for(self, path: str) -> NextCell | None:
+        """Return the cell that narrows one figure most; None where no cell tells `WORTH` about it."""
+        paths = [figure.path for figure in self.figures]
+        if path not in paths or not self.pool.rows:
+            return None
+        figure = paths.index(path)
+        rows, inverse = _scaled(self.pool, self.information, self.figures)
+        moved = rows @ inverse
+        removed = moved[:, figure] ** 2 / (1.0 + np.einsum("ij,ij->i", moved, rows)) / inverse[figure, figure]
+        best = int(removed.argmax())
+        if removed[best] < WORTH:
+            return None
+        gain = float(np.log1p(moved[best] @ rows[best]))
+        return _next_cell(self.pool, best, path, float(np.sqrt(1.0 - min(removed[best], 1.0))), gain)
+
+
+def _scaled(
+    pool: Candidates, information: FloatArray, figures: Sequence[Prior]
+) -> tuple[FloatArray, FloatArray]:
+    """Return what each cell tells, and the covariance of the figures, both in deviations of the priors."""
+    scale = np.array([prior.deviation for prior in figures])
+    rows = pool.informs * scale
+    return rows, np.asarray(np.linalg.inv(information * np.outer(scale, scale) + np.eye(scale.size)))
+
+
+def _next_cell(pool: Candidates, index: int, learns: str, to: float, gain: float) -> NextCell:
+    row, kind = pool.rows[pool.seen.row[index]], KINDS[pool.seen.kind[index]]
+    return NextCell(
+        kind=kind,
+        target_model=row.group.target.name,
+        draft_model=row.group.drafter.label if row.group.drafter and kind != "target" else "",
+        tensor_parallel=row.tensor_parallel,
+        batch=row.batch,
+        context_len=row.context_len,
+        gamma=int(row.gamma) if kind != "target" else 0,
+        learns=learns,
+        to=to,
+        gain=gain,
+    )
+
+
 def next_cells(
     pool: Candidates, information: FloatArray, figures: Sequence[Prior], count: int = 5
 ) -> tuple[NextCell, ...]:
@@ -121,9 +198,7 @@ def next_cells(
     Greedy D-optimal design: by the matrix determinant lemma a cell with slopes ``a`` multiplies the
     determinant of ``M`` by ``1 + a' M^-1 a``.
     """
-    scale = np.array([prior.deviation for prior in figures])
-    rows = pool.informs * scale
-    inverse = np.linalg.inv(information * np.outer(scale, scale) + np.eye(scale.size))
+    rows, inverse = _scaled(pool, information, figures)
     chosen: list[NextCell] = []
     open_cells = np.ones(rows.shape[0], dtype=bool)
     for _ in range(min(count, rows.shape[0])):
@@ -133,21 +208,8 @@ def next_cells(
         after = inverse - np.outer(moved, moved) / (1.0 + spread[best])
         remains = np.sqrt(np.diag(after) / np.diag(inverse))
         figure = int(remains.argmin())
-        row, kind = pool.rows[pool.seen.row[best]], KINDS[pool.seen.kind[best]]
-        chosen.append(
-            NextCell(
-                kind=kind,
-                target_model=row.group.target.name,
-                draft_model=row.group.drafter.label if row.group.drafter and kind != "target" else "",
-                tensor_parallel=row.tensor_parallel,
-                batch=row.batch,
-                context_len=row.context_len,
-                gamma=int(row.gamma) if kind != "target" else 0,
-                learns=figures[figure].path,
-                to=float(remains[figure]),
-                gain=float(np.log1p(spread[best])),
-            )
-        )
+        gain = float(np.log1p(spread[best]))
+        chosen.append(_next_cell(pool, best, figures[figure].path, float(remains[figure]), gain))
         inverse = after
         open_cells[best] = False
     return tuple(chosen)

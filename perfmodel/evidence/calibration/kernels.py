@@ -79,7 +79,7 @@ def rank_kernels(
         engine = start.calling(attention_kernel=attention, all_reduce=reduction)
         of_pair = replace(response, base=bare_seconds(rows, seen, engine))
         fit = fit_figures(of_pair, seen, figures, free)
-        errors.append(np.abs(held_out_errors(rows, seen, of_pair, figures, fit)[passes]))
+        errors.append(np.abs(held_out_errors(rows, seen, fit)[passes]))
     known = np.stack(errors)
     known = known[:, np.isfinite(known).all(axis=0)]
     if not known.size:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
 from perfmodel.evidence.calibration.fit import Fit, fit_figures
-from perfmodel.evidence.calibration.response import KINDS, NAMES, Observations, Prior, Response
+from perfmodel.evidence.calibration.response import KINDS, NAMES, Observations
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Quantity
@@ -40,11 +40,18 @@ class KindError:
     held_out: float
 
 
-def held_out_errors(
-    rows: Sequence[Measurement], seen: Observations, response: Response, figures: Sequence[Prior], fit: Fit
-) -> FloatArray:
-    """Return log errors of every observation, predicted from a fit to the cells of the other folds."""
-    cells = [(row.group.target.name, row.tensor_parallel, row.batch, row.context_len) for row in rows]
+def held_out_errors(rows: Sequence[Measurement], seen: Observations, fit: Fit) -> FloatArray:
+    """Return log errors of every observation, predicted from a fit to the cells of the other folds.
+
+    A cell is a place (model, GPUs, batch, context) with all that was measured there; of a log of whole steps
+    at fewer than `FOLDS` places, one configuration of it.
+    """
+    cells: list[tuple[object, ...]] = [
+        (row.group.target.name, row.tensor_parallel, row.batch, row.context_len) for row in rows
+    ]
+    whole = np.all(_of_kinds(seen, ("target", "round")))
+    if whole and len(set(cells)) < FOLDS:  # too few places to lose one: whole rounds of a place are cells
+        cells = [(*cell, row.key, row.gamma, row.kv_budget) for cell, row in zip(cells, rows, strict=True)]
     number = {cell: index for index, cell in enumerate(dict.fromkeys(cells))}
     cell_of = np.array([number[cell] for cell in cells])[seen.row]
     shuffled = np.random.default_rng(0).permutation(len(number))
@@ -55,24 +62,32 @@ def held_out_errors(
         if not inside.any():
             continue
         part = fit_figures(
-            Response(response.base[inside], response.slopes[inside]),
-            seen.of(inside),
-            figures,
-            fit.determined,
-            choose=False,
+            fit.response.of(inside), seen.of(inside), fit.figures, fit.determined, choose=False
         )
-        outside = Response(response.base[~inside], response.slopes[~inside])
-        errors[~inside] = np.log(part.seconds(outside, figures) / seen.seconds[~inside])
+        computed = fit.response.of(~inside).seconds(part.values, fit.figures)
+        errors[~inside] = np.log(computed / seen.seconds[~inside])
     return errors
 
 
-def residual_figures(seen: Observations, held_out: FloatArray, note: str) -> dict[str, Quantity]:
-    """Return the spread that the figures leave open, of target passes and of draft passes."""
+def residual_figures(
+    rows: Sequence[Measurement], seen: Observations, held_out: FloatArray, note: str
+) -> dict[str, Quantity]:
+    """Return the spread that the figures leave open: of passes of targets, with experts or not, and drafts.
+
+    A figure of which there are fewer than `_FEWEST` observations is absent: it keeps its value. [1]
+    """
     from scipy.stats import chi2
 
+    experts = np.array([bool(row.group.target.experts) for row in rows])[seen.row]
+    target = _of_kinds(seen, _TARGET_PASSES)
+    of_figure = {
+        "step_residual": target & ~experts,
+        "expert_residual": target & experts,
+        "draft_residual": _of_kinds(seen, ("draft",)),
+    }
     figures: dict[str, Quantity] = {}
-    for path, kinds in (("step_residual", _TARGET_PASSES), ("draft_residual", ("draft",))):
-        spread, count = _spread(seen, held_out, kinds)
+    for path, chosen in of_figure.items():
+        spread, count = _spread(held_out, chosen)
         if count < _FEWEST:
             continue
         spread = max(spread, _LEAST_RESIDUAL)
@@ -94,7 +109,7 @@ def refuse_unexplained(
     kernels : which ones the fit was made with, in words.
     most : relative spread that an engine may leave open. [1]
     """
-    spread, count = _spread(seen, held_out, _TARGET_PASSES)
+    spread, count = _spread(held_out, _of_kinds(seen, _TARGET_PASSES))
     if count < _FEWEST or spread <= most:
         return
     worst = int(np.nanargmax(np.where(_of_kinds(seen, _TARGET_PASSES), np.abs(held_out), np.nan)))
@@ -113,9 +128,9 @@ def _of_kinds(seen: Observations, kinds: Sequence[str]) -> NDArray[np.bool_]:
     return np.isin(seen.kind, [KINDS.index(kind) for kind in kinds])
 
 
-def _spread(seen: Observations, held_out: FloatArray, kinds: Sequence[str]) -> tuple[float, int]:
-    """Return the root mean square of the log errors of these kinds, and how many there are. [1], [1]"""
-    errors = held_out[_of_kinds(seen, kinds) & np.isfinite(held_out)]
+def _spread(held_out: FloatArray, chosen: NDArray[np.bool_]) -> tuple[float, int]:
+    """Return the root mean square of the log errors of chosen ones, and how many there are. [1], [1]"""
+    errors = held_out[chosen & np.isfinite(held_out)]
     return (float(np.sqrt(np.mean(errors**2))) if errors.size else 0.0), int(errors.size)
 
 

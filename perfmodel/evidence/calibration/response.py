@@ -12,11 +12,12 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.evidence.published.steps import price_measurements
 from perfmodel.files.numbers import FloatArray
-from perfmodel.files.quantity import Z90, Figure, declared_in
+from perfmodel.files.quantity import Z90, Figure, declared_in, figures_of
 from perfmodel.hardware import HardwareProfile
 
 __all__ = [
-    "KINDS", "Observations", "Prior", "Response", "bare_seconds", "observations", "priors", "respond",
+    "KINDS", "Observations", "Prior", "Response", "bare_seconds", "changed", "observations", "priors",
+    "reprice", "respond",
 ]  # fmt: skip
 
 Indices = NDArray[np.intp]
@@ -28,8 +29,13 @@ NAMES = {
 }  # fmt: skip
 NOISE = {"target": 0.03, "draft": 0.03, "verify": 0.03, "overhead": 0.1, "round": 0.03}
 """Expected spread of log seconds about the equations, before the points say otherwise. [1]"""
-SECONDS = ("forward", "layer", "row_layer", "draft_row_layer", "round", "round_row")
-"""Figures of an engine in which every step is linear."""
+SECONDS = (
+    "forward", "layer", "row_layer", "draft_row_layer", "round", "round_row", "row", "expert_layer",
+    "expert_parallel_layer", "quantise", "lookup", "lookup_token", "piecewise_layer", "eager_expert_layer",
+)  # fmt: skip
+"""Figures of an engine in which every step is linear: all its seconds."""
+OF_EVERY_ENGINE = SECONDS[:6]
+"""Those that any points may tell; the others only points of experts, 8-bit products, lookups and the like."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class Observations:
 class Prior:
     """What is believed of one figure before the points: SI value and standard deviation.
 
-    A `relative` figure is a share that hardware achieves; its deviation is that of its logarithm.
+    A `relative` figure is a share that hardware achieves; its deviation is that of its logarithm. No value is
+    believed below `least` or above `most`.
     """
 
     path: str
@@ -62,18 +69,50 @@ class Prior:
     deviation: float
     most: float
     relative: bool = False
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
 class Response:
-    """Seconds of observations at the prior values; slopes in every figure, ``[observations, figures]``.
+    """Seconds of observations with none of the engine's, and the slopes of each in every figure.
 
-    ``seconds = base + slopes @ figures`` holds exactly for the figures of an engine; for relative ones
-    `slopes` is the derivative in the logarithm at the prior value.
+    Attributes
+    ----------
+    base : seconds at the shares `at`, with no seconds of the engine, ``[observations]``. [s]
+    slopes : of the engine's figures in their value, exact; of relative ones in their logarithm,
+        ``[observations, figures]``.
+    at : values of the relative figures at which `base` and their slopes were priced, ``[figures]``; those of
+        others are not used.
     """
 
     base: FloatArray
     slopes: FloatArray
+    at: FloatArray
+
+    def of(self, chosen: NDArray[np.bool_]) -> Response:
+        """Return that of some observations."""
+        return Response(self.base[chosen], self.slopes[chosen], self.at)
+
+    def seconds(self, values: FloatArray, figures: Sequence[Prior]) -> FloatArray:
+        """Return the seconds of every observation at these figures, at least a nanosecond. [s]
+
+        Seconds go with the inverse of a share, as bytes over a rate do, and with a factor in proportion; both
+        are exact where one term is all, and to first order anywhere.
+        """
+        relative, ratio = self._ratio(values, figures)
+        moved = np.where(self.slopes > 0.0, ratio - 1.0, 1.0 - 1.0 / ratio)
+        added = self.slopes * np.where(relative, moved, values)
+        return np.asarray(np.maximum(self.base + added.sum(axis=-1), 1e-9))
+
+    def slopes_at(self, values: FloatArray, figures: Sequence[Prior]) -> FloatArray:
+        """Return the slopes of `seconds` at these figures, ``[observations, figures]``."""
+        relative, ratio = self._ratio(values, figures)
+        steeper = np.where(self.slopes > 0.0, ratio, 1.0 / ratio)
+        return np.asarray(self.slopes * np.where(relative, steeper, 1.0))
+
+    def _ratio(self, values: FloatArray, figures: Sequence[Prior]) -> tuple[NDArray[np.bool_], FloatArray]:
+        relative = np.array([figure.relative for figure in figures], dtype=bool)
+        return relative, np.divide(values, self.at, out=np.ones_like(values), where=relative)
 
 
 def observations(rows: Sequence[Measurement]) -> Observations:
@@ -117,7 +156,8 @@ def priors(
 ) -> tuple[Prior, ...]:
     """Return the priors of an engine's seconds, and of the achieved figures named by dotted path.
 
-    An engine's figure is centred on its value and twice as wide as the generic range, so that points decide.
+    An engine's figure is centred on its value and twice as wide as the generic range, so that points decide;
+    where there is no generic range, as its own. One that is surely 0 has no prior: it adds nothing.
     """
     declared = {figure.path: figure for _, figure in declared_in(type(engine)) if isinstance(figure, Figure)}
     beliefs = []
@@ -125,12 +165,23 @@ def priors(
         if path not in declared:
             continue
         low, _, high = declared[path].default or (0.0, 0.0, declared[path].most)
-        value = float(np.asarray(engine.quantities[path].value)) if path in engine.quantities else 0.0
-        beliefs.append(Prior(path, value, (high - low) / Z90, declared[path].most))
+        value = 0.0
+        if path in engine.quantities:
+            own = engine.quantities[path]
+            value = float(np.asarray(own.value))
+            if high == low:
+                low, high = float(np.asarray(own.low)), float(np.asarray(own.high))
+        if high == low:
+            low, high = 0.0, 2.0 * value  # as sure as its own size: no range says more
+        if high > low:
+            beliefs.append(Prior(path, value, (high - low) / Z90, declared[path].most))
+    possible = {path: declared for path, declared, _ in figures_of(hardware)} if achieved else {}
     for path in achieved:
         quantity = hardware.quantities[path]
         value, low, high = (float(np.asarray(end)) for end in (quantity.value, quantity.low, quantity.high))
-        beliefs.append(Prior(path, value, max(np.log(high / low) / Z90, 0.05), np.inf, relative=True))
+        deviation = max(float(np.log(high / low)) / Z90, 0.05)
+        limits = possible[path]
+        beliefs.append(Prior(path, value, deviation, limits.most, relative=True, least=limits.least))
     return tuple(beliefs)
 
 
@@ -141,7 +192,7 @@ def respond(
     figures: Sequence[Prior],
     values: Mapping[str, float] | None = None,
 ) -> Response:
-    """Price every observation at zero engine seconds and in every figure's direction.
+    """Price every observation at zero engine seconds, all of `SECONDS`, and in every figure's direction.
 
     Parameters
     ----------
@@ -159,7 +210,27 @@ def respond(
             unit = max(prior.deviation, 1e-9)
             with_it = _seconds(rows, seen, _bare(engine).with_values({prior.path: unit}), at)
             slopes.append((with_it - base) / unit)
-    return Response(base, np.stack(slopes, axis=-1) if slopes else np.zeros((base.size, 0)))
+    where = np.array([at.get(prior.path, prior.value) for prior in figures])
+    return Response(base, np.stack(slopes, axis=-1) if slopes else np.zeros((base.size, 0)), where)
+
+
+def reprice(
+    response: Response,
+    rows: Sequence[Measurement],
+    seen: Observations,
+    engine: EngineOverhead,
+    figures: Sequence[Prior],
+    values: FloatArray,
+) -> Response:
+    """Price a response again at other shares of the hardware; slopes in the engine's seconds stay."""
+    shares = [index for index, prior in enumerate(figures) if prior.relative]
+    moved = respond(
+        rows, seen, engine, [figures[index] for index in shares],
+        {figures[index].path: float(values[index]) for index in shares},
+    )  # fmt: skip
+    slopes, at = response.slopes.copy(), response.at.copy()
+    slopes[:, shares], at[shares] = moved.slopes, moved.at
+    return Response(moved.base, slopes, at)
 
 
 def bare_seconds(
@@ -185,12 +256,14 @@ def _seconds(
     rows: Sequence[Measurement], seen: Observations, engine: EngineOverhead, values: Mapping[str, float]
 ) -> FloatArray:
     """Return the computed seconds that belong to each observation. [s]"""
-    priced = price_measurements(rows, engine=engine, hardware=_changed(values) if values else None)
+    priced = price_measurements(rows, engine=engine, hardware=changed(values) if values else None)
     columns = np.stack([getattr(priced, kind) for kind in KINDS], axis=-1)
     return np.asarray(columns[seen.row, seen.kind])
 
 
-def _changed(values: Mapping[str, float]) -> Callable[[HardwareProfile], HardwareProfile]:
+def changed(values: Mapping[str, float]) -> Callable[[HardwareProfile], HardwareProfile]:
+    """Return what gives a profile other figures, by dotted path."""
+
     def change(profile: HardwareProfile) -> HardwareProfile:
         return profile.with_values(dict(values))
 
