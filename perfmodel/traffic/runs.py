@@ -18,7 +18,7 @@ from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.trace import Trace
-from perfmodel.traffic.workload import PlannedTraffic, tuned
+from perfmodel.traffic.workload import PlannedTraffic, equipped, tuned
 
 __all__ = ["Case", "Comparison", "ahead_of_fixed", "case_for", "outcomes_of", "parts_of", "run_case"]
 
@@ -63,13 +63,11 @@ def case_for(
     name, gamma = policy
     follows = FollowPlan(deployed.plan, name == "adaptive") if deployed and name in FOLLOWING else None
     serving: ServingPolicy = follows or FixedGamma(gamma)
-    longest = max(serving.gammas)
-    replica = replace(replica, max_gamma=longest)
-    if deployed is not None and longest:
+    if deployed is not None:
         replica = replace(replica, drafter=deployed.drafter, kv_budget=deployed.kv_budget)
     if follows is not None:
-        serving = tuned(follows, replica, trace, ttft=ttft, tpot=tpot, **drawn)
-    return Case(replica, trace, serving, **drawn)
+        serving = tuned(follows, equipped(replica, follows), trace, ttft=ttft, tpot=tpot, **drawn)
+    return Case(equipped(replica, serving), trace, serving, **drawn)
 
 
 def run_case(case: Case, progress: Callable[[int, int], None] | None = None) -> Arrays:
