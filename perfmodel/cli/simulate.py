@@ -126,6 +126,7 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
                 policy, replica, trace.faster(speed), deployed, alpha=question.alpha,
                 spread=BETWEEN_REQUESTS if flags.spread is None else flags.spread, seed=flags.seed,
                 concurrency=flags.concurrency, ttft=ttft, tpot=question.tpot,
+                beside=[gamma for name, gamma in policies if name.startswith("fixed")],
             )
             for speed in speeds
             for policy in policies
@@ -228,8 +229,8 @@ def _one_length(case: Case) -> str:
 
     if not isinstance(case.policy, FollowPlan) or case.policy.only is None:
         return ""
-    told = f"one length everywhere, {case.policy.only}" if case.policy.only else "to draft nowhere"
-    return f"the schedule is {told}: that serves this trace better than a length for every batch"
+    lengths = f"one length everywhere, {case.policy.only}" if case.policy.only else "to draft nowhere"
+    return f"the schedule is {lengths}: that serves this trace better than a length for every batch"
 
 
 def _cells(flags: SimulateFlags, question: Question, replica: Replica) -> Workload | None:

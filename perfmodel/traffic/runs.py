@@ -48,6 +48,7 @@ def case_for(
     *,
     ttft: float | None = None,
     tpot: float | None = None,
+    beside: Sequence[int] = (),
     **drawn: Any,
 ) -> Case:
     """Return the simulation of a policy: its replica drafts as far as the policy does, its schedule is tuned.
@@ -58,6 +59,7 @@ def case_for(
     replica : what serves, without a drafter.
     deployed : who drafts, and the plan that a schedule follows; None where none does.
     ttft, tpot : the targets [s] that a schedule is tuned to.
+    beside : the lengths that a schedule is compared with. [tokens]
     drawn : alpha, spread, seed and concurrency, as of `Case`.
     """
     name, gamma = policy
@@ -66,7 +68,7 @@ def case_for(
     if deployed is not None:
         replica = replace(replica, drafter=deployed.drafter, kv_budget=deployed.kv_budget)
     if follows is not None:
-        serving = tuned(follows, equipped(replica, follows), trace, ttft=ttft, tpot=tpot, **drawn)
+        serving = tuned(follows, replica, trace, ttft=ttft, tpot=tpot, beside=beside, **drawn)
     return Case(equipped(replica, serving), trace, serving, **drawn)
 
 
@@ -240,8 +242,8 @@ class Comparison:
             "trace": {
                 "name": trace.name, "requests": len(trace), "prompt_tokens": int(trace.prompt_tokens.sum()),
                 "output_tokens": int(trace.output_tokens.sum()), "requests_per_s": trace.qps,
-                "concurrency": self.concurrency,
             },
+            "concurrency": self.concurrency,
             "ttft_target_s": self.ttft,
             "tpot_target_s": self.tpot,
             "policies": self.rows,

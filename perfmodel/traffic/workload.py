@@ -176,20 +176,22 @@ def tuned(
     *,
     ttft: float | None = None,
     tpot: float | None = None,
+    beside: Sequence[int] = (),
     **drawn: Any,
 ) -> FollowPlan:
     """Return a schedule that favours, in steps with prefill, what serves a trace best under its targets.
 
     Decided by simulating the first `TUNED_ON` requests each way: by goodput, then throughput. Where one of
-    its lengths alone serves better by more than `SINGLE`, or nobody drafting does, that is the schedule: a
-    plan prices steps, and does not see that a drafter prefills every prompt too.
+    its lengths, or of those `beside`, or no drafting, everywhere serves better by more than `SINGLE`, that is
+    the schedule: a plan prices steps, and sees neither what requests wait for nor a drafter's prefills.
 
     Parameters
     ----------
     scheduled : the plan's schedule.
-    replica : what serves.
+    replica : what serves, with its drafter.
     trace : what is served.
     ttft, tpot : targets that a good request meets; none where None. [s]
+    beside : further lengths, those that it is compared with. [tokens]
     drawn : as in `perfmodel.traffic.simulate.simulate`.
     """
     some = trace.first(TUNED_ON)
@@ -205,9 +207,9 @@ def tuned(
         return policies[place], outcomes[place][0]
 
     by_plan, goodput = best([replace(scheduled, favour=favour) for favour in FAVOURS])
-    if scheduled.adaptive or not any(scheduled.gammas):
+    if scheduled.adaptive:
         return by_plan
-    lengths = sorted({0, *(cell.gamma for cell in scheduled.plan.cells)})
+    lengths = sorted({0, *(cell.gamma for cell in scheduled.plan.cells), *beside})
     single, alone = best([replace(scheduled, only=length) for length in lengths])
     return single if alone > (1.0 + SINGLE) * goodput else by_plan
 

@@ -69,7 +69,7 @@ def lead(drawn):
     cases = [
         case_for(
             policy, replica, drawn.trace, deployed, alpha=drawn.alpha, spread=0.05, seed=1, ttft=drawn.ttft,
-            tpot=drawn.tpot, concurrency=drawn.concurrency,
+            tpot=drawn.tpot, concurrency=drawn.concurrency, beside=LENGTHS,
         )
         for policy in policies
     ]  # fmt: skip
