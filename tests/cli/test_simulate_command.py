@@ -255,3 +255,18 @@ def test_a_benchmark_is_reproduced_and_laid_beside(tmp_path):
     assert {"output throughput", "TTFT p99", "ITL median"} <= by_name.keys()
     assert "at most 4 in flight" in answered(*asked)
     assert "--speed" in refused(*asked, "--speed", "2")
+
+
+def test_published_runs_are_told_beside_their_simulation(monkeypatch):
+    from perfmodel.traffic import published_runs
+
+    wanted = ("ShareGPT-c1", "eagle3-c1", "a100-random-4000x200")
+    some = [run for run in published_runs.published_runs() if run.benchmark.source.endswith(wanted)]
+    monkeypatch.setattr(published_runs, "published_runs", lambda: tuple(some))
+    printed = answered("validate", "--serving")
+    assert "closed loop: output throughput" in printed
+    assert "they draft trees" in printed
+    body = json.loads(answered("validate", "--serving", "--format", "json"))
+    assert body["limits"]["closed loop"]["TPOT median"] == 0.05
+    assert {row["figure"] for row in body["figures"]} >= {"output throughput", "TTFT p99", "ITL median"}
+    assert "--servers" in refused("validate", "--serving", "--servers")

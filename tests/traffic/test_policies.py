@@ -162,8 +162,8 @@ def test_a_schedule_is_never_worse_than_the_best_single_length_by_more_than_one_
 def test_a_schedule_does_not_draft_where_prefilling_the_draft_model_costs_more_than_it_gains():
     """A plan prices steps: with 5,000 prompt tokens for 50 put out, the draft model's prefill counts."""
     answer = plan(
-        H100, LLAMA, ENGINE, Workload((1, 8, 32), (2000, 8000)), drafters=[SMALL], gammas=range(5), alpha=0.74,
-        constraints=Constraints(near_tie=0.0), one_deployment=True, draws=0,
+        H100, LLAMA, ENGINE, Workload((1, 8, 32), (2000, 8000)), drafters=[SMALL], gammas=range(5),
+        alpha=0.74, constraints=Constraints(near_tie=0.0), one_deployment=True, draws=0,
     )  # fmt: skip
     trace, drawn_with = drawn(60, INF, 5000, 50), {"alpha": 0.74, "spread": 0.05, "concurrency": 24}
     served = replica(SMALL, max_batch=64)
