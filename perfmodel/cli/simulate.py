@@ -127,10 +127,12 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
                 policy, replica, trace.faster(speed), deployed, alpha=question.alpha,
                 spread=BETWEEN_REQUESTS if flags.spread is None else flags.spread, seed=flags.seed,
                 concurrency=flags.concurrency, ttft=ttft, tpot=question.tpot,
+                beside=[gamma for name, gamma in policies if name.startswith("fixed")],
             )
             for speed in speeds
             for policy in policies
         ]  # fmt: skip
+    note(list(dict.fromkeys(filter(None, (_one_length(case) for case in cases)))))
     note(list(dict.fromkeys(text for case in cases for text in sharing_remarks(case.replica, trace))))
     comparison = partial(
         Comparison, speeds=[speed for speed in speeds for _ in policies], ttft=ttft, tpot=question.tpot,
@@ -220,6 +222,16 @@ def _deployed(
     if not any(cell.speculates for cell in deployed.plan.cells):
         note(["the schedule never drafts: plain decoding is best wherever this traffic goes"])
     return deployed
+
+
+def _one_length(case: Case) -> str:
+    """Say where a schedule came down to one length, which serves its trace better than several."""
+    from perfmodel.traffic.policies import FollowPlan
+
+    if not isinstance(case.policy, FollowPlan) or case.policy.only is None:
+        return ""
+    lengths = f"one length everywhere, {case.policy.only}" if case.policy.only else "to draft nowhere"
+    return f"the schedule is {lengths}: that serves this trace better than a length for every batch"
 
 
 def _cells(flags: SimulateFlags, question: Question, replica: Replica) -> Workload | None:

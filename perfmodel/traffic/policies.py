@@ -94,13 +94,14 @@ class FollowPlan:
     """A compiled plan of one deployment; an adaptive one learns acceptance as it goes.
 
     `favour` says what the lengths of steps that prefill joins are chosen for, one of `FAVOURS`: ``alone`` is
-    what the plan says of a step without prefill.
+    what the plan says of a step without prefill. `only` is one length everywhere, in place of the plan's.
     """
 
     plan: Plan
     adaptive: bool = False
     hysteresis: float = HYSTERESIS
     favour: Favour = "tokens"
+    only: int | None = None
 
     @property
     def name(self) -> str:
@@ -110,11 +111,15 @@ class FollowPlan:
     @property
     def gammas(self) -> tuple[int, ...]:
         """The lengths it may choose: up to the longest of the plan, all where it may learn. [tokens]"""
+        if self.only is not None:
+            return FixedGamma(self.only).gammas
         longest = max(cell.gamma for cell in self.plan.cells)
         return tuple(gamma for gamma in self.plan.gammas if self.adaptive or gamma <= longest)
 
     def begin(self, costs: StepCosts) -> Chooser:
         """Compile the plan for one engine."""
+        if self.only is not None:
+            return FixedGamma(self.only)
         return _AtWork(self, costs)
 
 

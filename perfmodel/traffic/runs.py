@@ -18,7 +18,7 @@ from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.trace import Trace
-from perfmodel.traffic.workload import PlannedTraffic, tuned
+from perfmodel.traffic.workload import PlannedTraffic, equipped, tuned
 
 __all__ = ["Case", "Comparison", "ahead_of_fixed", "case_for", "outcomes_of", "parts_of", "run_case"]
 
@@ -48,6 +48,7 @@ def case_for(
     *,
     ttft: float | None = None,
     tpot: float | None = None,
+    beside: Sequence[int] = (),
     **drawn: Any,
 ) -> Case:
     """Return the simulation of a policy: its replica drafts as far as the policy does, its schedule is tuned.
@@ -58,18 +59,17 @@ def case_for(
     replica : what serves, without a drafter.
     deployed : who drafts, and the plan that a schedule follows; None where none does.
     ttft, tpot : the targets [s] that a schedule is tuned to.
+    beside : the lengths that a schedule is compared with. [tokens]
     drawn : alpha, spread, seed and concurrency, as of `Case`.
     """
     name, gamma = policy
     follows = FollowPlan(deployed.plan, name == "adaptive") if deployed and name in FOLLOWING else None
     serving: ServingPolicy = follows or FixedGamma(gamma)
-    longest = max(serving.gammas)
-    replica = replace(replica, max_gamma=longest)
-    if deployed is not None and longest:
+    if deployed is not None:
         replica = replace(replica, drafter=deployed.drafter, kv_budget=deployed.kv_budget)
     if follows is not None:
-        serving = tuned(follows, replica, trace, ttft=ttft, tpot=tpot, **drawn)
-    return Case(replica, trace, serving, **drawn)
+        serving = tuned(follows, replica, trace, ttft=ttft, tpot=tpot, beside=beside, **drawn)
+    return Case(equipped(replica, serving), trace, serving, **drawn)
 
 
 def run_case(case: Case, progress: Callable[[int, int], None] | None = None) -> Arrays:
@@ -242,8 +242,8 @@ class Comparison:
             "trace": {
                 "name": trace.name, "requests": len(trace), "prompt_tokens": int(trace.prompt_tokens.sum()),
                 "output_tokens": int(trace.output_tokens.sum()), "requests_per_s": trace.qps,
-                "concurrency": self.concurrency,
             },
+            "concurrency": self.concurrency,
             "ttft_target_s": self.ttft,
             "tpot_target_s": self.tpot,
             "policies": self.rows,

@@ -21,20 +21,24 @@ from perfmodel.planning.planner import Constraints, plan
 from perfmodel.planning.schedule import planned_drafter
 from perfmodel.speculation import Drafter
 from perfmodel.traffic.metrics import Metrics
-from perfmodel.traffic.mixed_steps import FAVOURS, Favour
-from perfmodel.traffic.policies import FixedGamma, FollowPlan
+from perfmodel.traffic.mixed_steps import FAVOURS
+from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.trace import Trace
 from perfmodel.workload import Workload
 
-__all__ = ["PlannedTraffic", "deployed_by", "ladder", "plan_for_traffic", "traffic_workload", "tuned"]
+__all__ = [
+    "PlannedTraffic", "deployed_by", "equipped", "ladder", "plan_for_traffic", "traffic_workload", "tuned",
+]  # fmt: skip
 
 
 STEP = np.sqrt(2.0)
 """Ratio of neighbouring batch sizes and contexts of a schedule. [1]"""
 TUNED_ON = 1000
 """Requests that a schedule is tuned on. [1]"""
+SINGLE = 0.005
+"""By how much more goodput one length has to serve to take the place of a length for every batch. [1]"""
 _SHORTEST = 256
 _EVERYWHERE = 1e-3
 
@@ -172,29 +176,50 @@ def tuned(
     *,
     ttft: float | None = None,
     tpot: float | None = None,
+    beside: Sequence[int] = (),
     **drawn: Any,
 ) -> FollowPlan:
     """Return a schedule that favours, in steps with prefill, what serves a trace best under its targets.
 
-    Decided by simulating the first `TUNED_ON` requests each way: by goodput, then throughput.
+    Decided by simulating the first `TUNED_ON` requests each way: by goodput, then throughput. Where one of
+    its lengths, or of those `beside`, or no drafting, everywhere serves better by more than `SINGLE`, that is
+    the schedule: a plan prices steps, and sees neither what requests wait for nor a drafter's prefills.
 
     Parameters
     ----------
     scheduled : the plan's schedule.
-    replica : what serves.
+    replica : what serves, with its drafter.
     trace : what is served.
     ttft, tpot : targets that a good request meets; none where None. [s]
+    beside : further lengths, those that it is compared with. [tokens]
     drawn : as in `perfmodel.traffic.simulate.simulate`.
     """
     some = trace.first(TUNED_ON)
 
-    def served(favour: Favour) -> tuple[float, float]:
-        summary = simulate(replica, some, replace(scheduled, favour=favour), **drawn).summary(
-            ttft=ttft, tpot=tpot
-        )
+    def served(policy: FollowPlan) -> tuple[float, float]:
+        outcome = simulate(equipped(replica, policy), some, policy, **drawn)
+        summary = outcome.summary(ttft=ttft, tpot=tpot)
         return summary["goodput_tokens_per_s"], summary["throughput_tokens_per_s"]
 
-    return replace(scheduled, favour=max(FAVOURS, key=served))
+    def best(policies: Sequence[FollowPlan]) -> tuple[FollowPlan, float]:
+        outcomes = [served(policy) for policy in policies]
+        place = max(range(len(policies)), key=outcomes.__getitem__)
+        return policies[place], outcomes[place][0]
+
+    by_plan, goodput = best([replace(scheduled, favour=favour) for favour in FAVOURS])
+    if scheduled.adaptive:
+        return by_plan
+    lengths = sorted({0, *(cell.gamma for cell in scheduled.plan.cells), *beside})
+    single, alone = best([replace(scheduled, only=length) for length in lengths])
+    return single if alone > (1.0 + SINGLE) * goodput else by_plan
+
+
+def equipped(replica: Replica, policy: ServingPolicy) -> Replica:
+    """Return a replica whose drafter is loaded as far as a policy drafts, and not where it never does."""
+    longest = max(policy.gammas)
+    if longest:
+        return replace(replica, max_gamma=longest)
+    return replace(replica, max_gamma=0, drafter=None, kv_budget=np.inf)
 
 
 def ladder(least: int, most: int) -> tuple[int, ...]:

@@ -212,8 +212,8 @@ def test_contexts_and_output_length_of_a_schedule_count_without_batch_sizes():
 # Closed loops, schedulers and benchmarks.
 
 RESULT = {
-    "model_id": "meta-llama/Llama-3.1-8B-Instruct", "num_prompts": 20, "request_rate": "inf", "burstiness": 1.0,
-    "max_concurrency": 4, "duration": 5.0, "completed": 20, "total_input_tokens": 20_000,
+    "model_id": "meta-llama/Llama-3.1-8B-Instruct", "num_prompts": 20, "request_rate": "inf",
+    "burstiness": 1.0, "max_concurrency": 4, "duration": 5.0, "completed": 20, "total_input_tokens": 20_000,
     "total_output_tokens": 2000, "output_throughput": 400.0, "mean_ttft_ms": 60.0, "median_ttft_ms": 58.0,
     "p99_ttft_ms": 90.0, "mean_tpot_ms": 8.0, "median_tpot_ms": 7.9, "p99_tpot_ms": 9.0, "mean_itl_ms": 8.0,
     "median_itl_ms": 7.8, "p99_itl_ms": 30.0,
@@ -227,7 +227,7 @@ def test_a_closed_loop_needs_no_rate_and_says_how_many_are_in_flight():
     )  # fmt: skip
     body = json.loads(answered(*asked))
     (row,) = body["policies"]
-    assert (body["trace"]["requests"], body["trace"]["concurrency"], row["requests"]) == (24, 4, 16)
+    assert (body["trace"]["requests"], body["concurrency"], row["requests"]) == (24, 4, 16)
     assert body["scheduler"] == "mixed"
     assert row["itl_mean_s"] > 0.0
     assert row["itl_p95_s"] >= row["itl_p50_s"]
@@ -255,3 +255,18 @@ def test_a_benchmark_is_reproduced_and_laid_beside(tmp_path):
     assert {"output throughput", "TTFT p99", "ITL median"} <= by_name.keys()
     assert "at most 4 in flight" in answered(*asked)
     assert "--speed" in refused(*asked, "--speed", "2")
+
+
+def test_published_runs_are_told_beside_their_simulation(monkeypatch):
+    from perfmodel.traffic import published_runs
+
+    wanted = ("ShareGPT-c1", "eagle3-c1", "a100-random-4000x200")
+    some = [run for run in published_runs.published_runs() if run.benchmark.source.endswith(wanted)]
+    monkeypatch.setattr(published_runs, "published_runs", lambda: tuple(some))
+    printed = answered("validate", "--serving")
+    assert "closed loop: output throughput" in printed
+    assert "they draft trees" in printed
+    body = json.loads(answered("validate", "--serving", "--format", "json"))
+    assert body["limits"]["closed loop"]["TPOT median"] == 0.05
+    assert {row["figure"] for row in body["figures"]} >= {"output throughput", "TTFT p99", "ITL median"}
+    assert "--servers" in refused("validate", "--serving", "--servers")

@@ -3,14 +3,14 @@
 
 import numpy as np
 import pytest
-from served import ENGINE, H100, INF, LLAMA, SNAP, drawn, replica, scheduled
+from served import ENGINE, H100, INF, LLAMA, SMALL, SNAP, drawn, replica, scheduled
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.planning.planner import Constraints, plan
 from perfmodel.traffic.acceptance_draws import AcceptanceDraws, request_acceptance
 from perfmodel.traffic.mixed_steps import MixedSteps
 from perfmodel.traffic.simulate import FixedGamma, FollowPlan, simulate
-from perfmodel.traffic.workload import tuned
+from perfmodel.traffic.workload import equipped, tuned
 from perfmodel.workload import Workload
 
 # Policies.
@@ -157,3 +157,20 @@ def test_a_schedule_is_never_worse_than_the_best_single_length_by_more_than_one_
         for policy in (schedule, *map(FixedGamma, range(7)))
     )
     assert good >= 0.99 * max(fixed)
+
+
+def test_a_schedule_does_not_draft_where_prefilling_the_draft_model_costs_more_than_it_gains():
+    """A plan prices steps: with 5,000 prompt tokens for 50 put out, the draft model's prefill counts."""
+    answer = plan(
+        H100, LLAMA, ENGINE, Workload((1, 8, 32), (2000, 8000)), drafters=[SMALL], gammas=range(5),
+        alpha=0.74, constraints=Constraints(near_tie=0.0), one_deployment=True, draws=0,
+    )  # fmt: skip
+    trace, drawn_with = drawn(60, INF, 5000, 50), {"alpha": 0.74, "spread": 0.05, "concurrency": 24}
+    served = replica(SMALL, max_batch=64)
+    schedule = tuned(FollowPlan(answer), served, trace, **drawn_with)
+    assert max(cell.gamma for cell in answer.cells) > 0
+    assert (schedule.only, schedule.gammas, equipped(served, schedule).drafter) == (0, (0,), None)
+    plain = simulate(replica(max_batch=64), trace, FixedGamma(0), concurrency=24).summary()
+    assert simulate(equipped(served, schedule), trace, schedule, **drawn_with).summary() == plain
+    long = drawn(20, INF, 500, 400)
+    assert tuned(FollowPlan(answer), served, long, **drawn_with).only is None

@@ -69,8 +69,8 @@ def draw_serving(console: Console, runs: Sequence[Beside]) -> None:
         kept = {
             name: sum(name not in {figure.name for figure in run.missed()} for run in some) for name in limits
         }
-        told = ", ".join(f"{name} {kept[name]} of {len(some)} ({limits[name]:.0%})" for name in limits)
-        line(console, f"{load}: {told}")
+        counts = ", ".join(f"{name} {kept[name]} of {len(some)} ({limits[name]:.0%})" for name in limits)
+        line(console, f"{load}: {counts}")
     doubted: dict[str, list[str]] = {}
     for run in runs:
         if run.run.doubt:
