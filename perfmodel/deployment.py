@@ -361,7 +361,7 @@ class Drafter:
         return branch(acceptance, self.tree)
 
     def match(self, target: ModelSpec) -> Figure:
-        """Match share, the share of its rounds that draft at all: stated, counted beside acceptance, or assumed."""
+        """Match share, the share of its rounds that draft at all: stated, counted in logs, or assumed."""
         if self.measured:
             from perfmodel.acceptance.posterior import posterior_share
 

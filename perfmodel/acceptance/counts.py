@@ -16,8 +16,8 @@ __all__ = ["WHOLE", "AcceptanceCounts", "Unit", "counts_of_histograms", "counts_
 Unit = Literal["request", "window", "total"]
 
 WHOLE = 0.995
-"""Drafted tokens over those of rounds that all draft the longest, from which on they are taken to: at the end of
-a request an engine drafts less. [1]"""
+"""Drafted tokens over those of rounds that all draft the longest, from which on all are taken to: at the end
+of a request an engine drafts less. [1]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class AcceptanceCounts:
     gamma : longest draft of a row [tokens], shape ``[units]``.
     reached : rounds with at least k accepted, k = 1 .. K, shape ``[units, K]``; None where the log has no
         positions.
-    tried : rounds in which position k was drafted and all before it accepted, shape ``[units, K]``; None where
-        the log does not tell, as where drafts of different lengths are added up.
+    tried : rounds in which position k was drafted and all before it accepted, shape ``[units, K]``; None
+        where the log does not tell, as where drafts of different lengths are added up.
     halves : (accepted, tried) tokens of the earlier and later half of each request's rounds, shape ``[units,
         2, 2]``.
     idle : rounds that drafted nothing (no match, an early stop), shape ``[units]``, not among `rounds`; None
@@ -121,8 +121,8 @@ def counts_of_histograms(
 ) -> AcceptanceCounts:
     """Return the counts of rounds sorted by how many tokens they accepted, 0 .. gamma, per unit.
 
-    Where fewer tokens were drafted than ``gamma`` a round, which rounds were shorter is not known, and ``tried``
-    is None: ``fit_acceptance`` fits the lengths with the rates.
+    Where fewer tokens were drafted than ``gamma`` a round, which rounds were shorter is not known, and
+    ``tried`` is None: ``fit_acceptance`` fits the lengths with the rates.
 
     Parameters
     ----------

@@ -125,8 +125,8 @@ def fit_acceptance(counts: AcceptanceCounts, lengths: Sequence[int] = ()) -> Acc
 
     One rate is the maximum of the truncated geometric likelihood, accepted over tried tokens; where the log
     has only totals it is the rate that gives the tokens per round. Where rounds drafted different lengths and
-    the log adds them up, their shares are fitted with the rates; of totals alone, the interval holds every rate
-    that some shares allow.
+    the log adds them up, their shares are fitted with the rates; of totals alone, the interval holds every
+    rate that some shares allow.
 
     Parameters
     ----------
@@ -148,11 +148,11 @@ def fit_acceptance(counts: AcceptanceCounts, lengths: Sequence[int] = ()) -> Acc
     first = rest = None
     decay_p = drift_p = drift = None
     shares: dict[int, float] = {}
+    able, remark = _possible(counts, lengths)
     if counts.tried is None and counts.reached is not None:
-        filled, known = with_known_tries(counts, lengths)
+        filled, known = with_known_tries(counts, able)
         counts = filled if known.all() else counts
     if drafts_mixed_lengths(counts):
-        able, remark = _possible(counts, lengths)
         warnings += [remark] if remark else []
         if counts.reached is not None:
             mixture = fit_mixture(counts, able)
@@ -235,8 +235,9 @@ def fit_acceptance(counts: AcceptanceCounts, lengths: Sequence[int] = ()) -> Acc
 
 BOUNDS = (
     "rounds drafted different lengths, and the log tells neither which nor the positions: the interval holds "
-    "every rate that some lengths allow. Counts per position narrow it (the engine's /metrics), a log of every "
-    "round is exact (vLLM: --per-request-spec-decode-metrics detailed), and --plan says which lengths there were"
+    "every rate that some lengths allow. Counts per position narrow it (the engine's /metrics), a log of "
+    "every round is exact (vLLM: --per-request-spec-decode-metrics detailed), and --plan says which lengths "
+    "there were"
 )
 
 
@@ -260,8 +261,8 @@ def _possible(counts: AcceptanceCounts, lengths: Sequence[int]) -> tuple[list[in
 
 
 ANY_LENGTH = (
-    "some rounds drafted less than the longest, and the log does not say which: any length from 1 to {} is taken "
-    "to be possible; --plan says which lengths there were, a log of every round is exact (vLLM: "
+    "some rounds drafted less than the longest, and the log does not say which: any length from 1 to {} is "
+    "taken to be possible; --plan says which lengths there were, a log of every round is exact (vLLM: "
     "--per-request-spec-decode-metrics detailed)"
 )
 
@@ -270,7 +271,7 @@ def _bounded(counts: AcceptanceCounts, lengths: Sequence[int]) -> tuple[Rate, st
     """Return the middle of all rates that some shares of the lengths allow, and an interval around all."""
     least, greatest = bound_alpha(counts, lengths)
     requests = counts.requests or max(float(counts.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
-    tried = float(counts.accepted.sum()) / max(greatest, 1e-9) if greatest > 0.0 else float(counts.rounds.sum())
+    tried = max(float(counts.accepted.sum()) / max(greatest, 1e-9), float(counts.rounds.sum()))
     low, high = (assumed_spread_rate(rate * tried, tried, requests) for rate in (least, greatest))
     middle = 0.5 * (least + greatest)
     se = float(np.hypot(0.5 * (greatest - least) / 1.96, max(low.se, high.se)))

@@ -30,8 +30,8 @@ HALF_WIDTH = 0.02
 
 
 CONCENTRATION = 15.0
-"""Of the Beta distribution of a rate of .8 that spreads by BETWEEN_REQUESTS: what the spread cannot exceed near
-0 and 1. Assumed to be the same at every rate. [1]"""
+"""Of the Beta distribution of a rate of .8 that spreads by BETWEEN_REQUESTS: what the spread cannot exceed
+near 0 and 1. Assumed to be the same at every rate. [1]"""
 
 
 BEYOND = 3.0
@@ -64,14 +64,14 @@ def trials_behind(value: FloatArray, se: FloatArray) -> FloatArray:
     ``p (1 - p) / n = se**2`` with half a success and half a failure added, ``p = (value n + 1/2) / (n + 1)``:
     rates of exactly 0 and 1 have trials behind them too.
     """
-    low, high = np.full(np.broadcast(value, se).shape, -12.0), np.full(np.broadcast(value, se).shape, 30.0)
+    low, high = (np.full(np.broadcast(value, se).shape, end) for end in (-12.0, 30.0))
     for _ in range(80):
         middle = 0.5 * (low + high)
         trials = np.exp(middle)
         smoothed = (value * trials + 0.5) / (trials + 1.0)
         fewer = smoothed * (1.0 - smoothed) / trials > np.maximum(se, 1e-6) ** 2
         low, high = np.where(fewer, middle, low), np.where(fewer, high, middle)
-    return np.exp(0.5 * (low + high))
+    return np.asarray(np.exp(0.5 * (low + high)))
 
 
 def _reach(freedom: float) -> float:
@@ -84,8 +84,9 @@ def _reach(freedom: float) -> float:
 def logit_interval(value: float, se: float, freedom: float) -> Rate:
     """Return the 95 % t interval, taken on the logit scale where that keeps it inside 0..1.
 
-    Near 0 and 1, where the standard error reaches past them, it is Jeffreys' interval, of the trials behind the
-    standard error with half a success and half a failure. Source: Brown, Cai and DasGupta, Statistical Science 16 (2001), section 3.1.
+    Near 0 and 1, where the standard error reaches past them, it is Jeffreys' interval, of the trials behind
+    the standard error with half a success and half a failure. Source: Brown, Cai and DasGupta, Statistical
+    Science 16 (2001), section 3.1.
     """
     reach = _reach(freedom) * se
     bell = value * (1.0 - value)

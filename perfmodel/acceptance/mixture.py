@@ -1,8 +1,7 @@
 """Rates behind counts of rounds that drafted different lengths, which the counters add up.
 
-A round of length g reaches position k <= g with chance ``first rest**(k - 1)``. Which rounds had which length is
-not counted; drafted tokens are. Shares of rounds per length and rates are
-fitted together, by likelihood.
+A round of length g reaches position k <= g with chance ``first rest**(k - 1)``. Which rounds had which length
+is not counted; drafted tokens are. Shares of rounds per length and rates are fitted together, by likelihood.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.acceptance.counts import WHOLE, AcceptanceCounts
 from perfmodel.acceptance.intervals import Rate, independent_se, logit_interval, spread_between
@@ -52,7 +52,9 @@ def drafts_mixed_lengths(counts: AcceptanceCounts) -> bool:
     return counts.tried is None and bool(np.any(counts.drafted < WHOLE * counts.rounds * counts.gamma))
 
 
-def with_known_tries(counts: AcceptanceCounts, lengths: Sequence[int] = ()) -> tuple[AcceptanceCounts, FloatArray]:
+def with_known_tries(
+    counts: AcceptanceCounts, lengths: Sequence[int] = ()
+) -> tuple[AcceptanceCounts, NDArray[np.bool_]]:
     """Return counts with the tries of rows that tell them, and which rows do, shape ``[units]``.
 
     A row tells them where all its rounds have one length, which its drafted tokens show, and where everything
@@ -77,9 +79,9 @@ def with_known_tries(counts: AcceptanceCounts, lengths: Sequence[int] = ()) -> t
 def fit_mixture(counts: AcceptanceCounts, lengths: Sequence[int]) -> Mixture:
     """Return the rates of rounds of unknown lengths, whose positions are counted, with 95 % intervals.
 
-    The rates are the same in all rows; rows that tell their lengths by themselves are taken at them, the others
-    have one mixture. Errors come from leaving out a twentieth of the rows at a time, and are never less than
-    those of independent rounds; of a single row, from these and the assumed spread between requests.
+    The rates are the same in all rows; rows that tell their lengths by themselves are taken at them, the
+    others have one mixture. Errors come from leaving out a twentieth of the rows at a time, and are never less
+    than those of independent rounds; of a single row, from these and the assumed spread between requests.
 
     Parameters
     ----------
@@ -99,7 +101,8 @@ def fit_mixture(counts: AcceptanceCounts, lengths: Sequence[int]) -> Mixture:
     alone = np.sqrt([blend @ chance @ blend, chance[0, 0], chance[1, 1]])
     values = fit.values
     tries = np.array([fit.tried.sum(), fit.tried[0], max(float(fit.tried[1:].sum()), 1.0)])
-    floor = [independent_se(value, max(float(tried), 1.0)) for value, tried in zip(values, tries, strict=True)]
+    pairs = list(zip(values.tolist(), np.maximum(tries, 1.0).tolist(), strict=True))
+    floor = [independent_se(value, tried) for value, tried in pairs]
     alone = np.maximum(alone, floor)
     if counts.unit != "total" and counts.units > 1:
         blocks = np.array_split(np.arange(counts.units), min(counts.units, BLOCKS))
@@ -115,7 +118,7 @@ def fit_mixture(counts: AcceptanceCounts, lengths: Sequence[int]) -> Mixture:
     else:
         freedom = np.inf
         requests = counts.requests or max(float(counts.rounds.sum()) / 100.0, 1.0)
-        spreads = [spread_between(value, tried) for value, tried in zip(values, tries, strict=True)]
+        spreads = [spread_between(value, tried) for value, tried in pairs]
         errors = np.sqrt(alone**2 + np.array(spreads) / max(requests, 1.0))
     alpha, first, rest = (
         logit_interval(float(value), float(error), freedom)
@@ -125,7 +128,7 @@ def fit_mixture(counts: AcceptanceCounts, lengths: Sequence[int]) -> Mixture:
     return Mixture(alpha, first, later, fit.tried, fit.shares)
 
 
-def _rows(counts: AcceptanceCounts, kept: FloatArray) -> AcceptanceCounts:
+def _rows(counts: AcceptanceCounts, kept: NDArray[np.int64]) -> AcceptanceCounts:
     assert counts.reached is not None and counts.tried is not None
     return replace(
         counts,
@@ -150,11 +153,15 @@ class _Fit:
 
     @classmethod
     def of(
-        cls, counts: AcceptanceCounts, known: FloatArray, lengths: Sequence[int], start: _Fit | None = None
+        cls,
+        counts: AcceptanceCounts,
+        known: NDArray[np.bool_],
+        lengths: Sequence[int],
+        start: _Fit | None = None,
     ) -> _Fit:
         assert counts.reached is not None and counts.tried is not None
         deepest = counts.reached.shape[1]
-        mixed = ~np.asarray(known)
+        mixed = ~known
         rounds, drafted = float(counts.rounds[mixed].sum()), float(counts.drafted[mixed].sum())
         at_least = np.r_[rounds, counts.reached[mixed].sum(axis=0), 0.0]
         histogram = np.maximum(at_least[:-1] - at_least[1:], 0.0)
@@ -162,7 +169,8 @@ class _Fit:
         mean = drafted / rounds if rounds else float(own[-1])
         if rounds and not own[0] - _CLOSE <= mean <= own[-1] + _CLOSE:
             raise SpecError.single(
-                "", "lengths", f"rounds drafted {mean:.2f} tokens on average, outside {own[0]:g} to {own[-1]:g}",
+                "", "lengths",
+                f"rounds drafted {mean:.2f} tokens on average, outside {own[0]:g} to {own[-1]:g}",
                 "Give the plan that the engine ran, or none",
             )  # fmt: skip
         tried_known, reached_known = counts.tried.sum(axis=0), counts.reached[~mixed].sum(axis=0)
@@ -199,7 +207,7 @@ class _Fit:
         return {length: number / total for length, number in counted.items() if number / total > 5e-4}
 
     def likely(self) -> tuple[float, float]:
-        """Return the 95 % interval of the rate of later drafts by likelihood ratio, whatever the shares are."""
+        """Return the 95 % interval of the rate of later drafts, by likelihood ratio over all shares."""
         share, rest, most = self.likelihood.greatest(self.share, self.rest)
         peak = float(logit(min(max(rest, _EDGE), 1.0 - _EDGE)))
 
@@ -212,7 +220,7 @@ class _Fit:
         return float(expit(peak - low)), float(expit(peak + high))
 
     def covariance(self) -> FloatArray:
-        """Return the covariance of both rates with the shares unknown: the inverse of the Fisher information."""
+        """Return the covariance of both rates with the shares unknown: of the Fisher information."""
         likelihood, first = self.likelihood, float(np.clip(self.first, 1e-4, 1.0 - 1e-4))
         rest, rounds = float(np.clip(self.rest, 1e-4, 1.0 - 1e-4)), float(likelihood.histogram.sum())
         (chance, *_), slopes, _ = likelihood.moments(self.share, rest)
@@ -236,15 +244,15 @@ def _chances(first: float, rest: float, lengths: FloatArray, deepest: int) -> Fl
     reach = np.r_[1.0, survival(first, rest, deepest), 0.0]
     possible = np.arange(deepest + 2) <= lengths[:, None]
     at_least = reach * possible
-    return at_least[:, :-1] - at_least[:, 1:]
+    return np.asarray(at_least[:, :-1] - at_least[:, 1:])
 
 
 @dataclass(frozen=True)
 class _Likelihood:
-    """Log likelihood of what a mixed row holds, but for the first draft's rate, which is apart from the others.
+    """Log likelihood of what a mixed row holds, but for the first draft's rate, which is apart from it.
 
-    Rounds that accepted j >= 1 tokens are multinomial; the drafted tokens, given these, are a sum over rounds, so
-    normal: a round that accepted j has the mean and variance of the lengths that can have ended there.
+    Rounds that accepted j >= 1 tokens are multinomial; the drafted tokens, given these, are a sum over
+    rounds, so normal: a round that accepted j has the mean and variance of the lengths that can have ended there.
 
     Attributes
     ----------
@@ -260,7 +268,7 @@ class _Likelihood:
     known: tuple[float, float]
 
     def moments(self, share: FloatArray, rest: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return P(j accepted), mean and mean square of the length times it, and slopes by shares and rate.
+        """Return P(j accepted), mean and mean square length times it, and slopes by shares and rate.
 
         Shape ``[3, K + 1]`` and ``[3, lengths + 1, K + 1]``, with P(0) as 1 for every length.
         """
@@ -316,7 +324,7 @@ class _Likelihood:
         share, rest : where to begin.
         at : the rate where only the shares are sought.
         """
-        from scipy.optimize import minimize
+        from scipy.optimize import LinearConstraint, minimize
 
         total = max(float(self.histogram.sum()) + self.known[0], 1.0)
 
@@ -332,7 +340,7 @@ class _Likelihood:
             jac=True,
             method="SLSQP",
             bounds=[(0.0, 1.0)] * share.size + [ends],
-            constraints={"type": "eq", "fun": lambda point: one @ point - 1.0, "jac": lambda point: one},
+            constraints=LinearConstraint(one[None], 1.0, 1.0),
             options={"maxiter": 150, "ftol": 1e-11},
         )
         share = np.clip(best.x[:-1], 0.0, 1.0)
@@ -354,8 +362,8 @@ def _mixed(lengths: FloatArray, mean: float) -> FloatArray:
 def _tries(histogram: FloatArray, lengths: FloatArray, share: FloatArray, rest: float) -> FloatArray:
     """Return the expected tries of every position.
 
-    A round that accepted j tokens had drafted j with chance ``s_j / (s_j + (1 - rest) l_j)``, of the share s_j
-    of rounds of that length and l_j of longer ones; else it tried one more.
+    A round that accepted j tokens had drafted j with chance ``s_j / (s_j + (1 - rest) l_j)``, of the share
+    s_j of rounds of that length and l_j of longer ones; else it tried one more.
     """
     deepest = histogram.size - 1
     at = np.zeros(deepest + 1)
@@ -370,10 +378,10 @@ def _tries(histogram: FloatArray, lengths: FloatArray, share: FloatArray, rest: 
 
 
 def bound_alpha(counts: AcceptanceCounts, lengths: Sequence[int]) -> tuple[float, float]:
-    """Return the least and the greatest one rate that gives the accepted tokens, whatever rounds had which length.
+    """Return the least and greatest one rate that gives the accepted tokens, whatever the lengths were.
 
-    Of a mean length, the accepted tokens of a round ``a + a**2 + .. + a**g`` are most where all rounds have the
-    nearest two lengths, and least where they have the shortest and the longest: the sum is concave in g.
+    Of a mean length, the accepted tokens of a round ``a + a**2 + .. + a**g`` are most where all rounds have
+    the nearest two lengths, and least where they have the shortest and the longest: the sum is concave in g.
 
     Parameters
     ----------

@@ -20,7 +20,8 @@ from strategies.base import Drafter, DraftStrategy, Figure
 __all__ = ["posterior_acceptance", "posterior_share"]
 
 CORRELATION_LENGTH = 2.0
-"""Distance in ln(context) + ln(budget) over which a measured deviation from the law fades to 1/e. Assumed."""
+"""Distance in ln(context) or ln(budget) over which a measured deviation from the law fades to 1/e. It fades
+smoothly: what was measured holds for contexts a tenth longer, and most of it for twice as long. Assumed."""
 
 SURPRISE = 2.0
 """Standard deviations from the law beyond which measurements widen its spread: tasks differ more than runs of
@@ -189,7 +190,8 @@ def posterior_share(
 ) -> Figure | None:
     """Return the match share after measurements that counted the rounds without a draft, else None. [0..1]
 
-    Only strategies that may find nothing to draft have one; a share that is stated overrides what was counted.
+    Only strategies that may find nothing to draft have one; a share that is stated overrides what was
+    counted.
 
     Parameters
     ----------
@@ -226,8 +228,8 @@ def _correlation(places: list[tuple[FloatArray, FloatArray]], shape: tuple[int, 
     spots = np.stack(
         [np.stack([np.broadcast_to(part, shape) for part in place], axis=-1) for place in places], axis=-2
     )
-    distance = np.abs(spots[..., :, None, :] - spots[..., None, :, :]).sum(axis=-1)
-    return np.asarray(np.exp(-distance / CORRELATION_LENGTH))
+    square = ((spots[..., :, None, :] - spots[..., None, :, :]) ** 2).sum(axis=-1)
+    return np.asarray(np.exp(-square / CORRELATION_LENGTH**2))
 
 
 def _updated(

@@ -100,7 +100,7 @@ def fit(
     )  # fmt: skip
     if output is not None:
         remark(f"wrote {output}")
-        note(_name_left_open(place))
+        note(_name_left_open(place, fitted.draft_share is not None))
 
 
 @commands.command("show")
@@ -188,8 +188,8 @@ def _read_tokens(text: str) -> float:
     return float(count)
 
 
-def _name_left_open(place: dict[str, Any]) -> list[str]:
-    """What the flags left open, and how the measurement will be taken."""
+def _name_left_open(place: dict[str, Any], shared: bool) -> list[str]:
+    """What flags and log left open, and how the measurement will be taken; `shared`: idle rounds are counted."""
     import strategies
 
     name = place.get("strategy")
@@ -203,4 +203,9 @@ def _name_left_open(place: dict[str, Any]) -> list[str]:
     ):
         if missing := [name for name, given in flags.items() if not given]:
             sentences.append(f"without {' and '.join(missing)} {counts}")
+    if name and not shared and strategies.load(name).acceptance.match.value < 1.0:
+        sentences.append(
+            "the log does not count rounds without a draft: the share of rounds that draft stays assumed; "
+            "--match-share states it"
+        )
     return sentences

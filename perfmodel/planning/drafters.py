@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Spelling", "applicable", "check_drafters", "comes_with_a_model", "describe_measured",
-    "describe_measured_heads", "drafters_among", "find_drafter", "grow", "has_been_measured", "is_self", "load_strategy", "passed_over", "read_spelling", "ships",
+    "describe_measured_heads", "drafters_among", "find_drafter", "grow", "has_been_measured",
+    "is_self", "load_strategy", "passed_over", "read_spelling", "ships",
 ]  # fmt: skip
 
 _SURE = 1.96
@@ -256,7 +257,7 @@ def ships(target: ModelSpec, strategy: DraftStrategy) -> bool:
 def has_been_measured(
     drafter: Drafter, target: ModelSpec, measured: Iterable[MeasuredAcceptance] = ()
 ) -> bool:
-    """Return whether acceptance was measured of this very strategy and target, both named, by a head of its own."""
+    """Return whether acceptance was measured of this very strategy and target, both of them named."""
     return any(
         entry.strategy and entry.target_model
         and entry.is_about(drafter.strategy.name, drafter.kind, target.name, "")
@@ -267,8 +268,8 @@ def has_been_measured(
 def describe_measured_heads(drafters: Iterable[Drafter], target: ModelSpec) -> list[str]:
     """Say of every head that no config announces that a measurement vouches for it."""
     return [
-        f"{drafter.label}: the config of {target.name} announces no such layers, the acceptance file measured "
-        "them: a head of the usual shape is priced"
+        f"{drafter.label}: the config of {target.name} announces no such layers, the acceptance file "
+        "measured them: a head of the usual shape is priced"
         for drafter in drafters
         if drafter.head is None and comes_with_a_model(drafter.strategy) and drafter.kind == "head"
         and not ships(target, drafter.strategy) and has_been_measured(drafter, target)

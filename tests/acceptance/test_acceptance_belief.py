@@ -91,7 +91,8 @@ def test_sure_measurements_win_even_where_the_law_was_far_off() -> None:
         assert here.first == pytest.approx(alpha, abs=0.005)
         near = posterior([measured(alpha, 0.005, **WINDOW)], 64e3, 512.0)
         law = posterior([], 64e3, 512.0)
-        assert near.sd > law.sd
+        doubt, usual = (belief.sd / (belief.first * (1.0 - belief.first)) for belief in (near, law))
+        assert doubt > usual
 
 
 @given(rates=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=4), se=st.floats(0.002, 0.3))
