@@ -334,7 +334,7 @@ class Drafter:
         model = self.draft_model
         believed: Callable[..., Acceptance] = acceptance_rate
         if self.measured:
-            from perfmodel.acceptance.file import posterior_acceptance
+            from perfmodel.acceptance.posterior import posterior_acceptance
 
             believed = partial(posterior_acceptance, self.measured)
         if self.kind == "head":  # one whose layer has a window reads no farther
@@ -360,9 +360,18 @@ class Drafter:
             return acceptance
         return branch(acceptance, self.tree)
 
-    @property
-    def match(self) -> Figure:
-        """Match share: the share of its rounds that draft at all. [0..1]"""
+    def match(self, target: ModelSpec) -> Figure:
+        """Match share, the share of its rounds that draft at all: stated, counted in logs, or assumed."""
+        if self.measured:
+            from perfmodel.acceptance.posterior import posterior_share
+
+            share = posterior_share(
+                self.measured, self.strategy, drafter=self.kind, target_name=target.name,
+                draft_name=self.draft_model.name if self.draft_model else "",
+                match_share=self.conditions.match_share,
+            )  # fmt: skip
+            if share is not None:
+                return share
         return matches(self.strategy.acceptance, self.conditions.match_share)
 
     def given(self, alpha: Numeric | Acceptance, target: ModelSpec) -> Acceptance:
@@ -375,7 +384,8 @@ class Drafter:
         target : the model that verifies.
         """
         if not isinstance(alpha, Acceptance):
-            alpha = replace(Acceptance.given(alpha), match=self.match.value, match_sd=self.match.sd)
+            match = self.match(target)
+            alpha = replace(Acceptance.given(alpha), match=match.value, match_sd=match.sd)
         return self.shaped(replace(alpha, longest=self.longest(target)))
 
     def reach(self, target: ModelSpec) -> float:

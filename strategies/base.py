@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Numeric = float | NDArray[np.float64]
 Drafter = Literal["self", "draft", "head", "none"]
 Weights = Literal["target", "draft", "head", "none"]
-Kind = Literal["measured", "published", "assumed"]
+Kind = Literal["measured", "published", "assumed", "given"]
 
 WEIGHTS_OF: Mapping[Drafter, Weights] = MappingProxyType(
     {"self": "target", "draft": "draft", "head": "head", "none": "none"}

@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from perfmodel.files.numbers import FloatArray
 
-__all__ = ["AcceptanceCounts", "Unit", "counts_of_histograms", "counts_of_rounds"]
+__all__ = ["WHOLE", "AcceptanceCounts", "Unit", "counts_of_histograms", "counts_of_rounds", "joined_counts"]
 
 Unit = Literal["request", "window", "total"]
+
+WHOLE = 0.995
+"""Drafted tokens over those of rounds that all draft the longest, from which on all are taken to: at the end
+of a request an engine drafts less. [1]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,8 @@ class AcceptanceCounts:
     gamma : longest draft of a row [tokens], shape ``[units]``.
     reached : rounds with at least k accepted, k = 1 .. K, shape ``[units, K]``; None where the log has no
         positions.
-    tried : rounds in which position k was drafted and all before it accepted, shape ``[units, K]``, or None.
+    tried : rounds in which position k was drafted and all before it accepted, shape ``[units, K]``; None
+        where the log does not tell, as where drafts of different lengths are added up.
     halves : (accepted, tried) tokens of the earlier and later half of each request's rounds, shape ``[units,
         2, 2]``.
     idle : rounds that drafted nothing (no match, an early stop), shape ``[units]``, not among `rounds`; None
@@ -116,8 +121,8 @@ def counts_of_histograms(
 ) -> AcceptanceCounts:
     """Return the counts of rounds sorted by how many tokens they accepted, 0 .. gamma, per unit.
 
-    Where fewer tokens were drafted than ``gamma`` a round, which rounds were shorter is not known: tries are
-    then counted as if every round that stopped had been refused, and a remark says so.
+    Where fewer tokens were drafted than ``gamma`` a round, which rounds were shorter is not known, and
+    ``tried`` is None: ``fit_acceptance`` fits the lengths with the rates.
 
     Parameters
     ----------
@@ -133,7 +138,7 @@ def counts_of_histograms(
     possible = np.arange(1, longest) <= gamma[:, None]
     rounds = at_least[:, 0]
     sent = np.asarray(drafted, dtype=np.float64)
-    shorter = bool(np.any(sent < rounds * gamma))
+    whole = bool(np.all(sent >= WHOLE * rounds * gamma))
     return AcceptanceCounts(
         unit=unit,
         rounds=rounds,
@@ -141,13 +146,40 @@ def counts_of_histograms(
         accepted=table @ np.arange(longest),
         gamma=gamma,
         reached=at_least[:, 1:] * possible,
-        tried=at_least[:, :-1] * possible,
+        tried=at_least[:, :-1] * possible if whole else None,
         requests=float(len(histograms)) if unit == "request" else None,
-        remarks=(SHORTER,) if shorter else (),
     )
 
 
-SHORTER = (
-    "some drafts were shorter than the longest, and the log does not say which: acceptance at later "
-    "positions is understated; a log with the drafted tokens of every round is exact"
-)
+
+def joined_counts(counts: Sequence[AcceptanceCounts]) -> AcceptanceCounts:
+    """Return the counts of several logs as one; totals of several are windows.
+
+    What only some of the logs tell, positions among it, is not told of all. The tries of those that tell them
+    are made anew from their rounds, so rows of one length keep them.
+    """
+    if len(counts) == 1:
+        return counts[0]
+    units = {each.unit for each in counts}
+    deepest = max((each.reached.shape[1] for each in counts if each.reached is not None), default=0)
+
+    def beside(name: str) -> FloatArray | None:
+        arrays = [getattr(each, name) for each in counts]
+        if any(array is None for array in arrays):
+            return None
+        if arrays[0].ndim == 2:
+            arrays = [np.pad(array, ((0, 0), (0, deepest - array.shape[1]))) for array in arrays]
+        return np.concatenate(arrays)
+
+    requests = [each.requests for each in counts]
+    return AcceptanceCounts(
+        unit="request" if units == {"request"} else "window",
+        **{name: np.concatenate([getattr(each, name) for each in counts])
+           for name in ("rounds", "drafted", "accepted", "gamma")},
+        reached=beside("reached"),
+        tried=beside("tried"),
+        halves=beside("halves"),
+        idle=beside("idle"),
+        requests=None if None in requests else float(sum(filter(None, requests))),
+        remarks=tuple(dict.fromkeys(remark for each in counts for remark in each.remarks)),
+    )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from perfmodel.acceptance.intervals import (
     windowed_rate,
 )
 from perfmodel.acceptance.inverse import solve_rising
+from perfmodel.acceptance.mixture import bound_alpha, drafts_mixed_lengths, fit_mixture, with_known_tries
 from perfmodel.acceptance.tokens import tokens_per_round
 from perfmodel.errors import SpecError
 from perfmodel.files.numbers import FloatArray
@@ -54,6 +56,9 @@ class AcceptanceFit:
     further_requests : how many more requests narrow the interval to +-.02; None where the log has no
         requests.
     warnings : sentences for a person.
+    engine_rate : accepted over drafted tokens, as the engine prints it [0..1].
+    draft_share : share of rounds that drafted at all; None where rounds without a draft were not counted.
+    lengths : share of the rounds of each length, where lengths were fitted; empty where they are known.
     """
 
     alpha: Rate
@@ -71,6 +76,9 @@ class AcceptanceFit:
     drift: float | None
     further_requests: int | None
     warnings: tuple[str, ...]
+    engine_rate: float
+    draft_share: Rate | None = None
+    lengths: dict[int, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures under the names that ``--json`` prints."""
@@ -83,6 +91,9 @@ class AcceptanceFit:
             "alpha2": rest.value,
             "survival": list(self.survival),
             "tokens_per_round": self.tokens,
+            "engine_rate": self.engine_rate,
+            "draft_share": self.draft_share.value if self.draft_share else None,
+            "lengths": {str(length): share for length, share in self.lengths.items()},
             "requests": None if self.requests is None else int(self.requests),
             "rounds": round(self.rounds),
             "gamma": self.gamma,
@@ -109,11 +120,18 @@ def _rate(counts: AcceptanceCounts, accepted: FloatArray, tried: FloatArray) -> 
     ), "assumed spread between requests"
 
 
-def fit_acceptance(counts: AcceptanceCounts) -> AcceptanceFit:
+def fit_acceptance(counts: AcceptanceCounts, lengths: Sequence[int] = ()) -> AcceptanceFit:
     """Return the rates behind counts, their 95 % intervals, and what to beware of.
 
     One rate is the maximum of the truncated geometric likelihood, accepted over tried tokens; where the log
-    has only totals it is the rate that gives the tokens per round.
+    has only totals it is the rate that gives the tokens per round. Where rounds drafted different lengths and
+    the log adds them up, their shares are fitted with the rates; of totals alone, the interval holds every
+    rate that some shares allow.
+
+    Parameters
+    ----------
+    counts : what a log holds.
+    lengths : lengths that the engine could draft, as of the plan that it ran; any where empty. [tokens]
 
     Raises
     ------
@@ -129,7 +147,26 @@ def fit_acceptance(counts: AcceptanceCounts) -> AcceptanceFit:
     warnings = list(counts.remarks)
     first = rest = None
     decay_p = drift_p = drift = None
-    if counts.reached is not None and counts.tried is not None:
+    shares: dict[int, float] = {}
+    able, remark = _possible(counts, lengths)
+    if counts.tried is None and counts.reached is not None:
+        filled, known = with_known_tries(counts, able)
+        counts = filled if known.all() else counts
+    if drafts_mixed_lengths(counts):
+        warnings += [remark] if remark else []
+        if counts.reached is not None:
+            mixture = fit_mixture(counts, able)
+            alpha, first, rest, shares = mixture.alpha, mixture.first, mixture.rest, mixture.shares
+            pooled = counts.reached.sum(axis=0) / np.maximum(mixture.tried, 1.0)
+            survival = np.cumprod(np.minimum(pooled, 1.0))
+            method = "rates and shares of the lengths by likelihood"
+            kept, tries = counts.reached[:, 0], counts.rounds
+        else:
+            alpha, method = _bounded(counts, able)
+            survival = alpha.value ** np.arange(1, gamma + 1)
+            kept = tries = np.zeros(counts.units)
+            warnings.append(BOUNDS)
+    elif counts.reached is not None and counts.tried is not None:
         kept, tries = counts.reached.sum(axis=1), counts.tried.sum(axis=1)
         alpha, method = _rate(counts, kept, tries)
         first, _ = _rate(counts, counts.reached[:, 0], counts.tried[:, 0])
@@ -184,13 +221,68 @@ def fit_acceptance(counts: AcceptanceCounts) -> AcceptanceFit:
         rounds=rounds,
         gamma=gamma,
         method=method,
-        between_sd=between_rows(kept, tries) if counts.units > 1 else None,
+        between_sd=between_rows(kept, tries) if counts.units > 1 and tries.sum() > 0.0 else None,
         decay_p=decay_p,
         drift_p=drift_p,
         drift=drift,
         further_requests=further,
         warnings=tuple(warnings),
+        engine_rate=float(counts.accepted.sum()) / max(float(counts.drafted.sum()), 1.0),
+        draft_share=_draft_share(counts),
+        lengths=shares,
     )
+
+
+BOUNDS = (
+    "rounds drafted different lengths, and the log tells neither which nor the positions: the interval holds "
+    "every rate that some lengths allow. Counts per position narrow it (the engine's /metrics), a log of "
+    "every round is exact (vLLM: --per-request-spec-decode-metrics detailed), and --plan says which lengths "
+    "there were"
+)
+
+
+def _possible(counts: AcceptanceCounts, lengths: Sequence[int]) -> tuple[list[int], str]:
+    """Return the lengths that rounds may have had, in rising order, and what to say of it.
+
+    Lengths that the drafted tokens contradict are not believed.
+    """
+    longest = int(counts.gamma.max())
+    every = list(range(1, longest + 1))
+    able = sorted({int(length) for length in lengths if 1 <= length <= longest})
+    if not able:
+        return every, ANY_LENGTH.format(longest)
+    mean = float(counts.drafted.sum() / counts.rounds.sum())
+    if not able[0] - 0.005 <= mean <= able[-1] + 0.005:
+        named = ", ".join(map(str, able))
+        return every, f"rounds drafted {mean:.2f} tokens on average, which the lengths {named} cannot give"
+    if bool(np.any(counts.drafted > counts.rounds * able[-1] * 1.001)):
+        return every, f"some rounds drafted more than the longest length given, {able[-1]}"
+    return able, ""
+
+
+ANY_LENGTH = (
+    "some rounds drafted less than the longest, and the log does not say which: any length from 1 to {} is "
+    "taken to be possible; --plan says which lengths there were, a log of every round is exact (vLLM: "
+    "--per-request-spec-decode-metrics detailed)"
+)
+
+
+def _bounded(counts: AcceptanceCounts, lengths: Sequence[int]) -> tuple[Rate, str]:
+    """Return the middle of all rates that some shares of the lengths allow, and an interval around all."""
+    least, greatest = bound_alpha(counts, lengths)
+    requests = counts.requests or max(float(counts.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
+    tried = max(float(counts.accepted.sum()) / max(greatest, 1e-9), float(counts.rounds.sum()))
+    low, high = (assumed_spread_rate(rate * tried, tried, requests) for rate in (least, greatest))
+    middle = 0.5 * (least + greatest)
+    se = float(np.hypot(0.5 * (greatest - least) / 1.96, max(low.se, high.se)))
+    return Rate(middle, se, low.low, high.high), "bounds over all lengths that rounds may have had"
+
+
+def _draft_share(counts: AcceptanceCounts) -> Rate | None:
+    """Return the share of rounds that drafted, over requests or windows, where idle rounds were counted."""
+    if counts.idle is None:
+        return None
+    return _rate(counts, counts.rounds, counts.rounds + counts.idle)[0]
 
 
 def _from_totals(counts: AcceptanceCounts) -> tuple[Rate, str]:

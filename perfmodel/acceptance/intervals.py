@@ -11,7 +11,8 @@ from perfmodel.files.numbers import FloatArray
 
 __all__ = [
     "BETWEEN_REQUESTS", "HALF_WIDTH", "WITHIN_A_TASK", "Rate", "assumed_spread_rate",
-    "clustered_rate", "independent_se", "logit_interval", "requests_for", "windowed_rate",
+    "clustered_rate", "independent_se", "logit_interval", "requests_for", "spread_between", "trials_behind",
+    "windowed_rate",
 ]  # fmt: skip
 
 
@@ -28,32 +29,79 @@ HALF_WIDTH = 0.02
 """Half of the 95 % interval that is narrow enough to plan with: identical published runs scatter by .02."""
 
 
+CONCENTRATION = 15.0
+"""Of the Beta distribution of a rate of .8 that spreads by BETWEEN_REQUESTS: what the spread cannot exceed
+near 0 and 1. Assumed to be the same at every rate. [1]"""
+
+
+BEYOND = 3.0
+"""Half of a 95 % interval, in log odds, from which on a rate is too near to 0 or 1 for them to be normal."""
+
+
 @dataclass(frozen=True)
 class Rate:
-    """An acceptance rate with its standard error and 95 % interval [0..1]."""
+    """An acceptance rate with its standard error and 95 % interval [0..1].
+
+    ``freedom`` are the degrees of freedom behind the standard error; infinite where it is known.
+    """
 
     value: float
     se: float
     low: float
     high: float
+    freedom: float = np.inf
 
     @property
     def trials(self) -> float:
-        """Independent trials that would know the rate as well: ``value (1 - value) / se**2``."""
-        bell = max(self.value * (1.0 - self.value), 1e-6)
-        return bell / max(self.se, 1e-6) ** 2
+        """Independent trials that would know the rate as well: fewer where the error itself is a guess."""
+        doubt = (_reach(np.inf) / _reach(self.freedom)) ** 2
+        return float(trials_behind(np.array(self.value), np.array(self.se))) * doubt
+
+
+def trials_behind(value: FloatArray, se: FloatArray) -> FloatArray:
+    """Return the independent trials n behind a rate and its standard error; they broadcast.
+
+    ``p (1 - p) / n = se**2`` with half a success and half a failure added, ``p = (value n + 1/2) / (n + 1)``:
+    rates of exactly 0 and 1 have trials behind them too.
+    """
+    low, high = (np.full(np.broadcast(value, se).shape, end) for end in (-12.0, 30.0))
+    for _ in range(80):
+        middle = 0.5 * (low + high)
+        trials = np.exp(middle)
+        smoothed = (value * trials + 0.5) / (trials + 1.0)
+        fewer = smoothed * (1.0 - smoothed) / trials > np.maximum(se, 1e-6) ** 2
+        low, high = np.where(fewer, middle, low), np.where(fewer, high, middle)
+    return np.asarray(np.exp(0.5 * (low + high)))
+
+
+def _reach(freedom: float) -> float:
+    """Return the standard errors on either side that hold 95 %, by Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
 
 
 def logit_interval(value: float, se: float, freedom: float) -> Rate:
-    """Return the 95 % t interval, taken on the logit scale where that keeps it inside 0..1."""
-    from scipy.special import stdtrit
+    """Return the 95 % t interval, taken on the logit scale where that keeps it inside 0..1.
 
-    reach = float(stdtrit(freedom, 0.975)) * se
+    Near 0 and 1, where the standard error reaches past them, it is Jeffreys' interval, of the trials behind
+    the standard error with half a success and half a failure. Source: Brown, Cai and DasGupta, Statistical
+    Science 16 (2001), section 3.1.
+    """
+    reach = _reach(freedom) * se
     bell = value * (1.0 - value)
-    if bell <= 0.0 or reach >= 0.5:
-        return Rate(value, se, max(value - reach, 0.0), min(value + reach, 1.0))
+    if reach > BEYOND * bell and reach < 0.5:
+        from scipy.special import betaincinv
+
+        trials = Rate(value, se, value, value, freedom).trials
+        shape = value * trials + 0.5, (1.0 - value) * trials + 0.5
+        low, high = (float(betaincinv(*shape, end)) for end in (0.025, 0.975))
+        low, high = (0.0 if value <= 0.0 else low), (1.0 if value >= 1.0 else high)
+        return Rate(value, se, min(low, value), max(high, value), freedom)
+    if reach >= 0.5:
+        return Rate(value, se, max(value - reach, 0.0), min(value + reach, 1.0), freedom)
     low, high = (float(expit(logit(value) + side * reach / bell)) for side in (-1.0, 1.0))
-    return Rate(value, se, low, high)
+    return Rate(value, se, low, high, freedom)
 
 
 def clustered_rate(accepted: FloatArray, tried: FloatArray) -> Rate:
@@ -69,6 +117,8 @@ def clustered_rate(accepted: FloatArray, tried: FloatArray) -> Rate:
     kept, tries = np.asarray(accepted, dtype=np.float64), np.asarray(tried, dtype=np.float64)
     n = float(np.count_nonzero(tries))
     value = float(kept.sum() / tries.sum())
+    if not 0.0 < value < 1.0:  # rows that all agree say nothing of how far they spread
+        return assumed_spread_rate(float(kept.sum()), float(tries.sum()), n)
     error = kept - value * tries
     se = float(np.sqrt(n / (n - 1.0) * (error @ error))) / float(tries.sum())
     return logit_interval(value, max(se, independent_se(value, float(tries.sum()))), n - 1.0)
@@ -82,10 +132,20 @@ def independent_se(value: float, tried: float) -> float:
 
 
 def assumed_spread_rate(accepted: float, tried: float, requests: float) -> Rate:
-    """Return the rate of a total over ``requests`` whose rates are taken to spread by BETWEEN_REQUESTS."""
+    """Return the rate of a total over ``requests`` whose rates are taken to spread by BETWEEN_REQUESTS.
+
+    Near 0 and 1 they spread less, as a Beta distribution of the same CONCENTRATION does.
+    """
     value = accepted / tried
     chance = independent_se(value, tried) ** 2
-    return logit_interval(value, float(np.sqrt(chance + BETWEEN_REQUESTS**2 / max(requests, 1.0))), np.inf)
+    error = float(np.sqrt(chance + spread_between(value, tried) / max(requests, 1.0)))
+    return logit_interval(value, error, np.inf)
+
+
+def spread_between(value: float, tried: float) -> float:
+    """Return the variance of the rate between requests that is taken where nothing tells it. [1]"""
+    smoothed = (value * tried + 0.5) / (tried + 1.0)
+    return min(BETWEEN_REQUESTS**2, smoothed * (1.0 - smoothed) / (CONCENTRATION + 1.0))
 
 
 def windowed_rate(accepted: FloatArray, tried: FloatArray) -> Rate:

@@ -60,12 +60,14 @@ def alpha_from_mean_length(
     return np.where(length >= np.add(gamma, 1.0), 1.0, alpha)[()]
 
 
-def solve_rising(excess: Callable[[Any], Numeric], low: Numeric, high: Numeric) -> Numeric:
+def solve_rising(
+    excess: Callable[[Any], Numeric], low: Numeric, high: Numeric, halvings: int = _HALVINGS
+) -> Numeric:
     """Return where a rising function crosses zero, or the nearer end; 60 halvings, the same on every rank.
 
     All elements at once, where the ends are arrays.
     """
-    for _ in range(_HALVINGS):
+    for _ in range(halvings):
         middle = 0.5 * (low + high)
         short = np.less_equal(excess(middle), 0.0)
         low, high = np.where(short, middle, low), np.where(short, high, middle)

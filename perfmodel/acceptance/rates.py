@@ -24,7 +24,7 @@ class Acceptance:
     ----------
     first, rest : P(accept) of the first drafted token, and of each later one given all before it [0..1].
     sd : standard deviation of both, from the spread of what they rest on.
-    kind : measured, published or assumed: the weakest of what they rest on.
+    kind : measured, published or assumed: the weakest of what they rest on; given where somebody stated them.
     source : where they come from.
     tokens : tokens per round where these are given in place of rates, else None.
     longest : drafts that a round can have at most; asking for more yields no more. [tokens]
@@ -47,7 +47,7 @@ class Acceptance:
     @classmethod
     def given(cls, alpha: Numeric, sd: Numeric = 0.0, source: str = "given as a rate") -> Acceptance:
         """Return the acceptance stated as one rate ``alpha`` [0..1] for every drafted token."""
-        return cls(first=alpha, rest=alpha, sd=sd, source=source)
+        return cls(first=alpha, rest=alpha, sd=sd, kind="given", source=source)
 
     def shifted(self, deviations: Numeric) -> Acceptance:
         """Return the acceptance ``deviations`` standard deviations up, on the logit scale.

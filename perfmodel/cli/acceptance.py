@@ -40,13 +40,15 @@ _PLACE = "What drafted for what, and where (needed to plan with it)"
 @commands.command("fit")
 def fit(
     ctx: typer.Context,
-    log: str = argument("LOG",
-        help="An engine's log, metrics text or responses; - reads stdin."),
+    logs: list[str] = argument("LOG...",
+        help="An engine's logs, scrapes of its metrics or responses; - reads stdin."),
     form: LogForm = flag("--format", default=LogForm.AUTO, help="Who wrote it; found out where it is auto."),
     gamma: int | None = flag("--gamma", "--num-speculative-tokens", "--spec-tokens", "N", min=1, max=1000,
         help="Tokens drafted per round, for logs that do not tell."),
     only: str | None = flag("--only", "NAME",
         help="The drafter or model to read, for logs that hold several."),
+    plan: str | None = flag("--plan", "FILE",
+        help="The plan that the engine ran, in JSON: its lengths are those that rounds drafted."),
     strategy: str | None = flag("--strategy", "NAME", complete=strategy_names, panel=_PLACE,
         help="The drafting strategy that ran."),
     model: str | None = flag("--model", "--target", "--model-path", "NAME|PATH", complete=model_names,
@@ -68,10 +70,12 @@ def fit(
 
     Understood are the metrics text, the log lines and the responses of vLLM, SGLang, llama.cpp and
     TensorRT-LLM, results of their benchmarks and of AIPerf, and a CSV with the columns
-    request,round,drafted,accepted. Intervals count requests, not tokens: requests differ.
+    request,round,drafted,accepted. Intervals count requests, not tokens: requests differ. Under a schedule
+    --plan names the lengths that the engine chose among; several scrapes tell more than one.
 
     Example: curl -s localhost:8000/metrics | draftplan acceptance fit - -o acceptance.json
     """
+    from perfmodel.acceptance.counts import joined_counts
     from perfmodel.acceptance.estimate import fit_acceptance
     from perfmodel.acceptance.file import MeasuredAcceptance, write_acceptance
     from perfmodel.acceptance.logs import read_log
@@ -84,10 +88,14 @@ def fit(
     )  # fmt: skip
     if add and output is None:
         raise SpecError.single("", "--add", "adds to no file", "Name one with -o")
+    lengths = _read_lengths(plan)
+    log = " ".join(logs)
     with working(f"reading {log}"):
-        fitted = fit_acceptance(read_log(log, form.value, gamma, only))
+        counts = joined_counts([read_log(each, form.value, gamma, only) for each in logs])
+        fitted = fit_acceptance(counts, lengths)
     if output is not None:
-        measured = MeasuredAcceptance.of_fit(fitted, "stdin" if log == "-" else Path(log).name, **place)
+        source = ", ".join("stdin" if each == "-" else Path(each).name for each in logs)
+        measured = MeasuredAcceptance.of_fit(fitted, source, **place)
         write_acceptance(output, [measured], add=add)
 
     tell(
@@ -96,7 +104,7 @@ def fit(
     )  # fmt: skip
     if output is not None:
         remark(f"wrote {output}")
-        note(_name_left_open(place))
+        note(_name_left_open(place, fitted.draft_share is not None))
 
 
 @commands.command("show")
@@ -161,6 +169,19 @@ def _read_place(
     return place | {"strategy": drafter.strategy.name, "drafter": drafter.kind}
 
 
+def _read_lengths(plan: str | None) -> list[int]:
+    """Return the speculation lengths that a plan chooses, without plain decoding; none without a plan."""
+    if plan is None:
+        return []
+    from perfmodel.errors import SpecError
+    from perfmodel.planning.plan import read_plan
+
+    lengths = sorted({cell.gamma for cell in read_plan(plan).cells if cell.gamma > 0})
+    if not lengths:
+        raise SpecError.single(plan, "gamma", "the plan never drafts", "Give the plan that the engine ran")
+    return lengths
+
+
 def _read_tokens(text: str) -> float:
     from perfmodel.errors import SpecError
     from perfmodel.files.units import parse_count
@@ -171,8 +192,8 @@ def _read_tokens(text: str) -> float:
     return float(count)
 
 
-def _name_left_open(place: dict[str, Any]) -> list[str]:
-    """What the flags left open, and how the measurement will be taken."""
+def _name_left_open(place: dict[str, Any], shared: bool) -> list[str]:
+    """What flags and log left open, and how the measurement will be taken; `shared`: idle rounds are counted."""
     import strategies
 
     name = place.get("strategy")
@@ -186,4 +207,9 @@ def _name_left_open(place: dict[str, Any]) -> list[str]:
     ):
         if missing := [name for name, given in flags.items() if not given]:
             sentences.append(f"without {' and '.join(missing)} {counts}")
+    if name and not shared and strategies.load(name).acceptance.match.value < 1.0:
+        sentences.append(
+            "the log does not count rounds without a draft: the share of rounds that draft stays assumed; "
+            "--match-share states it"
+        )
     return sentences

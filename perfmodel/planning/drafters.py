@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = [
-    "Spelling", "applicable", "check_drafters", "comes_with_a_model", "describe_measured", "drafters_among",
-    "find_drafter", "grow", "is_self", "load_strategy", "passed_over", "read_spelling", "ships",
+    "Spelling", "applicable", "check_drafters", "comes_with_a_model", "describe_measured",
+    "describe_measured_heads", "drafters_among", "find_drafter", "grow", "has_been_measured",
+    "is_self", "load_strategy", "passed_over", "read_spelling", "ships",
 ]  # fmt: skip
 
 _SURE = 1.96
@@ -190,12 +191,14 @@ def grow(
     return grown, [f"left out: {', '.join(left_out)}: no tree is drafted there"] if able and left_out else []
 
 
-def applicable(drafters: Iterable[Drafter], target: ModelSpec) -> tuple[list[Drafter], list[str]]:
+def applicable(
+    drafters: Iterable[Drafter], target: ModelSpec, measured: Sequence[MeasuredAcceptance] = ()
+) -> tuple[list[Drafter], list[str]]:
     """Return the drafters that apply to a target, and a remark for each reason why others do not."""
     apply: list[Drafter] = []
     left_out: dict[str, list[str]] = {}
     for drafter in drafters:
-        reason, _ = _why_not(drafter, target)
+        reason, _ = _why_not(drafter, target, measured)
         if reason:
             left_out.setdefault(reason, []).append(drafter.label)
         else:
@@ -203,13 +206,19 @@ def applicable(drafters: Iterable[Drafter], target: ModelSpec) -> tuple[list[Dra
     return apply, [f"left out: {', '.join(labels)}: {reason}" for reason, labels in left_out.items()]
 
 
-def check_drafters(drafters: Iterable[Drafter], target: ModelSpec, gammas: Iterable[int] = ()) -> None:
+def check_drafters(
+    drafters: Iterable[Drafter],
+    target: ModelSpec,
+    gammas: Iterable[int] = (),
+    measured: Sequence[MeasuredAcceptance] = (),
+) -> None:
     """Refuse drafters that do not apply to a target, or draft none of the lengths asked for.
 
     Parameters
     ----------
     drafters : who may draft.
     gammas : speculation lengths to try. [tokens]
+    measured : acceptance measured of heads, which therefore exist though no config announces them.
 
     Raises
     ------
@@ -224,7 +233,7 @@ def check_drafters(drafters: Iterable[Drafter], target: ModelSpec, gammas: Itera
     faults = []
     shortest = min((gamma for gamma in gammas if gamma > 0), default=0)
     for drafter in drafters:
-        problem, remedy = _why_not(drafter, target)
+        problem, remedy = _why_not(drafter, target, measured)
         if problem:
             field = "draft_model" if drafter.draft_model else "strategy"
             faults.append(Fault("", None, field, f"{drafter.label} does not apply: {problem}", remedy))
@@ -245,7 +254,31 @@ def ships(target: ModelSpec, strategy: DraftStrategy) -> bool:
     return comes_with_a_model(strategy) and target.draft_layers > 0
 
 
-def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
+def has_been_measured(
+    drafter: Drafter, target: ModelSpec, measured: Iterable[MeasuredAcceptance] = ()
+) -> bool:
+    """Return whether acceptance was measured of this very strategy and target, both of them named."""
+    return any(
+        entry.strategy and entry.target_model
+        and entry.is_about(drafter.strategy.name, drafter.kind, target.name, "")
+        for entry in (*drafter.measured, *measured)
+    )  # fmt: skip
+
+
+def describe_measured_heads(drafters: Iterable[Drafter], target: ModelSpec) -> list[str]:
+    """Say of every head that no config announces that a measurement vouches for it."""
+    return [
+        f"{drafter.label}: the config of {target.name} announces no such layers, the acceptance file "
+        "measured them: a head of the usual shape is priced"
+        for drafter in drafters
+        if drafter.head is None and comes_with_a_model(drafter.strategy) and drafter.kind == "head"
+        and not ships(target, drafter.strategy) and has_been_measured(drafter, target)
+    ]  # fmt: skip
+
+
+def _why_not(
+    drafter: Drafter, target: ModelSpec, measured: Sequence[MeasuredAcceptance] = ()
+) -> tuple[str, str]:
     """Return why a drafter does not apply to a target, and what would do; empty where it does."""
     head, strategy = drafter.head, drafter.strategy
     if drafter.tree is not None and drafter.tree.topk > 1:
@@ -272,7 +305,7 @@ def _why_not(drafter: Drafter, target: ModelSpec) -> tuple[str, str]:
                 )
         return "", ""
     if comes_with_a_model(strategy):
-        if not ships(target, strategy):
+        if not ships(target, strategy) and not has_been_measured(drafter, target, measured):
             return (
                 f"{target.name} has no layers for predicting further tokens, its config announces none",
                 "A trained head would do: --strategy eagle",
@@ -324,7 +357,7 @@ def describe_measured(entry: MeasuredAcceptance, entries: Sequence[MeasuredAccep
 
 def _belief(entry: MeasuredAcceptance, entries: Sequence[MeasuredAcceptance]) -> dict[str, float] | None:
     """Return what is believed where an entry was measured, or None where it does not say where that was."""
-    from perfmodel.acceptance.file import posterior_acceptance
+    from perfmodel.acceptance.posterior import posterior_acceptance
 
     if not entry.strategy or entry.context_len is None:
         return None

@@ -151,7 +151,7 @@ def assumptions(
         f"{drafter.label}: the match share, rounds that draft at all, is assumed: {match.value:g} "
         f"({match.source}); --match-share states it"
         for drafter in drafters
-        for match in (drafter.match,)
+        for match in (drafter.match(target),)
         if match.kind == "assumed"
     ]
     for drafter in drafters if alpha is None else ():

@@ -313,7 +313,8 @@ class Answer(Priced):
     round_by_gamma_s : seconds of a round at every length of the plan, axes (cell, gamma). [s]
     runner_up, runner_up_behind : what came second, and by what share of the winner's time per token; nan
         where nothing did. [1]
-    alpha_kind : the weakest of what each cell's acceptance rests on; None where nothing drafts.
+    alpha_kind : the weakest of what each cell's acceptance rests on, given where stated; None where nothing
+        drafts.
     hindrance : why nothing drafts in a cell where it is not the price; else empty.
     judged : how sure it is, by the names of `Cell`.
     """

@@ -200,7 +200,7 @@ class Replica:
     @property
     def match(self) -> float:
         """Share of rounds that draft at all. [1]"""
-        return 1.0 if self.drafter is None else self.drafter.match.value
+        return 1.0 if self.drafter is None else self.drafter.match(self.deployment.model).value
 
     def verified(self, batch: int, gamma: int) -> int:
         """Rows of a round of so many sequences, of which those without a match have one."""

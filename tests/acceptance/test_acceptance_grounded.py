@@ -13,8 +13,9 @@ torch = pytest.importorskip("torch")
 import strategies  # noqa: E402
 from perfmodel.acceptance import expected_tokens  # noqa: E402
 from perfmodel.acceptance.estimate import AcceptanceFit, fit_acceptance  # noqa: E402
-from perfmodel.acceptance.file import MeasuredAcceptance, posterior_acceptance  # noqa: E402
+from perfmodel.acceptance.file import MeasuredAcceptance  # noqa: E402
 from perfmodel.acceptance.logs import read_log  # noqa: E402
+from perfmodel.acceptance.posterior import posterior_acceptance  # noqa: E402
 from perfmodel.reference.decoder import Decoder  # noqa: E402
 from perfmodel.reference.demo.induction import (  # noqa: E402
     induction_architecture,

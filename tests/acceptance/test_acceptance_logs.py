@@ -101,8 +101,7 @@ def test_single_rounds_in_a_response_tell_which_drafts_were_short(tmp_path: Path
     assert counts.tried is not None and counts.tried.tolist() == [[3.0, 1.0, 1.0]]
     del figures["per_step_accepted"], figures["per_step_drafted"]
     guessed = read(tmp_path, json.dumps(figures))
-    assert guessed.tried is not None and guessed.tried.tolist() == [[3.0, 2.0, 1.0]]
-    assert "shorter than the longest" in guessed.remarks[0]
+    assert guessed.tried is None and guessed.reached is not None
 
 
 def test_the_decode_line_of_sglang_gives_windows_and_tells_the_drafts(tmp_path: Path) -> None:

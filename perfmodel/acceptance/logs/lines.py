@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perfmodel.acceptance.counts import SHORTER, AcceptanceCounts, Unit
+from perfmodel.acceptance.counts import WHOLE, AcceptanceCounts, Unit
 from perfmodel.errors import SpecError
 
 __all__ = ["NUMBER", "Line", "Row", "counts_of_rows", "damaged"]
@@ -33,7 +33,10 @@ def damaged(file: str, line: Line, problem: str, field: str = "", remedy: str = 
 def counts_of_rows(
     unit: Unit, rows: list[Row], requests: float | None = None, remarks: tuple[str, ...] = ()
 ) -> AcceptanceCounts:
-    """Return the counts of rows: rounds, drafted, accepted, gamma, rounds that reach each position."""
+    """Return the counts of rows: rounds, drafted, accepted, gamma, rounds that reach each position.
+
+    Which positions were tried is not told where some rounds drafted less than ``gamma``.
+    """
     table = np.array([row[:4] for row in rows], dtype=np.float64).reshape(-1, 4)
     rounds, drafted, accepted, gamma = table.T
     reached = tried = None
@@ -41,9 +44,8 @@ def counts_of_rows(
         longest = max(len(row[4]) for row in rows)
         reached = np.array([row[4] + [0.0] * (longest - len(row[4])) for row in rows])
         possible = np.arange(1, longest + 1) <= np.array([len(row[4]) for row in rows])[:, None]
-        tried = np.concatenate([rounds[:, None], reached[:, :-1]], axis=1) * possible
-        if np.any(drafted < 0.995 * rounds * gamma):
-            remarks = (*remarks, SHORTER)
+        if np.all(drafted >= WHOLE * rounds * gamma):
+            tried = np.concatenate([rounds[:, None], reached[:, :-1]], axis=1) * possible
     return AcceptanceCounts(
         unit=unit,
         rounds=rounds,

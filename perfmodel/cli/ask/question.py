@@ -25,6 +25,7 @@ from perfmodel.planning.case_rows import DEFAULT_ENGINE
 from perfmodel.planning.drafters import (
     applicable,
     check_drafters,
+    describe_measured_heads,
     drafters_among,
     grow,
     is_self,
@@ -162,15 +163,15 @@ def read_question(
         named = [], [why]
     drafters, remarks = named if named is not None else search_drafters(target, small, engine, budgets)
     if "all" in _names((flags.strategy or "").lower() or "-"):
-        drafters, left_out = applicable(drafters, target)
+        drafters, left_out = applicable(drafters, target, belief.measured)
         drafters, unserved = serve(drafters, engine, budgets)
         remarks += left_out + unserved
     drafters, without = grow(drafters, trees, chains)
     if len(trees) > 1:  # of several, those that are too deep for a drafter are left out
-        fit, too_deep = applicable(drafters, target)
+        fit, too_deep = applicable(drafters, target, belief.measured)
         drafters, without = (fit, [*without, *too_deep]) if fit else (drafters, without)
     remarks += without
-    check_drafters(drafters, target, (gammas or ()) if chains else ())
+    check_drafters(drafters, target, (gammas or ()) if chains else (), belief.measured)
     drafters = [
         replace(
             drafter,
@@ -180,6 +181,7 @@ def read_question(
         )
         for drafter in drafters
     ]
+    remarks += describe_measured_heads(drafters, target)
     remarks += _about_draft_gpus(draft_gpus, drafters, tensor_parallel)
     drafters = check_served(drafters, engine, budgets, tensor_parallel)
     remarks += passed_over(belief.measured, [(drafter, target) for drafter in drafters])

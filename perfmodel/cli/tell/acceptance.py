@@ -70,6 +70,9 @@ def draw_fit(
         f"up to {fit.gamma} drafted",
     )
     draw(console, _RATES, _rates(fit))
+    if fit.lengths:
+        shares = ", ".join(f"{length} in {share:.0%}" for length, share in fit.lengths.items())
+        line(console, f"Lengths drafted, fitted with the rates: {shares} of rounds.")
     line(console, f"Method: {fit.method}. Intervals hold 95 %.")
     section(console, "Every position")
     draw(
@@ -95,8 +98,9 @@ def _rates(fit: AcceptanceFit) -> Iterator[tuple[str, str, str, str]]:
     if fit.gamma > 1:
         yield row("alpha2", fit.rest, "each later one")
     yield "tokens per round", f"{fit.tokens:.2f}", "", "accepted and the bonus token"
-    engine = (fit.tokens - 1.0) / fit.gamma
-    yield "engine's rate", f"{engine:.2f}", "", f"accepted over {fit.gamma} drafted; not alpha"
+    yield "engine's rate", f"{fit.engine_rate:.2f}", "", "accepted over drafted; not alpha"
+    if fit.draft_share is not None:
+        yield row("draft share", fit.draft_share, "rounds that drafted at all; the others yield one token")
 
 
 def _findings(fit: AcceptanceFit) -> list[str]:
