@@ -8,8 +8,7 @@ import re
 import pytest
 from random_plans import cell_of, plan_of
 
-from perfmodel.acceptance.logs.lines import Line
-from perfmodel.acceptance.logs.prometheus import read_prometheus
+from perfmodel.acceptance.logs import read_log
 from perfmodel.policy import SpeculationPolicy
 from perfmodel.policy_figures import Every, MinuteLine
 
@@ -101,12 +100,13 @@ def test_the_text_is_whole_families_that_give_the_figures_back(policy):
     assert values["draftplan_planned_length_tokens"] == GAMMAS[policy.last_gamma_index]
 
 
-def test_our_own_reader_reads_it(policy):
+def test_our_own_reader_reads_it(policy, tmp_path):
     _, _, (drafting, _, _, accepted) = served(policy)
     before = policy.metrics()
     served(policy, seed=1)
-    lines = [Line(number, text) for number, text in enumerate((before + policy.metrics()).splitlines(), 1)]
-    counts = read_prometheus(lines, "metrics", "draftplan_", None)
+    scrapes = tmp_path / "scrapes.txt"
+    scrapes.write_text(before + policy.metrics())
+    counts = read_log(scrapes)
     after = policy.figures()
     assert counts.rounds.sum() == after.drafting - drafting > 0
     assert counts.accepted.sum() == after.accepted - accepted > 0

@@ -171,7 +171,8 @@ def posterior_acceptance(
     return Acceptance(
         first=first,
         rest=rest,
-        sd=0.5 * (first_sd + rest_sd),
+        sd=first_sd,
+        rest_sd=rest_sd,
         kind="measured" if moved else prior.kind,
         source=origins if moved else f"{prior.source}; hardly moved by {origins}",
         match=prior.match if share is None else share.value,

@@ -24,6 +24,7 @@ class Acceptance:
     ----------
     first, rest : P(accept) of the first drafted token, and of each later one given all before it [0..1].
     sd : standard deviation of both, from the spread of what they rest on.
+    rest_sd : standard deviation of the later ones where they are known otherwise than the first, else None.
     kind : measured, published or assumed: the weakest of what they rest on; given where somebody stated them.
     source : where they come from.
     tokens : tokens per round where these are given in place of rates, else None.
@@ -43,6 +44,7 @@ class Acceptance:
     tree: Tree | None = None
     match: Numeric = 1.0
     match_sd: Numeric = 0.0
+    rest_sd: Numeric | None = None
 
     @classmethod
     def given(cls, alpha: Numeric, sd: Numeric = 0.0, source: str = "given as a rate") -> Acceptance:
@@ -56,9 +58,14 @@ class Acceptance:
         """
         if self.tokens is not None:
             return self
-        moved = (_shift(rate, self.sd, deviations) for rate in (self.first, self.rest))
+        first, rest = _shift(self.first, self.sd, deviations), _shift(self.rest, self.later_sd, deviations)
         match = _shift(self.match, self.match_sd, deviations) if np.any(self.match_sd) else self.match
-        return replace(self, first=next(moved), rest=next(moved), sd=0.0, match=match, match_sd=0.0)
+        return replace(self, first=first, rest=rest, sd=0.0, rest_sd=None, match=match, match_sd=0.0)
+
+    @property
+    def later_sd(self) -> Numeric:
+        """Standard deviation of the later rates. [1]"""
+        return self.sd if self.rest_sd is None else self.rest_sd
 
     def quantile(self, probability: float) -> Acceptance:
         """Return the acceptance that the true one undercuts with ``probability`` (0..1, both excluded)."""
@@ -105,5 +112,6 @@ def branch(acceptance: Acceptance, tree: Tree) -> Acceptance:
         acceptance,
         tree=tree,
         sd=np.hypot(acceptance.sd, scatter),
+        rest_sd=None if acceptance.rest_sd is None else np.hypot(acceptance.rest_sd, scatter),
         source="; ".join(filter(None, (acceptance.source, f"ranks: {RANKS.source}"))),
     )

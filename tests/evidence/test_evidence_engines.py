@@ -70,7 +70,7 @@ def third_errors(tables, seeds):
     def errors(inside, judged):
         part = replace(response, base=response.base[inside], slopes=response.slopes[inside])
         fit = fit_figures(part, seen.of(inside), figures)
-        return np.abs(np.log(fit.seconds(response, figures) / seen.seconds))[judged & steps].mean()
+        return np.abs(np.log(response.seconds(fit.values, figures) / seen.seconds))[judged & steps].mean()
 
     everything = np.ones(seen.kind.size, dtype=bool)
     outside = []

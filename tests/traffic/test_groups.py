@@ -70,7 +70,7 @@ def test_a_replica_that_prefills_serves_a_prompt_in_each_group():
     table = StepTimes(served, [0], 10_000)
     together = float(price_prefill(served.deployment, batch=4.0, prompt_tokens=8000.0).total)
     trace = Trace("burst", np.zeros(8), np.full(8, 8000), np.full(8, 10))
-    ready = ready_times(table, trace, 1) - transfer_seconds(served, 8000.0)
+    ready = ready_times(table, trace, 1) - transfer_seconds(served, 8000.0) - served.front_end_s
     assert_allclose(ready, together * np.repeat([1.0, 2.0], 4), rtol=0.01)
     assert ready[0] > prefilled(table, [(8000, 0, True)])  # the others' tokens visit the same experts
 

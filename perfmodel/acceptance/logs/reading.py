@@ -58,6 +58,7 @@ _FORMS = (
     Form(("vllm",), ("vllm:spec_decode_num_",), prometheus_reader("vllm:")),
     Form(("llamacpp",), ("llamacpp:spec_decode_num_",), prometheus_reader("llamacpp:")),
     Form(("trtllm",), ("trtllm_spec_decode_num_",), prometheus_reader("trtllm_")),
+    Form(("draftplan",), ("draftplan_spec_decode_num_",), prometheus_reader("draftplan_")),
     Form(("sglang",), ("sglang:spec_accept_", "sglang:spec_verify_"), read_sglang_metrics),
     Form(("vllm",), ("SpecDecoding metrics:",), _whole(read_vllm_text)),
     Form(("vllm",), ("Speculative metrics:",), _whole(read_vllm_v0)),
