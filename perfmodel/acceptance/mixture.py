@@ -80,8 +80,8 @@ def fit_mixture(counts: AcceptanceCounts, lengths: Sequence[int]) -> Mixture:
     """Return the rates of rounds of unknown lengths, whose positions are counted, with 95 % intervals.
 
     The rates are the same in all rows; rows that tell their lengths by themselves are taken at them, the
-    others have one mixture. Errors come from leaving out a twentieth of the rows at a time, and are never less
-    than those of independent rounds; of a single row, from these and the assumed spread between requests.
+    others have one mixture. Errors come from leaving out a twentieth of the rows at a time, and are never
+    less than those of independent rounds; of a single row, from these and the assumed spread between requests.
 
     Parameters
     ----------
@@ -252,7 +252,8 @@ class _Likelihood:
     """Log likelihood of what a mixed row holds, but for the first draft's rate, which is apart from it.
 
     Rounds that accepted j >= 1 tokens are multinomial; the drafted tokens, given these, are a sum over
-    rounds, so normal: a round that accepted j has the mean and variance of the lengths that can have ended there.
+    rounds, so normal: a round that accepted j has the mean and variance of the lengths that can have ended
+    there.
 
     Attributes
     ----------
@@ -333,14 +334,14 @@ class _Likelihood:
             return -value / total, -slope / total
 
         ends = (_EDGE, 1.0 - _EDGE) if at is None else (at, at)
-        one = np.r_[np.ones(share.size), 0.0]
+        total_share = np.r_[np.ones(share.size), 0.0]
         best = minimize(
             loss,
             np.r_[share, np.clip(rest, *ends)],
             jac=True,
             method="SLSQP",
             bounds=[(0.0, 1.0)] * share.size + [ends],
-            constraints=LinearConstraint(one[None], 1.0, 1.0),
+            constraints=LinearConstraint(total_share[None], 1.0, 1.0),
             options={"maxiter": 150, "ftol": 1e-11},
         )
         share = np.clip(best.x[:-1], 0.0, 1.0)

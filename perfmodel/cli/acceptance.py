@@ -189,7 +189,7 @@ def _read_tokens(text: str) -> float:
 
 
 def _name_left_open(place: dict[str, Any], shared: bool) -> list[str]:
-    """What flags and log left open, and how the measurement will be taken; `shared`: idle rounds are counted."""
+    """What flags and log left open, and how it will be taken; `shared`: idle rounds are counted."""
     import strategies
 
     name = place.get("strategy")

@@ -23,7 +23,8 @@ TARGETS = [
     ("mtp", 4e3, np.inf), ("eagle", 2e3, np.inf), ("streaming_llm", 32e3, 512.0), ("ngram", 1e3, np.inf),
 ]  # fmt: skip
 ON = [
-    "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--engine", "vllm", "--context", "4k", "-b", "8",
+    "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--engine", "vllm", "--context", "4k",
+    "-b", "8",
 ]  # fmt: skip
 
 
