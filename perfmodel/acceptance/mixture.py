@@ -81,7 +81,7 @@ def fit_mixture(counts: AcceptanceCounts, lengths: Sequence[int]) -> Mixture:
 
     The rates are the same in all rows; rows that tell their lengths by themselves are taken at them, the
     others have one mixture. Errors come from leaving out a twentieth of the rows at a time, and are never
-    less than those of independent rounds; of a single row, from these and the assumed spread between requests.
+    less than those of independent rounds; of a single row, from these and the assumed spread of requests.
 
     Parameters
     ----------
