@@ -81,8 +81,7 @@ def fit_mixture(counts: AcceptanceCounts, lengths: Sequence[int]) -> Mixture:
 
     The rates are the same in all rows; rows that tell their lengths by themselves are taken at them, the
     others have one mixture. Errors come from leaving out a twentieth of the rows at a time, and are never
-    less than those of independent rounds; of a single row, from these and the assumed spread between
-    requests.
+    less than those of independent rounds; of a single row, from these and the assumed spread of requests.
 
     Parameters
     ----------
@@ -335,14 +334,14 @@ class _Likelihood:
             return -value / total, -slope / total
 
         ends = (_EDGE, 1.0 - _EDGE) if at is None else (at, at)
-        one = np.r_[np.ones(share.size), 0.0]
+        total_share = np.r_[np.ones(share.size), 0.0]
         best = minimize(
             loss,
             np.r_[share, np.clip(rest, *ends)],
             jac=True,
             method="SLSQP",
             bounds=[(0.0, 1.0)] * share.size + [ends],
-            constraints=LinearConstraint(one[None], 1.0, 1.0),
+            constraints=LinearConstraint(total_share[None], 1.0, 1.0),
             options={"maxiter": 150, "ftol": 1e-11},
         )
         share = np.clip(best.x[:-1], 0.0, 1.0)

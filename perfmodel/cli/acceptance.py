@@ -41,7 +41,7 @@ _PLACE = "What drafted for what, and where (needed to plan with it)"
 def fit(
     ctx: typer.Context,
     logs: list[str] = argument("LOG...",
-        help="An engine's logs, scrapes of its metrics or responses; - reads stdin."),
+        help="An engine's log, scrapes of its metrics in order of time, or responses; - reads stdin."),
     form: LogForm = flag("--format", default=LogForm.AUTO, help="Who wrote it; found out where it is auto."),
     gamma: int | None = flag("--gamma", "--num-speculative-tokens", "--spec-tokens", "N", min=1, max=1000,
         help="Tokens drafted per round, for logs that do not tell."),
@@ -75,10 +75,9 @@ def fit(
 
     Example: curl -s localhost:8000/metrics | draftplan acceptance fit - -o acceptance.json
     """
-    from perfmodel.acceptance.counts import joined_counts
     from perfmodel.acceptance.estimate import fit_acceptance
     from perfmodel.acceptance.file import MeasuredAcceptance, write_acceptance
-    from perfmodel.acceptance.logs import read_log
+    from perfmodel.acceptance.logs import read_logs
     from perfmodel.cli.tell.acceptance import draw_fit
     from perfmodel.errors import SpecError
 
@@ -91,8 +90,7 @@ def fit(
     lengths = _read_lengths(plan)
     log = " ".join(logs)
     with working(f"reading {log}"):
-        counts = joined_counts([read_log(each, form.value, gamma, only) for each in logs])
-        fitted = fit_acceptance(counts, lengths)
+        fitted = fit_acceptance(read_logs(logs, form.value, gamma, only), lengths)
     if output is not None:
         source = ", ".join("stdin" if each == "-" else Path(each).name for each in logs)
         measured = MeasuredAcceptance.of_fit(fitted, source, **place)
@@ -193,7 +191,7 @@ def _read_tokens(text: str) -> float:
 
 
 def _name_left_open(place: dict[str, Any], shared: bool) -> list[str]:
-    """What flags and log left open, and how it is taken; `shared`: idle rounds are counted."""
+    """What flags and log left open, and how it will be taken; `shared`: idle rounds are counted."""
     import strategies
 
     name = place.get("strategy")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from engine_logs import LLAMACPP_SERVER, SGLANG_LINE, VLLM_LINE, VLLM_METRICS
 
-from perfmodel.acceptance.logs import read_log
+from perfmodel.acceptance.logs import read_log, read_logs
 from perfmodel.errors import SpecError
 
 SGLANG = "\n".join(SGLANG_LINE.format(running=8, length=a, rate=(a - 1.0) / 3.0) for a in (2.16, 2.4, 1.9))
@@ -75,3 +75,26 @@ def test_nothing_is_chosen_where_there_is_one(tmp_path: Path) -> None:
     file.write_text(VLLM_LINE, encoding="utf-8")
     with pytest.raises(SpecError, match="names no drafters or models"):
         read_log(file, only="draft-mtp")
+
+
+def test_scrapes_in_files_of_their_own_are_those_of_one_file(tmp_path):
+    """Counters go on from one scrape to the next: nothing is counted twice."""
+
+    def scrape(drafts, accepted):
+        return (
+            f'vllm:spec_decode_num_drafts_total{{engine="0"}} {drafts}\n'
+            f'vllm:spec_decode_num_draft_tokens_total{{engine="0"}} {3 * drafts}\n'
+            f'vllm:spec_decode_num_accepted_tokens_total{{engine="0"}} {accepted}\n'
+        )
+
+    texts = [scrape(100, 150), scrape(300, 500), scrape(700, 1300)]
+    files = [tmp_path / f"{place}.txt" for place in range(3)]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    together = tmp_path / "together.txt"
+    together.write_text("".join(texts))
+    apart, joined = read_logs(files), read_log(together)
+    assert apart.rounds.tolist() == joined.rounds.tolist() == [200, 400]
+    assert apart.accepted.tolist() == joined.accepted.tolist() == [350, 800]
+    with pytest.raises(SpecError, match="no round"):
+        read_logs([files[0], files[0]])

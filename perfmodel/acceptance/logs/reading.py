@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
-from perfmodel.acceptance.counts import AcceptanceCounts
+from perfmodel.acceptance.counts import AcceptanceCounts, joined_counts
 from perfmodel.acceptance.logs.benchmarks import read_benchmark_block, read_benchmark_json
 from perfmodel.acceptance.logs.lines import Line
 from perfmodel.acceptance.logs.llamacpp import read_llamacpp_text
@@ -21,7 +21,7 @@ from perfmodel.acceptance.logs.vllm import read_vllm_offline, read_vllm_text, re
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.files.records import read_content
 
-__all__ = ["LogFormat", "read_log"]
+__all__ = ["LogFormat", "read_log", "read_logs"]
 
 LogFormat = Literal["auto", "vllm", "sglang", "llamacpp", "trtllm", "csv"]
 
@@ -74,6 +74,8 @@ _FORMS = (
 )
 """The forms of text, in the order they are tried: what counts comes before what estimates."""
 
+_TEXTS = frozenset(form.read for form in _FORMS)
+
 
 def read_log(
     path: str | os.PathLike[str],
@@ -104,6 +106,29 @@ def read_log(
     SpecError : the file cannot be read, holds nothing about speculation, or has a damaged line, which is
         named.
     """
+    return read_logs([path], format, gamma, only)
+
+
+def read_logs(
+    paths: Sequence[str | os.PathLike[str]],
+    format: LogFormat = "auto",
+    gamma: int | None = None,
+    only: str | None = None,
+) -> AcceptanceCounts:
+    """Return the acceptance counts of several logs, each of which can be read alone.
+
+    Texts of one form are the log of one server in pieces, in order of time: of several scrapes of its metrics
+    what was counted between them is read. Responses, benchmarks' results and CSVs are added up.
+
+    Parameters
+    ----------
+    paths : the files, at least one.
+    format, gamma, only : as for ``read_log``.
+
+    Raises
+    ------
+    SpecError : as ``read_log`` does, naming the file.
+    """
     if format not in get_args(LogFormat):
         near = nearest_name(format, get_args(LogFormat))
         raise SpecError.single(
@@ -111,9 +136,25 @@ def read_log(
         )
     if gamma is not None and gamma < 1:
         raise SpecError.single("", "gamma", f"found {gamma}", "Give the drafted tokens per round, 1 or more")
-    file = str(path)
-    lines = lines_of(read_content(path))
-    counts = _reader(lines, file, format)(lines, file, gamma, only)
+    pieces: dict[Reader, list[Line]] = {}
+    files: dict[Reader, list[str]] = {}
+    counts = []
+    for path in paths:
+        file, lines = str(path), lines_of(read_content(path))
+        reader = _reader(lines, file, format)
+        each = _checked(reader(lines, file, gamma, only), file, gamma)
+        if reader in _TEXTS and len(paths) > 1:
+            pieces.setdefault(reader, []).extend(lines)
+            files.setdefault(reader, []).append(file)
+        else:
+            counts.append(each)
+    for reader, lines in pieces.items():
+        file = ", ".join(files[reader])
+        counts.append(_checked(reader(lines, file, gamma, only), file, gamma))
+    return joined_counts(counts)
+
+
+def _checked(counts: AcceptanceCounts, file: str, gamma: int | None) -> AcceptanceCounts:
     if not counts.rounds.sum():
         raise SpecError.single(
             file, "", "the log holds no round with a drafted token", "Let the engine draft first"
