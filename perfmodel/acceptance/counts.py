@@ -15,6 +15,9 @@ __all__ = ["WHOLE", "AcceptanceCounts", "Unit", "counts_of_histograms", "counts_
 
 Unit = Literal["request", "window", "total"]
 
+ROUNDS_OF_A_REQUEST = 100.0
+"""Rounds that a request is taken to have where a log counts none. Assumed."""
+
 WHOLE = 0.995
 """Drafted tokens over those of rounds that all draft the longest, from which on all are taken to: at the end
 of a request an engine drafts less. [1]"""
@@ -53,6 +56,11 @@ class AcceptanceCounts:
     idle: FloatArray | None = None
     requests: float | None = None
     remarks: tuple[str, ...] = ()
+
+    @property
+    def likely_requests(self) -> float:
+        """Requests behind the rows: those that the log counts, else one for every so many rounds."""
+        return self.requests or max(float(self.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
 
     @property
     def units(self) -> int:

@@ -31,7 +31,6 @@ from perfmodel.files.numbers import FloatArray
 __all__ = ["AcceptanceFit", "fit_acceptance"]
 
 
-ROUNDS_OF_A_REQUEST = 100.0
 NOTABLE = 0.01
 TELLING = 8
 
@@ -114,9 +113,8 @@ def _rate(counts: AcceptanceCounts, accepted: FloatArray, tried: FloatArray) -> 
         return clustered_rate(kept, tries), "clustered by request"
     if counts.unit == "window" and kept.size > 1:
         return windowed_rate(kept, tries), "Beta-binomial over windows"
-    requests = counts.requests or max(float(counts.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
     return assumed_spread_rate(
-        float(kept.sum()), float(tries.sum()), requests
+        float(kept.sum()), float(tries.sum()), counts.likely_requests
     ), "assumed spread between requests"
 
 
@@ -196,7 +194,7 @@ def fit_acceptance(counts: AcceptanceCounts, lengths: Sequence[int] = ()) -> Acc
             )
     further = _further(counts, alpha)
     more = further if counts.unit != "window" else _more(counts.units, alpha)
-    if more:
+    if more and (alpha.high - alpha.low) / 2.0 > HALF_WIDTH:
         warnings.append(
             f"the interval is +-{(alpha.high - alpha.low) / 2:.3f}; about {more} more "
             f"{'requests' if further else 'windows like these'} narrow it to +-{HALF_WIDTH}"
@@ -270,8 +268,8 @@ ANY_LENGTH = (
 def _bounded(counts: AcceptanceCounts, lengths: Sequence[int]) -> tuple[Rate, str]:
     """Return the middle of all rates that some shares of the lengths allow, and an interval around all."""
     least, greatest = bound_alpha(counts, lengths)
-    requests = counts.requests or max(float(counts.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
     tried = max(float(counts.accepted.sum()) / max(greatest, 1e-9), float(counts.rounds.sum()))
+    requests = counts.likely_requests
     low, high = (assumed_spread_rate(rate * tried, tried, requests) for rate in (least, greatest))
     middle = 0.5 * (least + greatest)
     se = float(np.hypot(0.5 * (greatest - least) / 1.96, max(low.se, high.se)))
@@ -300,9 +298,8 @@ def _from_totals(counts: AcceptanceCounts) -> tuple[Rate, str]:
         return logit_interval(
             value, se, counts.units - 1.0
         ), f"tokens per round inverted, clustered by {counts.unit}"
-    requests = counts.requests or max(float(counts.rounds.sum()) / ROUNDS_OF_A_REQUEST, 1.0)
     return assumed_spread_rate(
-        value * tried, tried, requests
+        value * tried, tried, counts.likely_requests
     ), "assumed spread between requests, tokens per round inverted"
 
 

@@ -117,9 +117,8 @@ def fit_mixture(counts: AcceptanceCounts, lengths: Sequence[int]) -> Mixture:
         errors = np.maximum(np.sqrt(freedom / len(without) * (spread**2).sum(axis=0)), alone)
     else:
         freedom = np.inf
-        requests = counts.requests or max(float(counts.rounds.sum()) / 100.0, 1.0)
         spreads = [spread_between(value, tried) for value, tried in pairs]
-        errors = np.sqrt(alone**2 + np.array(spreads) / max(requests, 1.0))
+        errors = np.sqrt(alone**2 + np.array(spreads) / counts.likely_requests)
     alpha, first, rest = (
         logit_interval(float(value), float(error), freedom)
         for value, error in zip(values, errors, strict=True)
