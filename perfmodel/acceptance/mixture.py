@@ -335,14 +335,14 @@ class _Likelihood:
             return -value / total, -slope / total
 
         ends = (_EDGE, 1.0 - _EDGE) if at is None else (at, at)
-        one = np.r_[np.ones(share.size), 0.0]
+        weights = np.r_[np.ones(share.size), 0.0]
         best = minimize(
             loss,
             np.r_[share, np.clip(rest, *ends)],
             jac=True,
             method="SLSQP",
             bounds=[(0.0, 1.0)] * share.size + [ends],
-            constraints=LinearConstraint(one[None], 1.0, 1.0),
+            constraints=LinearConstraint(weights[None], 1.0, 1.0),
             options={"maxiter": 150, "ftol": 1e-11},
         )
         share = np.clip(best.x[:-1], 0.0, 1.0)

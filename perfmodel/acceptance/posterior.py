@@ -154,7 +154,7 @@ def posterior_acceptance(
     arrays = [law.first for law in laws] + [part for place in places for part in place]
     near = _correlation(places, np.broadcast_shapes(*(np.shape(array) for array in arrays)))
     firsts, rests, spreads = ([getattr(law, name) for law in laws] for name in ("first", "rest", "sd"))
-    first, first_sd, told = _updated(
+    first, first_sd, moved_by = _updated(
         firsts, spreads, [(entry.alpha1, entry.alpha1_se, entry.alpha1_trials) for entry in entries], near
     )
     rest, rest_sd, _ = _updated(
@@ -163,7 +163,7 @@ def posterior_acceptance(
     origins = "; ".join(
         dict.fromkeys(f"{entry.source or 'measured'} ({entry.rounds} rounds)" for entry in entries)
     )
-    moved = bool(np.all(told >= MOVED))
+    moved = bool(np.all(moved_by >= MOVED))
     share = posterior_share(
         measured, strategy, drafter=drafter, target_name=target_name, draft_name=draft_name,
         match_share=law.get("match_share"),
@@ -211,11 +211,11 @@ def posterior_share(
         return None
     near = np.ones((len(shares) + 1, len(shares) + 1))
     ends = [law.value] * (len(shares) + 1), [law.sd] * (len(shares) + 1)
-    value, sd, told = _updated(*ends, shares, near)
+    value, sd, moved_by = _updated(*ends, shares, near)
     return Figure(
         float(value), float(sd),
-        "measured" if told >= MOVED else law.kind,
-        "counted beside the acceptance" if told >= MOVED else law.source,
+        "measured" if moved_by >= MOVED else law.kind,
+        "counted beside the acceptance" if moved_by >= MOVED else law.source,
     )  # fmt: skip
 
 
@@ -275,8 +275,8 @@ def _updated(
     before = kernel[..., 0, 0]
     variance = np.maximum(before - (weight * kernel[..., 0, 1:]).sum(axis=-1), 0.0)
     rate = np.where(tau[..., 0] > 0.0, expit(moved), rates[..., 0])
-    told = 1.0 - variance / np.where(before > 0.0, before, np.inf)
-    return rate, np.sqrt(variance) * rate * (1.0 - rate), np.where(before > 0.0, told, 0.0)
+    moved_by = 1.0 - variance / np.where(before > 0.0, before, np.inf)
+    return rate, np.sqrt(variance) * rate * (1.0 - rate), np.where(before > 0.0, moved_by, 0.0)
 
 
 def _solved(kernel: FloatArray, noise: FloatArray, vector: FloatArray) -> FloatArray:
