@@ -55,7 +55,7 @@ class AcceptanceFit:
     further_requests : how many more requests narrow the interval to +-.02; None where the log has no
         requests.
     warnings : sentences for a person.
-    engine_rate : accepted over drafted tokens, as the engine prints it [0..1].
+    engine_rate : accepted over drafted tokens, which most engines print as a rate [0..1].
     draft_share : share of rounds that drafted at all; None where rounds without a draft were not counted.
     lengths : share of the rounds of each length, where lengths were fitted; empty where they are known.
     """
@@ -255,6 +255,12 @@ def _possible(counts: AcceptanceCounts, lengths: Sequence[int]) -> tuple[list[in
         return every, f"rounds drafted {mean:.2f} tokens on average, which the lengths {named} cannot give"
     if bool(np.any(counts.drafted > counts.rounds * able[-1] * 1.001)):
         return every, f"some rounds drafted more than the longest length given, {able[-1]}"
+    if counts.reached is not None and counts.reached[:, able[-1]:].any():
+        last = int(np.flatnonzero(counts.reached.any(axis=0))[-1]) + 1
+        return every, (
+            f"position {last} was accepted, which the longest length given, {able[-1]}, cannot draft: this "
+            f"log is of another plan, and any length from 1 to {longest} is taken to be possible"
+        )
     return able, ""
 
 
@@ -286,9 +292,11 @@ def _draft_share(counts: AcceptanceCounts) -> Rate | None:
 def _from_totals(counts: AcceptanceCounts) -> tuple[Rate, str]:
     """Return the rate that explains the tokens per round, its error carried over from them."""
     total = counts.accepted.sum()
-    value = float(
-        solve_rising(lambda alpha: counts.rounds @ _accepted(alpha, counts.gamma) - total, 0.0, 1.0)
-    )
+    value = 0.0  # halving never reaches it, and the interval at 0 is one of its own
+    if total > 0.0:
+        value = float(
+            solve_rising(lambda alpha: counts.rounds @ _accepted(alpha, counts.gamma) - total, 0.0, 1.0)
+        )
     slope = float(counts.rounds @ _slope(value, counts.gamma))
     tried = float(counts.rounds @ np.asarray(tokens_per_round(value, counts.gamma - 1.0)))
     if counts.units > 1:

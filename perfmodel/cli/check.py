@@ -61,4 +61,5 @@ def check(ctx: typer.Context, flags: CheckFlags) -> None:  # noqa: ARG001
         lambda: {"plan": flags.plan, "checked": [each.to_dict() for each in checked]}, flags,
         table=lambda console: draw_checked(console, plan, checked),
     )  # fmt: skip
+    note(filter(None, map(planned.other_model, benchmarks)))
     note(f"{each.source}: {remark}" for each in benchmarks for remark in each.remarks)

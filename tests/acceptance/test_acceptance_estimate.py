@@ -199,6 +199,16 @@ def test_a_log_that_accepts_nothing_or_everything_still_has_an_interval(level: i
     assert 0.0 <= fit.alpha.low < fit.alpha.high <= 1.0
 
 
+@pytest.mark.parametrize("rows", [1, 6, 12])
+def test_totals_that_accept_nothing_have_the_interval_of_their_rounds(rows: int) -> None:
+    each, gamma = np.full(rows, 480.0 / rows), np.full(rows, 3.0)
+    counts = AcceptanceCounts(
+        unit="window", rounds=each, drafted=3.0 * each, accepted=0.0 * each, gamma=gamma
+    )
+    alpha = fit_acceptance(counts).alpha
+    assert alpha.value == 0.0 and 2.0 / 480.0 < alpha.high < 0.05
+
+
 def test_no_rounds_are_refused() -> None:
     empty = np.zeros(0)
     with pytest.raises(SpecError, match="rounds: no round drafted"):

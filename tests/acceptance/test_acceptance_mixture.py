@@ -95,6 +95,13 @@ def test_lengths_that_the_drafts_contradict_are_not_believed() -> None:
     assert fit.alpha.low < 0.7 < fit.alpha.high
 
 
+def test_a_position_that_the_plan_cannot_draft_shows_that_it_is_another_plan() -> None:
+    counts = scheduled_counts(3, [1, 3, 6], [0.5, 0.3, 0.2], 0.5, 0.5, rounds=4000)
+    fit = fit_acceptance(counts, [1, 4])
+    assert any("position 6 was accepted, which the longest length given, 4" in text for text in fit.warnings)
+    assert fit.rest is not None and fit.rest.low <= 0.5 <= fit.rest.high
+
+
 def test_several_scrapes_tell_more_than_each() -> None:
     logs = [scheduled_counts(seed, [1, 4], [0.5, 0.5], 0.7, 0.7) for seed in range(6)]
     each, every = fit_acceptance(logs[0], [1, 4]), fit_acceptance(joined_counts(logs), [1, 4])

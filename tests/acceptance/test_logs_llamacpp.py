@@ -87,7 +87,9 @@ def test_a_line_without_tokens_put_out_asks_for_gamma(tmp_path: Path) -> None:
     refusal = r"gamma: this line, which llama-server wrote from December 2024 .* Give the log with the 'eval"
     with pytest.raises(SpecError, match=refusal):
         read(tmp_path, line)
-    assert read(tmp_path, line, gamma=3).rounds.tolist() == [99.0]
+    counts = read(tmp_path, line, gamma=3)
+    assert counts.rounds.tolist() == [99.0]
+    assert any("every draft is taken to be as long as --gamma" in text for text in counts.remarks)
 
 
 NGRAM = (

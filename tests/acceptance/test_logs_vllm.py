@@ -154,6 +154,13 @@ def test_counters_since_the_start_add_up_over_restarts(tmp_path: Path) -> None:
     assert read(tmp_path, log).accepted.tolist() == [ACCEPTED[:2].sum(), ACCEPTED[2].sum()]
 
 
+def test_an_engine_that_starts_again_with_longer_drafts_began_at_nothing(tmp_path: Path) -> None:
+    lengths = (f"speculative tokens: {length}" for length in (GAMMA, 2 * GAMMA))
+    longer = v0_line(ACCEPTED.ravel()).replace(*lengths)
+    counts = read(tmp_path, f"{v0_line(ACCEPTED[0])}\n{longer}")
+    assert counts.gamma.tolist() == [GAMMA, 2 * GAMMA] and counts.accepted[0] == ACCEPTED[0].sum()
+
+
 def test_an_engine_that_restarts_between_scrapes_begins_at_nothing(tmp_path: Path) -> None:
     steady = metrics(ACCEPTED[0], 1), metrics(ACCEPTED[:2].ravel(), 1)
     falls = metrics(ACCEPTED[:2].ravel()) + steady[0] + metrics(ACCEPTED[2]) + steady[1]

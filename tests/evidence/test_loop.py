@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,28 @@ def test_a_slower_step_is_the_steps_own(plan):
     assert any("-o ours.yaml" in each.command for each in checked.advice)
 
 
+def test_what_is_advised_runs_as_it_stands_with_the_files_that_were_named(plan, tmp_path):
+    bundled = Path(perfmodel.__file__).parent / "data" / "engines" / "vllm-h100.yaml"
+    engine = tmp_path / "my engines" / bundled.name
+    engine.parent.mkdir()
+    engine.write_text(bundled.read_text(encoding="utf-8"), encoding="utf-8")
+    vllm_file(tmp_path, "eagle.json", run := benchmark(8, 4000, 500, 3))
+    at = replace(run, source=f"{tmp_path / 'eagle.json'}:1", tpot=Times(mean=3.0 * run.tpot.mean))
+    planned = deployed(plan, str(tmp_path / "plan.json"), engine=str(engine))
+    advised = {each.command.split()[1]: each.command for each in check_run(planned, at).advice}
+    assert shlex.quote(str(engine)) in advised["calibrate"]
+    report = run_cli(*shlex.split(advised["simulate"])[1:])
+    assert report.exit_code == 0, report.stderr
+
+
+def test_a_benchmark_of_another_model_is_told(plan):
+    run, planned = benchmark(8, 4000, 500), deployed(plan)
+    for name in ("", "meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"):
+        assert not planned.other_model(replace(run, model=name))
+    remark = planned.other_model(replace(run, model="org/Qwen3-8B"))
+    assert "org/Qwen3-8B, the plan is for Llama-3.1-8B" in remark
+
+
 def test_the_measured_speedup_is_over_the_plain_run_beside(plan):
     runs = [benchmark(8, 4000, 500, 3), benchmark(8, 4000, 500)]
     drafted, plain = speedups([check_run(deployed(plan), run) for run in runs])
@@ -170,8 +193,6 @@ def test_the_measured_speedup_is_over_the_plain_run_beside(plan):
 
 
 def test_a_plan_of_names_that_are_unknown_here_is_refused_with_the_flag(plan):
-    from dataclasses import replace
-
     with pytest.raises(SpecError, match=r"cannot be priced here.*--engine"):
         deployed(replace(plan, engine="mine-of-yesterday"))
 

@@ -24,6 +24,12 @@ _IDLE_AMONG = (
     "line does not tell them apart, nor how long the longest draft was (--gamma N: --spec-draft-n-max)"
 )
 
+_FULL_DRAFTS = (
+    "no 'eval time' line tells the rounds of some requests: every draft is taken to be as long as --gamma. "
+    "Where drafts stop early (--spec-draft-p-min) there were more rounds, and tokens per round and alpha are "
+    "lower"
+)
+
 
 def read_llamacpp_text(
     lines: list[Line], file: str, gamma: int | None, only: str | None = None
@@ -54,11 +60,16 @@ def read_llamacpp_text(
 
 
 class _Request(NamedTuple):
-    """A row, its rounds that drafted nothing (NaN: not told), and whether these are among its rounds."""
+    """A row, its rounds that drafted nothing (NaN: not told), and how its rounds were found.
+
+    ``among`` where the rounds that drafted nothing are among them; ``full`` where every draft is taken to be
+    as long as the longest.
+    """
 
     row: Row
     idle: float
     among: bool
+    full: bool
 
 
 def _of_requests(requests: list[_Request], drafters: list[_Drafter]) -> AcceptanceCounts:
@@ -66,6 +77,8 @@ def _of_requests(requests: list[_Request], drafters: list[_Drafter]) -> Acceptan
     remarks = []
     if any(request.among for request in requests):
         remarks.append(_IDLE_AMONG)
+    if any(request.full for request in requests):
+        remarks.append(_FULL_DRAFTS)
     if len(drafters) > 1:
         names = [drafter.name for drafter in drafters]
         remarks.append(
@@ -114,14 +127,14 @@ def _request(
     gamma: int | None,
 ) -> _Request:  # fmt: skip
     """Return one finished request; its rounds come from rates, the mean length, tokens put out, or gamma."""
-    idle, among = float("nan"), False
+    idle, among, full = float("nan"), False, False
     if kept > 0.0 and (sum(survival) > 0.0 or mean_len > 1.0):
         rounds = kept / (sum(survival) or mean_len - 1.0)
         idle = max(float(np.round(tokens - 1.0 - kept - rounds)), 0.0) if tokens > kept else idle
     elif tokens > kept:
         rounds, among = tokens - kept, True
     elif gamma is not None or survival:
-        rounds = sent / float(gamma or len(survival))
+        rounds, full = sent / float(gamma or len(survival)), not survival
     else:
         problem = (
             "this line, which llama-server wrote from December 2024 to spring 2026, does not tell the "
@@ -134,7 +147,7 @@ def _request(
         raise damaged(file, line, problem)
     longest = float(gamma or len(survival) or np.ceil(sent / rounds - 0.02))
     row: Row = (rounds, sent, kept, max(longest, 1.0), [rate * rounds for rate in survival])
-    return _Request(row, idle, among)
+    return _Request(row, idle, among, full)
 
 
 class _Drafter(NamedTuple):

@@ -101,6 +101,7 @@ def read_vllm_v0(lines: list[Line], file: str, gamma: int | None) -> AcceptanceC
     SpecError : a line of that kind that is not whole, or one whose counters contradict each other.
     """
     last: list[Row] = []
+    before: tuple[float, ...] = ()
     for line in lines:
         if "Speculative metrics:" not in line.text:
             continue
@@ -118,8 +119,10 @@ def read_vllm_v0(lines: list[Line], file: str, gamma: int | None) -> AcceptanceC
             raise SpecError.single(file, "gamma", problem, "Leave it out", line=line.number)
         rounds = drafted / longest
         row: Row = (rounds, drafted, min(max(emitted - rounds, 0.0), drafted), longest, [])
-        restarted = bool(last) and drafted < last[-1][1]
-        last = [*last, row] if restarted or not last else [*last[:-1], row]
+        counters = (kept, drafted, emitted)
+        grown = bool(last) and longest == last[-1][3]
+        grown = grown and all(now >= then for now, then in zip(counters, before, strict=True))
+        last, before = [*last[:-1], row] if grown else [*last, row], counters
     return counts_of_rows("total", last)
 
 

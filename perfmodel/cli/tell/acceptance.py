@@ -98,7 +98,7 @@ def _rates(fit: AcceptanceFit) -> Iterator[tuple[str, str, str, str]]:
     if fit.gamma > 1:
         yield row("alpha2", fit.rest, "each later one")
     yield "tokens per round", f"{fit.tokens:.2f}", "", "accepted and the bonus token"
-    yield "engine's rate", f"{fit.engine_rate:.2f}", "", "accepted over drafted; not alpha"
+    yield "kept of drafted", f"{fit.engine_rate:.2f}", "", "accepted over drafted; not alpha"
     if fit.draft_share is not None:
         yield row("draft share", fit.draft_share, "rounds that drafted at all; the others yield one token")
 

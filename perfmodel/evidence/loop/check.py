@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,11 +63,17 @@ class Advice:
 
 @dataclass(frozen=True)
 class Planned:
-    """What the plan in a file deploys, loaded again so that it can be priced elsewhere."""
+    """What the plan in a file deploys, loaded again so that it can be priced elsewhere.
+
+    `hardware`, `model` and `engine` are the names or paths by which each was loaded.
+    """
 
     plan: Plan
     deployment: Deployment
     file: str = "plan.json"
+    hardware: str = ""
+    model: str = ""
+    engine: str = ""
 
     def price(self, cell: Cell, *, batch: float, context_len: float, gamma: float, tokens: float) -> Round:
         """Price a cell's drafter and budget at another place; plain decoding where `gamma` is 0."""
@@ -83,6 +91,16 @@ class Planned:
         if drafter is None or cell.topk is None or cell.nodes is None:
             return drafter
         return replace(drafter, tree=Tree(cell.gamma, cell.topk, cell.nodes))
+
+    def other_model(self, benchmark: Benchmark) -> str:
+        """Say that a benchmark names another model than the plan; empty where the names agree or none is."""
+        own, served = (_bare(name) for name in (self.plan.model, benchmark.model))
+        if not served or own in served or served in own:
+            return ""
+        return (
+            f"{benchmark.source}: the benchmark calls its model {benchmark.model}, the plan is for "
+            f"{self.plan.model}: the difference means nothing unless they are the same"
+        )
 
     def nearest(self, run: ServedRun) -> Cell:
         """Return the cell nearest to a run, by the logarithms of batch size and context."""
@@ -215,8 +233,8 @@ def deployed(
             plan.pipeline_parallel,
             plan.data_parallel,
         ),
-        file,
-    )
+        file, hardware or names[0], model or plan.model, engine or plan.engine,
+    )  # fmt: skip
 
 
 def check_run(planned: Planned, benchmark: Benchmark) -> Checked:
@@ -320,6 +338,11 @@ def _nearest(runs: Sequence[Checked], run: ServedRun) -> Checked:
     return min(runs, key=lambda other: _apart(run, other.run.batch, other.run.context_len))
 
 
+def _bare(model: str) -> str:
+    """Return the letters and digits of a model's name, without the folder or organisation before it."""
+    return re.sub(r"[^a-z0-9]", "", model.rstrip("/").rsplit("/", 1)[-1].lower())
+
+
 def _apart(run: ServedRun, batch: float, context_len: float) -> float:
     """Return how far a place is from a run, by the logarithms of batch size and context. [1]"""
     return math.hypot(math.log(batch / run.batch), math.log(context_len / run.context_len))
@@ -330,21 +353,22 @@ def _advice(planned: Planned, checked: Checked) -> tuple[Advice, ...]:
     if abs(checked.difference) <= AS_PLANNED:
         return (Advice(f"TPOT is within {AS_PLANNED:.0%} of the plan: nothing to do", ""),)
     run, cell, plan = checked.run, checked.cell, planned.plan
-    file = run.benchmark.source.rsplit(":", 1)[0]
+    file = shlex.quote(run.benchmark.source.rsplit(":", 1)[0])
     drafts = "" if checked.plain else f" --strategy {cell.strategy}"
-    drafts += f" --draft-model {cell.draft_model}" if cell.draft_model and not checked.plain else ""
-    what = f"--model {plan.model} --hardware {planned.deployment.hardware.name}{drafts}"
+    if cell.draft_model and not checked.plain:
+        drafts += f" --draft-model {shlex.quote(cell.draft_model)}"
+    what = f"--model {shlex.quote(planned.model)} --hardware {shlex.quote(planned.hardware)}{drafts}"
     what += f" --tp {plan.tensor_parallel}" if plan.tensor_parallel > 1 else ""
-    traffic = traffic_of(run.benchmark)
-    again = f"draftplan plan {what} --engine {plan.engine} {traffic['plan']}"
+    on = f"{what} --engine {shlex.quote(planned.engine)}"
+    again = f"draftplan plan {on} {traffic_of(run.benchmark)['plan']}"
     commands = {
         "figures": again,
         "batch": again,
         "context": again,
-        "length": f"draftplan export {planned.file} --engine {plan.software.lower() or 'NAME'}",
+        "length": f"draftplan export {shlex.quote(planned.file)} --engine {plan.software.lower() or 'NAME'}",
         "acceptance": f"draftplan calibrate {file} {what} --acceptance-output acceptance.json",
-        "prefill": f"draftplan simulate {what} --engine {plan.engine} --synthetic {traffic['simulate']}",
-        "step": f"draftplan calibrate {file} {what} --engine {plan.engine} -o ours.yaml",
+        "prefill": f"draftplan simulate {file} {on}",
+        "step": f"draftplan calibrate {file} {on} -o ours.yaml",
     }
     large = [
         cause
