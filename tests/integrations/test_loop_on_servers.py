@@ -25,7 +25,10 @@ ROOT = Path(__file__).parents[2]
 SERVER = shutil.which("llama-server")
 PORT = 18123
 PAIR = ["--strategy", "draft", "--model", "llama-3.1-8b", "--draft-model", "llama-3.2-1b", "--context", "4k"]
-QUESTION = [*PAIR, "--hardware", "h100-sxm-80gb", "-b", "1,2,4,8", "--one-deployment", "--format", "json"]
+QUESTION = [
+    *PAIR, "--hardware", "h100-sxm-80gb", "-b", "1,2,4,8", "--gamma", "0:8:1",
+    "--one-deployment", "--format", "json",
+]  # fmt: skip
 VLLM = """
 import json, random, sys
 from vllm import LLM, SamplingParams
