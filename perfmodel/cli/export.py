@@ -92,9 +92,14 @@ def _read_weights(text: str | None) -> dict[int, float] | None:
 
 def _read_range(text: str | None) -> tuple[int, int] | None:
     """Return the first and last context of ``32k`` or ``4k:32k``."""
+    from perfmodel.errors import SpecError
     from perfmodel.files.units import parse_count
 
     if text is None:
         return None
     low, _, high = text.partition(":")
-    return parse_count(low.strip()), parse_count((high or low).strip())
+    try:
+        return parse_count(low.strip()), parse_count((high or low).strip())
+    except SpecError as error:
+        problem = error.faults[0].problem
+        raise SpecError.single("request", "--context", problem, "write 32k or 4k:32k") from None

@@ -287,7 +287,8 @@ def _reproduce(ctx: typer.Context, flags: SimulateFlags) -> None:
 
     asked = {
         "--speed": flags.speed != "1", "--plan": flags.plan is not None, "--plot": flags.plot is not None,
-        "--warm-up": flags.warm_up is not None,
+        "--warm-up": flags.warm_up is not None, "--time-unit": flags.time_unit is not None,
+        "--ttft": flags.ttft is not None, "--tpot": flags.tpot is not None,
     }  # fmt: skip
     if named := [name for name, given in asked.items() if given]:
         raise SpecError.single(

@@ -53,7 +53,7 @@ class Dynamo:
         total = sum(weights)
         accepted = sum(w * (t - 1.0) for w, t in zip(weights, tokens, strict=True)) / total if total else 0.0
         if len(schedule.bands) > 1:
-            notes.append(f"one length for every batch: the largest of the plan, {gamma}")
+            notes.append(f"one length for every batch: the longest of those by batch, {gamma}")
         notes.append("nextn_accepted counts accepted drafts: tokens per round less the bonus token")
         accepted = round(accepted if gamma else 0.0, 4)
         if form == "nextn":

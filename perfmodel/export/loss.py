@@ -92,7 +92,7 @@ def refuse_beyond(loss: Loss, most: float | None, what: str) -> None:
     """
     if most is not None and loss.worst > most + 1e-12:
         raise SpecError.single(
-            "request", "--max-loss", f"is {most:.2%}, and {what} loses more: {loss}",
+            "request", "--max-loss", f"is {most:.2%}, too little for {what}: {loss}",
             "allow more, leave contexts out with --context, plan fewer batch sizes, or take a form or an "
             "engine that keeps the axis that is lost",
         )  # fmt: skip

@@ -338,12 +338,15 @@ def _check(
         or not any(weights.values())
     ):  # fmt: skip
         raise SpecError.single(
-            "request", "--weights", f"found {dict(weights)!r}", f"give a share for contexts {sorted(planned)}"
-        )
+            "request", "--weights",
+            "found " + ",".join(f"{context}={share:g}" for context, share in weights.items()),
+            f"give a share above 0 to one of the planned contexts, {', '.join(map(str, sorted(planned)))}",
+        )  # fmt: skip
     if contexts is not None and not any(contexts[0] <= context <= contexts[1] for context in planned):
         raise SpecError.single(
-            "request", "--context", f"no planned context lies in {contexts}", f"planned are {sorted(planned)}"
-        )
+            "request", "--context", f"no planned context lies between {contexts[0]} and {contexts[1]}",
+            f"planned are {', '.join(map(str, sorted(planned)))}",
+        )  # fmt: skip
     if (
         (most is not None and most < 1)
         or not 0.0 <= merge_loss < 1.0

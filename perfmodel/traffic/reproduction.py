@@ -24,6 +24,8 @@ __all__ = [
 ]  # fmt: skip
 
 _MOST_BYTES = 2**31
+_FULL_DRAFTS = 0.9
+"""Drafts of one length are at least this share of it: the last of a request may be cut short. [1]"""
 _SCALINGS = 20
 """How often lengths are scaled and cut: their mean is then within a token of what was asked for. [1]"""
 
@@ -99,6 +101,16 @@ def in_flight_of(benchmark: Benchmark) -> int | None:
 def remarks_on(benchmark: Benchmark, spread: float = 0.0) -> list[str]:
     """What the benchmark does not tell, and what is taken instead."""
     remarks = list(benchmark.remarks)
+    if benchmark.failed:
+        remarks.append(f"{benchmark.failed} requests failed: what they cost the others is not simulated")
+    gamma, _ = drafted_by(benchmark)
+    if gamma and benchmark.drafts is not None:
+        mean = float(benchmark.drafts.drafted.sum() / benchmark.drafts.rounds.sum())
+        if mean < _FULL_DRAFTS * gamma:
+            remarks.append(
+                f"a round drafted {mean:.2f} tokens on average, {gamma} at most: all simulated rounds draft "
+                f"{gamma} and keep the measured tokens per round, so their times are upper bounds"
+            )
     if benchmark.prompt_lengths is None or benchmark.output_lengths is None:
         drawn = f"drawn with a spread of {spread:g}" if spread else "all taken as equal"
         remarks.append(f"lengths are known by their means only, {drawn}; p99 depends on them")

@@ -8,7 +8,7 @@ from typing import Any
 
 from perfmodel.files.scalars import number_in
 
-__all__ = ["MOST_TOKENS", "date", "number_of", "tokens"]
+__all__ = ["MOST_TOKENS", "date", "number_of", "puts_out_nothing", "tokens"]
 
 MOST_TOKENS = 100_000_000
 _LARGEST = 1e19
@@ -42,6 +42,21 @@ def tokens(value: Any) -> float:
     if number is None or not 1 <= number <= MOST_TOKENS or number != round(number):
         raise ValueError(value)
     return number
+
+
+def puts_out_nothing(value: Any) -> bool:
+    """Whether an output length is that of a call that failed: none, a word for none, zero or below it."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in _NO_LENGTH):
+        return True
+    try:
+        number = number_of(value)
+    except (ValueError, OverflowError):
+        return False
+    return number is not None and number <= 0.0
+
+
+_NO_LENGTH = ("", "none", "null", "nan", "na", "n/a")
+"""How tables write that there is no value, in lower case."""
 
 
 def number_of(value: Any) -> float | None:

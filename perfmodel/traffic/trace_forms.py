@@ -146,9 +146,12 @@ def time_unit(form: Form, arrival: FloatArray, *, given: str | None, dated: bool
     given : what people said that the unit is, a key of `TIME_UNITS`; None where they did not.
     dated : whether they are dates, read as seconds.
     """
-    if given is not None or dated or form.unit is not None:
+    if given is not None or dated:
         return given if given is not None and not dated else form.unit or "s", ""
     since_1970 = next((unit for least, unit in reversed(_SINCE_1970) if arrival.min() >= least), None)
+    in_its_name = form.arrival.rpartition("_")[2] in TIME_UNITS
+    if form.unit is not None and (in_its_name or since_1970 in (None, form.unit)):
+        return form.unit, ""
     if since_1970 is not None:
         return since_1970, "as they count from 1970"
     if np.any(arrival != np.floor(arrival)):

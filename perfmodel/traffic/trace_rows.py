@@ -13,7 +13,7 @@ from typing import Any
 from perfmodel.errors import Fault, SpecError, shown
 from perfmodel.files.csv_rows import open_csv
 from perfmodel.files.document import decode
-from perfmodel.traffic.trace_cells import MOST_TOKENS, date, number_of, tokens
+from perfmodel.traffic.trace_cells import MOST_TOKENS, date, number_of, puts_out_nothing, tokens
 from perfmodel.traffic.trace_forms import ARRIVAL, OUTPUT, PROMPT, columns_of
 
 __all__ = ["MOST_REQUESTS", "TraceRows", "read_rows"]
@@ -28,7 +28,6 @@ _HOPELESS = 1000
 _ROWS_THAT_NAME = 200
 """Rows of JSON lines that are looked through for keys: a later turn may have some that the first has not."""
 _ABSENT = (None, "")
-_NOTHING = (*_ABSENT, 0, "0", "0.0")
 _FIRST_NAMED = 1 << 62
 """Numbers of blocks whose ids are texts begin here, out of the way of those that are numbers."""
 
@@ -151,12 +150,13 @@ class TraceRows:
         if isinstance(row, Fault):
             return self._damage([row])
         line, values = row
-        if values[2] in _NOTHING and values[1] not in _ABSENT:
-            self.silent += 1
-            return False
         try:
-            arrival, prompt, output = self._arrival(values), tokens(values[1]), tokens(values[2])
+            output = tokens(values[2])
+            arrival, prompt = self._arrival(values), tokens(values[1])
         except (TypeError, ValueError, OverflowError):
+            if values[1] not in _ABSENT and puts_out_nothing(values[2]):
+                self.silent += 1
+                return False
             return self._damage(self._faults(line, values))
         if prompt + output > MOST_TOKENS:
             problem = f"prompt and output are {prompt + output:.0f} tokens together"

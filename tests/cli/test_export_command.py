@@ -89,6 +89,9 @@ def test_it_writes_to_a_file(run, plan_file, tmp_path):
         (["--engine", "vlm"], "Did you mean 'vllm'"),
         (["--engine", "vllm", "--form", "x"], "choose speculative-config"),
         (["--engine", "transformers"], "cannot run mtp"),
+        (["--engine", "vllm", "--context", "long"], "--context: found 'long'"),
+        (["--engine", "vllm", "--context", "1:2"], "no planned context lies between 1 and 2"),
+        (["--engine", "vllm", "--weights", "7=1"], "--weights: found 7=1"),
     ],
 )
 def test_what_cannot_be_is_refused_with_code_two(run, plan_file, words, says):

@@ -146,6 +146,7 @@ def test_simulations_on_two_processes_answer_the_same():
         ([*TRAFFIC, "--ttft", "soon"], "--ttft"),
         ([*TRAFFIC, "--ttft", "0"], "above 0"),
         ([*TRAFFIC, "--speed", "0"], "--speed"),
+        ([*TRAFFIC, "--speed", "1e9"], "below 1e9"),
         ([*TRAFFIC, "--plot", "a.jpg"], ".svg"),
         ([*TRAFFIC, "--tp", "1,2"], "draftplan size"),
         ([*TRAFFIC, "--executor", "cloud:9"], "--executor"),
@@ -254,7 +255,8 @@ def test_a_benchmark_is_reproduced_and_laid_beside(tmp_path):
     assert by_name["TPOT median"]["measured"] == pytest.approx(7.9e-3)
     assert {"output throughput", "TTFT p99", "ITL median"} <= by_name.keys()
     assert "at most 4 in flight" in answered(*asked)
-    assert "--speed" in refused(*asked, "--speed", "2")
+    for flag, value in (("--speed", "2"), ("--time-unit", "ms"), ("--ttft", "1s"), ("--tpot", "20")):
+        assert f"Leave {flag} out" in refused(*asked, flag, value)
 
 
 def test_published_runs_are_told_beside_their_simulation(monkeypatch):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from perfmodel.cli.ask.format import Format, OutputFlags
 from perfmodel.cli.tell.output import tell
-from perfmodel.cli.tell.tables import Column, draw, gain, left, lines, section
+from perfmodel.cli.tell.tables import Column, change, draw, gain, left, lines, section
 from perfmodel.errors import SpecError
 
 
@@ -68,6 +68,10 @@ def test_text_in_brackets_is_shown_as_it_is():
 )
 def test_a_speedup_is_coloured_by_whether_it_is_one(speedup, text, colour):
     assert (gain(speedup).plain, gain(speedup).style) == (text, colour)
+
+
+def test_a_change_has_its_sign_and_nothing_is_never_less_than_nothing():
+    assert [change(share) for share in (0.031, -0.02, 0.0, -0.0004)] == ["+3.1%", "-2.0%", "+0.0%", "+0.0%"]
 
 
 def test_an_answer_without_rows_refuses_csv(tmp_path):

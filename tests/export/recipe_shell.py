@@ -46,6 +46,10 @@ class Shell:
     def __init__(self):
         self.environment = {}
 
+    def answer(self, command):
+        """What one of our commands writes to stdout."""
+        return self._ours(shlex.split(command)[1:], None)
+
     def run(self, command):
         """The words of an engine's command, or None where the command was ours."""
         if command.startswith("export "):

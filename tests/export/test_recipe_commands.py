@@ -51,6 +51,15 @@ def test_every_command_of_a_recipe_runs(page, shell):
     assert not shell.environment or read_plan(shell.environment["DRAFTPLAN_PLAN"]).cells
 
 
+def test_what_a_recipe_shows_beside_a_command_is_what_it_answers(shell):
+    page = (RECIPES / "dynamo.md").read_text()
+    shell.run(commands_of(page)[0])
+    shown = re.findall(r"^(draftplan export [^#\n]*\S)\s+# (.+)$", page, re.MULTILINE)
+    assert len(shown) == 3
+    for command, answer in shown:
+        assert yaml.safe_load(shell.answer(command)) == yaml.safe_load(answer)
+
+
 def program_of(words):
     return "sglang" if words[:3] == ["python", "-m", "sglang.launch_server"] else words[0]
 

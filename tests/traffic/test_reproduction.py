@@ -64,13 +64,21 @@ def test_rate_burstiness_and_lengths_are_those_of_the_benchmark():
     assert np.all(spread.arrival == 0.0)
 
 
-def test_what_was_drafted_is_a_length_and_tokens_per_round():
-    def counts(**more):
-        return AcceptanceCounts(
-            unit="total", rounds=np.array([100.0]), drafted=np.array([300.0]), accepted=np.array([150.0]),
-            gamma=np.array([3.0]), **more,
-        )  # fmt: skip
+def counts(drafted=300.0, **more):
+    return AcceptanceCounts(
+        unit="total", rounds=np.array([100.0]), drafted=np.array([drafted]), accepted=np.array([150.0]),
+        gamma=np.array([3.0]), **more,
+    )  # fmt: skip
 
+
+def test_failed_requests_and_drafts_of_several_lengths_are_told():
+    assert len(remarks_on(benchmark())) == 1
+    assert "14 requests failed" in remarks_on(benchmark(failed=14))[0]
+    assert len(remarks_on(benchmark(drafts=counts(290.0)))) == 1
+    assert "2.00 tokens on average, 3 at most" in remarks_on(benchmark(drafts=counts(200.0)))[0]
+
+
+def test_what_was_drafted_is_a_length_and_tokens_per_round():
     assert drafted_by(benchmark()) == (0, 1.0)
     assert drafted_by(benchmark(drafts=counts())) == (3, 2.5)
     assert drafted_by(benchmark(drafts=counts(idle=np.array([50.0])))) == (3, 2.0)

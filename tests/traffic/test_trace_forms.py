@@ -164,6 +164,18 @@ def test_a_unit_that_is_given_rules_over_all_others_but_dates(tmp_path, unit, la
     assert read_trace(written(tmp_path, dates), unit=unit).arrival[-1] == 9.0
 
 
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_times_since_1970_tell_their_unit_in_every_form_whose_columns_do_not(tmp_path, form):
+    names = ",".join([form.arrival, form.prompt, form.output, *form.marks])
+    for scale, unit in ((1, "s"), (10**3, "ms"), (10**6, "us"), (10**9, "ns")):
+        times = (1_700_000_000 * scale, 1_700_000_060 * scale)
+        rows = [f"{time},100,10" + ",0" * len(form.marks) for time in times]
+        trace = read_trace(written(tmp_path, "\n".join([names, *rows])))
+        in_its_name = form.arrival.endswith("_s")
+        assert trace.arrival[-1] == pytest.approx(60.0 * (scale if in_its_name else 1))
+        assert said(trace, f"taken as {unit}") == (form.unit is None or (scale > 1 and not in_its_name))
+
+
 def test_units_are_named_in_letters_or_words():
     assert [read_unit(text) for text in ("s", " MS ", "microseconds", "ns")] == ["s", "ms", "us", "ns"]
     with pytest.raises(SpecError, match="'minutes'"):
@@ -179,12 +191,12 @@ def test_failed_calls_are_left_out_and_counted(tmp_path):
     assert said(trace, "1 of 4 rows put out nothing")
 
 
-@pytest.mark.parametrize("output", ["0", "", "0.0", " 0 "])
+@pytest.mark.parametrize("output", ["0", "", "0.0", " 0 ", "-1", "None", "null", "NaN", "N/A"])
 def test_a_request_without_output_puts_out_nothing_however_it_is_written(tmp_path, output):
     assert len(read_trace(written(tmp_path, f"{PLAIN}0,5,5\n1,5,{output}\n"))) == 1
 
 
-@pytest.mark.parametrize("row", [{"output_length": 0}, {"output_length": None}, {}])
+@pytest.mark.parametrize("row", [{"output_length": 0}, {"output_length": None}, {"output_length": -1}, {}])
 def test_nor_does_one_of_json_lines(tmp_path, row):
     silent = {"timestamp": 5, "input_length": 7} | row
     assert len(read_trace(lines(tmp_path, [*chats([0, 10]), silent]))) == 2
@@ -197,7 +209,7 @@ def test_a_trace_that_mostly_puts_out_nothing_is_refused(tmp_path):
         read_trace(written(tmp_path, half + "0,5,0\n"))
 
 
-BROKEN = ["soon,5,5", "1,many,5", "1,5,-5", "1,5", "1,5,5,5", '"1,5,5', "1,200000000,5"]
+BROKEN = ["soon,5,5", "1,many,5", "1,-5,5", "1,5,nine", "1,5", "1,5,5,5", '"1,5,5', "1,200000000,5"]
 
 
 @pytest.mark.parametrize("row", BROKEN)

@@ -55,7 +55,8 @@ def read_factors(text: str) -> list[float]:
     """Return positive factors, such as ``0.5,1,2``."""
     values = [parse_quantity(part.strip(), "count") for part in text.split(",") if part.strip()]
     if not 1 <= len(values) <= _MOST_CASES or not all(0.0 < value < 1e9 for value in values):
-        raise SpecError.single("", "", f"found {text[:60]!r}", f"Give 1 to {_MOST_CASES} numbers above 0")
+        remedy = f"Give 1 to {_MOST_CASES} numbers above 0 and below 1e9"
+        raise SpecError.single("", "", f"found {text[:60]!r}", remedy)
     return list(dict.fromkeys(values))
 
 

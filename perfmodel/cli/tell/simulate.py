@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from perfmodel.cli.tell.tables import Column, draw, heading, left, line, number, section, tokens
+from perfmodel.cli.tell.tables import Column, change, draw, heading, left, line, number, section, tokens
 from perfmodel.traffic.step_times import CAUSES
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def draw_comparison(console: Console, comparison: Comparison) -> None:
             at = f" at speed {lead['speed']:g}" if comparison.several_speeds else ""
             line(
                 console,
-                f"{lead['policy']}{at}: {lead['figure']} {lead['ahead']:+.1%} against the best single "
+                f"{lead['policy']}{at}: {lead['figure']} {change(lead['ahead'])} against the best single "
                 f"length ({lead['best_single_length']})",
             )
 

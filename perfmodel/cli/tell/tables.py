@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = [
-    "Column", "Shown", "draw", "gain", "heading", "left", "line", "lines", "milliseconds", "number",
+    "Column", "Shown", "change", "draw", "gain", "heading", "left", "line", "lines", "milliseconds", "number",
     "section", "tokens",
 ]  # fmt: skip
 
@@ -122,6 +122,11 @@ def lines(console: Console, sentences: Iterable[str]) -> None:
     """Print each sentence on a line of its own, below a heading."""
     for sentence in sentences:
         line(console, f"  {sentence}")
+
+
+def change(share: float) -> str:
+    """Return a difference with its sign, such as +3.1%; what is none has no minus."""
+    return f"{round(share, 3) + 0.0:+.1%}"
 
 
 def gain(value: float | None) -> Text:
