@@ -151,6 +151,19 @@ class EngineOverhead(Spec):
                 return replace(preset, asked=self.label)
         return self
 
+    def of_release(self, release: str, hardware: HardwareProfile) -> EngineOverhead:
+        """Return the engine on an accelerator as a release of its software has it.
+
+        Figures are those of releases that schedule ahead of the GPU. One that does not adds its host's loop to
+        every step: `perfmodel.software.HostLoop`. A release that is empty or no number changes nothing.
+        """
+        engine = self.on(hardware)
+        loop = engine.served_by.host_loop if engine.served_by else None
+        if loop is None or not loop.slows(release):
+            return engine
+        slower = {"forward": engine.forward_s + loop.step_s, "row": engine.row_s + loop.sequence_s}
+        return engine.with_values(slower, source=loop.source)
+
     @property
     def label(self) -> str:
         """The name that it was asked for by: its own, or the one that it stands for."""

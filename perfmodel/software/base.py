@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from strategies.base import Drafter
 
-__all__ = ["DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "SchedulerKind", "Software"]
+__all__ = ["DRAFT_MODEL", "SCHEDULERS", "HostLoop", "Limits", "Method", "SchedulerKind", "Software"]
 
 DRAFT_MODEL = "+draft"
 """Ends the key of a method in which a model of its own drafts."""
@@ -48,6 +49,34 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class HostLoop:
+    """What releases add to a step that schedule the next one only when it has ended: the GPU waits meanwhile.
+
+    Attributes
+    ----------
+    until : the first release whose scheduler runs ahead of the GPU where nobody says otherwise.
+    step_s, sequence_s : on top of a step, and of each sequence in it. [s]
+    source : where these come from.
+    """
+
+    until: str
+    step_s: float
+    sequence_s: float
+    source: str
+
+    def slows(self, release: str) -> bool:
+        """Return whether a release schedules so; False for one that is not known."""
+        number = _number(release)
+        return bool(number) and number < _number(self.until)
+
+
+def _number(release: str) -> tuple[int, ...]:
+    """Return a release such as ``v0.11.0`` or ``0.16 or later`` as a number; empty where it is none."""
+    leading = re.match(r"v?(\d+(?:\.\d+)*)", release.strip())
+    return tuple(int(part) for part in leading.group(1).split(".")) if leading else ()
+
+
+@dataclass(frozen=True)
 class Method:
     """A software's way to run a drafter.
 
@@ -83,6 +112,7 @@ class Software:
     scheduler : how it makes up a step.
     limits : its scheduler's own, the first that hold; none where it serves one request at a time or nobody
         knows.
+    host_loop : what its older releases add to every step; None where none do or nobody knows.
     """
 
     name: str
@@ -92,6 +122,7 @@ class Software:
     chains_only: str = "it has no trees"
     scheduler: SchedulerKind = "mixed"
     limits: tuple[Limits, ...] = ()
+    host_loop: HostLoop | None = None
 
     def method(self, strategy: str, drafter: Drafter) -> Method | None:
         """Return the way in which it runs a strategy, or None where it has none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perfmodel.software.base import Limits, Method, Software
+from perfmodel.software.base import HostLoop, Limits, Method, Software
 
 NO_WINDOW = "a window of the drafter is PR 53827, open, and for eagle3 only"
 DRAFT = Method(
@@ -10,6 +10,11 @@ DRAFT = Method(
 )
 LIMITS = (Limits(1024, 8192, from_memory=70 * 2**30, unlike="a100"), Limits(256, 2048))
 """Of `vllm serve`: EngineArgs.get_batch_defaults in vllm/engine/arg_utils.py, 0.11 to 0.33."""
+HOST_LOOP = HostLoop(
+    "0.14", 425e-6, 38e-6,
+    "fitted to 10 closed loops of vLLM 0.12.0 in measurements/servers.csv beside an engine of later releases; "
+    "--async-scheduling is the default from 0.14.0 (release notes, pull request 27614)",
+)  # fmt: skip
 
 software = Software(
     name="vllm",
@@ -26,4 +31,5 @@ software = Software(
     refusal="drafting with the target's own weights is RFC 47351, open",
     chains_only="tree attention and speculative_token_tree were removed (PR 42121, May 2026)",
     limits=LIMITS,
+    host_loop=HOST_LOOP,
 )

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from perfmodel.benchmarks import Benchmark, Times
 from perfmodel.deployment import Deployment
@@ -40,12 +41,14 @@ LIMITS: Mapping[Load, Mapping[str, float]] = {
 """How far a simulated figure may be off: over measured, less 1. [1]"""
 COLUMNS = (
     "run", "source", "url", "engine", "engine_version", "model", "weight_dtype", "hardware",
-    "tensor_parallel", "requests", "request_rate", "concurrency", "prompt_tokens", "output_tokens", "spread",
-    "longest", "cached", "drafts", "output_throughput", "mean_ttft_ms", "median_ttft_ms", "p99_ttft_ms",
-    "mean_tpot_ms", "median_tpot_ms", "p99_tpot_ms", "mean_itl_ms", "median_itl_ms", "p99_itl_ms", "taught",
-    "doubt", "unknown",
+    "tensor_parallel", "requests", "request_rate", "concurrency", "prompt_tokens", "output_tokens",
+    "spread", "longest", "cached", "front_end", "drafts", "output_throughput", "mean_ttft_ms",
+    "median_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "median_tpot_ms", "p99_tpot_ms", "mean_itl_ms",
+    "median_itl_ms", "p99_itl_ms", "taught", "doubt", "unknown",
 )  # fmt: skip
 FILE = "serving_runs.csv"
+REQUESTS = "serving_requests.csv"
+"""Requests of runs that were published one by one; of the others the means."""
 _BLOCK = 16
 _LATER = 1e5
 """When prompts that were served once come again. [s]"""
@@ -59,9 +62,11 @@ class PublishedRun:
     ----------
     benchmark : what was asked of the server and what came back; its source is the run's name.
     url, publisher : where it was published.
-    deployment : the server; its engine was fitted without the publisher's numbers.
+    deployment : the server; its engine was fitted without the publisher's numbers, and is of its release.
+    requests : what was asked, where it was published request by request.
     spread, longest : of lengths that are known by their means alone. [1], [tokens]
     drafts : what drafted; such a run is told, not simulated: its trees and acceptance are not published.
+    front_end : why what a request takes of the front end is not known, and TTFT is not judged; else empty.
     cached : whether the same prompts had been served before, with a prefix cache.
     doubt : why nothing is concluded from it; empty where something is.
     unknown : what the publisher does not say, and what is taken instead.
@@ -73,10 +78,12 @@ class PublishedRun:
     deployment: Deployment
     spread: float
     longest: float
+    front_end: str
     cached: bool
     drafts: str
     doubt: str
     unknown: str
+    requests: Trace | None = None
 
     @property
     def load(self) -> Load:
@@ -87,8 +94,11 @@ class PublishedRun:
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """How far each figure may be off; none where the run is doubted. [1]"""
-        return {} if self.doubt else LIMITS[self.load]
+        """How far each figure may be off; of those from which something is concluded. [1]"""
+        limits = {} if self.doubt else LIMITS[self.load]
+        return {
+            name: limit for name, limit in limits.items() if not (self.front_end and name.startswith("TTFT"))
+        }
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,7 @@ def _run(row: CsvRow, cells: Mapping[str, str]) -> PublishedRun:
     engine = EngineOverhead.load(cells["engine"])
     served = engines_without(cells["taught"])(engine, hardware) if cells["taught"] else engine.on(hardware)
     front_end = {"request": engine.request_s, "request_delay": engine.request_delay_s}
-    served = served.with_values(front_end, source=engine.name)
+    served = served.with_values(front_end, source=engine.name).of_release(cells["engine_version"], hardware)
     target = ModelSpec.load(cells["model"], weight_dtype=cells["weight_dtype"] or None)
 
     def times(what: str) -> Times:
@@ -149,9 +159,22 @@ def _run(row: CsvRow, cells: Mapping[str, str]) -> PublishedRun:
     return PublishedRun(
         benchmark, cells["url"], cells["source"],
         Deployment(hardware, target, served, int(_number(cells, "tensor_parallel"))),
-        float(cells["spread"]), longest, cells["cached"] == "true", cells["drafts"], cells["doubt"],
-        cells["unknown"],
+        float(cells["spread"]), longest, cells["front_end"], cells["cached"] == "true", cells["drafts"],
+        cells["doubt"], cells["unknown"], _requests().get(cells["run"]),
     )  # fmt: skip
+
+
+@cache
+def _requests() -> Mapping[str, Trace]:
+    """Return the requests of runs that were published one by one."""
+    table = pd.read_csv(files("perfmodel") / "data" / "measurements" / REQUESTS)  # type: ignore[arg-type]
+    return {
+        str(run): Trace(
+            str(run), rows["arrival"].to_numpy(float), rows["prompt_tokens"].to_numpy(np.int64),
+            rows["output_tokens"].to_numpy(np.int64),
+        )
+        for run, rows in table.groupby("run", sort=False)
+    }  # fmt: skip
 
 
 def _number(cells: Mapping[str, str], name: str) -> float:
@@ -170,7 +193,7 @@ def beside(run: PublishedRun, *, seed: int = 0) -> Beside:
         return Beside(run, ())
     software = run.deployment.engine.software
     replica = Replica.of(run.deployment, software)
-    trace = trace_of(run.benchmark, spread=run.spread, longest=run.longest, seed=seed)
+    trace = run.requests or trace_of(run.benchmark, spread=run.spread, longest=run.longest, seed=seed)
     warm_up = WarmUp()
     if run.cached:
         warm_up = WarmUp(requests=len(trace))
