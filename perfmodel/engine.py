@@ -14,7 +14,7 @@ from perfmodel.errors import SpecError
 from perfmodel.files.catalogue import Catalogue
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import figure, text, texts
-from perfmodel.files.spec import Spec
+from perfmodel.files.spec import Spec, figures_of
 from perfmodel.software import Software
 
 if TYPE_CHECKING:
@@ -154,15 +154,16 @@ class EngineOverhead(Spec):
     def of_release(self, release: str, hardware: HardwareProfile) -> EngineOverhead:
         """Return the engine on an accelerator as a release of its software has it.
 
-        Figures are those of releases that schedule ahead of the GPU. One that does not adds its host's loop to
-        every step: `perfmodel.software.HostLoop`. A release that is empty or no number changes nothing.
+        Figures are those of releases that schedule ahead of the GPU and run whole graphs. Older ones add what
+        `perfmodel.software.Older` says. A release that is empty or no number changes nothing.
         """
         engine = self.on(hardware)
-        loop = engine.served_by.host_loop if engine.served_by else None
-        if loop is None or not loop.slows(release):
-            return engine
-        slower = {"forward": engine.forward_s + loop.step_s, "row": engine.row_s + loop.sequence_s}
-        return engine.with_values(slower, source=loop.source)
+        for older in engine.served_by.older if engine.served_by else ():
+            if older.holds(release):
+                before = {path: figure for path, _, figure in figures_of(engine) if path in older.more}
+                slower = {path: before[path] + seconds for path, seconds in older.more.items()}
+                engine = engine.with_values(slower, source=older.source)
+        return engine
 
     @property
     def label(self) -> str:

@@ -7,10 +7,10 @@ import pkgutil
 from functools import lru_cache
 
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.software.base import DRAFT_MODEL, SCHEDULERS, HostLoop, Limits, Method, SchedulerKind, Software
+from perfmodel.software.base import DRAFT_MODEL, SCHEDULERS, Limits, Method, Older, SchedulerKind, Software
 
 __all__ = [
-    "DRAFT_MODEL", "SCHEDULERS", "HostLoop", "Limits", "Method", "SchedulerKind", "Software", "available",
+    "DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "Older", "SchedulerKind", "Software", "available",
     "labels", "load",
 ]  # fmt: skip
 

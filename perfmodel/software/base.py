@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from strategies.base import Drafter
 
-__all__ = ["DRAFT_MODEL", "SCHEDULERS", "HostLoop", "Limits", "Method", "SchedulerKind", "Software"]
+__all__ = ["DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "Older", "SchedulerKind", "Software"]
 
 DRAFT_MODEL = "+draft"
 """Ends the key of a method in which a model of its own drafts."""
@@ -49,23 +49,22 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class HostLoop:
-    """What releases add to a step that schedule the next one only when it has ended: the GPU waits meanwhile.
+class Older:
+    """What releases before one spend on top, by the paths of an engine's figures.
 
     Attributes
     ----------
-    until : the first release whose scheduler runs ahead of the GPU where nobody says otherwise.
-    step_s, sequence_s : on top of a step, and of each sequence in it. [s]
-    source : where these come from.
+    until : the first release that does not.
+    more : what is added to each figure. [s]
+    source : why, and where the figures come from.
     """
 
     until: str
-    step_s: float
-    sequence_s: float
+    more: Mapping[str, float]
     source: str
 
-    def slows(self, release: str) -> bool:
-        """Return whether a release schedules so; False for one that is not known."""
+    def holds(self, release: str) -> bool:
+        """Return whether a release is older; False for one that is not known."""
         number = _number(release)
         return bool(number) and number < _number(self.until)
 
@@ -112,7 +111,7 @@ class Software:
     scheduler : how it makes up a step.
     limits : its scheduler's own, the first that hold; none where it serves one request at a time or nobody
         knows.
-    host_loop : what its older releases add to every step; None where none do or nobody knows.
+    older : what its older releases spend beside the figures of its engines, which are of newer ones.
     """
 
     name: str
@@ -122,7 +121,7 @@ class Software:
     chains_only: str = "it has no trees"
     scheduler: SchedulerKind = "mixed"
     limits: tuple[Limits, ...] = ()
-    host_loop: HostLoop | None = None
+    older: tuple[Older, ...] = ()
 
     def method(self, strategy: str, drafter: Drafter) -> Method | None:
         """Return the way in which it runs a strategy, or None where it has none.
