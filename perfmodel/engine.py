@@ -13,8 +13,8 @@ from perfmodel import software
 from perfmodel.errors import SpecError
 from perfmodel.files.catalogue import Catalogue
 from perfmodel.files.numbers import Numeric
-from perfmodel.files.quantity import figure, text, texts
-from perfmodel.files.spec import Spec, figures_of
+from perfmodel.files.quantity import figure, figures_of, text, texts
+from perfmodel.files.spec import Spec
 from perfmodel.software import Software
 
 if TYPE_CHECKING:

@@ -50,23 +50,23 @@ class Limits:
 
 @dataclass(frozen=True)
 class Older:
-    """What releases before one spend on top, by the paths of an engine's figures.
+    """What some older releases spend on top, by the paths of an engine's figures.
 
     Attributes
     ----------
-    until : the first release that does not.
+    since, until : the first release that does, and the first that does so no more.
     more : what is added to each figure. [s]
     source : why, and where the figures come from.
     """
 
+    since: str
     until: str
     more: Mapping[str, float]
     source: str
 
     def holds(self, release: str) -> bool:
-        """Return whether a release is older; False for one that is not known."""
-        number = _number(release)
-        return bool(number) and number < _number(self.until)
+        """Return whether a release is one of them; False for one that is not known."""
+        return _number(self.since) <= _number(release) < _number(self.until)
 
 
 def _number(release: str) -> tuple[int, ...]:

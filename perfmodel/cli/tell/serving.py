@@ -17,7 +17,7 @@ __all__ = ["draw_serving", "serving_to_dict", "serving_to_rows"]
 
 _NOTES = (
     "Engines are those that were fitted without the publisher's numbers, of the release that was served,",
-    "schedulers have their own limits, and the front end is that of other servers. Nothing was tuned on these.",
+    "schedulers have their own limits, and the front end is that of other servers. None was tuned on these.",
 )
 
 
@@ -26,7 +26,7 @@ def _figure(run: Beside, name: str) -> Figure | None:
 
 
 def _error(name: str) -> Column:
-    """Return the column of one figure: how far off, ! where that is too much, ~ where it is not judged."""
+    """Return the column of a figure: how far off, ! where that is too much, ~ where it is not judged."""
 
     def show(run: Beside) -> str:
         figure = _figure(run, name)
@@ -72,9 +72,12 @@ def draw_serving(console: Console, runs: Sequence[Beside]) -> None:
             name: sum(name not in {figure.name for figure in run.missed()} for run in of)
             for name, of in judged.items()
         }
-        counts = ", ".join(f"{name} {kept[name]} of {len(judged[name])} ({limits[name]:.0%})" for name in limits)
+        counts = ", ".join(
+            f"{name} {kept[name]} of {len(of)} ({limits[name]:.0%})" for name, of in judged.items() if of
+        )
         line(console, f"{load}: {counts}")
-    _reasons(console, "TTFT is not judged (~)", [(run, run.run.front_end) for run in runs if not run.run.doubt])
+    certain = [run for run in runs if not run.run.doubt]
+    _reasons(console, "TTFT is not judged (~)", [(run, run.run.front_end) for run in certain])
     _reasons(console, "Nothing is concluded from", [(run, run.run.doubt) for run in runs])
     lines(console, _NOTES)
 
@@ -97,8 +100,8 @@ def serving_to_rows(runs: Sequence[Beside]) -> list[dict[str, Any]]:
         {
             "run": run.run.benchmark.source, "source": run.run.publisher, "url": run.run.url,
             "load": run.run.load, **figure.row(), "limit": run.run.limits.get(figure.name),
-            "within_limit": figure not in run.missed(), "front_end": run.run.front_end, "doubt": run.run.doubt,
-            "unknown": run.run.unknown,
+            "within_limit": figure not in run.missed(), "front_end": run.run.front_end,
+            "doubt": run.run.doubt, "unknown": run.run.unknown,
         }
         for run in runs
         for figure in run.figures
