@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
+from perfmodel.errors import SpecError
 from perfmodel.evidence.servers.host_loop import host_loop
 from perfmodel.evidence.servers.rows import published_servers
 from perfmodel.hardware import HardwareProfile
@@ -46,7 +48,10 @@ def test_a_step_is_longer_by_what_the_release_spends(release, pieces, batch):
     )
     waits = WAITS.more["forward"] + batch * WAITS.more["row"]
     assert then - now == pytest.approx(waits + pieces * 32 * PIECES.more["layer"], rel=1e-6)
-    assert older.label == "vllm"
+    assert older.label == f"vllm@{release}"
+    assert Deployment(H100, LLAMA, older).engine.quantities == older.quantities  # not added twice
+    low, high = older.quantities["row"].low, older.quantities["row"].high
+    assert low < float(older.row_s) < high
     assert "27614" in older.quantities["row"].source
 
 
@@ -58,6 +63,36 @@ def test_other_releases_are_priced_as_before(release):
     assert (float(served.row_s), float(served.layer_s)) == (float(before.row_s), float(before.layer_s))
     sglang = EngineOverhead.load("sglang").of_release("0.3.1", H100)
     assert sglang.name == EngineOverhead.load("sglang").on(H100).name
+
+
+def test_a_release_is_named_behind_the_engine():
+    named = EngineOverhead.load("vllm@0.11.0")
+    assert named.label == "vllm@0.11.0"
+    served = Deployment(H100, LLAMA, named).engine
+    assert served.quantities == EngineOverhead.load("vllm").of_release("0.11.0", H100).quantities
+    assert served.name == "vllm-h100"
+    assert Deployment(H100, LLAMA, EngineOverhead.load("vllm-h100@v0.11.0")).engine.row_s == served.row_s
+    more = named.with_values({"memory_utilization": 0.5}, source="test")
+    assert float(Deployment(H100, LLAMA, more).engine.memory_utilization) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("vllm@today", "is no release"), ("vllm@", "is no release"), ("sglang@0.5", "nothing is known"),
+        ("generic@1", "nothing is known"), ("vlm@0.11", "vllm"), ("@0.11", "called"),
+    ],
+)  # fmt: skip
+def test_a_release_that_cannot_be_is_refused(name, problem):
+    with pytest.raises(SpecError, match=problem):
+        EngineOverhead.load(name)
+
+
+def test_a_file_may_have_an_at_sign_in_its_name(tmp_path):
+    file = tmp_path / "own@2.yaml"
+    file.write_text("name: own@2\nsoftware: vllm\n", encoding="utf-8")
+    engine = EngineOverhead.load(file)
+    assert (engine.name, engine.release) == ("own@2", "")
 
 
 @pytest.mark.slow
