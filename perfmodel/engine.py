@@ -175,7 +175,8 @@ class EngineOverhead(Spec):
         engine = replace(self, asked=self.label, release="", presets=())
         for older in self.older:
             figures = {path: engine.quantities[path] for path in older.more}
-            slower = {path: figures[path].plus(more, older.source) for path, more in older.more.items()}
+            source = f"{older.reason}: {older.source}"
+            slower = {path: figures[path].plus(more, source) for path, more in older.more.items()}
             engine = engine.with_quantities(slower, _DIGITS)
         return engine
 

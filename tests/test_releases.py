@@ -34,7 +34,7 @@ def test_a_release_is_between_two_others(release, holds):
 def test_what_ended_with_a_release_is_not_in_it():
     assert PIECES.holds("0.10.2")
     assert not PIECES.holds("0.11.0")
-    assert not Older("0.8", "0.11", {}, "test").holds("0.11")
+    assert not Older("0.8", "0.11", {}, "why", "test").holds("0.11")
 
 
 @pytest.mark.parametrize("batch", [1, 8, 200])

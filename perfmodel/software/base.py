@@ -56,12 +56,14 @@ class Older:
     ----------
     since, until : the first release that does, and the first that does so no more.
     more : what is added to each figure. [s]
-    source : why, and where the figures come from.
+    reason : why, in a few words.
+    source : where that, and the figures, come from.
     """
 
     since: str
     until: str
     more: Mapping[str, float]
+    reason: str
     source: str
 
     def holds(self, release: str) -> bool:

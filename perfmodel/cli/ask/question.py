@@ -248,11 +248,10 @@ def _lengths(gammas: list[int] | None, trees: Sequence[Tree], chains: bool) -> l
 
 def _describe_preset(engine: EngineOverhead, profile: HardwareProfile) -> list[str]:
     """Say whose figures stand for an engine on an accelerator, and what that assumes."""
-    spent = [
-        f"{engine.label}: {path} is {format_seconds(more)} longer than today: {older.source}"
-        for older in engine.older
-        for path, more in older.more.items()
-    ]
+    spent = []
+    for older in engine.older:
+        figures = " and ".join(f"{path} {format_seconds(more)}" for path, more in older.more.items())
+        spent.append(f"{engine.label}: {figures} longer than in releases of today: {older.reason}")
     return _describe_family(engine, profile) + spent
 
 
