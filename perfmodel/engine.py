@@ -15,12 +15,14 @@ from perfmodel.files.catalogue import Catalogue
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import figure, text, texts
 from perfmodel.files.spec import Spec
-from perfmodel.software import Software
+from perfmodel.software import Older, Software
 
 if TYPE_CHECKING:
     from perfmodel.hardware import HardwareProfile
 
 __all__ = ["EngineOverhead", "Numeric", "json_schema"]
+
+_DIGITS = 9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +31,7 @@ class EngineOverhead(Spec):
 
     `stated` are figures that a caller set, with their sources, which hold for presets too; `profiles_path` is
     where the engine was looked for, and its presets are; `asked` is the engine that a preset stands for.
+    `release` of its software is named by whoever serves an older one, which `on` makes figures of.
     """
 
     name: str = text("what the user types; the file is called the same")
@@ -39,6 +42,7 @@ class EngineOverhead(Spec):
     families: tuple[str, ...] = texts("families of accelerators that these figures are for; none: any")
     fitted_to: str = text("how much the figures were fitted to", "")
     asked: str = ""
+    release: str = ""
     stated: tuple[tuple[Mapping[str, Numeric], str], ...] = ()
     profiles_path: str | None = None
     forward_s: Numeric = figure("seconds", 0, 0.1, "each forward pass", (0, 3e-4, 1.5e-3), path="forward")
@@ -141,20 +145,45 @@ class EngineOverhead(Spec):
     def on(self, hardware: HardwareProfile) -> EngineOverhead:
         """Return the preset that stands for this engine on an accelerator, with what a caller has stated.
 
-        Itself where none was fitted on accelerators of that family. Raises SpecError where a preset of the
-        engine's file does not exist.
+        Itself where none was fitted on accelerators of that family. What its release spends is on top. Raises
+        SpecError where a preset of the engine's file does not exist.
         """
         for preset in (_preset(name, self.profiles_path) for name in self.presets):
             if hardware.family in preset.families:
                 for values, source in self.stated:
                     preset = preset.with_values(values, source)
-                return replace(preset, asked=self.label)
-        return self
+                return replace(preset, asked=self.asked or self.name, release=self.release)._as_released()
+        return self._as_released()
+
+    def of_release(self, release: str, hardware: HardwareProfile) -> EngineOverhead:
+        """Return the engine on an accelerator as a release of its software has it.
+
+        Figures are those of releases of today. Older ones add what `perfmodel.software.Older` says; a release
+        that is empty or no number adds nothing.
+        """
+        return replace(self, release=release).on(hardware)
+
+    @property
+    def older(self) -> tuple[Older, ...]:
+        """What the release that was named spends on top."""
+        every = self.served_by.older if self.release and self.served_by else ()
+        return tuple(older for older in every if older.holds(self.release))
+
+    def _as_released(self) -> EngineOverhead:
+        if not self.release:
+            return self
+        engine = replace(self, asked=self.label, release="", presets=())
+        for older in self.older:
+            figures = {path: engine.quantities[path] for path in older.more}
+            source = f"{older.reason}: {older.source}"
+            slower = {path: figures[path].plus(more, source) for path, more in older.more.items()}
+            engine = engine.with_quantities(slower, _DIGITS)
+        return engine
 
     @property
     def label(self) -> str:
-        """The name that it was asked for by: its own, or the one that it stands for."""
-        return self.asked or self.name
+        """The name that it was asked for by: its own, or the one that it stands for, and its release."""
+        return (self.asked or self.name) + (f"@{self.release}" if self.release else "")
 
     def with_values(
         self, values: Mapping[str, Numeric], source: str = "given by the caller"
@@ -182,17 +211,23 @@ class EngineOverhead(Spec):
     ) -> EngineOverhead:
         """Return the engine that a bundled name, an alias or a path to a YAML file means.
 
-        Figures that the file leaves out take generic defaults, listed in `assumed`. Raises SpecError.
+        A release of its software may follow, as in ``vllm@0.11.0``: an older one spends more. Figures that
+        the file leaves out take generic defaults, listed in `assumed`. Raises SpecError.
         """
         from perfmodel.files.schema import noun_from
 
-        document = _catalogue().document(name_or_path, profiles_path)
+        name, release = _released(os.fspath(name_or_path))
+        document = _catalogue().document(name, profiles_path)
         engine = noun_from(cls, document)
         try:
-            _ = engine.served_by
+            served_by = engine.served_by
         except SpecError as unknown:
             raise unknown.located(document.file, document.line(["software"]), "software") from None
-        return replace(engine, profiles_path=None if profiles_path is None else os.fspath(profiles_path))
+        if release and (served_by is None or not served_by.older):
+            problem = f"nothing is known of releases of {name[:60]}"
+            raise SpecError.single("", "engine", problem, f"Leave @{release[:20]} out")
+        folder = None if profiles_path is None else os.fspath(profiles_path)
+        return replace(engine, release=release, profiles_path=folder)
 
     @property
     def served_by(self) -> Software | None:
@@ -210,6 +245,17 @@ def json_schema() -> dict[str, Any]:
     from perfmodel.files import schema
 
     return schema.json_schema(EngineOverhead)
+
+
+def _released(text: str) -> tuple[str, str]:
+    """Return the name and the release of ``vllm@0.11.0``; files are called as they like. Raises SpecError."""
+    name, at, release = text.rpartition("@")
+    if not at or os.path.exists(text):
+        return text, ""
+    if not release.strip().lstrip("v")[:1].isdigit():
+        problem = f"found {text[:60]!r}, where {release[:20]!r} is no release"
+        raise SpecError.single("", "engine", problem, f"Write its number, as in {name[:40]}@0.11.0")
+    return name, release
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from perfmodel.files.numbers import FloatArray, Numeric
@@ -45,6 +45,13 @@ class Quantity:
     source: str
     kind: Kind
     given: bool = True
+
+    def plus(self, more: float, source: str) -> Quantity:
+        """Return the figure and its range with something on top, which is assumed. In the figure's unit."""
+        return replace(
+            self, value=self.value + more, low=self.low + more, high=self.high + more, kind="assumed",
+            source=f"{self.source}; {source}",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import pkgutil
 from functools import lru_cache
 
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.software.base import DRAFT_MODEL, SCHEDULERS, Limits, Method, SchedulerKind, Software
+from perfmodel.software.base import DRAFT_MODEL, SCHEDULERS, Limits, Method, Older, SchedulerKind, Software
 
 __all__ = [
-    "DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "SchedulerKind", "Software", "available", "labels",
-    "load",
+    "DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "Older", "SchedulerKind", "Software", "available",
+    "labels", "load",
 ]  # fmt: skip
 
 _NO_SOFTWARE = ("base", "checked")

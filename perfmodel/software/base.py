@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from strategies.base import Drafter
 
-__all__ = ["DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "SchedulerKind", "Software"]
+__all__ = ["DRAFT_MODEL", "SCHEDULERS", "Limits", "Method", "Older", "SchedulerKind", "Software"]
 
 DRAFT_MODEL = "+draft"
 """Ends the key of a method in which a model of its own drafts."""
@@ -48,6 +49,35 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Older:
+    """What some older releases spend on top, by the paths of an engine's figures.
+
+    Attributes
+    ----------
+    since, until : the first release that does, and the first that does so no more.
+    more : what is added to each figure. [s]
+    reason : why, in a few words.
+    source : where that, and the figures, come from.
+    """
+
+    since: str
+    until: str
+    more: Mapping[str, float]
+    reason: str
+    source: str
+
+    def holds(self, release: str) -> bool:
+        """Return whether a release is one of them; False for one that is not known."""
+        return _number(self.since) <= _number(release) < _number(self.until)
+
+
+def _number(release: str) -> tuple[int, ...]:
+    """Return a release such as ``v0.11.0`` or ``0.16 or later`` as a number; empty where it is none."""
+    leading = re.match(r"v?(\d+(?:\.\d+)*)", release.strip())
+    return tuple(int(part) for part in leading.group(1).split(".")) if leading else ()
+
+
+@dataclass(frozen=True)
 class Method:
     """A software's way to run a drafter.
 
@@ -83,6 +113,7 @@ class Software:
     scheduler : how it makes up a step.
     limits : its scheduler's own, the first that hold; none where it serves one request at a time or nobody
         knows.
+    older : what its older releases spend beside the figures of its engines, which are of newer ones.
     """
 
     name: str
@@ -92,6 +123,7 @@ class Software:
     chains_only: str = "it has no trees"
     scheduler: SchedulerKind = "mixed"
     limits: tuple[Limits, ...] = ()
+    older: tuple[Older, ...] = ()
 
     def method(self, strategy: str, drafter: Drafter) -> Method | None:
         """Return the way in which it runs a strategy, or None where it has none.

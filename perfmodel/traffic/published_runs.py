@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from io import BytesIO
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from perfmodel.benchmarks import Benchmark, Times
 from perfmodel.deployment import Deployment
@@ -23,7 +25,7 @@ from perfmodel.traffic.metrics import WarmUp
 from perfmodel.traffic.policies import FixedGamma
 from perfmodel.traffic.prefixes import Prefixes
 from perfmodel.traffic.replica import Replica
-from perfmodel.traffic.reproduction import Figure, figures_beside, in_flight_of, trace_of
+from perfmodel.traffic.reproduction import Figure, figures_beside, in_flight_of, scaled_to, trace_of
 from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.trace import Trace
 
@@ -40,12 +42,14 @@ LIMITS: Mapping[Load, Mapping[str, float]] = {
 """How far a simulated figure may be off: over measured, less 1. [1]"""
 COLUMNS = (
     "run", "source", "url", "engine", "engine_version", "model", "weight_dtype", "hardware",
-    "tensor_parallel", "requests", "request_rate", "concurrency", "prompt_tokens", "output_tokens", "spread",
-    "longest", "cached", "drafts", "output_throughput", "mean_ttft_ms", "median_ttft_ms", "p99_ttft_ms",
-    "mean_tpot_ms", "median_tpot_ms", "p99_tpot_ms", "mean_itl_ms", "median_itl_ms", "p99_itl_ms", "taught",
-    "doubt", "unknown",
+    "tensor_parallel", "requests", "request_rate", "concurrency", "prompt_tokens", "output_tokens",
+    "lengths_of", "cached", "front_end", "drafts", "output_throughput", "mean_ttft_ms", "median_ttft_ms",
+    "p99_ttft_ms", "mean_tpot_ms", "median_tpot_ms", "p99_tpot_ms", "mean_itl_ms", "median_itl_ms",
+    "p99_itl_ms", "taught", "doubt", "unknown",
 )  # fmt: skip
 FILE = "serving_runs.csv"
+REQUESTS = "serving_requests.csv"
+"""Requests of runs that were published one by one."""
 _BLOCK = 16
 _LATER = 1e5
 """When prompts that were served once come again. [s]"""
@@ -59,9 +63,10 @@ class PublishedRun:
     ----------
     benchmark : what was asked of the server and what came back; its source is the run's name.
     url, publisher : where it was published.
-    deployment : the server; its engine was fitted without the publisher's numbers.
-    spread, longest : of lengths that are known by their means alone. [1], [tokens]
+    deployment : the server; its engine was fitted without the publisher's numbers, and is of its release.
+    requests : what was asked, request by request; None where all are alike.
     drafts : what drafted; such a run is told, not simulated: its trees and acceptance are not published.
+    front_end : why what a request takes of the front end is not known, and TTFT is not judged; else empty.
     cached : whether the same prompts had been served before, with a prefix cache.
     doubt : why nothing is concluded from it; empty where something is.
     unknown : what the publisher does not say, and what is taken instead.
@@ -71,8 +76,8 @@ class PublishedRun:
     url: str
     publisher: str
     deployment: Deployment
-    spread: float
-    longest: float
+    requests: Trace | None
+    front_end: str
     cached: bool
     drafts: str
     doubt: str
@@ -87,8 +92,11 @@ class PublishedRun:
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """How far each figure may be off; none where the run is doubted. [1]"""
-        return {} if self.doubt else LIMITS[self.load]
+        """How far each figure may be off; of those from which something is concluded. [1]"""
+        limits = {} if self.doubt else LIMITS[self.load]
+        return {
+            name: limit for name, limit in limits.items() if not (self.front_end and name.startswith("TTFT"))
+        }
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ def _run(row: CsvRow, cells: Mapping[str, str]) -> PublishedRun:
     engine = EngineOverhead.load(cells["engine"])
     served = engines_without(cells["taught"])(engine, hardware) if cells["taught"] else engine.on(hardware)
     front_end = {"request": engine.request_s, "request_delay": engine.request_delay_s}
-    served = served.with_values(front_end, source=engine.name)
+    served = served.with_values(front_end, source=engine.name).of_release(cells["engine_version"], hardware)
     target = ModelSpec.load(cells["model"], weight_dtype=cells["weight_dtype"] or None)
 
     def times(what: str) -> Times:
@@ -145,13 +153,42 @@ def _run(row: CsvRow, cells: Mapping[str, str]) -> PublishedRun:
         output_throughput=_number(cells, "output_throughput"), ttft=times("ttft"), tpot=times("tpot"),
         itl=times("itl"),
     )  # fmt: skip
-    longest = _number(cells, "longest") if cells["longest"] else math.inf
     return PublishedRun(
         benchmark, cells["url"], cells["source"],
         Deployment(hardware, target, served, int(_number(cells, "tensor_parallel"))),
-        float(cells["spread"]), longest, cells["cached"] == "true", cells["drafts"], cells["doubt"],
-        cells["unknown"],
+        _requests(benchmark, cells["lengths_of"]), cells["front_end"], cells["cached"] == "true",
+        cells["drafts"], cells["doubt"], cells["unknown"],
     )  # fmt: skip
+
+
+def _requests(benchmark: Benchmark, run: str) -> Trace | None:
+    """Return the requests of a run that were published, or those of another scaled to its means."""
+    if not run:
+        return None
+    if run not in _published_requests():
+        raise SpecError.single("", "lengths_of", f"found {run[:40]!r}", f"Name a run of {REQUESTS}")
+    published = _published_requests()[run]
+    if run == benchmark.source:
+        return published
+    again = np.resize(np.arange(len(published)), benchmark.requests)
+    return Trace(
+        f"{benchmark.source}, lengths of {run}", np.zeros(benchmark.requests),
+        scaled_to(benchmark.prompt_tokens, published.prompt_tokens[again]),
+        scaled_to(benchmark.output_tokens, published.output_tokens[again]),
+    )  # fmt: skip
+
+
+@cache
+def _published_requests() -> Mapping[str, Trace]:
+    content = (files("perfmodel") / "data" / "measurements" / REQUESTS).read_bytes()
+    table = pd.read_csv(BytesIO(content))
+    return {
+        str(run): Trace(
+            str(run), rows["arrival"].to_numpy(float), rows["prompt_tokens"].to_numpy(np.int64),
+            rows["output_tokens"].to_numpy(np.int64),
+        )
+        for run, rows in table.groupby("run", sort=False)
+    }  # fmt: skip
 
 
 def _number(cells: Mapping[str, str], name: str) -> float:
@@ -170,7 +207,7 @@ def beside(run: PublishedRun, *, seed: int = 0) -> Beside:
         return Beside(run, ())
     software = run.deployment.engine.software
     replica = Replica.of(run.deployment, software)
-    trace = trace_of(run.benchmark, spread=run.spread, longest=run.longest, seed=seed)
+    trace = run.requests or trace_of(run.benchmark, seed=seed)
     warm_up = WarmUp()
     if run.cached:
         warm_up = WarmUp(requests=len(trace))

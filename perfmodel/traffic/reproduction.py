@@ -20,7 +20,8 @@ from perfmodel.traffic.trace import Trace
 from perfmodel.traffic.trace_forms import ARRIVAL, OUTPUT, PROMPT
 
 __all__ = [
-    "Figure", "drafted_by", "figures_beside", "in_flight_of", "is_benchmark", "remarks_on", "trace_of",
+    "Figure", "drafted_by", "figures_beside", "in_flight_of", "is_benchmark", "remarks_on", "scaled_to",
+    "trace_of",
 ]  # fmt: skip
 
 _MOST_BYTES = 2**31
@@ -53,9 +54,7 @@ class Figure:
         }  # fmt: skip
 
 
-def trace_of(
-    benchmark: Benchmark, *, spread: float = 0.0, longest: float = math.inf, seed: int = 0
-) -> Trace:
+def trace_of(benchmark: Benchmark, *, spread: float = 0.0, seed: int = 0) -> Trace:
     """Return the requests of a benchmark: as many, of its lengths, sent at its rate.
 
     What is drawn has exactly the means that the benchmark tells: the lengths, and the gaps between arrivals,
@@ -65,7 +64,6 @@ def trace_of(
     ----------
     benchmark : what was run; lengths are its own where it has them request by request.
     spread : standard deviation of the logarithm of both lengths where it has only their means. [1]
-    longest : the longest prompt or output that its data set keeps, where they are drawn. [tokens]
     seed : of what is drawn: gaps between arrivals, and those lengths.
     """
     prompts, outputs = benchmark.prompt_lengths, benchmark.output_lengths
@@ -78,17 +76,17 @@ def trace_of(
     if arrival[-1] > 0.0:
         arrival = arrival * ((len(drawn) - 1) / benchmark.request_rate / arrival[-1])
     if prompts is None or outputs is None or not prompts.size == outputs.size == len(drawn):
-        prompts = _with_mean(drawn.prompt_tokens, benchmark.prompt_tokens, longest)
-        outputs = _with_mean(drawn.output_tokens, benchmark.output_tokens, longest)
+        prompts = scaled_to(benchmark.prompt_tokens, drawn.prompt_tokens)
+        outputs = scaled_to(benchmark.output_tokens, drawn.output_tokens)
     name = f"{benchmark.tool}, {benchmark.source}"
     return Trace(name, arrival, np.maximum(prompts, 1), np.maximum(outputs, 1))
 
 
-def _with_mean(lengths: NDArray[np.int64], mean: float, longest: float) -> NDArray[np.int64]:
-    """Return lengths scaled to a mean, none of them above the longest. [tokens]"""
-    scaled: NDArray[np.float64] = np.clip(lengths.astype(float), 1.0, longest)
+def scaled_to(mean: float, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return lengths scaled to a mean, none of them below 1. [tokens]"""
+    scaled: NDArray[np.float64] = np.maximum(lengths.astype(float), 1.0)
     for _ in range(_SCALINGS):
-        scaled = np.clip(scaled * (mean / scaled.mean()), 1.0, longest)
+        scaled = np.maximum(scaled * (mean / scaled.mean()), 1.0)
     whole: NDArray[np.int64] = np.rint(scaled).astype(np.int64)
     return whole
 

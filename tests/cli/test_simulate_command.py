@@ -272,3 +272,13 @@ def test_published_runs_are_told_beside_their_simulation(monkeypatch):
     assert body["limits"]["closed loop"]["TPOT median"] == 0.05
     assert {row["figure"] for row in body["figures"]} >= {"output throughput", "TTFT p99", "ITL median"}
     assert "--servers" in refused("validate", "--serving", "--servers")
+
+
+def test_a_server_may_be_of_an_older_release():
+    served = ["--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb"]
+    plain = ["simulate", *TRAFFIC, "--policy", "none", *served]
+    result = run(*plain, "--engine", "vllm@0.12.0")
+    assert result.exit_code == 0, result.stderr
+    printed = " ".join(result.stderr.split())
+    assert "vllm@0.12.0: forward 425 us and row 38 us longer than in releases of today" in printed
+    assert "nothing is known of releases of sglang" in refused(*plain, "--engine", "sglang@0.5")

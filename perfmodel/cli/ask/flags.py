@@ -65,7 +65,8 @@ class DeploymentFlags:
     dp_attention: bool = flag("--dp-attention", "--enable-dp-attention", default=False, panel=_DEPLOYMENT,
         help="Read --tp as SGLang does, as the GPUs of all --dp groups together.")
     engine: str | None = flag("--engine", "NAME|PATH", complete=engine_names, panel=_DEPLOYMENT,
-        help="Serving engine whose overheads count; `generic` where none is named.")
+        help="Serving engine whose overheads count, with its release where it is an older one (vllm@0.11.0); "
+        "`generic` where none is named.")
     weight_dtype: str | None = flag("--weight-dtype", "DTYPE", panel=_DEPLOYMENT,
         help="How the target's weights are stored (bf16, fp8, int4, ...); the model's own where absent.")
     kv_cache_dtype: str | None = flag("--kv-cache-dtype", "DTYPE", panel=_DEPLOYMENT,

@@ -18,7 +18,7 @@ from perfmodel.cli.ask.trees import read_trees
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.files.units import parse_list
+from perfmodel.files.units import format_seconds, parse_list
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.case_rows import DEFAULT_ENGINE
@@ -248,6 +248,14 @@ def _lengths(gammas: list[int] | None, trees: Sequence[Tree], chains: bool) -> l
 
 def _describe_preset(engine: EngineOverhead, profile: HardwareProfile) -> list[str]:
     """Say whose figures stand for an engine on an accelerator, and what that assumes."""
+    spent = []
+    for older in engine.older:
+        figures = " and ".join(f"{path} {format_seconds(more)}" for path, more in older.more.items())
+        spent.append(f"{engine.label}: {figures} longer than in releases of today: {older.reason}")
+    return _describe_family(engine, profile) + spent
+
+
+def _describe_family(engine: EngineOverhead, profile: HardwareProfile) -> list[str]:
     if engine.families and profile.family not in engine.families:
         fitted = " and ".join(engine.families)
         return [
@@ -257,7 +265,7 @@ def _describe_preset(engine: EngineOverhead, profile: HardwareProfile) -> list[s
     if not engine.presets:
         return []
     preset = engine.on(profile)
-    if preset is engine:
+    if preset.name == engine.name:
         return [
             f"no steps of {engine.name} were measured on accelerators like {profile.name}: figures of all "
             "others stand for it, with wider ranges"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["draw_serving", "serving_to_dict", "serving_to_rows"]
 
 _NOTES = (
-    "Engines are those that were fitted without the publisher's numbers, schedulers have their own limits,",
-    "and the front end is that of other servers. Nothing was tuned on these runs.",
+    "Engines are those that were fitted without the publisher's numbers, of the release that was served,",
+    "schedulers have their own limits, and the front end is that of other servers. None was tuned on these.",
 )
 
 
@@ -26,13 +26,14 @@ def _figure(run: Beside, name: str) -> Figure | None:
 
 
 def _error(name: str) -> Column:
-    """Return the column of one figure: how far the simulation is off, and ! where that is too much."""
+    """Return the column of a figure: how far off, ! where that is too much, ~ where it is not judged."""
 
     def show(run: Beside) -> str:
         figure = _figure(run, name)
         if figure is None:
             return "-"
-        missed = " !" if figure in run.missed() else ""
+        judged = "" if name in run.run.limits else " ~"
+        missed = " !" if figure in run.missed() else judged
         return f"{100 * figure.error:+.1f} %{missed}"
 
     return Column(name.replace(" ", "\n"), show)
@@ -66,20 +67,31 @@ def draw_serving(console: Console, runs: Sequence[Beside]) -> None:
     section(console, "Within their limits")
     for load, limits in LIMITS.items():
         some = [run for run in runs if run.run.load == load and not run.run.doubt]
+        judged = {name: [run for run in some if name in run.run.limits] for name in limits}
         kept = {
-            name: sum(name not in {figure.name for figure in run.missed()} for run in some) for name in limits
+            name: sum(name not in {figure.name for figure in run.missed()} for run in of)
+            for name, of in judged.items()
         }
-        counts = ", ".join(f"{name} {kept[name]} of {len(some)} ({limits[name]:.0%})" for name in limits)
+        counts = ", ".join(
+            f"{name} {kept[name]} of {len(of)} ({limits[name]:.0%})" for name, of in judged.items() if of
+        )
         line(console, f"{load}: {counts}")
-    doubted: dict[str, list[str]] = {}
-    for run in runs:
-        if run.run.doubt:
-            doubted.setdefault(run.run.doubt, []).append(run.run.benchmark.source)
-    if doubted:
-        section(console, "Nothing is concluded from")
-        for doubt, names in doubted.items():
-            line(console, f"{', '.join(names)}: {doubt}")
+    certain = [run for run in runs if not run.run.doubt]
+    _reasons(console, "TTFT is not judged (~)", [(run, run.run.front_end) for run in certain])
+    _reasons(console, "Nothing is concluded from", [(run, run.run.doubt) for run in runs])
     lines(console, _NOTES)
+
+
+def _reasons(console: Console, title: str, reasons: Sequence[tuple[Beside, str]]) -> None:
+    """Draw the runs that have a reason, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for run, reason in reasons:
+        if reason:
+            by_reason.setdefault(reason, []).append(run.run.benchmark.source)
+    if by_reason:
+        section(console, title)
+        for reason, names in by_reason.items():
+            line(console, f"{', '.join(names)}: {reason}")
 
 
 def serving_to_rows(runs: Sequence[Beside]) -> list[dict[str, Any]]:
@@ -88,7 +100,8 @@ def serving_to_rows(runs: Sequence[Beside]) -> list[dict[str, Any]]:
         {
             "run": run.run.benchmark.source, "source": run.run.publisher, "url": run.run.url,
             "load": run.run.load, **figure.row(), "limit": run.run.limits.get(figure.name),
-            "within_limit": figure not in run.missed(), "doubt": run.run.doubt, "unknown": run.run.unknown,
+            "within_limit": figure not in run.missed(), "front_end": run.run.front_end,
+            "doubt": run.run.doubt, "unknown": run.run.unknown,
         }
         for run in runs
         for figure in run.figures
