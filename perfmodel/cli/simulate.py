@@ -44,7 +44,7 @@ class SimulateFlags(TrafficFlags):
         "evenly spaced; spread 0 makes lengths equal; qps=inf puts all at once.")
     concurrency: int | None = flag("--concurrency", "--max-concurrency", "N", min=1, panel="Traffic",
         help="A closed loop: at most so many requests in flight, the next one is sent when one is answered. "
-        "--synthetic then needs no qps.")
+        "--synthetic then needs no qps, a trace no times; one that has times keeps them.")
     requests: int | None = flag("--requests", "--num-prompts", "N", min=1, panel="Traffic",
         help="Requests to draw, or the first of a trace.")
     warm_up: str | None = flag("--warm-up", "N|SECONDS", panel="Traffic",
@@ -161,8 +161,10 @@ def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
         return drawn
     assert flags.trace is not None
     with working(f"reading {flags.trace}"):
-        trace = read_trace(flags.trace, unit=unit)
+        trace = read_trace(flags.trace, unit=unit, timeless=flags.concurrency is not None)
     note(trace.remarks)
+    if flags.concurrency is not None and trace.arrival[-1] > 0.0:
+        note([f"requests arrive as in the trace, of which at most {flags.concurrency} are in flight"])
     trace = trace if flags.requests is None else trace.first(flags.requests)
     if trace.prefixes is not None and flags.no_prefix_cache:
         note([f"{PREFILLED_AGAIN}: --no-prefix-cache"])

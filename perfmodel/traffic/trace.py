@@ -101,7 +101,7 @@ class Trace:
         return float(self.prefixes.repeated(self.prompt_tokens).sum() / self.prompt_tokens.sum())
 
 
-def read_trace(path: str | Path, *, unit: str | None = None) -> Trace:
+def read_trace(path: str | Path, *, unit: str | None = None, timeless: bool = False) -> Trace:
     """Read a CSV or JSONL trace: arrival time, prompt tokens and output tokens of every request.
 
     The public forms are those of `perfmodel.traffic.trace_forms.FORMS`. Further columns are ignored, but for
@@ -117,13 +117,14 @@ def read_trace(path: str | Path, *, unit: str | None = None) -> Trace:
     ----------
     unit : of arrival times, a key of `perfmodel.traffic.trace_forms.TIME_UNITS`; as the trace or its numbers
         tell where absent.
+    timeless : whether it may say nothing of when requests arrive, as in a closed loop: all at once then.
 
     Raises
     ------
     SpecError
         Naming file, line and value of every fault, at most 20 of them.
     """
-    read = read_rows(read_bytes(path, _MOST_BYTES), str(path))
+    read = read_rows(read_bytes(path, _MOST_BYTES), str(path), timeless=timeless)
     form = form_of((read.keys[0], read.keys[1], read.keys[2]), read.names)
     written, prompt, output = (np.frombuffer(column, dtype=float) for column in read.columns)
     order = np.argsort(written, kind="stable")
@@ -153,7 +154,9 @@ def _of_rows(read: TraceRows) -> Iterator[str]:
 
 def _of_times(read: TraceRows, trace: Trace, unit: str, why: str) -> Iterator[str]:
     """Which unit of time was taken, and what delays leave out."""
-    if why and trace.arrival[-1] > 0:
+    if read.timeless:
+        yield "nothing says when requests arrive: each is sent when one in flight is answered"
+    elif why and trace.arrival[-1] > 0:
         yield (
             f"arrival times are taken as {unit}, {why}: {trace.qps:.3g} requests per second; "
             "--time-unit names another unit"

@@ -97,8 +97,12 @@ OUTPUT = _names(
 """All names of columns, in the order in which they are looked for."""
 
 
-def columns_of(file: str, names: Sequence[str]) -> tuple[str, str, str]:
+def columns_of(file: str, names: Sequence[str], *, timeless: bool = False) -> tuple[str, str, str]:
     """The names, out of all there are, of the columns with arrival, prompt and output.
+
+    Parameters
+    ----------
+    timeless : whether there may be no arrival; the column of prompts stands in its place then.
 
     Raises
     ------
@@ -109,8 +113,10 @@ def columns_of(file: str, names: Sequence[str]) -> tuple[str, str, str]:
     whole = next((columns for columns in forms if all(column in names for column in columns)), None)
     if whole is not None:
         return whole
-    arrival, prompt, output = (_column(file, names, known) for known in (ARRIVAL, PROMPT, OUTPUT))
-    return arrival, prompt, output
+    prompt, output = (_column(file, names, known) for known in (PROMPT, OUTPUT))
+    if timeless and not any(name in names for name in ARRIVAL):
+        return prompt, prompt, output
+    return _column(file, names, ARRIVAL), prompt, output
 
 
 def _column(file: str, names: Sequence[str], known: tuple[str, ...]) -> str:
@@ -118,6 +124,8 @@ def _column(file: str, names: Sequence[str], known: tuple[str, ...]) -> str:
         return present
     nearest = next((near for near in (nearest_name(name, known) for name in names) if near), None)
     remedy = f"Name it one of {', '.join(known)}"
+    if known is ARRIVAL:
+        remedy += ", or give --concurrency N: a closed loop needs no times"
     raise SpecError.single(file, known[0], "there is no such column", remedy, nearest, line=1)
 
 

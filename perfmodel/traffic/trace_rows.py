@@ -38,8 +38,12 @@ Row = tuple[int, Sequence[Any]]
 Rows = tuple[Sequence[str], Sequence[str], Iterator[Row | Fault]]
 
 
-def read_rows(content: bytes, file: str) -> TraceRows:
+def read_rows(content: bytes, file: str, *, timeless: bool = False) -> TraceRows:
     """Read all rows of a CSV file or of JSON lines.
+
+    Parameters
+    ----------
+    timeless : whether they may say nothing of when requests arrive: all at 0 then, but for delays.
 
     Raises
     ------
@@ -48,7 +52,7 @@ def read_rows(content: bytes, file: str) -> TraceRows:
         left.
     """
     is_json = content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
-    names, keys, rows = (_json_rows if is_json else _csv_rows)(content, file)
+    names, keys, rows = (_json_rows if is_json else _csv_rows)(content, file, timeless)
     read = TraceRows(file, names, keys)
     for row in rows:
         if read.add(row):
@@ -57,14 +61,14 @@ def read_rows(content: bytes, file: str) -> TraceRows:
     return read
 
 
-def _csv_rows(content: bytes, file: str) -> Rows:
+def _csv_rows(content: bytes, file: str, timeless: bool) -> Rows:
     """All columns of a CSV file, those that are wanted, and their cells row by row or what is wrong."""
     known = (*ARRIVAL, *PROMPT, *OUTPUT)
     names: list[str] = []
 
     def wanted(header: Sequence[str]) -> Sequence[str]:
         names.extend(name.strip().lower() for name in header)
-        return columns_of(file, header)
+        return columns_of(file, header, timeless=timeless)
 
     keys, rows = open_csv(content, file, known=known, wanted=wanted)
     return names, keys, (
@@ -73,12 +77,12 @@ def _csv_rows(content: bytes, file: str) -> Rows:
     )
 
 
-def _json_rows(content: bytes, file: str) -> Rows:
+def _json_rows(content: bytes, file: str, timeless: bool) -> Rows:
     """All keys of a file of JSON objects, one a line, those wanted, and their values or what is wrong."""
     lines = decode(content, file).split("\n")
     objects = (row for row in map(_object, lines) if isinstance(row, dict))
     names = list(dict.fromkeys(name for row in islice(objects, _ROWS_THAT_NAME) for name in row))
-    keys = [*columns_of(file, names), *(key for key in FURTHER if key in names)]
+    keys = [*columns_of(file, names, timeless=timeless), *(key for key in FURTHER if key in names)]
     numbered = ((line, text) for line, text in enumerate(lines, start=1) if text.strip())
     return names, keys, (_values(file, line, _object(text), keys) for line, text in numbered)
 
@@ -110,8 +114,10 @@ def _plain(key: str) -> str:
     return key.strip().lower().replace("-", "_").replace(" ", "_")
 
 
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number")
+def _no_number(text: str) -> None:
+    """A missing figure, as tools write NaN; infinite ones are none."""
+    if text != "NaN":
+        raise ValueError(f"{text} is not a number")
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
@@ -126,6 +132,7 @@ class TraceRows:
     columns : numbers of the rows that are kept: arrival as it is written, prompt [tokens], output [tokens].
     ids, counts : ids of the blocks that prompts begin with, row after row, and how many each row has.
     dated : whether arrivals are dates, in seconds since 1970.
+    timeless : whether no column says when requests arrive.
     rows, silent, damaged, delayed : how many there are, put out nothing, cannot be read, and how many name a
         delay in place of a time.
     faults : what is wrong with the first damaged rows.
@@ -136,6 +143,7 @@ class TraceRows:
         self.columns = (array("d"), array("d"), array("d"))
         self.ids, self.counts = array("q"), array("q")
         self.dated = False
+        self.timeless = keys[0] == keys[1]
         self.rows = self.silent = self.damaged = self.delayed = 0
         self.faults: list[Fault] = []
         self._of_ids, self._of_session, self._of_delay = (
@@ -166,7 +174,7 @@ class TraceRows:
         arrivals.append(arrival)
         prompts.append(prompt)
         outputs.append(output)
-        self.delayed += values[0] is None
+        self.delayed += values[0] is None or (self.timeless and arrival > 0.0)
         if self._of_ids is not None:
             self._add_ids(values[self._of_ids])
         return len(arrivals) > MOST_REQUESTS
@@ -185,11 +193,14 @@ class TraceRows:
         """Give seconds, or a date and time such as 2023-11-16 18:17:03.98"""
         named = None if self._of_session is None else values[self._of_session]
         session = None if named is None else str(named)
-        if values[0] is None and session in self._last and self._of_delay is not None:
+        silent = self.timeless or values[0] is None
+        if silent and session in self._last and self._of_delay is not None:
             delay = number_of(values[self._of_delay])
             if delay is None or delay < 0:
                 raise ValueError("a turn has neither a time nor a delay")
             arrival = self._last[str(session)] + delay
+        elif self.timeless:
+            arrival = 0.0
         else:
             number = number_of(values[0])
             arrival = date(values[0]) if number is None else number

@@ -75,3 +75,12 @@ def test_rows_that_are_left_out_are_counted(tmp_path):
     body, notes = simulated(written(tmp_path, rows))
     assert body["trace"]["requests"] == 3
     assert "1 of 4 rows put out nothing" in notes
+
+
+def test_a_closed_loop_over_a_trace_says_what_becomes_of_its_times(tmp_path):
+    _, notes = simulated(written(tmp_path, requests([0, 3000])), "--concurrency", "1")
+    assert "requests arrive as in the trace, of which at most 1 are in flight" in notes
+    timeless = [{key: row[key] for key in ("input_length", "output_length")} for row in requests([0, 0])]
+    body, notes = simulated(written(tmp_path, timeless), "--concurrency", "1")
+    assert body["trace"]["requests"] == 2
+    assert "each is sent when one in flight is answered" in notes

@@ -241,3 +241,39 @@ def test_a_file_that_was_cut_off_is_read_without_its_last_line(tmp_path):
     trace = read_trace(written(tmp_path, text[:-20], "cut.jsonl"))
     assert len(trace) == 199
     assert said(trace, "cannot be read", ":200")
+
+
+LENGTHS = "input_tokens,output_tokens\n100,20\n200,30\n300,0\n"
+
+
+def test_a_closed_loop_needs_no_times(tmp_path):
+    path = written(tmp_path, LENGTHS)
+    trace = read_trace(path, timeless=True)
+    assert trace.arrival.tolist() == [0.0, 0.0]
+    assert trace.prompt_tokens.tolist() == [100, 200]
+    assert any("nothing says when requests arrive" in remark for remark in trace.remarks)
+    with pytest.raises(SpecError, match="--concurrency N"):
+        read_trace(path)
+
+
+def test_times_that_are_there_are_read_in_a_closed_loop_too(tmp_path):
+    path = written(tmp_path, PLAIN + "0,10,5\n4,20,5\n")
+    assert read_trace(path, timeless=True).arrival.tolist() == [0.0, 4.0]
+
+
+def test_turns_that_only_have_delays_follow_their_first(tmp_path):
+    turns = [
+        {"session_id": name, "input_length": 10, "output_length": 5} | ({"delay": wait} if wait else {})
+        for name, wait in (("a", 0), ("b", 0), ("a", 2), ("a", 3))
+    ]
+    trace = read_trace(lines(tmp_path, turns), timeless=True)
+    assert trace.arrival.tolist() == [0.0, 0.0, 2.0, 5.0]
+    assert any("2 turns arrive" in remark for remark in trace.remarks)
+
+
+def test_not_a_number_in_json_is_a_call_that_failed(tmp_path):
+    rows = '{"arrival_s": 0, "prompt_tokens": 10, "output_tokens": 5}\n'
+    path = written(tmp_path, 2 * rows + rows.replace("5}", "NaN}"), "trace.jsonl")
+    trace = read_trace(path)
+    assert len(trace) == 2
+    assert any("1 of 3 rows put out nothing" in remark for remark in trace.remarks)
