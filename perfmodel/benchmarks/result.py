@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,3 +72,19 @@ class Benchmark:
     latency: Times = Times()
     drafts: AcceptanceCounts | None = None
     remarks: tuple[str, ...] = ()
+
+    def names_another(self, model: str) -> bool:
+        """Return whether it names another model: neither name holds the other, letters and digits alone."""
+        asked, served = (_bare(name) for name in (model, self.model))
+        return bool(served) and asked not in served and served not in asked
+
+    @property
+    def in_bundles(self) -> bool:
+        """Whether chunks reached the client in bundles: most times between them are next to nothing."""
+        between, tpot = self.itl.median, self.tpot.median or self.tpot.mean
+        return between is not None and tpot is not None and between < tpot / 10.0
+
+
+def _bare(model: str) -> str:
+    """Return the letters and digits of a model's name, without the folder or organisation before it."""
+    return re.sub(r"[^a-z0-9]", "", model.rstrip("/").rsplit("/", 1)[-1].lower())

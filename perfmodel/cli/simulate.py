@@ -195,6 +195,7 @@ def _deployed(
     """Who drafts in all policies that draft, and the plan that a schedule follows."""
     from perfmodel.errors import SpecError
     from perfmodel.planning.plan import read_plan
+    from perfmodel.traffic.runs import FOLLOWING
     from perfmodel.traffic.workload import deployed_by, plan_for_traffic
 
     if all(name == "none" for name, _ in policies):
@@ -221,7 +222,8 @@ def _deployed(
         concurrency=flags.concurrency,
         workload=_cells(flags, question, replica),
     )
-    if not any(cell.speculates for cell in deployed.plan.cells):
+    follows = any(name in FOLLOWING for name, _ in policies)
+    if follows and not any(cell.speculates for cell in deployed.plan.cells):
         note(["the schedule never drafts: plain decoding is best wherever this traffic goes"])
     return deployed
 
@@ -332,7 +334,7 @@ def _reproduced(ctx: typer.Context, flags: SimulateFlags, benchmark: Benchmark) 
     if flags.requests is not None:
         trace = trace.first(flags.requests)
     question = _question(ctx, flags, trace)
-    note([*question.remarks, *remarks_on(benchmark)])
+    note([*question.remarks, *remarks_on(benchmark, question.target.name)])
     concurrency = in_flight_of(benchmark) if flags.concurrency is None else flags.concurrency
     served_by = question.deployments[0].engine.served_by
     own = served_by.name if served_by is not None and served_by.limits else ""

@@ -96,9 +96,24 @@ def in_flight_of(benchmark: Benchmark) -> int | None:
     return None if benchmark.concurrency is None else max(1, round(benchmark.concurrency))
 
 
-def remarks_on(benchmark: Benchmark, spread: float = 0.0) -> list[str]:
-    """What the benchmark does not tell, and what is taken instead."""
+def remarks_on(benchmark: Benchmark, model: str = "", spread: float = 0.0) -> list[str]:
+    """What the benchmark does not tell, and what is taken instead.
+
+    Parameters
+    ----------
+    model : whose serving is simulated; empty where the benchmark's own is.
+    spread : with which lengths are drawn. [1]
+    """
     remarks = list(benchmark.remarks)
+    if model and benchmark.names_another(model):
+        remarks.append(
+            f"the benchmark calls its model {benchmark.model}, {model} is simulated: the difference means "
+            "nothing unless they are the same"
+        )
+    if benchmark.in_bundles:
+        remarks.append(
+            "chunks reached the client in bundles: times between tokens are those of the client, not of steps"
+        )
     if benchmark.failed:
         remarks.append(f"{benchmark.failed} requests failed: what they cost the others is not simulated")
     gamma, _ = drafted_by(benchmark)

@@ -78,6 +78,15 @@ def test_failed_requests_and_drafts_of_several_lengths_are_told():
     assert "2.00 tokens on average, 3 at most" in remarks_on(benchmark(drafts=counts(200.0)))[0]
 
 
+def test_another_model_and_chunks_in_bundles_are_told():
+    served = benchmark(model="meta-llama/Llama-3.1-8B-Instruct")
+    assert len(remarks_on(served, "Llama-3.1-8B")) == 1
+    assert "calls its model meta-llama" in remarks_on(served, "Qwen3-8B")[0]
+    bundled = benchmark(itl=Times(median=3e-6), tpot=Times(median=4e-3))
+    assert "in bundles" in remarks_on(bundled)[0]
+    assert not benchmark(itl=Times(median=8e-3), tpot=Times(median=4e-3)).in_bundles
+
+
 def test_what_was_drafted_is_a_length_and_tokens_per_round():
     assert drafted_by(benchmark()) == (0, 1.0)
     assert drafted_by(benchmark(drafts=counts())) == (3, 2.5)

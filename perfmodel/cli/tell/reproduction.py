@@ -41,11 +41,19 @@ class Reproduced:
         return at if self.concurrency is None else f"{at}, at most {self.concurrency} in flight"
 
 
+_TELLING = 10.0
+"""Differences of more than that many times the measured figure compare different things. [1]"""
+
+
+def _difference(figure: Figure) -> str:
+    return f"{100 * figure.error:+.1f} %" if figure.error < _TELLING else "-"
+
+
 _COLUMNS = (
     left("figure", lambda figure: f"{figure.name}, {figure.unit}"),
     Column("measured", lambda figure: number(figure.measured * figure.scale, 4)),
     Column("simulated", lambda figure: number(figure.simulated * figure.scale, 4)),
-    Column("difference", lambda figure: f"{100 * figure.error:+.1f} %"),
+    Column("difference", _difference),
 )
 
 

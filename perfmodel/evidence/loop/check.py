@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -94,8 +93,7 @@ class Planned:
 
     def other_model(self, benchmark: Benchmark) -> str:
         """Say that a benchmark names another model than the plan; empty where the names agree or none is."""
-        own, served = (_bare(name) for name in (self.plan.model, benchmark.model))
-        if not served or own in served or served in own:
+        if not benchmark.names_another(self.plan.model):
             return ""
         return (
             f"{benchmark.source}: the benchmark calls its model {benchmark.model}, the plan is for "
@@ -336,11 +334,6 @@ def speedups(runs: Sequence[Checked]) -> tuple[Checked, ...]:
 
 def _nearest(runs: Sequence[Checked], run: ServedRun) -> Checked:
     return min(runs, key=lambda other: _apart(run, other.run.batch, other.run.context_len))
-
-
-def _bare(model: str) -> str:
-    """Return the letters and digits of a model's name, without the folder or organisation before it."""
-    return re.sub(r"[^a-z0-9]", "", model.rstrip("/").rsplit("/", 1)[-1].lower())
 
 
 def _apart(run: ServedRun, batch: float, context_len: float) -> float:
