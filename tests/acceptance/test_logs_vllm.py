@@ -215,3 +215,18 @@ def test_take_the_log_again_is_said_of_damaged_lines_alone(tmp_path: Path) -> No
         with pytest.raises(SpecError) as refused:
             read(tmp_path, text)
         assert ("Take the log again" in str(refused.value)) is damaged
+
+
+def test_a_length_that_the_positions_contradict_is_refused(tmp_path):
+    positions = "".join(
+        f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{position="{place}"}} {count}\n'
+        for place, count in enumerate(reached(ACCEPTED))
+    )
+    text = (
+        f"vllm:spec_decode_num_drafts_total {ACCEPTED.size}\n"
+        f"vllm:spec_decode_num_draft_tokens_total {GAMMA * ACCEPTED.size}\n"
+        f"vllm:spec_decode_num_accepted_tokens_total {ACCEPTED.sum()}\n{positions}"
+    )
+    assert read(tmp_path, text, GAMMA).rounds.sum() == ACCEPTED.size
+    with pytest.raises(SpecError, match="3 is given, the metrics have 4 positions"):
+        read(tmp_path, text, 3)

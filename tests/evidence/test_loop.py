@@ -176,6 +176,24 @@ def test_what_is_advised_runs_as_it_stands_with_the_files_that_were_named(plan, 
     assert report.exit_code == 0, report.stderr
 
 
+def test_causes_that_cancel_each_other_are_not_nothing_to_do(plan):
+    checked = check_run(deployed(plan), run := benchmark(32, 4000, 60))
+    assert checked.shares["prefill"] > 0.1 * checked.predicted_tpot
+    faster = run.tpot.mean / checked.predicted_tpot
+    same = replace(
+        run, tpot=Times(mean=checked.predicted_tpot), output_throughput=faster * run.output_throughput
+    )
+    sentences = [each.what for each in check_run(deployed(plan), same).advice]
+    assert "cancel each other" in sentences[0]
+    assert len(sentences) > 1
+
+
+def test_advice_names_the_dtypes_that_are_not_the_models_own(plan):
+    assert deployed(plan).form == ""
+    request = dict(plan.request) | {"weight_dtype": "fp8"}
+    assert deployed(replace(plan, request=request)).form == " --weight-dtype fp8"
+
+
 def test_a_benchmark_of_another_model_is_told(plan):
     run, planned = benchmark(8, 4000, 500), deployed(plan)
     for name in ("", "meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"):

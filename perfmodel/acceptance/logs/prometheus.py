@@ -88,6 +88,9 @@ def _check_scrape(
         remedy = "Give the tokens drafted per round beside it: --gamma N (num_speculative_tokens)"
         raise SpecError.single(file, "gamma", problem, remedy, line=line.number)
     reached = _positions(totals)
+    if gamma is not None and reached and len(reached) != gamma:
+        problem = f"{gamma} is given, the metrics have {len(reached)} positions"
+        raise SpecError.single(file, "gamma", problem, "Leave it out")
     slack = 64.0 + 0.01 * accepted
     if accepted > drafted or (reached and abs(sum(reached) - accepted) > slack):
         problem = f"{accepted:g} accepted of {drafted:g} drafted, by position {sum(reached):g}"

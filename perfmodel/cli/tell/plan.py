@@ -134,7 +134,13 @@ def _beside(cell: Cell) -> str:
     """What else there is to know about a cell: its acceptance, how sure it is, what came second."""
     parts = []
     if cell.speculates and cell.alpha is not None and cell.alpha_kind:
-        parts.append(f"alpha {cell.alpha:.2f} is {cell.alpha_kind}")
+        drafting = ""
+        if cell.match_share is not None and cell.alpha_first is not None and cell.alpha_rest is not None:
+            drafting = (
+                f" over all rounds, {cell.alpha_first:.2f} first and {cell.alpha_rest:.2f} later in those "
+                "that draft,"
+            )
+        parts.append(f"alpha {cell.alpha:.2f}{drafting} is {cell.alpha_kind}")
     if cell.speculates and cell.probability_beats_plain is not None:
         without = " without a drafter" if cell.speedup < 1.0 else ""
         parts.append(f"beats plain decoding{without} with probability {cell.probability_beats_plain:.2f}")

@@ -64,7 +64,8 @@ class Advice:
 class Planned:
     """What the plan in a file deploys, loaded again so that it can be priced elsewhere.
 
-    `hardware`, `model` and `engine` are the names or paths by which each was loaded.
+    `hardware`, `model` and `engine` are the names or paths by which each was loaded, `form` the flags of
+    dtypes that are not the model's own.
     """
 
     plan: Plan
@@ -73,6 +74,7 @@ class Planned:
     hardware: str = ""
     model: str = ""
     engine: str = ""
+    form: str = ""
 
     def price(self, cell: Cell, *, batch: float, context_len: float, gamma: float, tokens: float) -> Round:
         """Price a cell's drafter and budget at another place; plain decoding where `gamma` is 0."""
@@ -220,6 +222,9 @@ def deployed(
 
     target = load("model", ModelSpec.load, model or plan.model)
     stored = [plan.request.get(name) for name in ("weight_dtype", "kv_dtype")]
+    own = (target.weight_dtype, target.kv_dtype)
+    dtypes = zip(("--weight-dtype", "--kv-cache-dtype"), stored, own, strict=True)
+    form = "".join(f" {flag} {dtype}" for flag, dtype, usual in dtypes if dtype not in (None, usual))
     return Planned(
         plan,
         Deployment(
@@ -231,7 +236,7 @@ def deployed(
             plan.pipeline_parallel,
             plan.data_parallel,
         ),
-        file, hardware or names[0], model or plan.model, engine or plan.engine,
+        file, hardware or names[0], model or plan.model, engine or plan.engine, form,
     )  # fmt: skip
 
 
@@ -343,7 +348,13 @@ def _apart(run: ServedRun, batch: float, context_len: float) -> float:
 
 def _advice(planned: Planned, checked: Checked) -> tuple[Advice, ...]:
     """Return what to do about each of the largest causes, those of `AS_PLANNED` or more."""
-    if abs(checked.difference) <= AS_PLANNED:
+    large = [
+        cause
+        for cause, seconds in sorted(checked.shares.items(), key=lambda item: -abs(item[1]))
+        if abs(seconds) >= AS_PLANNED * checked.predicted_tpot
+    ]
+    as_planned = abs(checked.difference) <= AS_PLANNED
+    if as_planned and not large:
         return (Advice(f"TPOT is within {AS_PLANNED:.0%} of the plan: nothing to do", ""),)
     run, cell, plan = checked.run, checked.cell, planned.plan
     file = shlex.quote(run.benchmark.source.rsplit(":", 1)[0])
@@ -353,20 +364,18 @@ def _advice(planned: Planned, checked: Checked) -> tuple[Advice, ...]:
     what = f"--model {shlex.quote(planned.model)} --hardware {shlex.quote(planned.hardware)}{drafts}"
     what += f" --tp {plan.tensor_parallel}" if plan.tensor_parallel > 1 else ""
     on = f"{what} --engine {shlex.quote(planned.engine)}"
-    again = f"draftplan plan {on} {traffic_of(run.benchmark)['plan']}"
+    again = f"draftplan plan {on}{planned.form} {traffic_of(run.benchmark)['plan']}"
     commands = {
         "figures": again,
         "batch": again,
         "context": again,
         "length": f"draftplan export {shlex.quote(planned.file)} --engine {plan.software.lower() or 'NAME'}",
         "acceptance": f"draftplan calibrate {file} {what} --acceptance-output acceptance.json",
-        "prefill": f"draftplan simulate {file} {on}",
+        "prefill": f"draftplan simulate {file} {on}{planned.form}",
         "step": f"draftplan calibrate {file} {on} -o ours.yaml",
     }
-    large = [
-        cause
-        for cause, seconds in sorted(checked.shares.items(), key=lambda item: -abs(item[1]))
-        if abs(seconds) >= AS_PLANNED * checked.predicted_tpot
-    ]
     advice = [Advice(NEXT[cause], commands[cause]) for cause in large]
+    if as_planned:
+        cancel = f"TPOT is within {AS_PLANNED:.0%} of the plan only because causes cancel each other"
+        advice.insert(0, Advice(cancel, ""))
     return tuple(advice) or (Advice("no one cause is large: they add up", ""),)
