@@ -22,6 +22,7 @@ from perfmodel.export.costs import additive_costs, verification_points
 from perfmodel.export.loss import loss_of
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import Band, PlannedDrafter, Schedule
+from perfmodel.software import Method
 from perfmodel.software.checked import CHECKED
 from perfmodel.software.tensorrt_llm import NO_WINDOW
 
@@ -33,6 +34,8 @@ SEMANTICS = {
 """What a key of draft_len_schedule is, and in which releases."""
 FIRST, TURNED = (1, 2), (1, 3)
 """Releases with a schedule, and those in which its keys are upper bounds."""
+FOLLOWED = ("NGram", "Draft_Target")
+"""Methods with which releases whose keys are lower bounds follow the schedule (PR 8194)."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,15 @@ class TensorRTLLM:
         require_drafts(schedule.most, "start trtllm-serve without speculative_config")
         if drafter.kv_budget is not None:
             notes.append(f"the draft KV budget of {drafter.kv_budget} tokens is not exported: {NO_WINDOW}")
+        what = by_batch(schedule, options)
+        if len(schedule.bands) > 1 and (whole := _unscheduled(drafter, method, semantics)):
+            notes.append(f"{whole}: max_draft_len of {schedule.most} holds for every batch")
+            schedule = replace(schedule, bands=(Band(1, schedule.last_batch, schedule.most),))
+            what = "one length for every cell"
         schedule, raised = _starting_at_the_most(schedule)
         if raised:
             notes.append(raised)
-        most = schedule.most if drafter.branches else None
-        what = by_batch(schedule, options) if most is None else "one tree for every cell"
-        notes.append(tell_loss(plan, options, lambda batch, _: most or schedule.gamma(batch), what))
+        notes.append(tell_loss(plan, options, lambda batch, _: schedule.gamma(batch), what))
         lines = [
             f"tensor_parallel_size: {drafter.tensor_parallel}",
             f"moe_expert_parallel_size: {drafter.tensor_parallel}",
@@ -76,9 +82,7 @@ class TensorRTLLM:
                 f"  max_total_draft_tokens: {drafter.nodes - 1}",
             ]
             notes.append("dynamic trees need full attention: no sliding windows, no latent attention (MLA)")
-        if len(schedule.bands) > 1 and drafter.branches:
-            notes.append(f"draft_len_schedule is for chains: the tree of {schedule.most} steps holds for all")
-        elif len(schedule.bands) > 1:
+        if len(schedule.bands) > 1:
             keys = {
                 band.last if semantics == "upper" else band.first: band.gamma for band in schedule.bands
             }
@@ -96,6 +100,18 @@ def _groups(drafter: PlannedDrafter) -> list[str]:
     gpus = drafter.tensor_parallel * drafter.data_parallel
     dealt = [f"moe_expert_parallel_size: {gpus}"] * drafter.expert_parallel
     return [f"tensor_parallel_size: {gpus}", *dealt, "enable_attention_dp: true"]
+
+
+def _unscheduled(drafter: PlannedDrafter, method: Method, semantics: str) -> str:
+    """Why no schedule is followed; empty where one is."""
+    if drafter.branches:
+        return "draft_len_schedule is for chains, not for trees"
+    if semantics == "lower" and method.name not in FOLLOWED:
+        return (
+            "1.2 follows draft_len_schedule with NGram and with a draft model in an engine of its own, not "
+            f"with {method.name}"
+        )
+    return ""
 
 
 def _starting_at_the_most(schedule: Schedule) -> tuple[Schedule, str]:

@@ -149,10 +149,27 @@ def test_a_lookup_longer_than_the_draft_drafts_nothing():
     [("1.2.1", "lower"), ("1.2.0rc4", "lower"), ("1.3.0", "upper"), ("1.4.0rc4", "upper")],
 )
 def test_tensorrt_llm_is_told_in_the_words_of_its_release(version, means):
-    exported = export(stepped(), "tensorrt_llm", ExportOptions(engine_version=version))
+    exported = export(stepped(("ngram", None, None)), "tensorrt_llm", ExportOptions(engine_version=version))
     config = yaml.safe_load(exported.text)["speculative_config"]
     assert [tensorrt_llm_length(config, batch, means) for batch in (1, 16, 64, 256)] == [5, 5, 0, 0]
     assert f"# keys are {'lower' if means == 'lower' else 'inclusive upper'} bounds" in exported.text
+
+
+@pytest.mark.parametrize("drafter", ["mtp", "eagle"])
+def test_a_schedule_that_a_release_does_not_follow_is_neither_written_nor_priced(drafter):
+    plan = stepped((drafter, None, None))
+    options = {"engine_version": "1.2.1", "draft_path": "org/head"}
+    exported = export(plan, "tensorrt_llm", ExportOptions(**options))
+    config = yaml.safe_load(exported.text)["speculative_config"]
+    assert "draft_len_schedule" not in config and config["max_draft_len"] == 5
+    assert {exported.schedule.gamma(batch) for batch in (1, 16, 64, 256)} == {5}
+    loss = loss_of(plan, lambda *_: 5)
+    assert loss.worst > 0.0 and f"one length for every cell: {loss}" in exported.notes
+    assert any("max_draft_len of 5 holds for every batch" in note for note in exported.notes)
+    with pytest.raises(SpecError, match="--max-loss"):
+        export(plan, "tensorrt_llm", ExportOptions(**options, max_loss=loss.worst / 2.0))
+    followed = export(plan, "tensorrt_llm", ExportOptions(draft_path="org/head", engine_version="1.3.0"))
+    assert "draft_len_schedule" in yaml.safe_load(followed.text)["speculative_config"]
 
 
 @pytest.mark.parametrize(("version", "says"), [("1.1", "no draft_len_schedule"), ("new", "write a release")])
