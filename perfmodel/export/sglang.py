@@ -32,6 +32,11 @@ ADAPTIVE = ("EAGLE", "EAGLE3", "NEXTN")
 CONFIG_FILE = "adaptive.json"
 CAPTURED = (*range(1, 9), *range(10, 33, 2), *range(40, 65, 4), *range(72, 257, 8), *range(272, 4097, 16))
 """Batch sizes of which 0.5.23 captures graphs under speculation (arg_groups/cuda_graph_hook.py)."""
+UNREAD = (
+    "sglang reads this file beside --speculative-adaptive --speculative-adaptive-config {} alone; --form "
+    "flags leaves them out, for after merging one length is left, {}"
+)
+"""Where the flags keep one length, and a file of lengths is written all the same."""
 TREE_KERNELS = (
     "a tree needs the flashinfer, fa3 or triton attention backend; trtllm_mha and block-sparse ones verify "
     "chains only"
@@ -61,6 +66,8 @@ class SGLang:
                 raise SpecError.single(
                     "request", "--form", f"sglang has no adaptive steps here: {unfit}", "use --form flags"
                 )
+            if len(schedule.bands) == 1:
+                notes.append(UNREAD.format(CONFIG_FILE, schedule.most))
             if whole:
                 return _by_cell(plan, options, schedule, notes, contexts=form == "context")
             what = by_batch(schedule, options)

@@ -120,6 +120,16 @@ def test_a_key_of_sglang_holds_every_length_of_its_batch():
     assert all(len(entry["candidate_steps"]) == 1 for entry in json.loads(pinned.text).values())
 
 
+def test_a_file_that_the_flags_do_not_name_is_told():
+    merged = {"max_distinct": 1, "contexts": (1024, 1024)}
+    assert "--speculative-adaptive" not in export(two_axes(), "sglang", ExportOptions(**merged)).text
+    notes = export(two_axes(), "sglang", ExportOptions(form="adaptive", **merged)).notes
+    assert any("one length is left" in note and "--speculative-adaptive-config" in note for note in notes)
+    for form in ("adaptive", "pinned"):
+        notes = export(two_axes(), "sglang", ExportOptions(form=form)).notes
+        assert not any("one length is left" in note for note in notes)
+
+
 @settings(max_examples=60)
 @given(plans())
 def test_a_graph_of_sglang_is_captured_for_every_planned_cell(plan):
