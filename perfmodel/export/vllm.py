@@ -169,7 +169,10 @@ def _scheduler_notes(lengths: int, without: tuple[int, ...]) -> list[str]:
     ]
     if without:
         shorter = ", ".join(map(str, without))
-        notes.append(f"no batch is left for length {shorter}: raise --max-batch, it gets no graphs now")
+        notes.append(
+            f"no batch is left for length {shorter}, which gets no graphs: give --max-batch and the server's "
+            f"max_num_seqs {lengths + len(without)} or more"
+        )
     return notes
 
 

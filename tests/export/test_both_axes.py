@@ -120,6 +120,16 @@ def test_a_key_of_sglang_holds_every_length_of_its_batch():
     assert all(len(entry["candidate_steps"]) == 1 for entry in json.loads(pinned.text).values())
 
 
+def test_the_batch_that_a_remedy_names_leaves_one_for_every_length():
+    def exported(max_batch):
+        return export(two_axes(), "vllm", ExportOptions(form="scheduler", max_batch=max_batch))
+
+    (note,) = [note for note in exported(1).notes if "no batch is left" in note]
+    enough = int(note.split("max_num_seqs ")[1].split()[0])
+    assert enough == 3 and not any("no batch is left" in note for note in exported(enough).notes)
+    assert vllm_graph_lengths(json.loads(exported(enough).text.split("'")[1]), enough) == [0, 1, 4]
+
+
 def test_a_file_that_the_flags_do_not_name_is_told():
     merged = {"max_distinct": 1, "contexts": (1024, 1024)}
     assert "--speculative-adaptive" not in export(two_axes(), "sglang", ExportOptions(**merged)).text
