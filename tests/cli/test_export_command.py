@@ -64,8 +64,11 @@ def test_options_reach_the_exporter(run, plan_file):
     assert json.loads(out)["num_speculative_tokens_per_batch_size"][-1] == [32, 512, 0]
     _, out, _ = run("export", plan_file, "--engine", "sglang", "--form", "adaptive", "--context", "1k")
     assert json.loads(out) == {"1": {"candidate_steps": [4]}, "32": {"candidate_steps": [0]}}
-    _, out, _ = run("export", plan_file, "--engine", "tensorrt-llm", "--semantics", "lower")
-    assert "draft_len_schedule: {1: 4, 32: 0}" in out
+    _, out, _ = run("export", plan_file, "--engine", "tensorrt-llm", "--semantics", "upper")
+    assert "draft_len_schedule: {31: 4" in out
+    _, out, err = run("export", plan_file, "--engine", "tensorrt-llm", "--semantics", "lower")
+    assert "draft_len_schedule" not in out
+    assert "not with MTP" in err
 
 
 def test_weights_are_read_by_context(run, plan_file):
