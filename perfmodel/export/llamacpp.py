@@ -9,6 +9,7 @@ import numpy as np
 from perfmodel.errors import SpecError
 from perfmodel.export.base import Exported, ExportOptions, check_form, prepare, tell_loss
 from perfmodel.export.costs import verified_tokens, verify_seconds
+from perfmodel.files.units import plural
 from perfmodel.planning.plan import Plan
 from perfmodel.software.checked import CHECKED
 from perfmodel.software.llamacpp import NO_WINDOW
@@ -55,8 +56,8 @@ class LlamaCpp:
             flags += _lookup_flags(method.name, gamma)
             if gamma < LOOKUP:
                 notes.append(
-                    f"a lookup of {gamma} tokens: nothing is drafted where it is longer than the draft, and "
-                    "short ones match more often and are accepted less"
+                    f"a lookup of {plural(gamma, 'token')}: nothing is drafted where it is longer than "
+                    "the draft, and short ones match more often and are accepted less"
                 )
         flags.append("--metrics")
         notes.append("--metrics lets /metrics answer, from which acceptance is read back")

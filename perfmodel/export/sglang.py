@@ -20,6 +20,7 @@ from perfmodel.export.base import (
 )
 from perfmodel.export.costs import additive_costs, flat_costs, verification_points
 from perfmodel.export.grid import Grid, grid_of, narrowed
+from perfmodel.files.units import plural
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import PlannedDrafter, Schedule
 from perfmodel.software import Method
@@ -100,7 +101,7 @@ class SGLang:
             )
         elif varies:
             notes.append(
-                f"the length changes with the batch, sglang keeps {most} steps for all: {unfit}; "
+                f"the length changes with the batch, sglang keeps {plural(most, 'step')} for all: {unfit}; "
                 "plan fewer batch sizes to see what that loses"
             )
         return Exported(" ".join(flags) + "\n", tuple(notes), schedule)

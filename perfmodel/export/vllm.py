@@ -21,6 +21,7 @@ from perfmodel.export.base import (
     tell_loss,
 )
 from perfmodel.export.grid import INFINITY, grid_of, narrowed
+from perfmodel.files.units import plural
 from perfmodel.planning.plan import Cell, Plan
 from perfmodel.planning.schedule import PlannedDrafter, Schedule
 from perfmodel.software.checked import CHECKED
@@ -79,7 +80,7 @@ class VLLM:
         if (groups := groups_of(drafter, options)) > 1:
             notes.append(
                 f"data parallel {groups}: vLLM disables the schedule because ranks could "
-                f"diverge; {most} speculative tokens are exported for every batch"
+                f"diverge; num_speculative_tokens {most} is exported for every batch"
             )
             notes.append(tell_loss(plan, options, lambda *_: most, "one length for every cell"))
             return Exported(compact_json(config), tuple(notes))
@@ -163,8 +164,9 @@ def _graph_table(plan: Plan, last_batch: int) -> tuple[list[list[int]], tuple[in
 
 def _scheduler_notes(lengths: int, without: tuple[int, ...]) -> list[str]:
     notes = [
-        f"the schedule beside the class is read for its {lengths} lengths alone: without it vLLM captures "
-        "decode graphs for the longest; the class decides. Give --max-batch the max_num_seqs of the server",
+        f"the schedule beside the class is read for its {plural(lengths, 'length')} alone: without it vLLM "
+        "captures decode graphs for the longest; the class decides. Give --max-batch the "
+        "max_num_seqs of the server",
         "lengths that DRAFTPLAN_LEARN moves to are not in it and run without full graphs",
     ]
     if without:

@@ -60,7 +60,7 @@ def read_bytes(path: str | os.PathLike[str], largest: int | None = None) -> byte
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         problem = f"the file cannot be read: {reason}"
-        raise SpecError.single(file, "", problem, "Name a readable CSV file") from error
+        raise SpecError.single(file, "", problem, "Name a readable file") from error
     if largest is not None and len(content) > largest:
         raise SpecError.single(file, "", f"the file is larger than {largest} bytes", "Split it")
     return content

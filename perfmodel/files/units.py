@@ -10,7 +10,7 @@ from perfmodel.errors import SpecError, nearest_name, shown
 
 __all__ = [
     "DIMENSIONS", "EXAMPLE", "SI_UNIT", "format_bytes", "format_quantity", "format_rate", "format_seconds",
-    "parse_count", "parse_list", "parse_quantity", "round_quantity", "write_quantity",
+    "parse_count", "parse_list", "parse_quantity", "plural", "round_quantity", "write_quantity",
 ]  # fmt: skip
 
 _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -146,6 +146,11 @@ def _expand(part: str) -> list[int]:
         values.append(first)
         first *= ratio
     return values
+
+
+def plural(number: int, word: str) -> str:
+    """Return a number of things in words: ``1 token``, ``2 tokens``."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def round_quantity(value: float, dimension: str, digits: int) -> float:

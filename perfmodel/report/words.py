@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perfmodel.files.units import plural
 from perfmodel.planning.plan import Cell, Plan
 from perfmodel.report.deployments import RankedDrafter
 
@@ -18,7 +19,7 @@ def configuration(cell: Cell) -> str:
     """The recommendation of one cell, in words."""
     if not cell.speculates:
         return "plain decoding"
-    return f"{drafter(cell)}, {_tokens(cell.gamma)} drafted per round"
+    return f"{drafter(cell)}, {plural(cell.gamma, 'token')} drafted per round"
 
 
 def in_short(plan: Plan) -> list[tuple[str, str]]:
@@ -138,7 +139,3 @@ def drafter(cell: Cell) -> str:
 def percent(share: float, digits: int = 0) -> str:
     """A share in percent."""
     return f"{100.0 * share:.{digits}f}\u00a0%"
-
-
-def _tokens(count: int) -> str:
-    return f"{count} token" if count == 1 else f"{count} tokens"

@@ -79,6 +79,7 @@ def synthetic_trace(
     return Trace(name, arrival, lengths(prompt_tokens), lengths(output_tokens))
 
 
+_REMEDY = {"qps": "Write qps=..., or give --concurrency N: a closed loop needs none"}
 _LENGTH = f"Give a mean from 1 to {MOST_TOKENS // 10} tokens"
 _RANGE = {
     "requests": f"Give 1 to {MOST_REQUESTS}",
@@ -124,7 +125,8 @@ def parse_synthetic(text: str, *, closed: bool = False, requests: int | None = N
         except SpecError as refusal:
             faults += refusal.located(_PLACE, None, key).faults
     missing = [key for key in ("qps", "prompt", "output") if key not in named and _KEYS[key] not in given]
-    faults += [Fault(_PLACE, None, key, "is missing", f"Write {key}=...") for key in missing]
+    write = {key: f"Write {key}=..." for key in missing} | _REMEDY
+    faults += [Fault(_PLACE, None, key, "is missing", write[key]) for key in missing]
     if faults:
         raise SpecError(faults)
     if requests is not None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
 from perfmodel.files.csv_rows import read_bytes
+from perfmodel.files.units import plural
 from perfmodel.traffic.prefixes import Prefixes
 from perfmodel.traffic.trace_cells import MOST_TOKENS
 from perfmodel.traffic.trace_forms import TIME_UNITS, Form, block_tokens, form_of, time_unit
@@ -163,8 +164,8 @@ def _of_times(read: TraceRows, trace: Trace, unit: str, why: str) -> Iterator[st
         )
     if read.delayed:
         yield (
-            f"{read.delayed} turns arrive as long after the turn before as their delays say: what it took to "
-            "answer that turn is not in them, and their prompts are as long as written"
+            f"{plural(read.delayed, 'turn')} without a time, as long after the turn before as delays say: "
+            "what it took to answer that turn is not in it, and prompts are as long as written"
         )
 
 

@@ -27,7 +27,7 @@ def read_unit(text: str) -> str:
     words = {unit: unit for unit in TIME_UNITS} | _WORDS
     word = text.strip().lower()
     if word not in words:
-        known = f"Give one of {', '.join(TIME_UNITS)}"
+        known = f"Give one of {', '.join(words)}"
         raise SpecError.single("", "", f"found {text[:30]!r}", known, nearest_name(word, words))
     return words[word]
 

@@ -137,6 +137,14 @@ def test_lookups_of_llamacpp_have_flags_of_their_own():
     assert json.loads(export(plan, "openvino").text)["generation_config"]["max_ngram_size"] == 3
 
 
+def test_one_thing_is_told_in_the_singular():
+    plan = plan_of([cell_of(1, 8000, (0, 1), baseline=0.01, drafter=("ngram", None, None), **HIGH)], (0, 1))
+    notes = export(plan, "llamacpp").notes
+    assert any("a lookup of 1 token:" in note for note in notes)
+    notes = export(two_axes(), "vllm", ExportOptions(form="scheduler", max_batch=1)).notes
+    assert any("read for its 1 length alone" in note for note in notes)
+
+
 def test_a_lookup_longer_than_the_draft_drafts_nothing():
     assert llamacpp_drafted("--spec-type ngram-simple --spec-draft-n-max 4", 1000) == 48
     flags = "--spec-type ngram-simple --spec-ngram-simple-size-n 12 --spec-ngram-simple-size-m 4"

@@ -84,7 +84,7 @@ def test_a_turn_with_a_delay_arrives_after_the_turn_before_it(tmp_path):
     trace = read_trace(lines(tmp_path, rows))
     assert trace.arrival.tolist() == [0.0, 0.5, 2.0]
     assert trace.prompt_tokens.tolist() == [300, 310, 150]
-    assert said(trace, "1 turns", "delays")
+    assert said(trace, "1 turn without", "delays")
 
 
 def test_a_delay_without_a_turn_before_it_is_no_time(tmp_path):
@@ -268,7 +268,7 @@ def test_turns_that_only_have_delays_follow_their_first(tmp_path):
     ]
     trace = read_trace(lines(tmp_path, turns), timeless=True)
     assert trace.arrival.tolist() == [0.0, 0.0, 2.0, 5.0]
-    assert any("2 turns arrive" in remark for remark in trace.remarks)
+    assert any("2 turns without a time" in remark for remark in trace.remarks)
 
 
 def test_not_a_number_in_json_is_a_call_that_failed(tmp_path):

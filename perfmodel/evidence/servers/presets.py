@@ -10,6 +10,7 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.servers.fit import Fitted, beliefs_of
 from perfmodel.files.quantity import Z90, Kind, Quantity
 from perfmodel.files.spec import to_yaml
+from perfmodel.files.units import plural
 from perfmodel.files.writing import write_whole
 
 __all__ = ["CARDS", "preset_of", "write_presets"]
@@ -114,7 +115,7 @@ def preset_of(
     """
     about = SOFTWARE[software]
     generic = EngineOverhead.load("generic")
-    fitted_to = f"{_count(figures.rows, 'number')} of {_count(len(figures.sources), 'source')}"
+    fitted_to = f"{plural(figures.rows, 'number')} of {plural(len(figures.sources), 'source')}"
     source = f"fitted to {fitted_to} in measurements/servers.csv"
     quantities: dict[str, Quantity] = {}
     for path, believed in beliefs_of(software, family).items():
@@ -160,8 +161,3 @@ def write_presets(fitted: Mapping[tuple[str, str], Fitted], folder: Path) -> Non
         families = [name for of, name in fitted if of == software and name]
         engine = preset_of(software, family, figures, families)
         write_whole(folder / f"{engine.name}.yaml", to_yaml(engine))
-
-
-def _count(number: int, word: str) -> str:
-    """Return a number of things in words."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
