@@ -155,7 +155,9 @@ def _of_rows(read: TraceRows) -> Iterator[str]:
 
 def _of_times(read: TraceRows, trace: Trace, unit: str, why: str) -> Iterator[str]:
     """Which unit of time was taken, and what delays leave out."""
-    if read.timeless:
+    if read.timeless and read.delayed:
+        yield "nothing says when sessions begin: all at once"
+    elif read.timeless:
         yield "nothing says when requests arrive: each is sent when one in flight is answered"
     elif why and trace.arrival[-1] > 0:
         yield (

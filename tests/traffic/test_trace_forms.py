@@ -268,7 +268,8 @@ def test_turns_that_only_have_delays_follow_their_first(tmp_path):
     ]
     trace = read_trace(lines(tmp_path, turns), timeless=True)
     assert trace.arrival.tolist() == [0.0, 0.0, 2.0, 5.0]
-    assert any("2 turns without a time" in remark for remark in trace.remarks)
+    assert said(trace, "2 turns without a time") and said(trace, "when sessions begin: all at once")
+    assert not any("when requests arrive" in remark for remark in trace.remarks)
 
 
 def test_not_a_number_in_json_is_a_call_that_failed(tmp_path):
