@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-__all__ = ["Fault", "InfeasibleError", "SpecError", "nearest_name", "shown"]
+__all__ = ["Fault", "InfeasibleError", "SpecError", "nearest_name", "printable", "shown"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Fault:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         sentences = [self.problem, self.remedy, f"Did you mean {self.nearest!r}?" if self.nearest else ""]
         text = " ".join(_as_sentence(sentence) for sentence in sentences if sentence)
-        return ": ".join(part for part in (place, self.field, text) if part)
+        return printable(": ".join(part for part in (place, self.field, text) if part))
 
 
 class SpecError(ValueError):
@@ -80,6 +80,26 @@ def nearest_name(word: str, known: Iterable[str]) -> str | None:
     folded = {_fold(name): name for name in known}
     close = difflib.get_close_matches(_fold(word[:100]), list(folded), n=1, cutoff=0.6)
     return folded[close[0]] if close else None
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a text with every character that a reader would not see written out, as ``\\x1b``.
+
+    These are control characters and line ends, escapes, direction marks and other invisible ones, halves of
+    character pairs and spaces other than the usual one: nothing of an input moves a terminal's cursor, turns
+    the order of letters or begins a line of its own.
+
+    Parameters
+    ----------
+    keep : characters that stay, such as the line end of a text of many lines.
+    """
+    if text.isprintable():
+        return text
+    seen = (sign.isprintable() or sign in keep for sign in text)
+    return "".join(
+        sign if is_seen else sign.encode("unicode_escape").decode()
+        for sign, is_seen in zip(text, seen, strict=True)
+    )
 
 
 def shown(value: object) -> str:

@@ -65,7 +65,7 @@ def _explain(failure: Exception) -> int:
     if hasattr(failure, "format_message"):  # what typer raises for flags and arguments
         context = getattr(failure, "ctx", None)
         if type(failure).__name__ == "NoArgsIsHelpError":
-            remark(failure.format_message())
+            print(failure.format_message(), file=sys.stderr, flush=True)
             return ASKED_WRONGLY
         remark(f"error: {_with_nearest(failure)}")
         if context is not None:

@@ -72,9 +72,11 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def remark(text: str) -> None:
-    """Write one line to stderr."""
+    """Write one line to stderr, with nothing invisible in it."""
+    from perfmodel.errors import printable
+
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def note(sentences: Iterable[str]) -> None:
