@@ -224,7 +224,8 @@ def deployed(
     stored = [plan.request.get(name) for name in ("weight_dtype", "kv_dtype")]
     own = (target.weight_dtype, target.kv_dtype)
     dtypes = zip(("--weight-dtype", "--kv-cache-dtype"), stored, own, strict=True)
-    form = "".join(f" {flag} {shell(str(dtype))}" for flag, dtype, usual in dtypes if dtype not in (None, usual))
+    others = [(flag, str(dtype)) for flag, dtype, usual in dtypes if dtype not in (None, usual)]
+    form = "".join(f" {flag} {shell(dtype)}" for flag, dtype in others)
     return Planned(
         plan,
         Deployment(
