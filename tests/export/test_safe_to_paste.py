@@ -18,6 +18,7 @@ from perfmodel.cli.app import app
 from perfmodel.errors import SpecError, printable
 from perfmodel.export import ExportOptions, export, exporters, load
 from perfmodel.export.checkpoints import FILL_IN, checkpoint
+from perfmodel.files.quoting import decimal, environment, json_text, shell, shell_line, shell_path
 
 MARK, OTHER = "mark/er", "other/model"
 EVERY_FORM = [(engine, form) for engine in exporters() for form in load(engine).forms]
@@ -147,8 +148,6 @@ def test_an_option_that_is_no_number_is_refused_by_every_form(engine, form, opti
 
 
 def test_numbers_are_finite_and_have_no_exponent_where_yaml_or_a_shell_reads_them():
-    from perfmodel.files.quoting import decimal, environment, json_text
-
     for value in (1e-7, 0.5, 123456.0, 1e22, 3.0):
         assert float(decimal(value)) == value and "e" not in decimal(value)
         assert isinstance(yaml.safe_load(f"a: {decimal(value)}")["a"], (int, float))
@@ -212,3 +211,39 @@ def test_a_flag_that_is_refused_is_refused_in_one_line(flag, tmp_path):
         answer = CliRunner().invoke(app, arguments, prog_name="draftplan")
         assert answer.exit_code == 2 and flag in answer.stderr, answer.output
         assert len(answer.stderr.replace("try: draftplan export --help\n", "").splitlines()) <= 2
+
+
+def test_every_word_arrives_at_a_command_as_it_was_or_no_command_can_be_given_it(tmp_path):
+    words = [*SEEN.values(), *WORDS, *FLAGS.values(), *UNSEEN.values(), *EMPTY.values(), "=x", "!a'\x1b!"]
+    unfit = [word for word in words if "\0" in word or "\ud800" in word]
+    for word in unfit:
+        with pytest.raises(SpecError, match="no command can be given"):
+            shell(word)
+    words = [word for word in words if word not in unfit]
+    line = shell_line(words)
+    assert printable(line) == line
+    assert words_of([line], tmp_path) == ([words], [])
+    paths, _ = words_of([shell_path("-rf"), shell_path("-"), shell_path("a b")], tmp_path)
+    assert paths == [["./-rf"], ["-"], ["a b"]]
+
+
+@pytest.mark.parametrize("name", [*SEEN.values(), *FLAGS.values(), *list(UNSEEN.values())[:2]])
+def test_what_acceptance_fit_says_next_is_quoted(name, tmp_path):
+    from perfmodel.cli.tell.acceptance import _next
+
+    place = {"strategy": "eagle", "target_model": name, "draft_model": name}
+    says = [*_next(name, None, place), *_next(name, name, place)]
+    lines = [each.partition("draftplan ")[2] for each in says if "draftplan " in each]
+    (fit, plan), left = words_of(lines, tmp_path)
+    file = f"./{name}" if name.startswith("-") else name
+    assert fit == ["acceptance", "fit", file, "-o", "acceptance.json"] and left == []
+    assert plan == ["plan", "--model", name, "--draft-model", name, "...", "--acceptance", file]
+
+
+def test_the_remedy_for_several_models_in_a_log_is_quoted():
+    from perfmodel.acceptance.logs.samples import Sample, of_one_model
+
+    samples = [Sample(None, "a", {"model_name": name}, [1.0]) for name in ("$(touch x) b", "c")]
+    with pytest.raises(SpecError) as refusal:
+        of_one_model(samples, "log", None)
+    assert "--only '$(touch x) b'" in str(refusal.value)
