@@ -60,12 +60,14 @@ def load(text: str) -> DraftStrategy:
     StrategyError : no strategy of that name (with the nearest one), or its file exposes no valid
         ``strategy``.
     """
+    text = str(text)
     name = text.strip().lower().replace("-", "_")
     names = available()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         raise StrategyError(
-            f"no strategy is called {text!r}. There are: {', '.join(names)}.",
+            f"no strategy is called {text!r}. There are: {', '.join(names)}."
+            + " A file is run by strategies.load_file alone." * text.endswith(".py"),
             name=text,
             nearest=close[0] if close else None,
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import strategies
 from perfmodel import software
-from perfmodel.errors import SpecError, nearest_name
+from perfmodel.errors import SpecError, nearest_name, shown
 from perfmodel.export.checkpoints import Checkpoints, checkpoint
 from perfmodel.export.loss import Length, loss_of, refuse_beyond
 from perfmodel.files.quoting import name_or_path, shell_line, word
@@ -31,6 +31,8 @@ __all__ = [
 ]  # fmt: skip
 
 
+MOST = 2**31 - 1
+"""Largest number of sequences or replicas: engines keep both in 32 bits. [1]"""
 QUOTED = (
     "quotes of a shell are in this line: paste it, or run eval \"... $(draftplan export ...)\"; a bare "
     "$(...) does not read them"
@@ -77,6 +79,9 @@ class ExportOptions:
         for flag, share in (("--merge-loss", self.merge_loss), ("--max-loss", self.max_loss)):
             if share is not None and not 0.0 <= share <= 1.0:
                 raise SpecError.single("request", flag, f"found {share}", "give a share from 0 to 1")
+        for flag, count in (("--max-batch", self.max_batch), ("--dp", self.data_parallel)):
+            if count is not None and count > MOST:
+                raise SpecError.single("request", flag, f"found {shown(count)}", f"give at most {MOST}")
         if self.weights is not None and not all(map(math.isfinite, self.weights.values())):
             raise SpecError.single(
                 "request", "--weights", "holds a share that is not finite", "write 4k=0.7,32k=0.3"

@@ -138,7 +138,8 @@ def test_a_name_is_letters_and_digits_or_is_refused(place, engine, form, tmp_pat
     [
         {"collapse": "quantile:nan"}, {"collapse": "quantile:0.5"}, {"max_loss": float("nan")},
         {"max_loss": float("inf")}, {"merge_loss": float("nan")}, {"weights": {8000: float("nan")}},
-        {"weights": {8000: float("inf")}}, {"max_loss": -0.1},
+        {"weights": {8000: float("inf")}}, {"max_loss": -0.1}, {"max_batch": 10**30},
+        {"data_parallel": 2**31},
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(("engine", "form"), EVERY_FORM)
