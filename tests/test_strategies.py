@@ -317,7 +317,7 @@ def test_an_idea_can_lie_anywhere_and_be_named_by_its_path(tmp_path: Path) -> No
     (tmp_path / "every_second.py").write_text(NEW_IDEA)
     assert strategies.load_file(tmp_path / "every_second.py").summary == "every second entry"
     for name in (tmp_path / "every_second.py", str(tmp_path / "every_second.py")):
-        with pytest.raises(strategies.StrategyError, match="by strategies.load_file alone"):
+        with pytest.raises(strategies.StrategyError, match="A file is run by"):
             strategies.load(name)  # a name is never a file: plans and tables hold names
     with pytest.raises(strategies.StrategyError, match="there is no file"):
         strategies.load_file(tmp_path / "absent.py")
