@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import pkgutil
 import sys
 from collections import Counter
@@ -14,7 +13,7 @@ from types import ModuleType
 
 from strategies.base import DraftStrategy
 
-__all__ = ["DraftStrategy", "StrategyError", "available", "load"]
+__all__ = ["DraftStrategy", "StrategyError", "available", "load", "load_file"]
 
 
 class StrategyError(ValueError):
@@ -51,25 +50,24 @@ def available() -> tuple[str, ...]:
     return tuple(names)
 
 
-def load(name_or_path: str | Path) -> DraftStrategy:
-    """Return the strategy called ``name_or_path``, or the one in that ``.py`` file.
+def load(text: str) -> DraftStrategy:
+    """Return the strategy called ``text``, one of `available`; hyphens and capitals do not matter.
 
-    Hyphens and capitals do not matter in a name.
+    A path is no name, whatever wrote it: no plan and no table can have code run. `load_file` runs a file.
 
     Raises
     ------
     StrategyError : no strategy of that name (with the nearest one), or its file exposes no valid
         ``strategy``.
     """
-    text = str(name_or_path)
-    if text.endswith(".py"):
-        return _from_file(Path(text).resolve())
+    text = str(text)
     name = text.strip().lower().replace("-", "_")
     names = available()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         raise StrategyError(
-            f"no strategy is called {text!r}. There are: {', '.join(names)}.",
+            f"no strategy is called {text!r}. There are: {', '.join(names)}."
+            + " A file is run by strategies.load_file alone." * text.endswith(".py"),
             name=text,
             nearest=close[0] if close else None,
         )
@@ -80,19 +78,29 @@ def load(name_or_path: str | Path) -> DraftStrategy:
     return _strategy_of(module, name)
 
 
+def load_file(path: str | Path) -> DraftStrategy:
+    """Run a ``.py`` file, which may do anything that its reader may, and return the strategy in it.
+
+    Raises
+    ------
+    StrategyError : there is no such file, it does not run, or exposes no valid ``strategy``.
+    """
+    return _from_file(Path(path).resolve())
+
+
 @cache
 def _from_file(path: Path) -> DraftStrategy:
     if not path.is_file():
         raise StrategyError(f"there is no file {path}.", name=path.stem, file=str(path))
-    spec = importlib.util.spec_from_file_location(f"{__name__}._file_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise StrategyError(f"{path} cannot be read as Python.", name=path.stem, file=str(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[spec.name]
+    if path.suffix != ".py":
+        raise StrategyError(f"{path} does not end in .py.", name=path.stem, file=str(path))
+    module = ModuleType(f"{__name__}._file_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    try:  # the text itself: a compiled file beside it need not say what the text says
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[module.__name__]
         raise StrategyError(
             f"{path} does not load: {_told(error)}.", name=path.stem, file=str(path)
         ) from error
@@ -116,7 +124,7 @@ def _strategy_of(module: ModuleType, name: str) -> DraftStrategy:
     return strategy
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".rstrip(".")
 
 

@@ -315,9 +315,12 @@ def test_a_new_idea_is_one_file(extra_folder: Path) -> None:
 
 def test_an_idea_can_lie_anywhere_and_be_named_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "every_second.py").write_text(NEW_IDEA)
-    assert strategies.load(tmp_path / "every_second.py").summary == "every second entry"
+    assert strategies.load_file(tmp_path / "every_second.py").summary == "every second entry"
+    for name in (tmp_path / "every_second.py", str(tmp_path / "every_second.py")):
+        with pytest.raises(strategies.StrategyError, match="A file is run by"):
+            strategies.load(name)  # a name is never a file: plans and tables hold names
     with pytest.raises(strategies.StrategyError, match="there is no file"):
-        strategies.load(tmp_path / "absent.py")
+        strategies.load_file(tmp_path / "absent.py")
 
 
 def test_two_strategies_of_one_name_are_refused(extra_folder: Path) -> None:
@@ -341,10 +344,11 @@ def test_a_file_that_is_no_strategy_is_refused_with_its_reason(
 ) -> None:
     for file in (tmp_path / "broken_idea.py", extra_folder / "broken_idea.py"):
         file.write_text(text)
-    for asked in (tmp_path / "broken_idea.py", "broken_idea"):
-        with pytest.raises(strategies.StrategyError, match=reason):
-            strategies.load(asked)
-        strategies._from_file.cache_clear()
+    with pytest.raises(strategies.StrategyError, match=reason):
+        strategies.load("broken_idea")
+    strategies._from_file.cache_clear()
+    with pytest.raises(strategies.StrategyError, match=reason):
+        strategies.load_file(tmp_path / "broken_idea.py")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:

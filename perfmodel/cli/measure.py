@@ -49,6 +49,7 @@ def measure(
     """
     need_torch("measure")
     from perfmodel.evidence.machine.points import write_points
+    from perfmodel.files.quoting import shell_path
     from perfmodel.reference.timing.bench import Bench
     from perfmodel.reference.timing.machines import bench_decoder, grid_for
     from perfmodel.reference.timing.measure import measure, missing
@@ -80,7 +81,7 @@ def measure(
     remark(f"wrote {output}: {len(points)} shapes on {machine.device}")
     if left:
         note([f"{left} shapes are not timed yet; run the same command again to go on"])
-    remark(f"next: draftplan calibrate {output} -o my-machine.yaml")
+    remark(f"next: draftplan calibrate {shell_path(output)} -o my-machine.yaml")
 
 
 def _known(output: str, machine: Machine) -> tuple[MachinePoint, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass
 
@@ -35,6 +34,7 @@ def report(ctx: typer.Context, flags: ReportFlags) -> None:
     --context 1k:128k:x2 -b 1:256:x2 -o report.html
     """
     from perfmodel.cli.ask.question import read_question
+    from perfmodel.files.quoting import shell_line
     from perfmodel.planning.planner import Constraints
     from perfmodel.report import file_ending, report_content, write_report
 
@@ -55,7 +55,7 @@ def report(ctx: typer.Context, flags: ReportFlags) -> None:
             **question.layout,
             alpha=question.alpha,
             constraints=Constraints(tpot=question.tpot),
-            command=shlex.join(["draftplan", *sys.argv[1:]]),
+            command=shell_line(["draftplan", *sys.argv[1:]]),
         )
         write_report(content, flags.output)
     remark(f"wrote {flags.output}")

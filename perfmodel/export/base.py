@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import strategies
 from perfmodel import software
-from perfmodel.errors import SpecError, nearest_name
+from perfmodel.errors import SpecError, nearest_name, shown
 from perfmodel.export.checkpoints import Checkpoints, checkpoint
 from perfmodel.export.loss import Length, loss_of, refuse_beyond
+from perfmodel.files.quoting import name_or_path, shell_line, word
 from perfmodel.planning.plan import NO_DRAFT, Plan
 from perfmodel.planning.schedule import (
     MERGE_LOSS,
     MOST_LENGTHS,
     PlannedDrafter,
     Schedule,
+    check_collapse,
     collapse,
     planned_drafter,
 )
@@ -25,8 +27,16 @@ from perfmodel.software import Method
 
 __all__ = [
     "ExportOptions", "Exported", "Exporter", "Method", "Prepared", "by_batch", "check_form",
-    "compact_json", "groups_of", "most_planned", "prepare", "require_drafts", "schedule_of", "tell_loss",
+    "flags_line", "groups_of", "most_planned", "prepare", "require_drafts", "schedule_of", "tell_loss",
 ]  # fmt: skip
+
+
+MOST = 2**31 - 1
+"""Largest number of sequences or replicas: engines keep both in 32 bits. [1]"""
+QUOTED = (
+    "quotes of a shell are in this line: paste it, or run eval \"... $(draftplan export ...)\"; a bare "
+    "$(...) does not read them"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,26 @@ class ExportOptions:
     semantics: str = "upper"
     engine_version: str | None = None
     max_loss: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no engine can be told, whatever the form. Raises SpecError."""
+        check_collapse(self.collapse)
+        if self.draft_path is not None:
+            name_or_path(self.draft_path, "--draft-path")
+        if self.method is not None:
+            word(self.method, "--method")
+        if self.engine_version is not None:
+            word(self.engine_version, "--engine-version")
+        for flag, share in (("--merge-loss", self.merge_loss), ("--max-loss", self.max_loss)):
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise SpecError.single("request", flag, f"found {share}", "give a share from 0 to 1")
+        for flag, count in (("--max-batch", self.max_batch), ("--dp", self.data_parallel)):
+            if count is not None and count > MOST:
+                raise SpecError.single("request", flag, f"found {shown(count)}", f"give at most {MOST}")
+        if self.weights is not None and not all(map(math.isfinite, self.weights.values())):
+            raise SpecError.single(
+                "request", "--weights", "holds a share that is not finite", "write 4k=0.7,32k=0.3"
+            )
 
 
 @dataclass(frozen=True)
@@ -128,6 +158,7 @@ def prepare(
             "plan", "cells", "never speculate",
             f"start {engine} without speculation; there is nothing to export",
         )  # fmt: skip
+    word(drafter.strategy, "strategy", "plan")
     head = drafts_with_a_head(drafter.strategy)
     key = drafter.strategy + ("+draft" if drafter.draft_model and not head else "")
     if options.method is None and key not in methods:
@@ -154,6 +185,8 @@ def prepare(
             "request", "--draft-path", f"{method.name} of {engine} loads a checkpoint, none is named",
             "name one",
         )  # fmt: skip
+    if path is not None and options.draft_path is None:
+        name_or_path(path, "draft_model", "plan")
     schedule = schedule_of(plan, options)
     notes += schedule.notes
     if drafter.draft_tensor_parallel is not None and method.draft_gpus == "all":
@@ -224,9 +257,11 @@ def by_batch(schedule: Schedule, options: ExportOptions) -> str:
     )
 
 
-def compact_json(body: Any) -> str:
-    """JSON on one line, for a command line or a file."""
-    return json.dumps(body, allow_nan=False) + "\n"
+def flags_line(flags: Sequence[str], notes: Sequence[str], schedule: Schedule) -> Exported:
+    """Return flags of a server as one line of a shell; a note says how to use it where some are quoted."""
+    line = shell_line(flags)
+    quoted = line != " ".join(flags)
+    return Exported(line + "\n", (*notes, QUOTED) if quoted else tuple(notes), schedule)
 
 
 def check_form(engine: str, forms: tuple[str, ...], options: ExportOptions) -> str:

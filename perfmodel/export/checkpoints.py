@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 from typing import Literal
 
 from perfmodel.model.names import bundled_name, hub_ids
@@ -35,7 +35,7 @@ def checkpoint(name: str, loads: Checkpoints, engine: str) -> tuple[str, str]:
     loads : what the engine loads.
     engine : its name, for people.
     """
-    if Path(name).exists():
+    if os.path.exists(name):
         return name, ""
     known = hub_id(name)
     if loads == "hub" and known is not None:

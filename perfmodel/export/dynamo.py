@@ -9,11 +9,11 @@ from perfmodel.export.base import (
     Exported,
     ExportOptions,
     check_form,
-    compact_json,
     require_drafts,
     schedule_of,
     tell_loss,
 )
+from perfmodel.files.quoting import decimal, json_text
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import tokens_by_gamma
 from perfmodel.software.checked import CHECKED
@@ -57,18 +57,18 @@ class Dynamo:
         notes.append("nextn_accepted counts accepted drafts: tokens per round less the bonus token")
         accepted = round(accepted if gamma else 0.0, 4)
         if form == "nextn":
-            return Exported(compact_json({"nextn": gamma, "nextn_accepted": accepted}), tuple(notes))
+            return Exported(json_text({"nextn": gamma, "nextn_accepted": accepted}), tuple(notes))
         require_drafts(gamma, "leave nextn out: both refuse nextn_accepted without it")
         notes.append(RENAMED)
         if form == "aiconfigurator":
-            return Exported(f"--nextn {gamma} --nextn-accepted {accepted}\n", tuple(notes))
+            return Exported(f"--nextn {gamma} --nextn-accepted {decimal(accepted)}\n", tuple(notes))
         if gamma > MOST_NEXTN:
             raise SpecError.single(
                 "plan", "cells", f"draft up to {gamma} tokens; AISimulate takes nextn to {MOST_NEXTN}",
                 "plan with --gamma " + ",".join(map(str, range(MOST_NEXTN + 1))),
             )  # fmt: skip
         notes.append("merge engine into the file of aisimulate predict --config")
-        return Exported(f"engine:\n  nextn: {gamma}\n  nextn_accepted: {accepted}\n", tuple(notes))
+        return Exported(f"engine:\n  nextn: {gamma}\n  nextn_accepted: {decimal(accepted)}\n", tuple(notes))
 
 
 exporter = Dynamo()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.errors import SpecError
-from perfmodel.export.base import Exported, ExportOptions, check_form, prepare, tell_loss
+from perfmodel.export.base import Exported, ExportOptions, check_form, flags_line, prepare, tell_loss
 from perfmodel.export.costs import verified_tokens, verify_seconds
+from perfmodel.files.quoting import decimal, environment
 from perfmodel.files.units import plural
 from perfmodel.planning.plan import Plan
 from perfmodel.software.checked import CHECKED
@@ -65,7 +66,7 @@ class LlamaCpp:
             notes.append(
                 f"the draft KV budget of {drafter.kv_budget} tokens is not exported: {NO_WINDOW}"
             )
-        return Exported(" ".join(flags) + "\n", tuple(notes), schedule)
+        return flags_line(flags, notes, schedule)
 
 
 def _lookup_flags(name: str, gamma: int) -> list[str]:
@@ -105,7 +106,8 @@ def _costs(plan: Plan) -> Exported:
     ]
     if cell.batch_size > 1:
         notes.append("batch 1 does not speculate in the plan: the smallest batch that does stands for it")
-    return Exported("GGML_BATCH_COSTS=" + ",".join(f"{cost:.4g}" for cost in costs) + "\n", tuple(notes))
+    line = environment("GGML_BATCH_COSTS", ",".join(decimal(cost, 4) for cost in costs.tolist()))
+    return Exported(line, tuple(notes))
 
 
 exporter = LlamaCpp()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from perfmodel.export.base import Exported, ExportOptions, by_batch, check_form, schedule_of
 from perfmodel.export.checkpoints import hub_id
 from perfmodel.export.loss import loss_of
+from perfmodel.files.quoting import json_text
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import nearest_cells
 from perfmodel.software.checked import CHECKED
@@ -67,7 +67,7 @@ class Neutral:
                 "assumed": list(plan.assumed),
             },
         }
-        return Exported(json.dumps(body, indent=1, allow_nan=False) + "\n", notes, schedule)
+        return Exported(json_text(body, indent=1), notes, schedule)
 
 
 exporter = Neutral()

@@ -10,10 +10,10 @@ from perfmodel.export.base import (
     ExportOptions,
     by_batch,
     check_form,
-    compact_json,
     prepare,
     tell_loss,
 )
+from perfmodel.files.quoting import json_text
 from perfmodel.planning.plan import Plan
 from perfmodel.software.checked import CHECKED
 
@@ -85,7 +85,7 @@ class OpenVINO:
             notes.append(
                 "num_assistant_tokens 0 means the engine's default: send such requests to a plain pipeline"
             )
-        return Exported(compact_json(body), tuple(notes), schedule)
+        return Exported(json_text(body), tuple(notes), schedule)
 
 
 exporter = OpenVINO()

@@ -11,7 +11,7 @@ from perfmodel.export.base import (
     ExportOptions,
     by_batch,
     check_form,
-    compact_json,
+    flags_line,
     groups_of,
     most_planned,
     prepare,
@@ -20,6 +20,7 @@ from perfmodel.export.base import (
 )
 from perfmodel.export.costs import additive_costs, flat_costs, verification_points
 from perfmodel.export.grid import Grid, grid_of, narrowed
+from perfmodel.files.quoting import json_text
 from perfmodel.files.units import plural
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import PlannedDrafter, Schedule
@@ -84,7 +85,7 @@ class SGLang:
             steps = f"--speculative-num-steps {most} --speculative-num-draft-tokens {most + 1}"
             notes.append(f"start with {steps}: the steps at the start are one of the file's")
             body = {str(first): {"candidate_steps": steps} for first, steps in table.items()}
-            return Exported(compact_json(body), tuple(notes), None if form == "guided" else schedule)
+            return Exported(json_text(body), tuple(notes), None if form == "guided" else schedule)
         varies = len(schedule.bands) > 1
         if varies and not unfit:
             most = most_planned(plan, options.contexts)
@@ -104,7 +105,7 @@ class SGLang:
                 f"the length changes with the batch, sglang keeps {plural(most, 'step')} for all: {unfit}; "
                 "plan fewer batch sizes to see what that loses"
             )
-        return Exported(" ".join(flags) + "\n", tuple(notes), schedule)
+        return flags_line(flags, notes, schedule)
 
 
 def _by_cell(
@@ -134,7 +135,7 @@ def _by_cell(
     steps = f"--speculative-num-steps {most} --speculative-num-draft-tokens {most + 1}"
     notes.append(f"start with {steps}: the steps at the start are one of the file's")
     notes += _padding_notes([int(first) for first in body])
-    return Exported(compact_json(body), tuple(notes))
+    return Exported(json_text(body), tuple(notes))
 
 
 def _buckets(grid: Grid, lengths: tuple[int, ...]) -> dict[str, dict[str, list[int]]]:
@@ -246,7 +247,7 @@ def _costs(plan: Plan, options: ExportOptions, *, additive: bool) -> Exported:
             "m_probes": list(costs.tokens),
             "theta_seconds": list(costs.theta_s),
         }
-        return Exported(compact_json(body), tuple(notes))
+        return Exported(json_text(body), tuple(notes))
     table = flat_costs(points)
     notes.append("one time per token count: the slowest batch that verifies that many")
     flat = {
@@ -254,7 +255,7 @@ def _costs(plan: Plan, options: ExportOptions, *, additive: bool) -> Exported:
         "sample_steps_per_sec": [1.0 / seconds for _, seconds in table],
         "max_batch_tokens": table[-1][0],
     }
-    return Exported(compact_json(flat), tuple(notes))
+    return Exported(json_text(flat), tuple(notes))
 
 
 exporter = SGLang()

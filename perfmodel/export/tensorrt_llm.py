@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,13 +12,13 @@ from perfmodel.export.base import (
     ExportOptions,
     by_batch,
     check_form,
-    compact_json,
     prepare,
     require_drafts,
     tell_loss,
 )
 from perfmodel.export.costs import additive_costs, verification_points
 from perfmodel.export.loss import loss_of
+from perfmodel.files.quoting import json_text, yaml_text
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.schedule import Band, PlannedDrafter, Schedule
 from perfmodel.software import Method
@@ -71,9 +70,9 @@ class TensorRTLLM:
         if drafter.data_parallel > 1:
             lines += _groups(drafter)
             notes += ["its attention data parallelism has one GPU to a group"] * (drafter.tensor_parallel > 1)
-        lines += ["speculative_config:", f"  decoding_type: {method.name}"]
+        lines += ["speculative_config:", f"  decoding_type: {yaml_text(method.name)}"]
         if path and method.name != "NGram":
-            lines.append(f"  speculative_model: {json.dumps(path)}")
+            lines.append(f"  speculative_model: {yaml_text(path)}")
         lines.append(f"  max_draft_len: {schedule.most}")
         if drafter.branches and drafter.nodes:
             lines += [
@@ -144,7 +143,7 @@ def _semantics(options: ExportOptions) -> str:
         )
     if options.engine_version is None:
         return options.semantics
-    numbers = re.match(r"v?(\d+)\.(\d+)", options.engine_version)
+    numbers = re.match(r"v?([0-9]{1,6})\.([0-9]{1,6})(?![0-9])", options.engine_version)
     if numbers is None:
         raise SpecError.single(
             "request", "--engine-version", f"found {options.engine_version!r}", "write a release, as 1.2.1"
@@ -198,7 +197,7 @@ def _costs(plan: Plan, options: ExportOptions) -> Exported:
         f"times are those at context {context_len}, at most {costs.error:.1%} from the plan's own; the "
         "table has no context",
     )
-    return Exported(compact_json(body), notes)
+    return Exported(json_text(body), notes)
 
 
 exporter = TensorRTLLM()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perfmodel.export.base import Exported, ExportOptions, check_form, compact_json, prepare, tell_loss
+from perfmodel.export.base import Exported, ExportOptions, check_form, prepare, tell_loss
+from perfmodel.files.quoting import json_text
 from perfmodel.planning.plan import Plan
 from perfmodel.software.checked import CHECKED
 
@@ -48,7 +49,7 @@ class Transformers:
                 f"the draft KV budget of {drafter.kv_budget} tokens has no key: "
                 "perfmodel.integrations.transformers applies it, and follows the context too"
             )
-        return Exported(compact_json(body), tuple(notes), schedule)
+        return Exported(json_text(body), tuple(notes), schedule)
 
 
 exporter = Transformers()

@@ -10,11 +10,11 @@ from perfmodel.export.base import (
     Exported,
     ExportOptions,
     check_form,
-    compact_json,
     prepare,
     schedule_of,
     tell_loss,
 )
+from perfmodel.files.quoting import json_text
 from perfmodel.planning.plan import Plan
 from perfmodel.software.checked import CHECKED
 
@@ -61,7 +61,7 @@ class Vegas:
                 f"ratio {smallest:.4f} keeps the budget of {budget} tokens up to context {longest}; "
                 "beyond it the budget grows with the context"
             )
-            return Exported(compact_json(configuration(schedule.most, smallest)), tuple(notes))
+            return Exported(json_text(configuration(schedule.most, smallest)), tuple(notes))
         bands, lengths = [], {}
         for context in contexts:
             alone = ExportOptions(contexts=(context, context), max_distinct=1, merge_loss=0.0)
@@ -73,7 +73,7 @@ class Vegas:
         notes.append(
             "one configuration per planned context: run one replica per band, the fork has no such table"
         )
-        return Exported(compact_json({"bands": bands}), tuple(notes))
+        return Exported(json_text({"bands": bands}), tuple(notes))
 
 
 exporter = Vegas()

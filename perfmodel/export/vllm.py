@@ -12,7 +12,6 @@ from perfmodel.export.base import (
     ExportOptions,
     by_batch,
     check_form,
-    compact_json,
     groups_of,
     most_planned,
     prepare,
@@ -21,6 +20,7 @@ from perfmodel.export.base import (
     tell_loss,
 )
 from perfmodel.export.grid import INFINITY, grid_of, narrowed
+from perfmodel.files.quoting import environment, json_text, shell_line
 from perfmodel.files.units import plural
 from perfmodel.planning.plan import Cell, Plan
 from perfmodel.planning.schedule import PlannedDrafter, Schedule
@@ -83,7 +83,7 @@ class VLLM:
                 f"diverge; num_speculative_tokens {most} is exported for every batch"
             )
             notes.append(tell_loss(plan, options, lambda *_: most, "one length for every cell"))
-            return Exported(compact_json(config), tuple(notes))
+            return Exported(json_text(config), tuple(notes))
         if form == "context":
             grid = grid_of(narrowed(plan, options.contexts), schedule.last_batch)
             config["speculative_token_schedule"] = [
@@ -97,23 +97,20 @@ class VLLM:
                 "looks up the mean of the running contexts, as the plan is priced (median and max are others)"
             )
             notes.append(tell_loss(plan, options, grid.length, "batch and context ranges"))
-            return Exported(compact_json(config), tuple(notes))
+            return Exported(json_text(config), tuple(notes))
         if form == "scheduler":
             table, without = _graph_table(plan, schedule.last_batch)
             if table:
                 config["num_speculative_tokens_per_batch_size"] = table
                 notes += _scheduler_notes(len(table), without)
-            shares = f"{_shares(drafter)} ".lstrip()
-            arguments = (
-                f"{shares}--scheduler-cls {PLANNED_SCHEDULER} "
-                f"--speculative-config '{compact_json(config).strip()}'"
-            )
+            words = [*_shares(drafter).split(), "--scheduler-cls", PLANNED_SCHEDULER]
+            words += ["--speculative-config", json_text(config).strip()]
             notes.append(
                 "set DRAFTPLAN_PLAN to the plan file; vLLM declares the scheduler interface non-public"
             )
             exact = grid_of(plan, max(schedule.last_batch, *(cell.batch_size for cell in plan.cells)))
             notes.append(tell_loss(plan, options, exact.length, "the scheduler class asks the plan"))
-            return Exported(arguments + "\n", tuple(notes))
+            return Exported(shell_line(words) + "\n", tuple(notes))
         what = by_batch(schedule, options)
         notes.append(tell_loss(plan, options, lambda batch, _: schedule.gamma(batch), what))
         if len(schedule.bands) > 1:
@@ -121,7 +118,7 @@ class VLLM:
                 [band.first, band.last, band.gamma] for band in schedule.bands
             ]
             notes += _graph_notes(sorted({band.gamma for band in schedule.bands}))
-        return Exported(compact_json(config), tuple(notes), schedule)
+        return Exported(json_text(config), tuple(notes), schedule)
 
 
 def _shares(drafter: PlannedDrafter) -> str:
@@ -186,7 +183,8 @@ def _environment(schedule: Schedule, notes: list[str]) -> Exported:
         "with enable_adaptive_verification vLLM trims verification itself; give it num_speculative_tokens "
         f"{schedule.most} and no schedule"
     )
-    return Exported(f"VLLM_ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN={median}\n", tuple(notes))
+    line = environment("VLLM_ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN", str(median))
+    return Exported(line, tuple(notes))
 
 
 def _per_seq_len(plan: Plan, options: ExportOptions, config: dict[str, Any], notes: list[str]) -> Exported:
@@ -203,7 +201,7 @@ def _per_seq_len(plan: Plan, options: ExportOptions, config: dict[str, Any], not
     half = round(plan.half_way)
     what = f"all batch sizes are one length per context (by {options.collapse})"
     notes.append(tell_loss(plan, options, lambda _, context: schedule.gamma(context + half), what))
-    return Exported(compact_json(config), tuple(notes))
+    return Exported(json_text(config), tuple(notes))
 
 
 def _turned(half_way: float) -> Callable[[Cell], Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Spelling", "applicable", "check_drafters", "comes_with_a_model", "describe_measured",
     "describe_measured_heads", "drafters_among", "find_drafter", "grow", "has_been_measured",
-    "is_self", "load_strategy", "passed_over", "read_spelling", "ships",
+    "is_self", "load_strategy", "load_strategy_file", "passed_over", "read_spelling", "ships",
 ]  # fmt: skip
 
 _SURE = 1.96
@@ -392,9 +393,17 @@ def _size_ratio(entry: MeasuredAcceptance) -> float | None:
 
 
 def load_strategy(name: str) -> DraftStrategy:
-    """Return the strategy of a name or of a ``.py`` file; raises SpecError, not the strategies' own error."""
+    """Return the strategy of a name, never of a file; raises SpecError, not the strategies' own error."""
     try:
         return strategies.load(name)
+    except strategies.StrategyError as fault:
+        raise SpecError.single(fault.file, "strategy", str(fault)) from fault
+
+
+def load_strategy_file(path: str | os.PathLike[str]) -> DraftStrategy:
+    """Run a ``.py`` file and return the strategy in it; raises SpecError, not the strategies' own error."""
+    try:
+        return strategies.load_file(os.fspath(path))
     except strategies.StrategyError as fault:
         raise SpecError.single(fault.file, "strategy", str(fault)) from fault
 

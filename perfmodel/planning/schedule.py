@@ -15,8 +15,8 @@ from perfmodel.errors import SpecError, nearest_name
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
 
 __all__ = [
-    "COLLAPSES", "Band", "PlannedDrafter", "Schedule", "collapse", "midpoints", "nearest_cells",
-    "planned_drafter", "speedups", "tokens_by_gamma",
+    "COLLAPSES", "Band", "PlannedDrafter", "Schedule", "check_collapse", "collapse", "midpoints",
+    "nearest_cells", "planned_drafter", "speedups", "tokens_by_gamma",
 ]  # fmt: skip
 
 COLLAPSES = ("weight", "regret")
@@ -319,6 +319,14 @@ def _bands(batches: list[int], gammas: list[int], max_batch: int | None) -> tupl
     return tuple(bands)
 
 
+def check_collapse(by: str) -> None:
+    """Refuse what is no way to collapse contexts. Raises SpecError."""
+    if by not in COLLAPSES:
+        raise SpecError.single(
+            "request", "--collapse", f"found {by!r}", "choose weight or regret", nearest_name(by, COLLAPSES)
+        )
+
+
 def _check(
     plan: Plan,
     by: str,
@@ -329,10 +337,7 @@ def _check(
     max_batch: int | None,
 ) -> None:
     planned = {cell.context_len for cell in plan.cells}
-    if by not in COLLAPSES:
-        raise SpecError.single(
-            "request", "--collapse", f"found {by!r}", "choose weight or regret", nearest_name(by, COLLAPSES)
-        )
+    check_collapse(by)
     if weights is not None and (
         not set(weights) <= planned or not all(math.isfinite(w) and w >= 0 for w in weights.values())
         or not any(weights.values())

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from closed_loops import H100, LLAMA, TOKENS, TRUE, benchmark, step_of, vllm_file
+from hostile import FLAGS, SEEN, UNSEEN, words_of
 from typer.testing import CliRunner
 
 import perfmodel
@@ -28,6 +29,7 @@ from perfmodel.evidence.loop.run import served_run
 from perfmodel.workload import Workload
 
 ON = {"hardware": "h100-sxm-80gb", "target_model": "llama-3.1-8b", "tensor_parallel": "1"}
+NAMED = ("--model", "--hardware", "--engine")
 LOOPS = [(1, 1000, 500, 0), (8, 4000, 500, 0), (32, 2000, 300, 0), (8, 4000, 500, 3)]
 
 
@@ -174,6 +176,21 @@ def test_what_is_advised_runs_as_it_stands_with_the_files_that_were_named(plan, 
     assert shlex.quote(str(engine)) in advised["calibrate"]
     report = run_cli(*shlex.split(advised["simulate"])[1:])
     assert report.exit_code == 0, report.stderr
+
+
+def test_what_is_advised_is_quoted_whatever_files_and_names_are_called(plan, tmp_path):
+    run = benchmark(8, 4000, 500, 3)
+    for name in (*SEEN.values(), *FLAGS.values(), UNSEEN["escape"], UNSEEN["newline"], UNSEEN["no utf-8"]):
+        at = replace(run, source=f"{name}:1", tpot=Times(mean=3.0 * run.tpot.mean))
+        planned = replace(deployed(plan), model=name, hardware=name, engine=name, file=name)
+        advised = [each.command for each in check_run(planned, at).advice if each.command]
+        words, left = words_of([each.removeprefix("draftplan ") for each in advised], tmp_path)
+        assert left == [] and {each[0] for each in words} >= {"calibrate", "simulate"}
+        file = f"./{name}" if name.startswith("-") else name
+        for each in words:
+            assert all(each[at + 1] == name for at, word in enumerate(each) if word in NAMED)
+            assert each[0] not in ("calibrate", "simulate") or each[1] == file
+            assert each[0] == "plan" or each[1] == file
 
 
 def test_causes_that_cancel_each_other_are_not_nothing_to_do(plan):

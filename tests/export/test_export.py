@@ -322,18 +322,18 @@ def test_tensorrt_llm_raises_batch_one_where_its_rule_wants_it():
 @pytest.mark.parametrize(
     ("engine", "options", "says"),
     [
-        ("vllmm", ExportOptions(), "vllm"),
-        ("vllm", ExportOptions(form="contexts"), "context"),
-        ("vllm", ExportOptions(collapse="mean"), "weight or regret"),
-        ("vllm", ExportOptions(weights={7: 1.0}), "give a share"),
-        ("vllm", ExportOptions(contexts=(1, 2)), "no planned context"),
-        ("vllm", ExportOptions(max_distinct=0), "at least one length"),
-        ("tensorrt_llm", ExportOptions(semantics="middle"), "upper or lower"),
+        ("vllmm", {}, "vllm"),
+        ("vllm", {"form": "contexts"}, "context"),
+        ("vllm", {"collapse": "mean"}, "weight or regret"),
+        ("vllm", {"weights": {7: 1.0}}, "give a share"),
+        ("vllm", {"contexts": (1, 2)}, "no planned context"),
+        ("vllm", {"max_distinct": 0}, "at least one length"),
+        ("tensorrt_llm", {"semantics": "middle"}, "upper or lower"),
     ],
 )
 def test_a_wrong_wish_is_refused_with_what_to_write(engine, options, says):
     with pytest.raises(SpecError, match=says):
-        export(stepped(), engine, options)
+        export(stepped(), engine, ExportOptions(**options))
 
 
 @pytest.mark.parametrize("engine", exporters())

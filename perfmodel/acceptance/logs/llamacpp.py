@@ -16,6 +16,7 @@ import numpy as np
 from perfmodel.acceptance.counts import AcceptanceCounts
 from perfmodel.acceptance.logs.lines import NUMBER, Line, Row, counts_of_rows, damaged
 from perfmodel.errors import SpecError
+from perfmodel.files.quoting import shell
 
 __all__ = ["read_llamacpp_text"]
 
@@ -83,7 +84,7 @@ def _of_requests(requests: list[_Request], drafters: list[_Drafter]) -> Acceptan
         names = [drafter.name for drafter in drafters]
         remarks.append(
             f"the drafters {' and '.join(names)} ran together, and a request's line counts them as one; "
-            f"--only {names[0]} reads the statistics of one"
+            f"--only {shell(names[0])} reads the statistics of one"
         )
     counts = counts_of_rows(
         "request", [request.row for request in requests], float(len(requests)), tuple(remarks)
@@ -195,7 +196,7 @@ def _of_drafter(
             for drafter in drafters
         )
         problem = f"{len(drafters)} drafters ran, which are strategies of their own: {listed}"
-        raise SpecError.single(file, "only", problem, f"Give the one to fit: --only {names[0]}")
+        raise SpecError.single(file, "only", problem, f"Give the one to fit: --only {shell(names[0])}")
     chosen = [drafter for drafter in drafters if only in (None, drafter.name)]
     if only is not None and not chosen:
         problem = f"no drafter {only!r} drafted; the log has {', '.join(names) or 'none'}"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from perfmodel.acceptance.logs.lines import Line, damaged
 from perfmodel.errors import SpecError
+from perfmodel.files.quoting import shell
 
 __all__ = ["Sample", "Scrape", "increases", "of_one_model", "samples_of", "scrapes_of"]
 
@@ -105,7 +106,7 @@ def of_one_model(samples: list[Sample], file: str, only: str | None) -> list[Sam
     if only not in names:
         problem = f"the counters are of the models {', '.join(names) or '(none is named)'}"
         problem += "" if only is None else f", none of {only}"
-        raise SpecError.single(file, "only", problem, f"Give --only {names[0] if names else 'NAME'}")
+        raise SpecError.single(file, "only", problem, f"Give --only {shell(names[0]) if names else 'NAME'}")
     return [sample for sample in samples if _model(sample) == only]
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["place_of", "read_config"]
 
 _META = "draftplan.config"
-_NOT_IN_FILES = ("config", "help", "ctx")
+_NOT_IN_FILES = ("config", "help", "ctx", "allow_code")
+"""What no file may say; that code may run is only typed."""
 
 
 def read_config(ctx: typer.Context, value: str | None) -> str | None:

@@ -13,7 +13,10 @@ from typing import Any, TypeVar, get_type_hints
 
 import typer
 
-__all__ = ["NO_COLOR", "OUTPUT", "PROFILES", "argument", "command", "commands_in", "flag", "group", "takes"]
+__all__ = [
+    "ALLOW_CODE", "NO_COLOR", "OUTPUT", "PROFILES", "argument", "command", "commands_in", "flag", "group",
+    "takes", "without",
+]  # fmt: skip
 
 FlagsT = TypeVar("FlagsT")
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
@@ -53,6 +56,8 @@ def argument(name: str | None = None, *, help: str | None = None, default: Any =
 
 OUTPUT = flag("--output", "-o", "FILE", help="Write to a file, not to stdout.")
 NO_COLOR = flag("--no-color", default=False, help="No colours; so does the variable NO_COLOR.")
+ALLOW_CODE = flag("--allow-code", default=False,
+    help="Run the code of a file that lies outside of the current project. Read it first.")
 PROFILES = flag("--profiles-path", "FOLDER", help="Further folders of hardware and engine files.")
 
 
@@ -77,6 +82,20 @@ def takes(flags: type[FlagsT]) -> Callable[[Callable[[typer.Context, FlagsT], No
         return run
 
     return decorate
+
+
+def without(function: CommandT, name: str, value: Any) -> Callable[..., None]:
+    """Return a command without the option `name`, which is `value` in it."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **values: Any) -> None:
+        function(*arguments, **values, **{name: value})
+
+    signature = inspect.signature(function, eval_str=True)
+    left = [option for option in signature.parameters.values() if option.name != name]
+    run.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in left}
+    return run
 
 
 def command(name: str, place: float) -> Callable[[CommandT], CommandT]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfmodel.acceptance.estimate import NOTABLE
 from perfmodel.cli.tell.tables import Column, draw, heading, left, line, lines, section, tokens
+from perfmodel.files.quoting import shell, shell_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,13 +127,14 @@ def _chance(p: float) -> str:
 def _next(log: str, output: str | None, place: Mapping[str, Any]) -> list[str]:
     if output is None:
         named = "" if place.get("strategy") else " --strategy NAME --model NAME --draft-budget N --context N"
-        return [f"keep it for the planner: draftplan acceptance fit {log}{named} -o acceptance.json"]
+        fit = f"draftplan acceptance fit {shell_path(log)}"
+        return [f"keep it for the planner: {fit}{named} -o acceptance.json"]
     asked = [
         (flag, place.get(field))
         for flag, field in (("--model", "target_model"), ("--draft-model", "draft_model"))
     ]
-    flags = "".join(f" {flag} {value}" for flag, value in asked if value)
+    flags = "".join(f" {flag} {shell(value)}" for flag, value in asked if value)
     return [
-        f"plan with it: draftplan plan{flags} ... --acceptance {output}",
+        f"plan with it: draftplan plan{flags} ... --acceptance {shell_path(output)}",
         "measure again for other tasks, and for every doubling of the context (--add keeps what is there)",
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.evidence.loop.points import traffic_of
 from perfmodel.evidence.loop.run import ServedRun, served_run
+from perfmodel.files.quoting import shell, shell_path
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.columns import Cell
@@ -224,7 +224,8 @@ def deployed(
     stored = [plan.request.get(name) for name in ("weight_dtype", "kv_dtype")]
     own = (target.weight_dtype, target.kv_dtype)
     dtypes = zip(("--weight-dtype", "--kv-cache-dtype"), stored, own, strict=True)
-    form = "".join(f" {flag} {dtype}" for flag, dtype, usual in dtypes if dtype not in (None, usual))
+    others = [(flag, str(dtype)) for flag, dtype, usual in dtypes if dtype not in (None, usual)]
+    form = "".join(f" {flag} {shell(dtype)}" for flag, dtype in others)
     return Planned(
         plan,
         Deployment(
@@ -357,19 +358,20 @@ def _advice(planned: Planned, checked: Checked) -> tuple[Advice, ...]:
     if as_planned and not large:
         return (Advice(f"TPOT is within {AS_PLANNED:.0%} of the plan: nothing to do", ""),)
     run, cell, plan = checked.run, checked.cell, planned.plan
-    file = shlex.quote(run.benchmark.source.rsplit(":", 1)[0])
-    drafts = "" if checked.plain else f" --strategy {cell.strategy}"
+    file = shell_path(run.benchmark.source.rsplit(":", 1)[0])
+    drafts = "" if checked.plain else f" --strategy {shell(cell.strategy)}"
     if cell.draft_model and not checked.plain:
-        drafts += f" --draft-model {shlex.quote(cell.draft_model)}"
-    what = f"--model {shlex.quote(planned.model)} --hardware {shlex.quote(planned.hardware)}{drafts}"
+        drafts += f" --draft-model {shell(cell.draft_model)}"
+    what = f"--model {shell(planned.model)} --hardware {shell(planned.hardware)}{drafts}"
     what += f" --tp {plan.tensor_parallel}" if plan.tensor_parallel > 1 else ""
-    on = f"{what} --engine {shlex.quote(planned.engine)}"
+    on = f"{what} --engine {shell(planned.engine)}"
     again = f"draftplan plan {on}{planned.form} {traffic_of(run.benchmark)['plan']}"
+    software = shell(plan.software.lower()) if plan.software else "NAME"
     commands = {
         "figures": again,
         "batch": again,
         "context": again,
-        "length": f"draftplan export {shlex.quote(planned.file)} --engine {plan.software.lower() or 'NAME'}",
+        "length": f"draftplan export {shell_path(planned.file)} --engine {software}",
         "acceptance": f"draftplan calibrate {file} {what} --acceptance-output acceptance.json",
         "prefill": f"draftplan simulate {file} {on}{planned.form}",
         "step": f"draftplan calibrate {file} {on} -o ours.yaml",

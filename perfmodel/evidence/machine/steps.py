@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-import strategies
 from perfmodel.engine import EngineOverhead
 from perfmodel.evidence.calibration.calibrate import Calibration, calibrate
 from perfmodel.evidence.machine.fit import KERNEL, FittedMachine, fit_machine
@@ -16,6 +15,7 @@ from perfmodel.evidence.machine.points import MachinePoint
 from perfmodel.evidence.published.measurements import Measurement
 from perfmodel.hardware import HardwareProfile
 from perfmodel.planning.case_rows import CaseGroup
+from perfmodel.planning.drafters import load_strategy
 from perfmodel.speculation import Drafter
 
 __all__ = ["fit_engine", "fit_machine_and_engine", "steps_of"]
@@ -78,7 +78,7 @@ def steps_of(
 def _step(point: MachinePoint, index: int, profile: HardwareProfile, engine: EngineOverhead) -> Measurement:
     queries = point.query_tokens or 1
     gamma = {"forward": queries - 1, "draft": 1}.get(point.kind, point.gamma or 0)
-    drafter = Drafter(strategies.load(point.strategy or "streaming_llm")) if gamma else None
+    drafter = Drafter(load_strategy(point.strategy or "streaming_llm")) if gamma else None
     group = CaseGroup(profile, engine, point.model, drafter, "")
     unknown = math.nan
     blank = Measurement(
