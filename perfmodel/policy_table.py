@@ -47,7 +47,7 @@ _Row: TypeAlias = tuple[
 ]
 """The answers of one batch size, with a border for contexts that the plan does not cover: sums of contexts
 from which on the next place answers [tokens], the last of them beyond belief, where no place is; the places;
-how often each of their lengths was decided; what the learner counted there by gamma from 0, None if nothing."""
+how often each of their lengths was decided; what the learner counted there by gamma from 0, or None."""
 
 
 class Table(dict[int, _Row]):
