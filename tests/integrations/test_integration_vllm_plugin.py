@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from random_plans import cell_of, plan_of
-from vllm_stand_in import AsyncScheduler, Scheduler, config_of, install, serving
+from vllm_stand_in import Scheduler, config_of, install, serving
 
 from perfmodel.integrations import vllm_plugin
 
