@@ -192,27 +192,29 @@ def test_a_hundred_threads_lose_no_count_and_see_no_half_table():
     assert line.failures == 0
 
 
-@pytest.mark.usefixtures("hurried")
-def test_two_refreshes_at_once_leave_a_table_of_one_shift():
-    policy = policy_of()
-    stop = threading.Event()
+def test_two_refreshes_do_not_mix(monkeypatch):
+    """The second waits for the first, so that the table and the shift that is shown are of one refresh."""
+    policy, entered, go_on = policy_of(), threading.Event(), threading.Event()
+    entries = policy._entries
 
-    def learn():
-        while not stop.is_set():
-            policy.observe(400, random.randint(0, 400), 100, 4, 128000)
-            policy.refresh()
+    def slowly(*shifts):
+        entered.set()
+        assert go_on.wait(30)
+        return entries(*shifts)
 
-    threads = [threading.Thread(target=learn) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(30):
-            with policy._refreshing:
-                assert policy._table.entries == policy._entries(policy.shift, policy.match_shift)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    monkeypatch.setattr(policy, "_entries", slowly)
+    policy.observe(400, 0, 100, 4, 128000)
+    first, second = (threading.Thread(target=policy.refresh) for _ in range(2))
+    first.start()
+    assert entered.wait(30)
+    entered.clear()
+    policy.observe(400, 400, 100, 4, 128000)
+    second.start()
+    assert not entered.wait(0.2)
+    go_on.set()
+    first.join(30)
+    second.join(30)
+    assert policy._table.entries == entries(policy.shift, policy.match_shift)
 
 
 def test_a_copy_goes_on_counting_where_the_policy_was():
@@ -266,7 +268,6 @@ def endless(steps):
     assert [figures.drafted - 4, figures.accepted - 2] == exact
     assert policy.nonsense == nonsense
     assert len(policy._table) <= MOST_ROWS
-    assert late - early < 20 * 2**20
     assert math.isfinite(policy.shift)
     assert 0.5 < policy.learned.slower < 2.0
     assert sum(rounds for rounds, _ in policy.learned._memory.values()) <= MOST_ROUNDS * (1 + 1e-9)
@@ -284,9 +285,9 @@ def test_ten_million_steps_drift_nowhere_and_stay_small():
 def test_the_memory_is_that_of_an_exact_recomputation():
     learner, rng = Learner(), random.Random(0)
     exact, taken = {}, {}
-    for _ in range(200):
+    for step in range(200):
         for gamma in (1, 4):
-            rounds = rng.randint(1, 10**8)
+            rounds = rng.randint(1, 1000) if step else 10**17  # a long life before
             learner.count((0, 0, gamma), rounds, rng.randint(0, gamma * rounds))
         learner.shift({(0, 0): (0.5, 0.5)})
         for place, counts in learner.rounds.items():

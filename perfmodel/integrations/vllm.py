@@ -29,6 +29,10 @@ __all__ = ["PlannedScheduler", "PlannedSyncScheduler", "planned_class"]
 
 STEPS_PER_REFRESH = 2000
 """Scheduling steps between two refreshes of the policy, in a thread of their own. [steps]"""
+STEPS_PER_PROBE = 100
+"""While it learns, one in so many decoding steps that would draft nothing drafts the plan's shortest length,
+because acceptance is seen nowhere else. It costs at most that share of how much longer such a round is. vLLM
+keeps the drafter's cache in step while nothing is drafted. [steps]"""
 UNKNOWN = (0, 0)
 """The batch and context of a step in which they could not be read."""
 SECONDS_PER_PUBLISHING = 5.0
@@ -50,7 +54,9 @@ class PlannedLengths:
         self.policy, self.most, self.learns = policy, most, learns(logger)
         self.guard = Guard(policy, logger, "vLLM")
         self.place = (1, 0)
-        self.steps = self.length = 0
+        self.steps = self.plain_steps = self.length = 0
+        drafts = [cell.gamma for cell in policy.plan.cells if cell.gamma]
+        self.probe = min(min(drafts, default=0), most) if self.learns else 0
         self.finds_none = any(cell.match_share is not None for cell in policy.plan.cells)
         self.refreshing: threading.Thread | None = None
         self.ticks: list[Every] = []
@@ -76,6 +82,9 @@ class PlannedLengths:
             self._learn(idle, place)
             self.place = (decoding, total) if decoding else place
             length = self.guard.decide(decoding, total, longest, prefilling).gamma
+            if decoding and not length:
+                self.plain_steps += 1
+                length = 0 if self.plain_steps % STEPS_PER_PROBE else self.probe
         if length > self.most:
             length = self.most
             with self.guard("figures"):

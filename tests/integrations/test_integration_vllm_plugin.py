@@ -156,6 +156,37 @@ def test_rounds_with_and_without_drafts_are_counted():
     assert (figures.drafting, figures.idle, figures.drafted, figures.accepted) == (1, 1, 4, 3)
 
 
+@pytest.mark.parametrize("learning", ["1", "0"])
+def test_one_step_in_a_hundred_that_draft_nothing_is_a_probe_while_it_learns(monkeypatch, learning):
+    monkeypatch.setenv("DRAFTPLAN_LEARN", learning)
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
+    scheduled = serving(scheduler, 900)
+    lengths = []
+    for _ in range(300):
+        scheduler.requests["0"].num_computed_tokens = 899
+        lengths.append(scheduler.schedule(scheduled, {}))
+    probes = [step for step, length in enumerate(lengths, 1) if length]
+    assert probes == ([100, 200, 300] if learning == "1" else [])
+    assert set(lengths) <= {0, 4}, "the plan's shortest draft"
+
+
+def test_acceptance_that_comes_back_is_seen_by_the_probes(monkeypatch):
+    monkeypatch.setenv("DRAFTPLAN_LEARN", "1")
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
+    policy = scheduler.draftplan.policy
+    policy.observe(4000, 0, 1000, 1, 31000)
+    policy.refresh()
+    scheduled = serving(scheduler, 31000)
+    for step in range(60_000):
+        scheduler.requests["0"].num_computed_tokens = 30999
+        length = scheduler.schedule(scheduled, {"0": [1]})
+        assert length == 0 or step
+        if length:
+            scheduler.make_spec_decoding_stats(None, length, length, None, "0")
+    policy.refresh()
+    assert scheduler.schedule(scheduled, {"0": [1]}) == 4
+
+
 def test_the_line_is_one_that_vllm_shows(caplog):
     caplog.set_level(logging.INFO)
     scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
