@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,72 +18,16 @@ from perfmodel.planning.near_tie import shortest_near_best
 from perfmodel.planning.plan import Cell, Plan, read_plan
 from perfmodel.planning.schedule import midpoints, nearest_cells, planned_drafter, speedups
 from perfmodel.policy_figures import PolicyFigures, prometheus_text
+from perfmodel.policy_table import IDLE, MOST_AT_ONCE, Decision, Entry, Table, bordered, whole
 
 __all__ = ["Clamped", "Decision", "SpeculationPolicy"]
 
-T = TypeVar("T")
 HYSTERESIS = 0.02
 """A speculation length is kept while it costs at most this much more than the best one. [1]"""
-MOST_ROWS = 65_536
-"""Batch sizes that have a row of their own; those above are looked up. [1]"""
-MOST_AT_ONCE = 1e9
-"""Rounds that one observation may speak of. [rounds]"""
-MOST_SECONDS = 1e6
-"""Longest step that is believed. [s]"""
-
-
-class Decision(NamedTuple):
-    """What to do in the next round of a batch."""
-
-    gamma: int
-    kv_budget: int | None
-    expected_speedup: float
-    reason: str
-
-
-# Plain tuples, which unpack three times as fast as named ones.
-
-_Entry: TypeAlias = tuple[int, tuple["Decision | None", ...]]
-"""One place of the compiled table: the index of the best gamma, and the decisions of those that are nearly as
-good by index of gamma; None where it is not, and at the end, where index -1 finds it."""
-
-_Row: TypeAlias = tuple[
-    tuple[int, ...], tuple[_Entry, ...], list[list[int]], tuple[dict[int, list[float]], ...]
-]
-"""The answers of one batch size, with a border for contexts that the plan does not cover: sums of contexts
-from which on the next place answers [tokens]; the places; how often each of their lengths was decided; what
-the learner counted there, by gamma."""
-
-
-class _Table(dict[int, _Row]):
-    """Batch size -> its row, made when it is first asked for; replaced whole when something was learned.
-
-    batch_bounds, context_bounds : from where on the next cell answers; the border lies below the first and
-        from the last on.
-    entries : the places of every row of the plan, borders included.
-    decided : the same, how often each length was decided.
-    seen : the same, what the learner counted.
-    """
-
-    def __init__(
-        self,
-        batch_bounds: tuple[float, ...],
-        context_bounds: tuple[float, ...],
-        entries: list[tuple[_Entry, ...]],
-        decided: list[list[list[int]]],
-        seen: list[tuple[dict[int, list[float]], ...]],
-    ) -> None:
-        super().__init__()
-        self.batch_bounds, self.context_bounds = batch_bounds, context_bounds
-        self.entries, self.decided, self.seen = entries, decided, seen
-
-    def __missing__(self, n_decode: int) -> _Row:
-        place = bisect_right(self.batch_bounds, n_decode)
-        bounds = tuple(math.ceil(bound * n_decode) for bound in self.context_bounds)
-        row = bounds, self.entries[place], self.decided[place], self.seen[place]
-        if isinstance(n_decode, int) and len(self) < MOST_ROWS:
-            self[n_decode] = row
-        return row
+ONE = 1
+"""The integer itself: what merely equals it, such as True or 1.0, is looked at more closely."""
+MOST_OFF = math.log(1000.0)
+"""How far a measured step may be from the planned one to be believed: farther off, a clock jumped. [log]"""
 
 
 class Clamped(NamedTuple):
@@ -101,9 +46,6 @@ class Clamped(NamedTuple):
     length: int
 
 
-IDLE = Decision(0, None, 1.0, "nothing decodes")
-
-
 @dataclass
 class SpeculationPolicy:
     """The decisions of one deployment: one drafter and draft KV budget, a speculation length per batch and
@@ -112,11 +54,24 @@ class SpeculationPolicy:
     `decide` is deterministic: ranks that were given the same numbers in the same order decide alike. It never
     raises. `observe` and `observe_step_time` only count; `refresh`, off the hot path, turns what was counted
     into a new table and swaps it in whole, so it may run in a thread of its own. Ranks that must agree must
-    either not refresh or refresh at the same step with the same counts. It pickles.
+    either not refresh or refresh at the same step with the same counts.
+
+    What cannot be is refused and changes nothing but `nonsense`: tokens and rounds that are not whole, truth
+    values, texts, more accepted than drafted, drafts longer than the plan's longest, a batch above
+    `MOST_BATCH`, a mean context above `MOST_CONTEXT`, `MOST_AT_ONCE` rounds or more together (all of
+    `policy_table`). A question about nonsense is answered by length 0. Batches and contexts that can be and
+    were not planned are answered by the nearest cell.
+
+    Any method may be called from any thread, and while the policy is pickled or copied. A decision is always
+    of one whole table. Under the interpreter's global lock no count is lost, because each is added in one
+    step; without that lock (free-threaded builds) counts may be lost, and nothing else. Threads share the
+    length that hysteresis keeps. `figures` reads one counter after the other: while others count, its sums
+    may differ by what came in between. Memory is bounded: by the plan's places and `MOST_ROWS` batch sizes.
 
     nonsense : questions and observations that cannot be.
     not_captured : lengths that the engine could not run; a shim counts them.
-    failures : exceptions after which a shim left the engine its own length; it counts them.
+    failures : exceptions after which a shim went on without the policy; it counts them.
+    faults : the same by kind.
     """
 
     plan: Plan
@@ -130,20 +85,28 @@ class SpeculationPolicy:
     nonsense: int = 0
     not_captured: int = 0
     failures: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
     learned: Learner = field(default_factory=Learner, repr=False)
-    _table: _Table = field(init=False, repr=False)
+    _table: Table = field(init=False, repr=False)
+    _refreshing: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         middle = [context + self.plan.half_way for context in self.context_lens]
         last = self.context_lens[-1] + 2.0 * self.plan.half_way
         columns = range(len(self.context_lens))
-        self._table = _Table(
+        self._table = Table(
             _bounds(self.batch_sizes, self.batch_sizes[0], self.batch_sizes[-1]),
             _bounds(middle, self.context_lens[0], last),
-            self._entries(),
-            [[[0] * len(self.plan.gammas) for _ in _bordered(columns)] for _ in _bordered(self.batch_sizes)],
-            _bordered([tuple(_bordered([{} for _ in columns])) for _ in self.batch_sizes]),
+            self._entries(self.shift, self.match_shift),
+            [[[0] * len(self.plan.gammas) for _ in bordered(columns)] for _ in bordered(self.batch_sizes)],
+            max(self.plan.gammas),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_refreshing"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _refreshing=threading.Lock())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, hysteresis: float = HYSTERESIS) -> SpeculationPolicy:
@@ -198,11 +161,13 @@ class SpeculationPolicy:
         not cover is counted in `clamped` and answered by the nearest cell. Never raises.
         """
         try:
-            if n_decode <= 0:
+            if n_decode <= 1 and n_decode is not ONE and whole(n_decode) <= 0:
                 self.nonsense += n_decode < 0
                 return IDLE
+            if sum_context <= n_decode:
+                sum_context = _least_context(sum_context) or _least_context(max_context) * n_decode
             bounds, entries, decided, _ = self._table[n_decode]
-            place = bisect_right(bounds, sum_context if sum_context > 0 else max_context * n_decode)
+            place = bisect_right(bounds, sum_context)
             best, decisions = entries[place]
             gamma_index = self.last_gamma_index
             decision = decisions[gamma_index]
@@ -222,14 +187,17 @@ class SpeculationPolicy:
         """
         decisions: list[Decision] = []
         try:
-            table, contexts = self._table, list(contexts)
+            if not len(contexts):
+                return decisions
+            table = self._table
             _, entries, decided, _ = table[len(contexts)]
+            contexts = list(contexts)
         except Exception:
             self.nonsense += 1
             return decisions
         for context in contexts:
             try:
-                place = bisect_right(table.context_bounds, context)
+                place = table.place_of(context)
                 best, near = entries[place]
                 decided[place][best] += 1
                 decisions.append(near[best] or IDLE)
@@ -247,18 +215,19 @@ class SpeculationPolicy:
         `n_decode` and `sum_context` say where: acceptance is compared with the plan's at the same place.
         """
         try:
-            gamma = drafted
-            if rounds != 1:
-                gamma = round(drafted / rounds) if 0 < rounds < MOST_AT_ONCE else -1
-            if n_decode <= 0 or not 0 <= accepted <= drafted:
-                raise ValueError(n_decode, accepted, drafted)
+            if type(drafted) is not int or type(accepted) is not int or rounds is not ONE or n_decode is True:
+                n_decode = whole(n_decode)
+                self._observe(whole(drafted), whole(accepted), whole(rounds), n_decode, sum_context)
+                return
+            if accepted > drafted or accepted < 0:
+                raise ValueError(accepted, drafted)
+            if sum_context <= n_decode:
+                _least_context(sum_context)
             bounds, _, _, seen = self._table[n_decode]
             place = bisect_right(bounds, sum_context)
-            counts = seen[place].get(gamma) or self._begin(n_decode, place, gamma)
-            counts[0] += rounds
+            counts = seen[place][drafted] or self._begin(n_decode, place, drafted)
+            counts[0] += 1
             counts[1] += accepted
-            if rounds != 1:
-                self.learned.odd_drafts += drafted - gamma * rounds
         except Exception:
             self.nonsense += 1
 
@@ -266,31 +235,41 @@ class SpeculationPolicy:
         """Compare a measured step (plain decode, or a whole round) with what the plan expects of it. Never
         raises. [s]
 
-        Steps that a prefill joined must not be given: they are longer for another reason.
+        Steps that a prefill joined must not be given: they are longer for another reason. One that is more
+        than a thousand times longer or shorter than planned is refused: a clock jumped.
         """
         try:
-            if not (n_decode > 0 and sum_context >= 0 and 0.0 < seconds < MOST_SECONDS):
-                raise ValueError(n_decode, sum_context, seconds)
-            place = bisect_right(self._table.context_bounds, sum_context / n_decode)
-            row, column = self._near(n_decode, place)
+            n_decode, sum_context, gamma = whole(n_decode), whole(sum_context), whole(gamma)
+            if isinstance(seconds, bool) or sum_context < 0:
+                raise ValueError(sum_context, seconds)
+            bounds = self._table[n_decode][0]
+            row, column = self._table.near(n_decode, place := bisect_right(bounds, sum_context))
             expected = self.cells[row][column].round_by_gamma_s[self.plan.gammas.index(gamma)]
-            self.learned.count_step(gamma > 0, math.log(seconds / expected))
+            error = math.log(seconds / expected)
+            if place == len(bounds) or not abs(error) <= MOST_OFF:
+                raise ValueError(sum_context, seconds)
+            self.learned.count_step(gamma > 0, error)
         except Exception:
             self.nonsense += 1
 
-    def _near(self, n_decode: float, place: int) -> tuple[int, int]:
-        """Row and column of the plan that answer at a place of a row."""
-        row = bisect_right(self._table.batch_bounds, n_decode) - 1
-        return (
-            min(max(row, 0), len(self.batch_sizes) - 1),
-            min(max(place - 1, 0), len(self.context_lens) - 1),
-        )
+    def _observe(self, drafted: int, accepted: int, rounds: int, n_decode: int, sum_context: int) -> None:
+        """Count rounds that were counted together under their mean length; ValueError if they cannot be."""
+        possible = 0 < rounds < MOST_AT_ONCE and 0 <= accepted <= drafted <= rounds * self._table.longest
+        if not possible:
+            raise ValueError(drafted, accepted, rounds)
+        bounds, _, _, seen = self._table[n_decode]
+        place = bisect_right(bounds, _least_context(sum_context))
+        gamma = round(drafted / rounds)
+        counts = seen[place][gamma] or self._begin(n_decode, place, gamma)
+        counts[0] += rounds
+        counts[1] += accepted
+        self.learned.odd_drafts += drafted - gamma * rounds
 
-    def _begin(self, n_decode: float, place: int, gamma: int) -> list[float]:
+    def _begin(self, n_decode: int, place: int, gamma: int) -> list[float]:
         """The learner's counts of a length at a place where there were none; ValueError if it is none."""
-        near = self._near(n_decode, place)
-        counts = self.learned.counts((*near, gamma))
-        self._table.seen[near[0] + 1][near[1] + 1][int(gamma)] = counts
+        row, column = self._table.near(n_decode, place)
+        counts = self.learned.counts((row, column, gamma))
+        self._table.seen[row + 1][column + 1][gamma] = counts
         return counts
 
     def refresh(self) -> float:
@@ -309,11 +288,15 @@ class SpeculationPolicy:
             for place, cell in places.items()
             if cell.accepted_of_drafting is not None
         }
-        self.shift = self.learned.shift(believed)
-        self.match_shift = self.learned.match_shift({place: places[place].match for place in believed})
-        old = self._table
-        self._table = _Table(old.batch_bounds, old.context_bounds, self._entries(), old.decided, old.seen)
-        return self.shift
+        with self._refreshing:
+            shift = self.learned.shift(believed)
+            match_shift = self.learned.match_shift({place: places[place].match for place in believed})
+            old, entries = self._table, self._entries(shift, match_shift)
+            self.shift, self.match_shift = shift, match_shift
+            self._table = Table(
+                old.batch_bounds, old.context_bounds, entries, old.decided, old.longest, old.seen
+            )  # fmt: skip
+        return shift
 
     @property
     def clamped(self) -> Clamped:
@@ -347,28 +330,27 @@ class SpeculationPolicy:
             idle=idle,
             drafted=drafted,
             accepted=accepted,
+            faults=dict(self.faults),
         )
 
     def metrics(self) -> str:
         """The figures as Prometheus text, names with the prefix ``draftplan_``."""
         return prometheus_text(self.figures().metrics())
 
-    def _entries(self) -> list[tuple[_Entry, ...]]:
+    def _entries(self, shift: float, match_shift: float) -> list[tuple[Entry, ...]]:
         """The places of every row at what was learned."""
         slower = self.learned.slower
-        moved = self.shift != 0.0 or self.match_shift != 0.0 or slower is not None
-        return _bordered(
-            [
-                tuple(_bordered([self._entry(cell, slower or 1.0, moved) for cell in cells]))
-                for cells in self.cells
-            ]
-        )
+        moved = shift != 0.0 or match_shift != 0.0 or slower is not None
 
-    def _entry(self, cell: Cell, slower: float, moved: bool) -> _Entry:
+        def entry(cell: Cell) -> Entry:
+            match = float(move_rate(cell.match, match_shift)) if moved else None
+            return self._entry(cell, speedups(cell, self.plan.gammas, shift, slower or 1.0, match), moved)
+
+        return bordered([tuple(bordered([entry(cell) for cell in cells])) for cells in self.cells])
+
+    def _entry(self, cell: Cell, gains: list[float], moved: bool) -> Entry:
         """The plan's own length, or by the plan's rule where something was learned; and what is as good."""
         gammas = self.plan.gammas
-        match = float(move_rate(cell.match, self.match_shift)) if moved else None
-        gains = speedups(cell, gammas, self.shift, slower, match)
         best = gammas.index(cell.gamma)
         if moved:
             best = int(shortest_near_best(np.array([1.0 / gain if gain else math.inf for gain in gains])))
@@ -388,11 +370,13 @@ class SpeculationPolicy:
         return best, (*decisions, None)
 
 
-def _bordered(places: Sequence[T]) -> list[T]:
-    """Places with the first and the last once more, for what lies beyond them."""
-    return [places[0], *places, places[-1]]
-
-
 def _bounds(values: Sequence[float], least: float, most: float) -> tuple[float, ...]:
     """Where the answer changes: the least that is planned, between two values, just above the most."""
     return float(least), *midpoints(values), math.nextafter(float(most), math.inf)
+
+
+def _least_context(context: int) -> int:
+    """A context that may be too short to be; ValueError if it is negative or none at all. [tokens]"""
+    if not (context := whole(context)) >= 0:
+        raise ValueError(context)
+    return context

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["Every", "Metric", "MinuteLine", "PolicyFigures", "prometheus_text"]
+__all__ = ["FAULTS", "Every", "Metric", "MinuteLine", "PolicyFigures", "prometheus_text"]
 
 PREFIX = "draftplan_"
 MINUTE = 60.0
 """Between two log lines. [s]"""
+FAULTS = ("length", "engine", "observation", "refresh", "draft", "figures")
+"""What can fail in a shim: asking for a length, the engine's interface, counting a round, learning, a draft
+of the shim's own, the log line or the Prometheus figures."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,13 @@ class PolicyFigures:
     decisions : speculation length -> how often it was decided. [1]
     clamped : reason -> how often the plan could not be followed as it is. [1]
     nonsense : questions and observations that cannot be, which were not used. [1]
-    failures : times that a shim met an exception and left the engine its own length. [1]
+    failures : times that a shim met an exception and went on without the policy. [1]
     shift : acceptance learned over acceptance planned. [logit]
     match_shift : the same, of the share of rounds that draft at all. [logit]
     slower : how many times longer than planned a round takes, relative to a plain step. [1]
     drafting, idle : rounds that drafted, and that found nothing to draft. [rounds]
     drafted, accepted : drafted tokens, and those of them that were accepted. [tokens]
+    faults : what failed -> how many of `failures`. [1]
     """
 
     length: int
@@ -43,6 +50,7 @@ class PolicyFigures:
     idle: float
     drafted: float
     accepted: float
+    faults: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def decided(self) -> int:
@@ -53,6 +61,7 @@ class PolicyFigures:
         """The figures under their names; counters of acceptance are called as the engines call theirs."""
         by_length = {str(length): float(count) for length, count in self.decisions.items()}
         by_reason = {reason: float(count) for reason, count in self.clamped.items()}
+        by_fault = {kind: float(self.faults.get(kind, 0)) for kind in (*FAULTS, *self.faults)}
 
         def counter(name: str, help: str, value: float) -> Metric:
             return Metric(name + "_total", help, "counter", "", {"": float(value)})
@@ -66,6 +75,7 @@ class PolicyFigures:
             Metric("clamped_total", "Decisions that the plan does not cover", "counter", "reason", by_reason),
             counter("nonsense", "Inputs that cannot be and were not used", self.nonsense),
             counter("failures", "Exceptions that the shim met", self.failures),
+            Metric("faults_total", "Exceptions that the shim met by kind", "counter", "kind", by_fault),
             gauge("acceptance_shift_logit", "Acceptance learned over planned", self.shift),
             gauge("match_shift_logit", "Share of rounds that draft, learned over planned", self.match_shift),
             gauge("round_time_ratio", "Rounds over planned rounds, relative to plain steps", self.slower),
@@ -134,26 +144,57 @@ def _number(value: float) -> str:
 class Every:
     """Calls `action` at most once in `seconds`; in between, `tick` reads the clock and does nothing else.
 
-    What the action raises is left unsaid: a loop that serves does not stop for its log.
+    What the action raises is counted and left unsaid: a loop that serves does not stop for its log. A clock
+    that went backwards begins a new wait, one that jumped ahead acts once; what is no time is counted as a
+    failure. Any thread may tick: one of them acts.
+
+    Parameters
+    ----------
+    seconds : between two actions. [s]
+    action : what is done.
+    clock : seconds, monotonic ones best. [s]
+    failed : called with what was raised.
     """
 
     def __init__(
-        self, seconds: float, action: Callable[[], object], clock: Callable[[], float] = time.monotonic
+        self,
+        seconds: float,
+        action: Callable[[], object],
+        clock: Callable[[], float] = time.monotonic,
+        failed: Callable[[Exception], object] = str,
     ) -> None:
-        self.seconds, self.action, self.clock = seconds, action, clock
-        self.due = clock() + seconds
+        self.seconds, self.action, self.clock, self.failed = seconds, action, clock, failed
+        self.begun = clock()
+        self.due = self.begun + seconds
         self.failures = 0
+        self._acting = threading.Lock()
 
     def tick(self) -> None:
         """Act if it is time. Never raises."""
-        now = self.clock()
-        if now < self.due:
-            return
-        self.due = now + self.seconds
         try:
-            self.action()
-        except Exception:
+            now = self.clock()
+            if self.begun <= now < self.due:
+                return
+            if self._acting.acquire(blocking=False):
+                try:
+                    self._act(now)
+                finally:
+                    self._acting.release()
+        except Exception as error:
             self.failures += 1
+            with suppress(Exception):
+                self.failed(error)
+
+    def _act(self, now: float) -> None:
+        """Begin the next wait, and act if the last one is over."""
+        if not math.isfinite(now):
+            raise ValueError(now)
+        if self.begun <= now < self.due:
+            return
+        is_due = now >= self.due
+        self.begun, self.due = now, now + self.seconds
+        if is_due:
+            self.action()
 
 
 class MinuteLine(Every):
@@ -163,8 +204,7 @@ class MinuteLine(Every):
     ----------
     figures : reads the policy's figures, `SpeculationPolicy.figures`.
     logger : name of the logger; vLLM shows those that begin with ``vllm.`` alone.
-    seconds : between two lines. [s]
-    clock : monotonic seconds. [s]
+    seconds, clock, failed : as of `Every`.
     """
 
     def __init__(
@@ -173,8 +213,9 @@ class MinuteLine(Every):
         logger: str = "draftplan",
         seconds: float = MINUTE,
         clock: Callable[[], float] = time.monotonic,
+        failed: Callable[[Exception], object] = str,
     ) -> None:
-        super().__init__(seconds, self.say, clock)
+        super().__init__(seconds, self.say, clock, failed)
         self.figures, self.logger = figures, logging.getLogger(logger)
         self.last = figures()
 

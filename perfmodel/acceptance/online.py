@@ -28,6 +28,8 @@ NEARLY = 0.5 / (PRIOR_ROUNDS + 1.0)
 is taken to be once anything was observed. [1]"""
 MOST_ROUNDS = 20_000.0
 """Rounds that are remembered; older ones fade as new ones come, so that a drift is followed. [rounds]"""
+FEWEST_ROUNDS = 1e-9
+"""What has faded below is forgotten. [rounds]"""
 STEP_MEMORY = 0.02
 """Weight of the newest step time. [1]"""
 FEWEST_STEPS = 20
@@ -62,7 +64,10 @@ class Learner:
     _lock: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        with self._lock:
+            state = {name: value for name, value in self.__dict__.items() if name != "_lock"}
+            rounds = {place: list(counts) for place, counts in list(self.rounds.items())}
+            return {**state, "rounds": rounds, "_memory": {**self._memory}, "_taken": {**self._taken}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
@@ -97,7 +102,7 @@ class Learner:
     @property
     def totals(self) -> tuple[float, float, float, float]:
         """Since the start: rounds that drafted, that found nothing to draft, drafted and accepted tokens."""
-        counts = list(self.rounds.items())
+        counts = [(place, tuple(counts)) for place, counts in list(self.rounds.items())]
         drafting = sum(rounds for (_, _, gamma), (rounds, _) in counts if gamma)
         idle = sum(rounds for (_, _, gamma), (rounds, _) in counts if not gamma)
         drafted = sum(gamma * rounds for (_, _, gamma), (rounds, _) in counts) + self.odd_drafts
@@ -155,12 +160,14 @@ class Learner:
             for place, (rounds, accepted) in list(self.rounds.items()):
                 before, now = self._taken.get(place, (0.0, 0.0)), (rounds, accepted)
                 kept = self._memory.get(place, (0.0, 0.0))
-                self._memory[place] = (kept[0] + now[0] - before[0], kept[1] + now[1] - before[1])
+                self._memory[place] = (kept[0] + (now[0] - before[0]), kept[1] + (now[1] - before[1]))
                 self._taken[place] = now
             total = sum(rounds for rounds, _ in self._memory.values())
             fade = min(1.0, MOST_ROUNDS / total) if total > 0.0 else 1.0
             self._memory = {
-                place: (rounds * fade, accepted * fade) for place, (rounds, accepted) in self._memory.items()
+                place: (rounds * fade, accepted * fade)
+                for place, (rounds, accepted) in self._memory.items()
+                if rounds > FEWEST_ROUNDS
             }
             return sorted((place, counts) for place, counts in self._memory.items() if counts[0] > 0.0)
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from perfmodel.errors import SpecError
+from perfmodel.integrations.guard import Guard
 from perfmodel.policy import SpeculationPolicy
 
 __all__ = ["PlannedRequests", "eviction_arguments", "pipeline_properties"]
+
+
+logger = logging.getLogger("draftplan")
 
 
 class PlannedRequests:
     """Gives every request its own number of assistant tokens, from the plan at the load of that moment."""
 
     def __init__(self, policy: SpeculationPolicy) -> None:
-        self.policy = policy
+        self.policy, self.guard = policy, Guard(policy, logger, "OpenVINO")
 
     def config(
         self, generation_config: Any, prompt_tokens: int, running: int = 0, running_context: int = 0
@@ -24,21 +29,25 @@ class PlannedRequests:
         `running_context` tokens together.
 
         A request keeps it to its end: the engine takes it when the request is added. Where the plan says not
-        to speculate, use a pipeline without a draft model: the engine reads 0 as its own default.
+        to speculate, use a pipeline without a draft model: the engine reads 0 as its own default. Where the
+        policy fails the plan's own length is set, and a config that takes none is returned as it is.
 
         Raises
         ------
         SpecError
             Where the plan does not speculate at this load.
         """
-        decision = self.policy.decide(running + 1, running_context + prompt_tokens, prompt_tokens)
+        decision = self.guard.planned.at()
+        with self.guard("length"):
+            decision = self.guard.decide(running + 1, running_context + prompt_tokens, prompt_tokens)
         if decision.gamma == 0:
             raise SpecError.single(
                 "plan", "num_assistant_tokens", f"no speculation pays here ({decision.reason})",
                 "send this request to a pipeline without a draft model",
             )  # fmt: skip
-        generation_config.num_assistant_tokens = decision.gamma
-        generation_config.assistant_confidence_threshold = 0.0
+        with self.guard("engine"):
+            generation_config.num_assistant_tokens = decision.gamma
+            generation_config.assistant_confidence_threshold = 0.0
         return generation_config
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from perfmodel.policy_figures import PREFIX, Metric, PolicyFigures
@@ -13,7 +14,8 @@ _registered: dict[Any, dict[str, Any]] = {}
 
 
 def expose(figures: Callable[[], PolicyFigures], registry: Any = None) -> Callable[[], None] | None:
-    """Register the figures and return what updates them; None where there is no prometheus_client.
+    """Register the figures and return what updates them; None where there is no prometheus_client, or its
+    registry refuses them. Never raises; what it returns may, so let `policy_figures.Every` call it.
 
     The values are kept by prometheus_client itself, so engines whose front end is another process see them
     where PROMETHEUS_MULTIPROC_DIR names the folder that both share. What another policy of this process
@@ -46,7 +48,8 @@ def expose(figures: Callable[[], PolicyFigures], registry: Any = None) -> Callab
         for metric in figures().metrics():
             _set(families[metric.name], metric, counted)
 
-    update()
+    with suppress(Exception):
+        update()
     return update
 
 

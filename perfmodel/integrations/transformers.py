@@ -17,6 +17,7 @@ from transformers.generation.candidate_generator import CandidateGenerator
 
 import strategies
 from perfmodel.errors import SpecError
+from perfmodel.integrations.guard import Guard
 from perfmodel.policy import Decision, SpeculationPolicy
 
 __all__ = ["PlannedGenerator", "drafting", "generate"]
@@ -45,6 +46,7 @@ class PlannedGenerator(CandidateGenerator):  # type: ignore[misc]
     def __init__(self, model: Any, policy: SpeculationPolicy, selector: Selector | None = None) -> None:
         strategy = next((cell.strategy for cell in policy.plan.cells if cell.speculates), "streaming_llm")
         self.model, self.policy = model, policy
+        self.guard = Guard(policy, logger, "transformers")
         self.selector = selector or strategies.load(strategy).selector
         if getattr(self.selector, "needs_scores", False):
             raise SpecError.single(
@@ -55,31 +57,25 @@ class PlannedGenerator(CandidateGenerator):  # type: ignore[misc]
         self.kept: list[int] = []
         self._drafted = 0
 
-    def get_candidates(
-        self, input_ids: Any, *, model_kwargs: dict[str, Any], is_first_iteration: bool = False, **unused: Any
-    ) -> tuple[Any, None]:
+    def get_candidates(self, input_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, None]:
         """The sequence with this round's drafts behind it; none in the first round, which fills the cache."""
-        del unused
         self._drafted = 0
-        try:
-            return self._candidates(input_ids, model_kwargs, is_first_iteration)
-        except Exception:
-            self.policy.failures += 1
-            if self.policy.failures == 1:
-                logger.exception("draftplan: this round has no draft; further failures are only counted")
-            self._drafted = 0
-            return input_ids, None
+        with self.guard("draft"):
+            return self._candidates(input_ids, *args, **kwargs)
+        self._drafted = 0
+        return input_ids, None
 
     def _candidates(
-        self, input_ids: Any, model_kwargs: dict[str, Any], is_first_iteration: bool
+        self, input_ids: Any, *, model_kwargs: dict[str, Any], is_first_iteration: bool = False, **unused: Any
     ) -> tuple[Any, None]:
+        del unused
         length = int(input_ids.shape[1])
         name = next(name for name in CACHE_NAMES if name in model_kwargs)
         cache = model_kwargs[name]
         cached = int(cache.get_seq_length())
         if is_first_iteration and cached == 0:
             return input_ids, None
-        decision = self.policy.decide(1, length, length)
+        decision = self.guard.decide(1, length, length)
         self.decisions.append(decision)
         if decision.gamma == 0:
             return input_ids, None
@@ -97,13 +93,16 @@ class PlannedGenerator(CandidateGenerator):  # type: ignore[misc]
         self._drafted = decision.gamma
         return drafted, None
 
-    def update_candidate_strategy(self, input_ids: Any, scores: Any, num_matches: int) -> None:
+    def update_candidate_strategy(self, *args: Any, **kwargs: Any) -> None:
         """Count the round's acceptance where the policy can learn from it."""
+        with self.guard("observation"):
+            self._count(*args, **kwargs)
+
+    def _count(self, input_ids: Any, scores: Any, num_matches: int) -> None:
         del scores
         if self._drafted:
-            self.policy.observe(
-                self._drafted, min(int(num_matches), self._drafted), 1, 1, int(input_ids.shape[1])
-            )
+            matches = min(int(num_matches), self._drafted)
+            self.policy.observe(self._drafted, matches, 1, 1, int(input_ids.shape[1]))
 
     def _cut(self, cache: Any, cached: int, kv_budget: int | None) -> tuple[Any, int]:
         """A copy of the cache that holds the chosen entries only, and how many these are."""
@@ -129,7 +128,7 @@ def drafting(model: Any, policy: SpeculationPolicy) -> Iterator[PlannedGenerator
     try:
         yield generator
     finally:
-        del model._get_candidate_generator
+        vars(model).pop("_get_candidate_generator", None)
 
 
 def generate(model: Any, input_ids: Any, policy: SpeculationPolicy, **options: Any) -> Any:

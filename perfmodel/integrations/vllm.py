@@ -4,21 +4,23 @@ Run with 0.32.0, read for 0.33.0. The plan's file in the environment variable DR
 plug-in (`vllm_plugin`) puts the class in. It may be named as well, ``--scheduler-cls
 perfmodel.integrations.vllm.PlannedScheduler``. ``num_speculative_tokens`` is the most that is ever drafted.
 DRAFTPLAN_LEARN=1 lets measured acceptance move the plan's. vLLM declares the scheduler's interface
-non-public: after an upgrade, look at the log line. Whatever goes wrong, vLLM serves on with its own lengths.
+non-public: after an upgrade, look at the log line. Where the policy fails, the plan's own length holds;
+whatever else goes wrong, vLLM serves on with its own lengths.
 """
 
 from __future__ import annotations
 
-import os
 import threading
+from functools import partial
 from typing import Any
 
 from vllm.logger import init_logger
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from perfmodel.errors import SpecError
-from perfmodel.integrations.environment import PLAN, VLLM_LOGGER, learns
+from perfmodel.errors import SpecError, printable
+from perfmodel.integrations.environment import PLAN, VLLM_LOGGER, learns, plan_path, say
+from perfmodel.integrations.guard import Guard
 from perfmodel.integrations.prometheus import expose
 from perfmodel.policy import SpeculationPolicy
 from perfmodel.policy_figures import Every, MinuteLine
@@ -27,6 +29,12 @@ __all__ = ["PlannedScheduler", "PlannedSyncScheduler", "planned_class"]
 
 STEPS_PER_REFRESH = 2000
 """Scheduling steps between two refreshes of the policy, in a thread of their own. [steps]"""
+STEPS_PER_PROBE = 100
+"""While it learns, one in so many decoding steps that would draft nothing drafts the plan's shortest length,
+because acceptance is seen nowhere else. It costs at most that share of how much longer such a round is. vLLM
+keeps the drafter's cache in step while nothing is drafted. [steps]"""
+UNKNOWN = (0, 0)
+"""The batch and context of a step in which they could not be read."""
 SECONDS_PER_PUBLISHING = 5.0
 """Between two updates of the Prometheus figures. [s]"""
 
@@ -43,61 +51,89 @@ class PlannedLengths:
     """
 
     def __init__(self, policy: SpeculationPolicy, most: int) -> None:
-        self.policy, self.most, self.learns = policy, most, learns()
+        self.policy, self.most, self.learns = policy, most, learns(logger)
+        self.guard = Guard(policy, logger, "vLLM")
         self.place = (1, 0)
-        self.steps = self.length = 0
+        self.steps = self.plain_steps = self.length = 0
+        drafts = [cell.gamma for cell in policy.plan.cells if cell.gamma]
+        self.probe = min(min(drafts, default=0), most) if self.learns else 0
         self.finds_none = any(cell.match_share is not None for cell in policy.plan.cells)
-        self.ticks: list[Every] = [MinuteLine(policy.figures, VLLM_LOGGER)]
-        publish = expose(policy.figures)
-        if publish is not None:
-            self.ticks.append(Every(SECONDS_PER_PUBLISHING, publish))
+        self.refreshing: threading.Thread | None = None
+        self.ticks: list[Every] = []
+        failed = partial(self.guard.failed, "figures")
+        with self.guard("figures"):
+            self.ticks.append(MinuteLine(policy.figures, VLLM_LOGGER, failed=failed))
+            publish = expose(policy.figures)
+            if publish is not None:
+                self.ticks.append(Every(SECONDS_PER_PUBLISHING, publish, failed=failed))
 
-    def length_after(self, requests: Any, scheduler_output: Any) -> int:
-        """The plan's length for the requests that decode in the next step. [tokens]"""
-        decoding = total = longest = prefilling = idle = 0
-        drafts = scheduler_output.scheduled_spec_decode_tokens
-        for request_id, tokens in scheduler_output.num_scheduled_tokens.items():
-            request = requests[request_id]
-            computed, prompt = request.num_computed_tokens, request.num_prompt_tokens
-            context = computed + tokens
-            if context < prompt:
-                prefilling += tokens
-                continue
-            decoding += 1
-            total += context
-            longest = max(longest, context)
-            idle += computed >= prompt and request_id not in drafts
-        policy = self.policy
-        if idle and self.length and self.finds_none:
-            policy.observe(0, 0, idle, *self.place)
-        self.place = (decoding, total)
-        self.steps += 1
-        if self.learns and self.steps % STEPS_PER_REFRESH == 0:
-            threading.Thread(target=self._refresh, daemon=True).start()
+    def set_length(self, requests: Any, scheduler_output: Any) -> None:
+        """Set the length of the next step's drafts by the requests that decode, if any is scheduled."""
+        scheduled = scheduler_output.num_scheduled_tokens
+        if not scheduled:
+            return
         for tick in self.ticks:
             tick.tick()
-        self.length = policy.decide(decoding, total, longest, prefilling).gamma
-        if self.length > self.most:
-            policy.not_captured += 1
-            self.length = self.most
-        return self.length
+        getattr(scheduler_output, "num_spec_tokens_to_schedule")  # noqa: B009  (a vLLM without it is told)
+        length, place = self.guard.planned.at(len(scheduled)).gamma, self.place
+        self.place = UNKNOWN
+        with self.guard("length"):
+            decoding, total, longest, prefilling, idle = _load(requests, scheduler_output)
+            self._learn(idle, place)
+            self.place = (decoding, total) if decoding else place
+            length = self.guard.decide(decoding, total, longest, prefilling).gamma
+            if decoding and not length:
+                self.plain_steps += 1
+                length = 0 if self.plain_steps % STEPS_PER_PROBE else self.probe
+        if length > self.most:
+            length = self.most
+            with self.guard("figures"):
+                self.policy.not_captured += 1
+        self.length = length
+        scheduler_output.num_spec_tokens_to_schedule = length
 
-    def count(self, drafted: int, accepted: int) -> None:
-        """Count one request's round. Never raises."""
-        if drafted > 0:
-            self.policy.observe(drafted, accepted, 1, *self.place)
+    def count(
+        self, stats: Any, num_draft_tokens: int, num_accepted_tokens: int, *args: Any, **kwargs: Any
+    ) -> None:
+        """Count one request's round, told as vLLM tells it."""
+        del stats, args, kwargs
+        if num_draft_tokens > 0 and self.place != UNKNOWN:
+            self.policy.observe(num_draft_tokens, num_accepted_tokens, 1, *self.place)
 
-    def failed(self) -> None:
-        """Count an exception, and say the first one whole."""
-        self.policy.failures += 1
-        if self.policy.failures == 1:
-            logger.exception("draftplan: vLLM's own length holds in this step; further ones are only counted")
+    def _learn(self, idle: int, place: tuple[int, int]) -> None:
+        """Count rounds of the last step that found nothing to draft; learn if it is time, in a thread."""
+        with self.guard("observation"):
+            if idle and self.length and self.finds_none and place != UNKNOWN:
+                self.policy.observe(0, 0, idle, *place)
+        self.steps += 1
+        if self.learns and self.steps % STEPS_PER_REFRESH == 0:
+            with self.guard("refresh"):
+                if self.refreshing is None or not self.refreshing.is_alive():
+                    self.refreshing = threading.Thread(target=self._refresh, daemon=True)
+                    self.refreshing.start()
 
     def _refresh(self) -> None:
-        try:
+        with self.guard("refresh"):
             self.policy.refresh()
-        except Exception:
-            self.failed()
+
+
+def _load(requests: Any, scheduler_output: Any) -> tuple[int, int, int, int, int]:
+    """Sequences that decode in a step, the sum of their contexts and the longest, tokens of prefills, and
+    sequences that had nothing to verify."""
+    decoding = total = longest = prefilling = idle = 0
+    drafts = scheduler_output.scheduled_spec_decode_tokens
+    for request_id, tokens in scheduler_output.num_scheduled_tokens.items():
+        request = requests[request_id]
+        computed, prompt = request.num_computed_tokens, request.num_prompt_tokens
+        context = computed + tokens
+        if context < prompt:
+            prefilling += tokens
+            continue
+        decoding += 1
+        total += context
+        longest = max(longest, context)
+        idle += computed >= prompt and request_id not in drafts
+    return decoding, total, longest, prefilling, idle
 
 
 class Planned:
@@ -117,37 +153,23 @@ class Planned:
             if self.draftplan is not None:
                 warn_of_missing_graphs(self.draftplan.policy.lengths, config)
         except SpecError as error:
-            logger.error("draftplan: vLLM's own lengths hold: %s", error)
-        except Exception:
-            logger.exception("draftplan: the plan is not followed, or not all of its lengths were looked at")
+            say(logger, f"vLLM's own lengths hold: {error}")
+        except Exception as error:
+            say(logger, "the plan is not followed, or not all of its lengths were looked at", error)
 
-    def _update_after_schedule(self, scheduler_output: Any) -> None:
+    def _update_after_schedule(self, *args: Any, **kwargs: Any) -> None:
         """Set the length before vLLM lays out the placeholders of the next step's drafts."""
         if self.draftplan is not None:
-            try:
-                if scheduler_output.num_scheduled_tokens:
-                    scheduler_output.num_spec_tokens_to_schedule = self.draftplan.length_after(
-                        self.requests,  # type: ignore[attr-defined]
-                        scheduler_output,
-                    )
-            except Exception:
-                self.draftplan.failed()
-        super()._update_after_schedule(scheduler_output)  # type: ignore[misc]
+            with self.draftplan.guard("engine"):
+                self.draftplan.set_length(self.requests, *args, **kwargs)  # type: ignore[attr-defined]
+        super()._update_after_schedule(*args, **kwargs)  # type: ignore[misc]
 
-    def make_spec_decoding_stats(
-        self,
-        spec_decoding_stats: Any,
-        num_draft_tokens: int,
-        num_accepted_tokens: int,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
+    def make_spec_decoding_stats(self, *args: Any, **kwargs: Any) -> Any:
         """Count one request's round, then let vLLM count it too."""
         if self.draftplan is not None:
-            self.draftplan.count(num_draft_tokens, num_accepted_tokens)
-        return super().make_spec_decoding_stats(  # type: ignore[misc]
-            spec_decoding_stats, num_draft_tokens, num_accepted_tokens, *args, **kwargs
-        )
+            with self.draftplan.guard("observation"):
+                self.draftplan.count(*args, **kwargs)
+        return super().make_spec_decoding_stats(*args, **kwargs)  # type: ignore[misc]
 
 
 class PlannedScheduler(Planned, AsyncScheduler):  # type: ignore[misc]
@@ -165,11 +187,11 @@ def planned_lengths(most: int, vllm_config: Any) -> PlannedLengths | None:
     ------
     SpecError : the variable is not set, or what it names is no plan of one deployment.
     """
-    path = os.environ.get(PLAN)
+    path = plan_path()
     if not path:
         raise SpecError.single("environment", PLAN, "is not set", "let it name the plan's file")
     if most < 1:
-        logger.info("draftplan: no --speculative-config is given, so %s is not followed", path)
+        logger.info("draftplan: no --speculative-config is given, so %s is not followed", printable(path))
         return None
     parallel = getattr(vllm_config, "parallel_config", None)
     if getattr(parallel, "data_parallel_size", 1) > 1:
@@ -183,7 +205,7 @@ def planned_lengths(most: int, vllm_config: Any) -> PlannedLengths | None:
             policy.max_gamma,
             most,
         )
-    logger.info("draftplan: speculation lengths follow %s", path)
+    logger.info("draftplan: speculation lengths follow %s", printable(path))
     return PlannedLengths(policy, most)
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from typing import Any
 
-from perfmodel.integrations.environment import PLAN, VLLM_LOGGER
+from perfmodel.integrations.environment import VLLM_LOGGER, plan_path, say
 
 __all__ = ["register"]
 
@@ -22,7 +21,7 @@ def register() -> bool:
 
     A scheduler class that was named by hand stays, and so does one that is not vLLM's common one.
     """
-    if not os.environ.get(PLAN):
+    if plan_path() is None:
         return False
     try:
         from vllm.config.scheduler import SchedulerConfig
@@ -32,21 +31,21 @@ def register() -> bool:
             return True
 
         @functools.wraps(asked)
-        def get_scheduler_cls(config: Any) -> Any:
-            engines_own = asked(config)
-            if getattr(config, "scheduler_cls", None) is not None:
-                return engines_own
+        def get_scheduler_cls(config: Any, *args: Any, **kwargs: Any) -> Any:
+            engines_own = asked(config, *args, **kwargs)
             try:
+                if getattr(config, "scheduler_cls", None) is not None:
+                    return engines_own
                 from perfmodel.integrations.vllm import planned_class
 
                 return planned_class(engines_own)
-            except Exception:
-                logging.getLogger(VLLM_LOGGER).exception("draftplan: vLLM's own scheduler runs")
+            except Exception as error:
+                say(logging.getLogger(VLLM_LOGGER), "vLLM's own scheduler runs", error)
                 return engines_own
 
         get_scheduler_cls.follows_a_plan = True  # type: ignore[attr-defined]
         SchedulerConfig.get_scheduler_cls = get_scheduler_cls
-    except Exception:
-        logging.getLogger(VLLM_LOGGER).exception("draftplan: this vLLM has no scheduler class to replace")
+    except Exception as error:
+        say(logging.getLogger(VLLM_LOGGER), "this vLLM has no scheduler class to replace", error)
         return False
     return True

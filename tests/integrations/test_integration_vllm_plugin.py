@@ -6,10 +6,11 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 from random_plans import cell_of, plan_of
+from vllm_stand_in import Scheduler, config_of, install, serving
 
 from perfmodel.integrations import vllm_plugin
 
@@ -20,69 +21,10 @@ GOOD = {"alpha": 0.9, "draft": 0.05, "verify": 0.0}
 BAD = {"alpha": 0.1, "draft": 0.5, "verify": 0.2}
 
 
-class Scheduler:
-    """What the shim touches of vLLM's scheduler."""
-
-    def __init__(self, vllm_config, most=4):
-        self.vllm_config, self.num_spec_tokens = vllm_config, most
-        self.requests = {}
-        self.counted = []
-        self.policy, self.place, self.length, self.ticks, self.steps = "priority", 1, 2, 3, 4
-
-    def schedule(self, scheduled, drafts):
-        """One step, as in the engine: the length is the engine's own until the scheduler changes it."""
-        output = SimpleNamespace(
-            num_scheduled_tokens=scheduled,
-            scheduled_spec_decode_tokens=drafts,
-            num_spec_tokens_to_schedule=self.num_spec_tokens,
-        )
-        self._update_after_schedule(output)
-        return output.num_spec_tokens_to_schedule
-
-    def _update_after_schedule(self, scheduler_output):
-        for request_id, tokens in scheduler_output.num_scheduled_tokens.items():
-            if request_id in self.requests:
-                self.requests[request_id].num_computed_tokens += tokens
-
-    def make_spec_decoding_stats(self, stats, num_draft_tokens, num_accepted_tokens, invalid, request_id):
-        self.counted.append((stats, num_draft_tokens, num_accepted_tokens, invalid, request_id))
-        return "stats"
-
-
-class AsyncScheduler(Scheduler):
-    pass
-
-
-class SchedulerConfig:
-    """Answers as vLLM's does: a class that is named by hand first, its own otherwise."""
-
-    def __init__(self, scheduler_cls=None, async_scheduling=True):
-        self.scheduler_cls, self.async_scheduling = scheduler_cls, async_scheduling
-
-    def get_scheduler_cls(self):
-        return self.scheduler_cls or (AsyncScheduler if self.async_scheduling else Scheduler)
-
-
 @pytest.fixture
 def vllm(monkeypatch):
-    """The stand-ins under vLLM's names; its config class is fresh in every test."""
-    config = type("SchedulerConfig", (SchedulerConfig,), {})
-    for name, contents in {
-        "vllm": {},
-        "vllm.config": {},
-        "vllm.config.scheduler": {"SchedulerConfig": config},
-        "vllm.logger": {"init_logger": logging.getLogger},
-        "vllm.v1": {},
-        "vllm.v1.core": {},
-        "vllm.v1.core.sched": {},
-        "vllm.v1.core.sched.scheduler": {"Scheduler": Scheduler},
-        "vllm.v1.core.sched.async_scheduler": {"AsyncScheduler": AsyncScheduler},
-    }.items():
-        module = ModuleType(name)
-        vars(module).update(contents)
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "perfmodel.integrations.vllm", raising=False)
-    yield SimpleNamespace(SchedulerConfig=config)
+    """The stand-ins under vLLM's names."""
+    yield SimpleNamespace(SchedulerConfig=install(monkeypatch))
     sys.modules.pop("perfmodel.integrations.vllm", None)
 
 
@@ -99,19 +41,6 @@ def plan_file(tmp_path, monkeypatch):
     path.write_text(plan_of(cells, GAMMAS).to_json())
     monkeypatch.setenv("DRAFTPLAN_PLAN", str(path))
     return path
-
-
-def config_of(data_parallel=1):
-    return SimpleNamespace(parallel_config=SimpleNamespace(data_parallel_size=data_parallel))
-
-
-def serving(scheduler, *contexts):
-    """Requests that decode at these contexts, one token a step."""
-    for index, context in enumerate(contexts):
-        scheduler.requests[str(index)] = SimpleNamespace(
-            num_computed_tokens=context - 1, num_prompt_tokens=context - 10
-        )
-    return {str(index): 1 for index in range(len(contexts))}
 
 
 def test_without_the_variable_the_plug_in_imports_and_does_nothing():
@@ -225,6 +154,37 @@ def test_rounds_with_and_without_drafts_are_counted():
     assert scheduler.counted == [("before", 4, 3, None, "0")]
     figures = scheduler.draftplan.policy.figures()
     assert (figures.drafting, figures.idle, figures.drafted, figures.accepted) == (1, 1, 4, 3)
+
+
+@pytest.mark.parametrize("learning", ["1", "0"])
+def test_one_step_in_a_hundred_that_draft_nothing_is_a_probe_while_it_learns(monkeypatch, learning):
+    monkeypatch.setenv("DRAFTPLAN_LEARN", learning)
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
+    scheduled = serving(scheduler, 900)
+    lengths = []
+    for _ in range(300):
+        scheduler.requests["0"].num_computed_tokens = 899
+        lengths.append(scheduler.schedule(scheduled, {}))
+    probes = [step for step, length in enumerate(lengths, 1) if length]
+    assert probes == ([100, 200, 300] if learning == "1" else [])
+    assert set(lengths) <= {0, 4}, "the plan's shortest draft"
+
+
+def test_acceptance_that_comes_back_is_seen_by_the_probes(monkeypatch):
+    monkeypatch.setenv("DRAFTPLAN_LEARN", "1")
+    scheduler = import_module("perfmodel.integrations.vllm").PlannedScheduler(config_of())
+    policy = scheduler.draftplan.policy
+    policy.observe(4000, 0, 1000, 1, 31000)
+    policy.refresh()
+    scheduled = serving(scheduler, 31000)
+    for step in range(60_000):
+        scheduler.requests["0"].num_computed_tokens = 30999
+        length = scheduler.schedule(scheduled, {"0": [1]})
+        assert length == 0 or step
+        if length:
+            scheduler.make_spec_decoding_stats(None, length, length, None, "0")
+    policy.refresh()
+    assert scheduler.schedule(scheduled, {"0": [1]}) == 4
 
 
 def test_the_line_is_one_that_vllm_shows(caplog):
