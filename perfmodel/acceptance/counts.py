@@ -19,7 +19,7 @@ __all__ = [
 Unit = Literal["request", "window", "total"]
 
 MOST_GAMMA = 1000
-"""Longest draft that is believed: ten times what any engine's flags were seen to ask for. Assumed. [tokens]"""
+"""Longest draft that is believed: far beyond what engines are asked for. Assumed. [tokens]"""
 
 ROUNDS_OF_A_REQUEST = 100.0
 """Rounds that a request is taken to have where a log counts none. Assumed."""
@@ -175,7 +175,7 @@ _SHORT_OF = 0.03
 
 
 def first_impossible(counts: AcceptanceCounts) -> tuple[int, str, str] | None:
-    """Return the first row whose counts cannot be, what speaks against it and of which figure; None if all can.
+    """Return the first row whose counts cannot be, what is wrong and with which figure; None if all can.
 
     A round drafts 1 to ``gamma`` tokens and accepts at most those, so drafted tokens are at most ``rounds
     gamma``, accepted ones at most the drafted, and no position is accepted more often than the one before:
@@ -206,7 +206,7 @@ def first_impossible(counts: AcceptanceCounts) -> tuple[int, str, str] | None:
 
 
 def within_bounds(counts: AcceptanceCounts) -> AcceptanceCounts:
-    """Return counts without the lag of counters: at most ``rounds gamma`` accepted, positions that only fall."""
+    """Return counts without the lag of counters: at most ``rounds gamma`` accepted, positions that fall."""
     accepted = np.minimum(counts.accepted, np.minimum(counts.drafted, counts.rounds * counts.gamma))
     if counts.reached is None:
         return replace(counts, accepted=accepted)

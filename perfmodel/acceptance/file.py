@@ -162,7 +162,8 @@ def _impossible(entries: Sequence[MeasuredAcceptance], document: Document) -> It
             yield Fault(document.file, line, field, problem, "Give one for each position, or none")
         falls = all(late <= early for early, late in pairwise(shares))
         if not falls:
-            problem = f"found {', '.join(f'{share:g}' for share in shares[:6])}, which rises with the position"
+            begins = ", ".join(f"{share:g}" for share in shares[:6])
+            problem = f"found {begins}, which rises with the position"
             remedy = "It is the share of rounds that accept all drafts up to a position, which can only fall"
             yield Fault(document.file, line, field, problem, remedy)
         earlier = first.setdefault(entry, place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +15,13 @@ from perfmodel.errors import SpecError
 from perfmodel.files.scalars import number_in
 
 __all__ = [
-    "COUNT", "NUMBER", "Line", "Row", "agrees", "count_in", "counts_of_rows", "damaged", "number_of", "rates_in",
+    "COUNT", "NUMBER", "Line", "Row", "agrees", "count_in", "counts_of_rows", "damaged", "number_of",
+    "rates_in",
 ]  # fmt: skip
 
 COUNT = r"([0-9]{1,15})"
 """A count of a log as a pattern: digits of ASCII alone, of which a glued or endless number is none."""
-NUMBER = r"(nan|[0-9]{1,15}(?:\.[0-9]{1,15})?)"
+NUMBER = r"(nan|[0-9]{1,15}(?:\.[0-9]{1,20})?)"
 """A number of a log, the same way."""
 Row = tuple[float, float, float, float, list[float]]
 """Rounds, drafted, accepted, gamma, and the rounds that reach each position (empty: not told)."""
@@ -72,7 +74,7 @@ def rates_in(text: str, mark: str, line: Line, file: str) -> list[float]:
     if not closed or len(shares) < len(rates):
         problem = f"found {inside[:60]!r}, no list of rates from 0 to 1"
         raise damaged(file, line, problem, mark.strip(" =("))
-    if any(late > early for early, late in zip(shares, shares[1:], strict=False)):
+    if any(late > early for early, late in pairwise(shares)):
         raise damaged(file, line, RISES, mark.strip(" =("))
     return shares
 

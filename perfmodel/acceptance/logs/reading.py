@@ -8,7 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from perfmodel.acceptance.counts import (
-    MOST_GAMMA, AcceptanceCounts, first_impossible, joined_counts, within_bounds,
+    MOST_GAMMA,
+    AcceptanceCounts,
+    first_impossible,
+    joined_counts,
+    within_bounds,
 )  # fmt: skip
 from perfmodel.acceptance.logs.benchmarks import read_benchmark_block, read_benchmark_json
 from perfmodel.acceptance.logs.lines import Line
