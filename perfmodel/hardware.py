@@ -120,7 +120,9 @@ class HardwareProfile(Spec):
     description: str = text("one line for people", "")
     aliases: tuple[str, ...] = texts("other names that mean this profile")
     family: str = text("accelerators of one generation, such as hopper: engines are fitted to them", "")
-    memory_capacity: Numeric = figure("bytes", 1e9, CAPACITY.physical, "memory of one GPU", path="memory.capacity")
+    memory_capacity: Numeric = figure(
+        "bytes", 1e9, CAPACITY.physical, "memory of one GPU", path="memory.capacity"
+    )
     memory_bandwidth: Numeric = figure(
         "bytes_per_s", 1e9, MEMORY_BANDWIDTH.physical, "peak memory bandwidth", path="memory.bandwidth"
     )

@@ -41,7 +41,7 @@ class Bound:
         """Return what is wrong with a figure that no part can have, an empty text of others."""
         if value <= self.physical:
             return ""
-        return f"{self.what} of {self.shown(value)}, where no accelerator has above {self.shown(self.physical)}"
+        return f"{self.what} of {self.shown(value)}, and no accelerator has above {self.shown(self.physical)}"
 
     def shown(self, value: float) -> str:
         """Return a value with its unit."""

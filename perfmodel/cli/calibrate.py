@@ -228,7 +228,9 @@ def _points(flags: CalibrateFlags) -> tuple[Sequence[Measurement], list[Benchmar
         if not Path(points).exists() and set(names) & set(measurements.available()):
             rows += measurements.load(names)
         elif _is_csv(points):
-            rows += measurements.read_file(points, given=given, profiles_path=flags.profiles_path)
+            own = measurements.read_file(points, given=given, profiles_path=flags.profiles_path)
+            note(measurements.beyond_its_memory(own))
+            rows += own
         else:
             benchmarks += read_benchmarks(points)
     if not benchmarks:
