@@ -168,8 +168,8 @@ def counts_of_histograms(
 RISES = "a later position is accepted more often than the one before"
 
 _LAG, _LAG_SHARE = 64.0, 0.1
-"""Tokens by which counters of one server may disagree, as they are not read at one instant, and the share of
-all that the rounds can draft where that is less. Assumed. [tokens], [1]"""
+"""Tokens or rounds by which counters of one server may disagree, as they are not read at one instant, and the
+share of all that there are where that is less. Assumed. [tokens], [1]"""
 _SHORT_OF = 0.03
 """Share by which rounds that are estimated may be too few for the tokens drafted. Assumed. [1]"""
 
@@ -182,7 +182,8 @@ def first_impossible(counts: AcceptanceCounts) -> tuple[int, str, str] | None:
     counters of a server may lag by some tokens, single requests by one.
     """
     rounds, drafted, accepted, gamma = counts.rounds, counts.drafted, counts.accepted, counts.gamma
-    lag = 1.0 + (0.0 if counts.unit == "request" else np.minimum(_LAG, _LAG_SHARE * rounds * gamma))
+    share = 0.0 if counts.unit == "request" else _LAG_SHARE
+    lag, lag_of_rounds = (1.0 + np.minimum(_LAG, share * most) for most in (rounds * gamma, rounds))
     columns = np.stack([rounds, drafted, accepted, gamma])
     with np.errstate(invalid="ignore"):
         laws = [
@@ -195,7 +196,7 @@ def first_impossible(counts: AcceptanceCounts) -> tuple[int, str, str] | None:
         ]  # fmt: skip
         if counts.reached is not None:
             before = np.concatenate([rounds[:, None], counts.reached[:, :-1]], axis=1)
-            falls = counts.reached <= before + np.reshape(lag, (-1, 1))
+            falls = counts.reached <= before + np.reshape(lag_of_rounds, (-1, 1))
             laws.append((~np.all(falls & (counts.reached >= 0.0), axis=1), RISES, "accepted by position"))
     broken = [(int(against.argmax()), problem, field) for against, problem, field in laws if against.any()]
     if not broken:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.benchmarks.result import Benchmark, Times
+from perfmodel.benchmarks.result import LONGEST_TEXT, Benchmark, Times
 from perfmodel.errors import shown
 from perfmodel.files.records import Record
 
@@ -114,6 +114,8 @@ def _lengths(entry: Record, key: str) -> NDArray[np.int64] | None:
     values = [request.get(key) if isinstance(request, dict) else None for request in listed]
     if not all(type(value) is int and value >= 0 for value in values):
         return None
+    if max(values) > LONGEST_TEXT:
+        raise entry.refusal(key, f"found {shown(max(values))}", f"Give lengths up to {LONGEST_TEXT:g} tokens")
     return np.array(values, dtype=np.int64)
 
 

@@ -1,4 +1,4 @@
-"""What other people's files say is believed only if its numbers can be: laws by kind of file, under damage."""
+"""What other people's files say is believed if its numbers can be: laws by kind of file, under damage."""
 
 from __future__ import annotations
 

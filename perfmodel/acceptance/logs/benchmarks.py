@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
-from perfmodel.acceptance.counts import MOST_GAMMA, AcceptanceCounts, Unit, counts_of_histograms
+from perfmodel.acceptance.counts import MOST_GAMMA, RISES, AcceptanceCounts, Unit, counts_of_histograms
 from perfmodel.acceptance.logs.lines import Line, Row, count_in, counts_of_rows, damaged, number_of
 from perfmodel.errors import SpecError
 from perfmodel.files.records import Record, records_of
@@ -45,6 +46,8 @@ def drafts_of_vllm(record: Record, gamma: int | None = None) -> AcceptanceCounts
     rates = record.numbers("spec_decode_per_position_acceptance_rates") or []
     if accepted > drafted:
         raise record.refusal("spec_decode_accepted_tokens", f"{accepted:g} accepted of {drafted:g} drafted")
+    if any(late > early for early, late in pairwise([1.0, *rates])):
+        raise record.refusal("spec_decode_per_position_acceptance_rates", RISES)
     reached = [round(rate * rounds, 6) for rate in rates]
     if reached and abs(sum(reached) - accepted) > 0.01 * accepted + 1.0:
         problem = f"the rates give {sum(reached):g} accepted tokens, {accepted:g} are stated"
