@@ -112,11 +112,12 @@ def _lengths(entry: Record, key: str) -> NDArray[np.int64] | None:
     if not isinstance(listed, list) or not listed:
         return None
     values = [request.get(key) if isinstance(request, dict) else None for request in listed]
-    if not all(type(value) is int and value >= 0 for value in values):
+    lengths = [value for value in values if type(value) is int and value >= 0]
+    if len(lengths) < len(values):
         return None
-    if max(values) > LONGEST_TEXT:
-        raise entry.refusal(key, f"found {shown(max(values))}", f"Give lengths up to {LONGEST_TEXT:g} tokens")
-    return np.array(values, dtype=np.int64)
+    if max(lengths) > LONGEST_TEXT:
+        raise entry.refusal(key, f"found {shown(max(lengths))}", f"Give lengths up to {LONGEST_TEXT:g} tokens")
+    return np.array(lengths, dtype=np.int64)
 
 
 def _model(record: Record) -> str:

@@ -27,22 +27,22 @@ class Times:
     @property
     def quantiles(self) -> dict[str, float]:
         """The quantiles that are told, by name, from the lowest to the highest. [s]"""
-        told = {part: getattr(self, part) for part in _ABOVE}
-        return {part: value for part, value in told.items() if value is not None}
+        values = {part: getattr(self, part) for part in _ABOVE}
+        return {part: value for part, value in values.items() if value is not None}
 
     def why_impossible(self) -> str:
         """Return what of the statistics cannot be, an empty text where they can.
 
         Quantiles rise, and of times from 0 on a share of at most ``mean / x`` lies above x (Markov).
         """
-        told = self.quantiles
-        for part, value in (("mean", self.mean), *told.items()):
+        quantiles = self.quantiles
+        for part, value in (("mean", self.mean), *quantiles.items()):
             if value is not None and value > _LONGEST:
                 return f"the {part} is {value:g} s, above {_LONGEST:g} s"
-        for (low, early), (high, late) in pairwise(told.items()):
+        for (low, early), (high, late) in pairwise(quantiles.items()):
             if late < early:
                 return f"the {high} is {late * 1e3:g} ms, below the {low} of {early * 1e3:g} ms"
-        for part, value in told.items():
+        for part, value in quantiles.items():
             if self.mean is not None and value > 1.05 * self.mean / _ABOVE[part] + _PRINTED:
                 return f"the {part} is {value * 1e3:g} ms beside a mean of {self.mean * 1e3:g} ms"
         return ""
@@ -130,9 +130,9 @@ class Benchmark:
         if max(self.prompt_tokens, self.output_tokens) > LONGEST_TEXT:
             return "tokens", f"found {self.prompt_tokens:g} and {self.output_tokens:g} a request"
         if self.duration and self.output_throughput and self.tool in _OVER_THE_RUN:
-            told, made = self.output_throughput * self.duration, self.requests * self.output_tokens
-            if abs(told - made) > _SAME * max(told, made) + 1.0:
-                return "output_throughput", f"makes {told:.0f} tokens of the run, {made:.0f} are told"
+            implied, stated = self.output_throughput * self.duration, self.requests * self.output_tokens
+            if abs(implied - stated) > _SAME * max(implied, stated) + 1.0:
+                return "output_throughput", f"makes {implied:.0f} tokens of the run, {stated:.0f} are told"
         return "", ""
 
     def names_another(self, model: str) -> bool:
