@@ -116,7 +116,7 @@ def _lengths(entry: Record, key: str) -> NDArray[np.int64] | None:
     if len(lengths) < len(values):
         return None
     if max(lengths) > LONGEST_TEXT:
-        raise entry.refusal(key, f"found {shown(max(lengths))}", f"Give lengths up to {LONGEST_TEXT:g} tokens")
+        raise entry.refusal(key, f"found {shown(max(lengths))}", f"Give at most {LONGEST_TEXT:g} tokens")
     return np.array(lengths, dtype=np.int64)
 
 
