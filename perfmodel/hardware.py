@@ -28,6 +28,7 @@ from perfmodel.files.quantity import (
     texts,
 )  # fmt: skip
 from perfmodel.files.spec import Spec
+from perfmodel.physical import CAPACITY, MEMORY_BANDWIDTH, PEAK_FLOPS
 
 __all__ = [
     "AllReduce", "AttentionKernel", "Gemm", "HardwareProfile", "Numeric", "RecurrentKernel", "json_schema",
@@ -119,15 +120,18 @@ class HardwareProfile(Spec):
     description: str = text("one line for people", "")
     aliases: tuple[str, ...] = texts("other names that mean this profile")
     family: str = text("accelerators of one generation, such as hopper: engines are fitted to them", "")
-    memory_capacity: Numeric = figure("bytes", 1e9, 4e12, "memory of one GPU", path="memory.capacity")
+    memory_capacity: Numeric = figure(
+        "bytes", 1e9, CAPACITY.physical, "memory of one GPU", path="memory.capacity"
+    )
     memory_bandwidth: Numeric = figure(
-        "bytes_per_s", 1e9, 1e14, "peak memory bandwidth", path="memory.bandwidth"
+        "bytes_per_s", 1e9, MEMORY_BANDWIDTH.physical, "peak memory bandwidth", path="memory.bandwidth"
     )
     l2_bytes: Numeric = figure("bytes", 1e5, 4e9, "last-level cache", (6e6, 40e6, 100e6), path="memory.l2")
     sms: Numeric = figure("count", 1, 4096, "streaming multiprocessors or compute units", (60, 110, 200))
     overlap: Numeric = figure("count", 0, 1, "0: loads and computes in turn, as a CPU core", (1, 1, 1))
     peak_flops: Mapping[str, Numeric] = figures(
-        "flops", 1e9, 1e17, "dense peak rate of matrix products", DTYPES, required=("bf16",), path="peak"
+        "flops", 1e9, PEAK_FLOPS.physical, "dense peak rate of matrix products", DTYPES,
+        required=("bf16",), path="peak",
     )
     link_bandwidth: Numeric = figure(
         "bytes_per_s", 1e8, 1e13, "link, one direction", (16e9, 32e9, 450e9), path="link.bandwidth"
@@ -168,6 +172,16 @@ class HardwareProfile(Spec):
     def available(cls, profiles_path: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
         """Return the names of all profiles, sorted."""
         return _catalogue().names(profiles_path)
+
+    def beyond_known(self) -> tuple[str, ...]:
+        """Return a sentence for each figure above that of any accelerator with a bundled profile."""
+        figures = [
+            ("memory.capacity", CAPACITY, self.memory_capacity),
+            ("memory.bandwidth", MEMORY_BANDWIDTH, self.memory_bandwidth),
+            *((f"peak.{dtype}", PEAK_FLOPS, rate) for dtype, rate in self.peak_flops.items()),
+        ]
+        sentences = ((path, bound.beyond_known(float(np.max(value)))) for path, bound, value in figures)
+        return tuple(f"{path} of {self.name}: {sentence}" for path, sentence in sentences if sentence)
 
     def peak(self, dtype: str) -> Numeric:
         """Return the dense peak [FLOP/s] at which values of `dtype` are multiplied.
@@ -229,6 +243,7 @@ class HardwareProfile(Spec):
                 )
             }  # fmt: skip
             assumed += (f"all_reduce.nccl is not in the profile of {profile.name}: {_RING}",)
+        assumed += tuple(remark for remark in profile.beyond_known() if remark not in assumed)
         return replace(
             profile, attention=attention, all_reduce=all_reduce, quantities=quantities, assumed=assumed
         )

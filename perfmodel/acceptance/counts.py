@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 from perfmodel.files.numbers import FloatArray
 
-__all__ = ["WHOLE", "AcceptanceCounts", "Unit", "counts_of_histograms", "counts_of_rounds", "joined_counts"]
+__all__ = [
+    "MOST_GAMMA", "RISES", "WHOLE", "AcceptanceCounts", "Unit", "counts_of_histograms", "counts_of_rounds",
+    "first_impossible", "joined_counts", "within_bounds",
+]  # fmt: skip
 
 Unit = Literal["request", "window", "total"]
+
+MOST_GAMMA = 1000
+"""Longest draft that is believed: far beyond what engines are asked for. Assumed. [tokens]"""
 
 ROUNDS_OF_A_REQUEST = 100.0
 """Rounds that a request is taken to have where a log counts none. Assumed."""
@@ -158,6 +164,55 @@ def counts_of_histograms(
         requests=float(len(histograms)) if unit == "request" else None,
     )
 
+
+RISES = "a later position is accepted more often than the one before"
+
+_LAG, _LAG_SHARE = 64.0, 0.1
+"""Tokens or rounds by which counters of one server may disagree, as they are not read at one instant, and the
+share of all that there are where that is less. Assumed. [tokens], [1]"""
+_SHORT_OF = 0.03
+"""Share by which rounds that are estimated may be too few for the tokens drafted. Assumed. [1]"""
+
+
+def first_impossible(counts: AcceptanceCounts) -> tuple[int, str, str] | None:
+    """Return the first row whose counts cannot be, what is wrong and with which figure; None if all can.
+
+    A round drafts 1 to ``gamma`` tokens and accepts at most those, so drafted tokens are at most ``rounds
+    gamma``, accepted ones at most the drafted, and no position is accepted more often than the one before:
+    counters of a server may lag by some tokens, single requests by one.
+    """
+    rounds, drafted, accepted, gamma = counts.rounds, counts.drafted, counts.accepted, counts.gamma
+    share = 0.0 if counts.unit == "request" else _LAG_SHARE
+    lag, lag_of_rounds = (1.0 + np.minimum(_LAG, share * most) for most in (rounds * gamma, rounds))
+    columns = np.stack([rounds, drafted, accepted, gamma])
+    with np.errstate(invalid="ignore"):
+        laws = [
+            (~np.all(np.isfinite(columns) & (columns >= 0.0), axis=0), "no counts: {}", "",),
+            ((rounds > 0.0) & ~((gamma >= 1.0) & (gamma <= MOST_GAMMA)),
+             f"{{gamma:g}} tokens drafted a round, where 1 to {MOST_GAMMA} are believed", "gamma"),
+            (accepted > drafted + 1e-6, "{accepted:g} accepted of {drafted:g} drafted", "accepted"),
+            (drafted > (1.0 + _SHORT_OF) * rounds * gamma + lag,
+             "{drafted:.0f} drafted tokens are more than {rounds:.0f} rounds of {gamma:.0f}", "drafted"),
+        ]  # fmt: skip
+        if counts.reached is not None:
+            before = np.concatenate([rounds[:, None], counts.reached[:, :-1]], axis=1)
+            falls = counts.reached <= before + np.reshape(lag_of_rounds, (-1, 1))
+            laws.append((~np.all(falls & (counts.reached >= 0.0), axis=1), RISES, "accepted by position"))
+    broken = [(int(against.argmax()), problem, field) for against, problem, field in laws if against.any()]
+    if not broken:
+        return None
+    row, problem, field = min(broken, key=lambda law: law[0])
+    figures = {name: float(getattr(counts, name)[row]) for name in ("rounds", "drafted", "accepted", "gamma")}
+    return row, problem.format(", ".join(f"{value:g}" for value in figures.values()), **figures), field
+
+
+def within_bounds(counts: AcceptanceCounts) -> AcceptanceCounts:
+    """Return counts without the lag of counters: at most ``rounds gamma`` accepted, positions that fall."""
+    accepted = np.minimum(counts.accepted, np.minimum(counts.drafted, counts.rounds * counts.gamma))
+    if counts.reached is None:
+        return replace(counts, accepted=accepted)
+    reached = np.minimum.accumulate(np.minimum(counts.reached, counts.rounds[:, None]), axis=1)
+    return replace(counts, accepted=accepted, reached=reached)
 
 
 def joined_counts(counts: Sequence[AcceptanceCounts]) -> AcceptanceCounts:

@@ -171,7 +171,7 @@ def fit_acceptance(counts: AcceptanceCounts, lengths: Sequence[int] = ()) -> Acc
         if counts.tried[:, 1:].sum() > 0.0:
             rest, _ = _rate(counts, counts.reached[:, 1:].sum(axis=1), counts.tried[:, 1:].sum(axis=1))
         pooled = counts.reached.sum(axis=0) / np.maximum(counts.tried.sum(axis=0), 1.0)
-        survival = np.cumprod(pooled)
+        survival = np.cumprod(np.minimum(pooled, 1.0))
         decay_p = decay_chance(counts, alpha.value)
         if decay_p is not None and decay_p < NOTABLE:
             rises = rest is not None and first is not None and rest.value > first.value
@@ -213,7 +213,7 @@ def fit_acceptance(counts: AcceptanceCounts, lengths: Sequence[int] = ()) -> Acc
         alpha=alpha,
         first=first,
         rest=rest,
-        survival=tuple(float(share) for share in survival),
+        survival=tuple(float(share) for share in np.pad(survival, (0, gamma - survival.size))),
         tokens=tokens,
         requests=counts.requests,
         rounds=rounds,

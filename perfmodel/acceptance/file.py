@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import ConfigDict, Field, create_model
 
+from perfmodel.acceptance.counts import MOST_GAMMA
 from perfmodel.acceptance.estimate import AcceptanceFit
 from perfmodel.acceptance.published import plain_name
+from perfmodel.errors import Fault, SpecError
 from perfmodel.files.checking import check
-from perfmodel.files.document import read_json, read_yaml
+from perfmodel.files.document import Document, read_json, read_yaml
 from perfmodel.files.writing import write_whole
 
 __all__ = ["MeasuredAcceptance", "read_acceptance", "write_acceptance"]
@@ -41,7 +44,8 @@ class MeasuredAcceptance:
     alpha, alpha1, alpha2 : one rate, that of the first draft, that of later ones; ``*_se`` their standard
         errors, ``*_trials`` the independent trials that would know them as well, None in files without.
     draft_share : share of rounds that drafted at all, where rounds without a draft were counted. [0..1]
-    gamma, requests, rounds, survival, method, source : how they were found.
+    gamma, requests, rounds, method, source : how they were found.
+    survival : P(the first k drafts are all accepted), k = 1 .. gamma, which never rises; empty if not told.
     """
 
     alpha: _Rate
@@ -50,7 +54,7 @@ class MeasuredAcceptance:
     alpha1_se: _Error
     alpha2: _Rate
     alpha2_se: _Error
-    gamma: Annotated[int, Field(ge=1, le=1000)]
+    gamma: Annotated[int, Field(ge=1, le=MOST_GAMMA)]
     rounds: _Count
     alpha_trials: _Trials | None = None
     alpha1_trials: _Trials | None = None
@@ -134,13 +138,40 @@ def read_acceptance(path: str | os.PathLike[str]) -> tuple[MeasuredAcceptance, .
 
     Raises
     ------
-    SpecError : naming every fault with its line.
+    SpecError : naming every fault with its line: what is no rate or count, a survival that rises with the
+        position or is not told of all of them, an entry that is there twice.
     """
     document = read_yaml(path) if Path(path).suffix in (".yaml", ".yml") else read_json(path)
-    entries = check(_File, document).measured
-    return tuple(
-        MeasuredAcceptance(**{**entry.model_dump(), "survival": tuple(entry.survival)}) for entry in entries
+    entries = tuple(
+        MeasuredAcceptance(**{**entry.model_dump(), "survival": tuple(entry.survival)})
+        for entry in check(_File, document).measured
     )
+    if faults := list(_impossible(entries, document)):
+        raise SpecError(faults)
+    return entries
+
+
+def _impossible(entries: Sequence[MeasuredAcceptance], document: Document) -> Iterator[Fault]:
+    """Yield what no log can have shown, entry by entry."""
+    first: dict[MeasuredAcceptance, int] = {}
+    for place, entry in enumerate(entries):
+        at, shares = ("measured", place, "survival"), entry.survival
+        field, line = f"measured.{place}.survival", document.line(at)
+        if shares and len(shares) != entry.gamma:
+            problem = f"{len(shares)} shares beside gamma {entry.gamma}"
+            yield Fault(document.file, line, field, problem, "Give one for each position, or none")
+        falls = all(late <= early for early, late in pairwise(shares))
+        if not falls:
+            begins = ", ".join(f"{share:g}" for share in shares[:6])
+            problem = f"found {begins}, which rises with the position"
+            remedy = "It is the share of rounds that accept all drafts up to a position, which can only fall"
+            yield Fault(document.file, line, field, problem, remedy)
+        earlier = first.setdefault(entry, place)
+        if earlier != place:
+            yield Fault(
+                document.file, document.line(at[:2]), f"measured.{place}",
+                f"is the entry measured.{earlier} again", "Keep one of them: twice it counts as two logs",
+            )  # fmt: skip
 
 
 def write_acceptance(
@@ -148,10 +179,13 @@ def write_acceptance(
 ) -> None:
     """Write entries to an acceptance file, whole or not at all; ``add`` keeps the entries that are there.
 
+    An entry that is there already is not written again.
+
     Raises
     ------
     SpecError : the file cannot be written, or what is there is no acceptance file.
     """
     earlier = read_acceptance(path) if add and Path(path).exists() else ()
-    rows = [asdict(entry) for entry in (*earlier, *measured)]
+    entries = dict.fromkeys(replace(entry, survival=tuple(entry.survival)) for entry in (*earlier, *measured))
+    rows = [asdict(entry) for entry in entries]
     write_whole(path, json.dumps({"format": FORMAT, "measured": rows}, indent=1) + "\n")

@@ -38,8 +38,8 @@ _KEYS = {
 _TIMES = {"TTFT": "ttft", "TPOT": "tpot", "ITL": "itl", "E2EL": "e2el", "E2E Latency": "e2e_latency"}
 _NAMES = "|".join(re.escape(name) for name in sorted(_KEYS, key=len, reverse=True))
 _ENTRY = re.compile(
-    rf"(?<!\w)(?P<name>(?P<part>Mean|Median|P\d+) (?P<time>{'|'.join(_TIMES)}) \(ms\)|"
-    rf"Position \d+|{_NAMES})"
+    rf"(?<!\w)(?P<name>(?P<part>Mean|Median|P[0-9]+) (?P<time>{'|'.join(_TIMES)}) \(ms\)|"
+    rf"Position [0-9]+|{_NAMES})"
     r":\s+(?P<figure>\S+)"
 )
 _RATES = "spec_decode_per_position_acceptance_rates"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.benchmarks.result import Benchmark, Times
+from perfmodel.benchmarks.result import LONGEST_TEXT, Benchmark, Times
 from perfmodel.errors import shown
 from perfmodel.files.records import Record
 
@@ -112,9 +112,12 @@ def _lengths(entry: Record, key: str) -> NDArray[np.int64] | None:
     if not isinstance(listed, list) or not listed:
         return None
     values = [request.get(key) if isinstance(request, dict) else None for request in listed]
-    if not all(type(value) is int and value >= 0 for value in values):
+    lengths = [value for value in values if type(value) is int and value >= 0]
+    if len(lengths) < len(values):
         return None
-    return np.array(values, dtype=np.int64)
+    if max(lengths) > LONGEST_TEXT:
+        raise entry.refusal(key, f"found {shown(max(lengths))}", f"Give at most {LONGEST_TEXT:g} tokens")
+    return np.array(lengths, dtype=np.int64)
 
 
 def _model(record: Record) -> str:

@@ -99,7 +99,12 @@ def read_benchmarks(path: str | os.PathLike[str], gamma: int | None = None) -> l
     runs: list[Benchmark] = []
     for record in records:
         result = _form(record).read(record, gamma)
-        runs += [result] if isinstance(result, Benchmark) else result
+        for run in [result] if isinstance(result, Benchmark) else result:
+            figure, problem = run.why_impossible()
+            if problem:
+                remedy = f"{run.source} cannot be as it stands: give the file as the tool wrote it"
+                raise record.refusal(figure, problem, remedy)
+            runs.append(run)
     return runs
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.benchmarks.result import Times
+from perfmodel.benchmarks.result import LONGEST_TEXT, Times
 from perfmodel.errors import shown
 from perfmodel.files.records import Record
 
@@ -56,6 +56,8 @@ def per_request(
     if len(prompts) != len(answers):
         problem = f"{len(answers)} outputs beside {len(prompts)} inputs"
         raise record.refusal(outputs, problem, "Give the file as the tool wrote it")
+    if max(*prompts, *answers) > LONGEST_TEXT:
+        raise record.refusal(inputs, f"found more than {LONGEST_TEXT:g}", "Give tokens, request by request")
     lengths = np.array([prompts, answers], dtype=np.int64)
     prompt, output = lengths[:, lengths[1] > 0]
     return prompt, output
@@ -72,5 +74,8 @@ def mean_in_flight(
     first, gaps = record.numbers("ttfts"), record.value("itls")
     if not first or not isinstance(gaps, list) or len(gaps) != len(first):
         return None
+    listed = [gap for part in gaps if isinstance(part, list) for gap in part]
+    if not all(type(gap) in (int, float) and 0 <= gap < 1e18 for gap in listed):
+        raise record.refusal("itls", "holds what is no time", "Give the file as the tool wrote it")
     later = sum(sum(part) for part in gaps if isinstance(part, list))
     return (sum(first) + later) / duration

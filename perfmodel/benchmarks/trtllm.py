@@ -8,6 +8,7 @@ from __future__ import annotations
 from perfmodel.acceptance.counts import AcceptanceCounts
 from perfmodel.acceptance.logs.lines import counts_of_rows
 from perfmodel.benchmarks.result import Benchmark, Times
+from perfmodel.errors import SpecError
 from perfmodel.files.records import Record
 
 __all__ = ["read_trtllm_report"]
@@ -60,4 +61,7 @@ def _drafts(record: Record, requests: float) -> AcceptanceCounts | None:
         raise record.refusal("decoding_stats.num_accepted_draft_tokens_percentiles", problem)
     longest = float(max(round(drafted / rounds), 1))
     row = (rounds * requests, drafted * requests, accepted * requests, longest, list[float]())
-    return counts_of_rows("total", [row], requests)
+    try:
+        return counts_of_rows("total", [row], requests)
+    except SpecError as refused:
+        raise refused.located(record.file, record.line_of("decoding_stats"), "decoding_stats") from None

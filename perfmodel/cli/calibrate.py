@@ -157,7 +157,8 @@ def _is_of_machine(points: str) -> bool:
 def _calibrate_machine(flags: CalibrateFlags) -> None:
     """Fit a hardware profile, and the engine that ran, to the points of `measure`; write and report them."""
     from perfmodel.cli.tell.calibration import draw_machine, machine_to_dict
-    from perfmodel.evidence.machine.points import read_points
+    from perfmodel.errors import SpecError
+    from perfmodel.evidence.machine.points import beyond_known, read_points
     from perfmodel.evidence.machine.steps import fit_machine_and_engine
     from perfmodel.hardware import HardwareProfile
 
@@ -165,8 +166,12 @@ def _calibrate_machine(flags: CalibrateFlags) -> None:
     name, engine_name = _name_of(file, "my-machine"), _name_of(flags.engine_output, "reference-decoder")
     like = None if flags.hardware is None else HardwareProfile.load(flags.hardware, flags.profiles_path)
     points = read_points(flags.points[0])
-    with working("fitting"):
-        machine, engine = fit_machine_and_engine(points, name, engine_name, like)
+    try:
+        with working("fitting"):
+            machine, engine = fit_machine_and_engine(points, name, engine_name, like)
+    except SpecError as refused:
+        raise refused.located(flags.points[0], None, "") from None
+    note(beyond_known(points))
     if file is not None:
         emit(machine.text, file)
     if flags.engine_output is not None:
@@ -223,7 +228,9 @@ def _points(flags: CalibrateFlags) -> tuple[Sequence[Measurement], list[Benchmar
         if not Path(points).exists() and set(names) & set(measurements.available()):
             rows += measurements.load(names)
         elif _is_csv(points):
-            rows += measurements.read_file(points, given=given, profiles_path=flags.profiles_path)
+            own = measurements.read_file(points, given=given, profiles_path=flags.profiles_path)
+            note(measurements.beyond_its_memory(own))
+            rows += own
         else:
             benchmarks += read_benchmarks(points)
     if not benchmarks:

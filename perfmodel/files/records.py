@@ -52,11 +52,14 @@ class Record:
 
     def refusal(self, key: str, problem: str, remedy: str = "") -> SpecError:
         """Return the refusal of a key, with the line it stands in."""
+        return SpecError.single(self.file, key, problem, remedy, line=self.line_of(key))
+
+    def line_of(self, key: str) -> int:
+        """Return the line that a key stands in, that of the object where it is not found."""
         last = key.rpartition(".")[2]
         match = re.search(rf'"{re.escape(last)}"\s*:', self.text) if last else None
         line = self.first + (self.text.count("\n", 0, match.start()) if match else 0)
-        line = self.lines.get(last, line)
-        return SpecError.single(self.file, key, problem, remedy, line=line)
+        return self.lines.get(last, line)
 
     def value(self, key: str) -> Any:
         """Return what stands at a key, None where nothing does; ``a.b`` is b in a."""

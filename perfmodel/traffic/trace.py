@@ -20,6 +20,9 @@ from perfmodel.traffic.trace_rows import MOST_REQUESTS, TraceRows, read_rows
 __all__ = ["MOST_REQUESTS", "MOST_TOKENS", "Trace", "read_trace"]
 
 _MOST_BYTES = 2**31
+_YEAR = 365.25 * 86400.0
+_LONGEST_SPAN = 10.0 * _YEAR
+"""Between the first and last arrival of a trace; the longest public ones have four months. Assumed. [s]"""
 _COVERED = 0.9
 """Share of the prompt tokens that hash ids usually stand for, at least. [1]"""
 
@@ -130,6 +133,14 @@ def read_trace(path: str | Path, *, unit: str | None = None, timeless: bool = Fa
     written, prompt, output = (np.frombuffer(column, dtype=float) for column in read.columns)
     order = np.argsort(written, kind="stable")
     unit, why = time_unit(form, written, given=unit, dated=read.dated)
+    spans = (written.max() - written.min()) * TIME_UNITS[unit]
+    if spans > _LONGEST_SPAN:
+        raise SpecError.single(
+            str(path), read.keys[0],
+            f"requests arrive over {spans / _YEAR:,.0f} years, from line {read.first[1]} to this one",
+            f"Mend the row that is wrong, or name the unit of times, here taken as {unit}: --time-unit",
+            line=read.last[1],
+        )  # fmt: skip
     trace = Trace(
         Path(path).stem,
         (written[order] - written.min()) * TIME_UNITS[unit],

@@ -46,7 +46,7 @@ def tokens(value: Any) -> float:
 
 def puts_out_nothing(value: Any) -> bool:
     """Whether an output length is that of a call that failed: none, a word for none, zero or below it."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in _NO_LENGTH):
+    if value is None or value != value or (isinstance(value, str) and value.strip().lower() in _NO_LENGTH):
         return True
     try:
         number = number_of(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -114,10 +115,11 @@ def _plain(key: str) -> str:
     return key.strip().lower().replace("-", "_").replace(" ", "_")
 
 
-def _no_number(text: str) -> None:
+def _no_number(text: str) -> float:
     """A missing figure, as tools write NaN; infinite ones are none."""
     if text != "NaN":
         raise ValueError(f"{text} is not a number")
+    return math.nan
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
@@ -133,6 +135,7 @@ class TraceRows:
     ids, counts : ids of the blocks that prompts begin with, row after row, and how many each row has.
     dated : whether arrivals are dates, in seconds since 1970.
     timeless : whether no column says when requests arrive.
+    first, last : earliest and latest arrival as they are written, and the lines they stand in.
     rows, silent, damaged, delayed : how many there are, put out nothing, cannot be read, and how many name a
         delay in place of a time.
     faults : what is wrong with the first damaged rows.
@@ -144,6 +147,7 @@ class TraceRows:
         self.ids, self.counts = array("q"), array("q")
         self.dated = False
         self.timeless = keys[0] == keys[1]
+        self.first, self.last = (math.inf, 0), (-math.inf, 0)
         self.rows = self.silent = self.damaged = self.delayed = 0
         self.faults: list[Fault] = []
         self._of_ids, self._of_session, self._of_delay = (
@@ -171,10 +175,11 @@ class TraceRows:
             remedy = f"Give at most {MOST_TOKENS} together"
             return self._damage([Fault(self.file, line, self.keys[1], problem, remedy)])
         arrivals, prompts, outputs = self.columns
+        self.first, self.last = min(self.first, (arrival, line)), max(self.last, (arrival, line))
         arrivals.append(arrival)
         prompts.append(prompt)
         outputs.append(output)
-        self.delayed += values[0] is None or (self.timeless and arrival > 0.0)
+        self.delayed += values[0] is None or values[0] != values[0] or (self.timeless and arrival > 0.0)
         if self._of_ids is not None:
             self._add_ids(values[self._of_ids])
         return len(arrivals) > MOST_REQUESTS
@@ -186,14 +191,15 @@ class TraceRows:
             try:
                 read(values if read == self._arrival else value)
             except (TypeError, ValueError, OverflowError):
-                faults.append(Fault(self.file, line, key, f"found {shown(value)}", str(read.__doc__)))
+                text = "NaN" if value != value else shown(value)
+                faults.append(Fault(self.file, line, key, f"found {text}", str(read.__doc__)))
         return faults
 
     def _arrival(self, values: Sequence[Any]) -> float:
-        """Give seconds, or a date and time such as 2023-11-16 18:17:03.98"""
+        """Give seconds from 0 on, or in every row a date and time such as 2023-11-16 18:17:03.98"""
         named = None if self._of_session is None else values[self._of_session]
         session = None if named is None else str(named)
-        silent = self.timeless or values[0] is None
+        silent = self.timeless or values[0] is None or values[0] != values[0]
         if silent and session in self._last and self._of_delay is not None:
             delay = number_of(values[self._of_delay])
             if delay is None or delay < 0:
@@ -204,6 +210,8 @@ class TraceRows:
         else:
             number = number_of(values[0])
             arrival = date(values[0]) if number is None else number
+            if arrival < 0.0 or (self.columns[0] and not self.delayed and self.dated != (number is None)):
+                raise ValueError("before 1970, or a number among dates")
             self.dated |= number is None
         if session is not None:
             self._last[session] = arrival

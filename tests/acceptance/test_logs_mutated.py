@@ -21,6 +21,8 @@ from engine_logs import (
     VLLM_RESPONSE,
 )
 
+from perfmodel.acceptance.counts import MOST_GAMMA, AcceptanceCounts
+from perfmodel.acceptance.estimate import fit_acceptance
 from perfmodel.acceptance.logs import read_log
 from perfmodel.errors import SpecError
 
@@ -43,8 +45,8 @@ LOGS = {
     "iterations of TensorRT-LLM": "\n".join([json.dumps(ITERATION)] * 3),
     "rounds": CSV,
 }
-PIECES = ["0", "-", "9" * 30, "nan", "inf", "null", "1e999", "true", *'"{[]}\n\r.,']
-NUMBERS = ["0", "1", "-1", "1e18", "0.5", "null"]
+PIECES = ["0", "-", "9" * 30, "nan", "inf", "null", "1e999", "true", "\uff11", "\u0663", *'"{[]}\n\r.,_']
+NUMBERS = ["0", "1", "-1", "1e18", "0.5", "null", "inf", "\uff11", "1_0", "9" * 5000, "0.6000.600", ".5"]
 
 
 def damaged(text: str, draw: random.Random) -> str:
@@ -75,8 +77,22 @@ def test_damage_gives_sound_counts_or_a_refusal(log: str, tmp_path: Path) -> Non
         except SpecError:
             refused += 1
             continue
-        for column in (counts.rounds, counts.drafted, counts.accepted, counts.gamma):
-            assert np.all(np.isfinite(column)) and np.all(column >= 0.0)
-        assert np.all(counts.accepted <= counts.drafted + 1e-6)
-        assert np.all(counts.drafted <= 1.03 * counts.rounds * counts.gamma + 64.0)
+        assert_sound(counts)
     assert refused
+
+
+def assert_sound(counts: AcceptanceCounts) -> None:
+    """The laws of counts, and of the rates that are fitted to them."""
+    for column in (counts.rounds, counts.drafted, counts.accepted, counts.gamma):
+        assert np.all(np.isfinite(column)) and np.all(column >= 0.0)
+    assert np.all(counts.accepted <= counts.drafted + 1e-6)
+    assert np.all(counts.accepted <= counts.rounds * counts.gamma + 1e-6)
+    assert np.all(counts.drafted <= 1.03 * counts.rounds * counts.gamma + 65.0)
+    assert np.all(counts.gamma <= MOST_GAMMA)
+    if counts.reached is not None:
+        assert np.all(np.diff(counts.reached, prepend=counts.rounds[:, None], axis=1) <= 0.0)
+        assert counts.reached.shape[1] <= MOST_GAMMA
+    fit = fit_acceptance(counts)
+    assert 1.0 <= fit.tokens <= fit.gamma + 1.0 + 1e-6
+    assert len(fit.survival) == fit.gamma
+    assert np.all(np.diff(fit.survival, prepend=1.0, append=0.0) <= 1e-12)

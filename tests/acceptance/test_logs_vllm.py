@@ -39,7 +39,7 @@ def v1_line(accepted: np.ndarray) -> str:
 
 def short_line(accepted: np.ndarray) -> str:
     return v1_line(accepted).partition("Draft acc")[0] + (
-        f"Draft acceptance rate: 50.0%, Accepted: {accepted.sum()} tokens, "
+        f"Draft acceptance rate: {100 * accepted.mean() / GAMMA:.1f}%, Accepted: {accepted.sum()} tokens, "
         f"Drafted: {GAMMA * accepted.size} tokens"
     )
 

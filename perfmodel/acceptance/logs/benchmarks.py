@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
-from perfmodel.acceptance.counts import AcceptanceCounts, counts_of_histograms
-from perfmodel.acceptance.logs.lines import Line, Row, counts_of_rows, damaged
+from perfmodel.acceptance.counts import MOST_GAMMA, RISES, AcceptanceCounts, Unit, counts_of_histograms
+from perfmodel.acceptance.logs.lines import Line, Row, count_in, counts_of_rows, damaged, number_of
 from perfmodel.errors import SpecError
 from perfmodel.files.records import Record, records_of
 
@@ -45,13 +46,15 @@ def drafts_of_vllm(record: Record, gamma: int | None = None) -> AcceptanceCounts
     rates = record.numbers("spec_decode_per_position_acceptance_rates") or []
     if accepted > drafted:
         raise record.refusal("spec_decode_accepted_tokens", f"{accepted:g} accepted of {drafted:g} drafted")
+    if any(late > early for early, late in pairwise([1.0, *rates])):
+        raise record.refusal("spec_decode_per_position_acceptance_rates", RISES)
     reached = [round(rate * rounds, 6) for rate in rates]
     if reached and abs(sum(reached) - accepted) > 0.01 * accepted + 1.0:
         problem = f"the rates give {sum(reached):g} accepted tokens, {accepted:g} are stated"
         raise record.refusal("spec_decode_per_position_acceptance_rates", problem)
     longest = float(len(reached) or gamma or max(-(-drafted // rounds), 1.0))
     row: Row = (rounds, drafted, accepted, longest, reached)
-    return counts_of_rows("total", [row], record.number("completed"))
+    return _of_run(record, "spec_decode_num_drafts", row, record.number("completed"))
 
 
 def drafts_of_sglang(record: Record, gamma: int | None = None) -> AcceptanceCounts | None:
@@ -81,7 +84,17 @@ def drafts_of_sglang(record: Record, gamma: int | None = None) -> AcceptanceCoun
     rounds = max(round(tokens / length), 1.0)
     row: Row = (rounds, drafts * rounds, (length - 1.0) * rounds, float(drafts), [])
     remark = "accept_length is the mean of the server since its start, not of this run alone"
-    return counts_of_rows("total", [row], requests, (remark,))
+    return _of_run(record, "accept_length", row, requests, (remark,))
+
+
+def _of_run(
+    record: Record, key: str, row: Row, requests: float | None, remarks: tuple[str, ...] = ()
+) -> AcceptanceCounts:
+    """Return the counts of one run; a refusal names the line of a key."""
+    try:
+        return counts_of_rows("total", [row], requests, remarks)
+    except SpecError as refused:
+        raise refused.located(record.file, record.line_of(key), key) from None
 
 
 def drafts_of_server(record: Record) -> int:
@@ -106,7 +119,7 @@ def drafts_of_aiperf(record: Record, gamma: int | None = None) -> AcceptanceCoun
         return None
     name = "pooled_spec_decode_acceptance_histogram"
     if not isinstance(histogram, dict) or not all(
-        key.isdigit() and len(key) < 4 and type(value) is int and value >= 0
+        count_in(key) is not None and len(key) < 4 and type(value) is int and 0 <= value < 10**12
         for key, value in histogram.items()
     ):
         raise record.refusal(name, "is no map of accepted tokens to rounds")
@@ -126,6 +139,8 @@ def drafts_of_aiperf(record: Record, gamma: int | None = None) -> AcceptanceCoun
     if not (rounds and drafted):
         return None
     least = int(-(-drafted // rounds))
+    if least > MOST_GAMMA:
+        raise record.refusal("total_draft_tokens", f"{drafted:g} tokens in {rounds} rounds, {least} a round")
     table += [0] * (least + 1 - len(table))
     counts = counts_of_histograms([table], np.array([drafted]), unit="total")
     return replace(counts, requests=record.number("request_count.avg"))
@@ -196,7 +211,7 @@ def pooled(parts: list[AcceptanceCounts]) -> AcceptanceCounts:
 _ENTRY = re.compile(
     r"(?:^|\W)(Drafts|Draft tokens|Accepted tokens|Acceptance length[^:]*|Accept length): +(\S+)\s*$"
 )
-_POSITION = re.compile(r"(?:^|\W)Position (\d+): +(\S+)\s*$")
+_POSITION = re.compile(r"(?:^|\W)Position ([0-9]+): +(\S+)\s*$")
 
 
 def read_benchmark_block(lines: list[Line], file: str, gamma: int | None) -> AcceptanceCounts:
@@ -217,8 +232,11 @@ def read_benchmark_block(lines: list[Line], file: str, gamma: int | None) -> Acc
             blocks[-1][1][match.group(1)] = blocks[-1][1][name] = value
         elif (match := _POSITION.search(line.text)) and blocks:
             blocks[-1][2].append(_figure(match.group(2), "Position", line, file) / 100.0)
-    rows = [_block(*block, file, gamma) for block in blocks]
-    return counts_of_rows("total" if len(rows) == 1 else "window", [row for row in rows if row[0]])
+    rows = [(block[0], _block(*block, file, gamma)) for block in blocks]
+    drafted = [(line, row) for line, row in rows if row[0]]
+    at = [line for line, _ in drafted]
+    unit: Unit = "total" if len(rows) == 1 else "window"
+    return counts_of_rows(unit, [row for _, row in drafted], at=at, file=file)
 
 
 def _block(line: Line, values: dict[str, float], rates: list[float], file: str, gamma: int | None) -> Row:
@@ -247,6 +265,7 @@ def _block(line: Line, values: dict[str, float], rates: list[float], file: str, 
 
 
 def _figure(text: str, name: str, line: Line, file: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?", text):
+    value = number_of(text)
+    if value is None or not 0.0 <= value < 1e15:
         raise damaged(file, line, f"found {text[:40]!r}", name)
-    return float(text)
+    return value

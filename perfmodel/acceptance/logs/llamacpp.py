@@ -14,7 +14,16 @@ from typing import NamedTuple
 import numpy as np
 
 from perfmodel.acceptance.counts import AcceptanceCounts
-from perfmodel.acceptance.logs.lines import NUMBER, Line, Row, counts_of_rows, damaged
+from perfmodel.acceptance.logs.lines import (
+    NUMBER,
+    Line,
+    Row,
+    agrees,
+    count_in,
+    counts_of_rows,
+    damaged,
+    rates_in,
+)  # fmt: skip
 from perfmodel.errors import SpecError
 from perfmodel.files.quoting import shell
 
@@ -48,13 +57,14 @@ def read_llamacpp_text(
     drafters = list(_drafters(lines, file))
     used = [drafter for drafter in drafters if drafter.rounds and drafter.drafted]
     if only is None and (requests := list(_served(lines, file, gamma))):
-        return _of_requests(requests, used)
+        return _of_requests(requests, used, file)
     if drafters:
         return _of_drafter(used, file, gamma, only)
     if only is not None:
         raise SpecError.single(file, "only", f"the log has no statistics of {only!r}", "Leave --only out")
-    if rows := list(_example(lines, file, gamma)):
-        return counts_of_rows("request", rows, float(len(rows)))
+    if runs := list(_example(lines, file, gamma)):
+        at, rows = [line for line, _ in runs], [row for _, row in runs]
+        return counts_of_rows("request", rows, float(len(rows)), at=at, file=file)
     raise SpecError.single(
         file, "", "no summary of drafted and accepted tokens", "Give the whole log of the server"
     )
@@ -67,13 +77,14 @@ class _Request(NamedTuple):
     as long as the longest.
     """
 
+    line: Line
     row: Row
     idle: float
     among: bool
     full: bool
 
 
-def _of_requests(requests: list[_Request], drafters: list[_Drafter]) -> AcceptanceCounts:
+def _of_requests(requests: list[_Request], drafters: list[_Drafter], file: str) -> AcceptanceCounts:
     idle = np.array([request.idle for request in requests])
     remarks = []
     if any(request.among for request in requests):
@@ -87,17 +98,19 @@ def _of_requests(requests: list[_Request], drafters: list[_Drafter]) -> Acceptan
             f"--only {shell(names[0])} reads the statistics of one"
         )
     counts = counts_of_rows(
-        "request", [request.row for request in requests], float(len(requests)), tuple(remarks)
-    )
+        "request", [request.row for request in requests], float(len(requests)), tuple(remarks),
+        at=[request.line for request in requests], file=file,
+    )  # fmt: skip
     return counts if np.any(np.isnan(idle)) else replace(counts, idle=idle)
 
 
 _SERVED = re.compile(
-    rf"draft acceptance(?: rate)? = +{NUMBER} \( *(\d+) accepted / *(\d+) generated\)"
+    rf"draft acceptance(?: rate)? = +{NUMBER} \( *([0-9]+) accepted / *([0-9]+) generated\)"
     rf"(?:, mean (?:len|acceptance length) = +{NUMBER})?"
 )
-_PUT_OUT = re.compile(r"(?<!prompt )\beval time = +[\d.]+ ms / +(\d+) (?:tokens|runs)")
-_TASK = re.compile(r"\bid +(\d+) \| task +(-?\d+)")
+_PUT_OUT = re.compile(r"(?<!prompt )\beval time = +[0-9.]+ ms / +([0-9]+) (?:tokens|runs)")
+_OF_ANSWER = re.compile(r"(?<!prompt )\beval time =.*\b(?:tokens|runs)\b")
+_TASK = re.compile(r"\bid +([0-9]+) \| task +(-?[0-9]+)")
 
 
 def _served(lines: list[Line], file: str, gamma: int | None) -> Iterator[_Request]:
@@ -106,19 +119,24 @@ def _served(lines: list[Line], file: str, gamma: int | None) -> Iterator[_Reques
     for place, line in enumerate(lines):
         named = _TASK.search(line.text) if "task" in line.text else None
         task = " ".join(named.groups()) if named else ""
-        if "eval time" in line.text and (match := _PUT_OUT.search(line.text)):
+        if "eval time" in line.text and _OF_ANSWER.search(line.text):
+            if (match := _PUT_OUT.search(line.text)) is None:
+                raise damaged(file, line, "the line is not whole: its tokens are no number", "eval time")
             put_out[task] = put_out[""] = float(match.group(1))
         if "draft acceptance" not in line.text:
             continue
         match = _SERVED.search(line.text)
-        if match is None or int(match.group(2)) > int(match.group(3)):
+        kept, sent = (0.0, 0.0) if match is None else (float(match.group(2)), float(match.group(3)))
+        if match is None or kept > sent:
             raise damaged(file, line, "the line is not whole, or more tokens are accepted than generated")
+        if sent and not agrees(match.group(1), kept / sent):
+            problem = f"{kept:g} of {sent:g} is not the share that is printed, {match.group(1)}"
+            raise damaged(file, line, problem, "draft acceptance")
         tokens = put_out.pop(task, put_out.get("", float("nan")))
         put_out.pop("", None)
-        following = lines[place + 1].text if place + 1 < len(lines) else ""
-        rates = _rates_in(following, "acc per pos = (") if "acc per pos" in following else []
-        rates = _rates_in(line.text, "per position = (") or rates
-        kept, sent = float(match.group(2)), float(match.group(3))
+        after = lines[place + 1] if place + 1 < len(lines) else line
+        rates = rates_in(after.text, "acc per pos = (", after, file)
+        rates = rates_in(line.text, "per position = (", line, file) or rates
         if sent:
             yield _request(kept, sent, float(match.group(4) or "nan"), tokens, rates, file, line, gamma)
 
@@ -143,15 +161,23 @@ def _request(
         )
         remedy = "Give the log with the 'eval time' lines, or the drafts per round: --gamma N"
         raise SpecError.single(file, "gamma", problem, remedy, line=line.number)
+    if gamma is not None and len(survival) > gamma:
+        problem = f"{gamma} is given, the line has {len(survival)} positions"
+        raise SpecError.single(file, "gamma", problem, "Leave it out", line=line.number)
     if survival and sent > 1.02 * rounds * len(survival) + 1.0:
         problem = f"{sent:g} tokens are more than {rounds:.0f} rounds of {len(survival)} can draft"
         raise damaged(file, line, problem)
+    total = sum(survival)
+    if survival and (abs(mean_len - 1.0 - total) > 0.006 + 0.001 * len(survival) or (total and not kept)):
+        problem = f"{kept:g} accepted, mean length {mean_len:g}: the rates per position sum to {total:.3f}"
+        raise damaged(file, line, problem)
     longest = float(gamma or len(survival) or np.ceil(sent / rounds - 0.02))
     row: Row = (rounds, sent, kept, max(longest, 1.0), [rate * rounds for rate in survival])
-    return _Request(row, idle, among, full)
+    return _Request(line, row, idle, among, full)
 
 
 class _Drafter(NamedTuple):
+    line: Line
     name: str
     rounds: float
     drafted: float
@@ -162,8 +188,8 @@ class _Drafter(NamedTuple):
 
 _STATISTICS = re.compile(
     r"statistics +(?P<name>\S+): +"
-    r"#calls(?:\(b,g,a\) = +\d+ +(?P<asked>\d+) +(?P<used>\d+)| = +(?P<calls>\d+)), "
-    r"+#gen drafts = +(?P<drafts>\d+),.*#gen tokens = +(?P<sent>\d+), +#acc tokens = +(?P<kept>\d+)"
+    r"#calls(?:\(b,g,a\) = +[0-9]+ +(?P<asked>[0-9]+) +(?P<used>[0-9]+)| = +(?P<calls>[0-9]+)), "
+    r"+#gen drafts = +(?P<drafts>[0-9]+),.*#gen tokens = +(?P<sent>[0-9]+), +#acc tokens = +(?P<kept>[0-9]+)"
 )
 
 
@@ -181,8 +207,8 @@ def _drafters(lines: list[Line], file: str) -> Iterator[_Drafter]:
             raise damaged(file, line, f"{kept:g} accepted of {sent:g} generated")
         rounds = float(match["used"] or drafts)
         idle = max(float(match["asked"] or match["calls"]) - rounds, 0.0)
-        rates = _rates_in(line.text, "#acc rate/pos = (")
-        last[match["name"]] = _Drafter(match["name"], rounds, sent, kept, idle, rates)
+        rates = rates_in(line.text, "#acc rate/pos = (", line, file)
+        last[match["name"]] = _Drafter(line, match["name"], rounds, sent, kept, idle, rates)
     yield from last.values()
 
 
@@ -206,20 +232,23 @@ def _of_drafter(
         rounds, sent = drafter.rounds, drafter.drafted
         longest = float(len(drafter.survival) or gamma or np.ceil(sent / rounds - 1e-9))
         reached = [rate * rounds for rate in drafter.survival]
+        if reached and abs(sum(reached) - drafter.accepted) > (0.0006 * rounds + 1.0) * len(reached):
+            problem = f"{drafter.accepted:g} accepted, by position {sum(reached):.0f}"
+            raise damaged(file, drafter.line, problem, "#acc tokens")
         rows.append((rounds, sent, drafter.accepted, longest, reached))
-    counts = counts_of_rows("total", rows)
+    counts = counts_of_rows("total", rows, at=[drafter.line for drafter in chosen], file=file)
     return counts if len(drafters) > 1 else replace(counts, idle=np.array([each.idle for each in chosen]))
 
 
-def _example(lines: list[Line], file: str, gamma: int | None) -> Iterator[Row]:
+def _example(lines: list[Line], file: str, gamma: int | None) -> Iterator[tuple[Line, Row]]:
     values: dict[str, float] = {}
     for line in lines:
         match = re.search(r"\b(n_draft|n_predict|n_drafted|n_accept) += +(\S+)\s*$", line.text)
         if match is None:
             continue
-        if not match.group(2).isdigit():
-            raise damaged(file, line, f"found {match.group(2)!r}", match.group(1))
-        values[match.group(1)] = float(match.group(2))
+        if (figure := count_in(match.group(2))) is None:
+            raise damaged(file, line, f"found {match.group(2)[:40]!r}", match.group(1))
+        values[match.group(1)] = float(figure)
         if match.group(1) == "n_accept":
             if (
                 not {"n_draft", "n_predict", "n_drafted"} <= set(values)
@@ -227,10 +256,6 @@ def _example(lines: list[Line], file: str, gamma: int | None) -> Iterator[Row]:
             ):
                 raise damaged(file, line, "the summary that ends here is not whole or contradicts itself")
             rounds = max(values["n_predict"] - values["n_accept"], 1.0)
-            yield rounds, values["n_drafted"], values["n_accept"], gamma or values["n_draft"], []
+            yield line, (rounds, values["n_drafted"], values["n_accept"], gamma or values["n_draft"], [])
             values = {}
 
-
-def _rates_in(text: str, mark: str) -> list[float]:
-    inside = text.partition(mark)[2].partition(")")[0]
-    return [float(rate) for rate in re.findall(r"\d+\.\d+", inside)]

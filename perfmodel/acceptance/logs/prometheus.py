@@ -7,10 +7,10 @@ github.com/NVIDIA/TensorRT-LLM (tensorrt_llm/metrics).
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import compress, pairwise
 
-from perfmodel.acceptance.counts import AcceptanceCounts
-from perfmodel.acceptance.logs.lines import Line, Row, counts_of_rows, damaged
+from perfmodel.acceptance.counts import MOST_GAMMA, RISES, AcceptanceCounts, Unit
+from perfmodel.acceptance.logs.lines import Line, Row, count_in, counts_of_rows, damaged
 from perfmodel.acceptance.logs.samples import Scrape, increases, of_one_model, samples_of, scrapes_of
 from perfmodel.errors import SpecError
 
@@ -44,9 +44,12 @@ def prometheus_reader(prefix: str) -> Reader:
             _check_scrape(_totals(scrape, file), file, scrape[0].line, prefix, gamma)
         windows = [increases(before, after) for before, after in pairwise(scrapes)] or scrapes[:1]
         totals = [_totals(window, file) for window in windows]
+        at = [scrape[0].line for scrape in scrapes[-len(windows) :]]
         requests = sum(total.get("request_success", 0.0) for total in totals) or None
-        rows = [_row(total, gamma) for total in totals if total["spec_decode_num_draft_tokens"] > 0]
-        return counts_of_rows("window" if len(scrapes) > 1 else "total", rows, requests)
+        drafted = [total["spec_decode_num_draft_tokens"] > 0 for total in totals]
+        rows = [_row(total, gamma) for total in compress(totals, drafted)]
+        unit: Unit = "window" if len(scrapes) > 1 else "total"
+        return counts_of_rows(unit, rows, requests, at=list(compress(at, drafted)), file=file)
 
     return read
 
@@ -60,12 +63,13 @@ def _totals(scrape: Scrape, file: str) -> dict[str, float]:
         names = [sample.name]
         if sample.name == "spec_decode_num_accepted_tokens_per_pos":
             position = sample.labels.get("position", "")
-            if position.isdigit() and len(position) < 4:
-                names = [str(int(position))]
+            if (place := count_in(position)) is not None and place < MOST_GAMMA:
+                names = [str(place)]
             elif sample.line.text.count("["):
                 names = [str(place) for place in range(len(sample.values))]
             else:
-                raise damaged(file, sample.line, "a counter per position has no position label")
+                problem = f"a counter per position has no position below {MOST_GAMMA}: {position!r}"
+                raise damaged(file, sample.line, problem)
         for name, value in zip(names, sample.values, strict=False):
             if value != int(value):
                 raise damaged(file, sample.line, f"found {value:g}, not a count")
@@ -88,6 +92,9 @@ def _check_scrape(
         remedy = "Give the tokens drafted per round beside it: --gamma N (num_speculative_tokens)"
         raise SpecError.single(file, "gamma", problem, remedy, line=line.number)
     reached = _positions(totals)
+    if any(str(place) not in totals for place in range(len(reached))):
+        problem = "a position is missing between 0 and the last"
+        raise damaged(file, line, problem, "accepted_tokens_per_pos")
     if gamma is not None and reached and len(reached) != gamma:
         problem = f"{gamma} is given, the metrics have {len(reached)} positions"
         raise SpecError.single(file, "gamma", problem, "Leave it out")
@@ -97,8 +104,7 @@ def _check_scrape(
         raise damaged(file, line, problem, "accepted_tokens")
     first = drafted if rounds is None else rounds
     if any(late > early + slack for early, late in zip([first, *reached], reached, strict=False)):
-        problem = "a later position is accepted more often than the one before"
-        raise damaged(file, line, problem, "accepted_tokens_per_pos")
+        raise damaged(file, line, RISES, "accepted_tokens_per_pos")
 
 
 def _positions(totals: dict[str, float]) -> list[float]:

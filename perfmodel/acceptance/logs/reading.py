@@ -7,7 +7,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
-from perfmodel.acceptance.counts import AcceptanceCounts, joined_counts
+from perfmodel.acceptance.counts import (
+    MOST_GAMMA,
+    AcceptanceCounts,
+    first_impossible,
+    joined_counts,
+    within_bounds,
+)  # fmt: skip
 from perfmodel.acceptance.logs.benchmarks import read_benchmark_block, read_benchmark_json
 from perfmodel.acceptance.logs.lines import Line
 from perfmodel.acceptance.logs.llamacpp import read_llamacpp_text
@@ -134,8 +140,9 @@ def read_logs(
         raise SpecError.single(
             "", "format", f"found {format!r}", f"one of {', '.join(get_args(LogFormat))}", near
         )
-    if gamma is not None and gamma < 1:
-        raise SpecError.single("", "gamma", f"found {gamma}", "Give the drafted tokens per round, 1 or more")
+    if gamma is not None and not 1 <= gamma <= MOST_GAMMA:
+        remedy = f"Give the drafted tokens per round, 1 to {MOST_GAMMA}"
+        raise SpecError.single("", "gamma", f"found {gamma}", remedy)
     pieces: dict[Reader, list[Line]] = {}
     files: dict[Reader, list[str]] = {}
     counts = []
@@ -159,23 +166,11 @@ def _checked(counts: AcceptanceCounts, file: str, gamma: int | None) -> Acceptan
         raise SpecError.single(
             file, "", "the log holds no round with a drafted token", "Let the engine draft first"
         )
-    _check_lengths(counts, file, gamma)
-    return counts
-
-
-def _check_lengths(counts: AcceptanceCounts, file: str, gamma: int | None) -> None:
-    """Refuse more drafted tokens than rounds of the longest draft hold; counters of a server lag a little."""
-    lag = 1.0 if counts.unit == "request" else 64.0
-    over = counts.drafted > 1.03 * counts.rounds * counts.gamma + lag
-    if not over.any():
-        return
-    row = int(over.argmax())
-    problem = (
-        f"{counts.drafted[row]:.0f} drafted tokens are more than {counts.rounds[row]:.0f} rounds of "
-        f"{counts.gamma[row]:.0f}"
-    )
-    remedy = "Give the longest draft, or leave --gamma out" if gamma else "Take the log again"
-    raise SpecError.single(file, "gamma" if gamma else "", problem, remedy)
+    if (impossible := first_impossible(counts)) is not None:
+        _, problem, field = impossible
+        remedy = "Give the longest draft, or leave --gamma out" if gamma else "Take the log again"
+        raise SpecError.single(file, "gamma" if gamma and field == "drafted" else field, problem, remedy)
+    return within_bounds(counts)
 
 
 def _reader(lines: list[Line], file: str, format: LogFormat) -> Reader:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from perfmodel.acceptance.counts import AcceptanceCounts, counts_of_histograms, counts_of_rounds
+from perfmodel.acceptance.counts import MOST_GAMMA, AcceptanceCounts, counts_of_histograms, counts_of_rounds
 from perfmodel.acceptance.logs.lines import Line
 from perfmodel.errors import SpecError
 
@@ -166,6 +166,12 @@ def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) ->
         if not holds:
             raise refusal(field, problem, "Take the log again, or leave this response out")
 
+    def fits(rounds: float, longest: float, field: str) -> None:
+        """Refuse drafts longer than are believed, and more tokens than the rounds can draft."""
+        agree(longest <= MOST_GAMMA, field, f"found {longest:g} a round, above {MOST_GAMMA}")
+        holds = drafted <= 1.03 * rounds * longest + 1.0
+        agree(holds, field, f"{drafted} drafted tokens are more than {rounds:g} rounds of {longest:g}")
+
     def first_of(*fields: str) -> str:
         return next((field for field in fields if field in figures), fields[0])
 
@@ -176,7 +182,9 @@ def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) ->
     if "draft_n" in figures:
         drafted, accepted = count("draft_n"), count("draft_n_accepted")
         agree(accepted <= drafted, "draft_n_accepted", f"{accepted} accepted of {drafted} drafted")
+        agree(count("predicted_n") > 0 or not drafted, "predicted_n", f"found 0 beside {drafted} drafted")
         rounds = max(count("predicted_n") - accepted, 1)
+        fits(rounds, gamma or -(-drafted // rounds), "draft_n")
         return _Record(rounds, drafted, accepted, float(gamma or 0), [], None) if drafted else None
     steps = None
     if "spec_verify_ct" in figures:
@@ -201,6 +209,7 @@ def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) ->
                 problem = "this form of TensorRT-LLM does not tell the rounds"
                 raise refusal("total_draft_tokens", problem, _ASK_GAMMA)
             rounds_told = max(drafted / gamma, 1.0)
+            agree(accepted <= drafted, "accepted", f"{accepted} accepted of {drafted} drafted")
             return _Record(rounds_told, drafted, accepted, float(gamma), [], None) if drafted else None
         rounds = count("num_spec_steps")
         histogram = dense("acceptance_histogram")
@@ -213,6 +222,9 @@ def _record(figures: dict[str, Any], file: str, line: int, gamma: int | None) ->
         whole_log = not (sent and kept) or (sum(sent), sum(kept)) == (drafted, accepted)
         agree(whole_log, "per_step_drafted", "contradicts the totals")
         steps = (sent, kept) if sent and kept else None
+        agree(max(sent, default=0) <= MOST_GAMMA, "per_step_drafted", f"found more than {MOST_GAMMA} a round")
+    if rounds:
+        fits(rounds, max(longest, len(histogram) - 1), "drafted")
     agree(accepted <= drafted, "accepted", f"{accepted} accepted of {drafted} drafted")
     if histogram:
         counted = sum(histogram)

@@ -6,7 +6,7 @@ import csv
 
 import numpy as np
 
-from perfmodel.acceptance.counts import AcceptanceCounts, counts_of_rounds
+from perfmodel.acceptance.counts import MOST_GAMMA, AcceptanceCounts, counts_of_rounds
 from perfmodel.acceptance.logs.lines import Line, damaged
 from perfmodel.errors import Fault, SpecError, nearest_name
 
@@ -66,8 +66,9 @@ def _csv_row(
     if accepted > drafted:
         problem = f"found {accepted} of {drafted} drafted"
         raise damaged(file, line, problem, "accepted", "The bonus token is not counted")
-    if gamma is not None and drafted > gamma:
-        raise damaged(file, line, f"found {drafted} where gamma is {gamma}", "drafted", "")
+    if drafted > (gamma or MOST_GAMMA):
+        problem = f"found {drafted} where gamma is {gamma or f'{MOST_GAMMA} at most'}"
+        raise damaged(file, line, problem, "drafted", "")
     earlier = seen.setdefault((request, number), line.number)
     if earlier != line.number:
         problem = f"round {number} of request {request!r} is in line {earlier} already"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from perfmodel.acceptance.logs.lines import Line, damaged
+from perfmodel.acceptance.logs.lines import Line, damaged, number_of
 from perfmodel.errors import SpecError
 from perfmodel.files.quoting import shell
 
@@ -38,7 +37,7 @@ Scrape = list[Sample]
 _COUNTED = ("position", "finished_reason", "is_streaming", "token_position")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _FORMS = (
-    r"(?P<name>NAME)(?:\{(?P<labels>.*)\})?\s+(?P<value>[^\s{}]+)(?:\s+-?[\d.]+)?\s*(?:#.*)?$",
+    r"(?P<name>NAME)(?:\{(?P<labels>.*)\})?\s+(?P<value>[^\s{}]+)(?:\s+-?[0-9.]+)?\s*(?:#.*)?$",
     r"(?P<name>NAME) \((?:counter|gauge|vector)\) = (?P<value>.+?)\s*$",
     r"(?:Counter|Gauge|Vector)\(name='(?P<name>NAME)', labels=(?P<python>\{.*?\}), "
     r"values?=(?P<value>\[[^]]*\]|[^),]+)\)",
@@ -72,17 +71,18 @@ def samples_of(lines: Iterable[Line], file: str, prefix: str, wanted: str) -> It
 def _sample(match: re.Match[str], line: Line, file: str, prefix: str) -> Sample:
     parts = match.groupdict()
     labels = dict(_LABEL.findall(parts.get("labels") or ""))
-    values = None
+    values: list[float | None] | None = None
     try:
         if parts.get("python"):
             labels = {str(key): str(value) for key, value in ast.literal_eval(parts["python"]).items()}
         text = parts["value"].strip()
-        values = [float(part) for part in text.strip("[]").split(",")] if text != "[]" else []
+        values = [number_of(part.strip()) for part in text.strip("[]").split(",")] if text != "[]" else []
     except (ValueError, SyntaxError, AttributeError, MemoryError, RecursionError):
         values = None
-    if values is None or not all(math.isfinite(value) and 0.0 <= value < 1e15 for value in values):
+    counted = [value for value in values or [] if value is not None and 0.0 <= value < 1e15]
+    if values is None or len(counted) < len(values):
         raise damaged(file, line, f"found {line.text.strip()[:80]!r}, not a counter")
-    return Sample(line, parts["name"].removeprefix(prefix).removesuffix("_total"), labels, values)
+    return Sample(line, parts["name"].removeprefix(prefix).removesuffix("_total"), labels, counted)
 
 
 def scrapes_of(samples: Iterable[Sample]) -> list[Scrape]:

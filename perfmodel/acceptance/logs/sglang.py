@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from perfmodel.acceptance.counts import AcceptanceCounts
+from perfmodel.acceptance.counts import AcceptanceCounts, Unit
 from perfmodel.acceptance.logs.lines import NUMBER, Line, Row, counts_of_rows, damaged
 from perfmodel.acceptance.logs.meanings import ASK_GAMMA, drafted_per_round, readings
 from perfmodel.acceptance.logs.samples import Scrape, increases, of_one_model, samples_of, scrapes_of
@@ -28,7 +28,7 @@ def read_sglang_text(lines: list[Line], file: str, gamma: int | None) -> Accepta
     """
     printed: list[tuple[Line, float, str, str]] = []
     for line in _first_ranks(lines):
-        running = re.search(r"#running-req: (\d+)\b", line.text)
+        running = re.search(r"#running-req: ([0-9]{1,9})\b", line.text)
         length = re.search(rf"\baccept len: {NUMBER},", line.text)
         rate = re.search(rf"\baccept rate: {NUMBER},", line.text)
         if not (running and length and "gen throughput" in line.text):
@@ -49,7 +49,8 @@ def read_sglang_text(lines: list[Line], file: str, gamma: int | None) -> Accepta
             )
         rounds = _INTERVAL * requests
         rows.append((rounds, drafts * rounds, (accept_len - 1.0) * rounds, drafts, []))
-    return counts_of_rows("window", rows, remarks=(_ESTIMATED, *remarks))
+    at = [entry[0] for entry in printed]
+    return counts_of_rows("window", rows, remarks=(_ESTIMATED, *remarks), at=at, file=file)
 
 
 def _drafts(printed: list[tuple[str, str]], file: str, gamma: int | None) -> tuple[float, tuple[str, ...]]:
@@ -76,7 +77,7 @@ def _first_ranks(lines: list[Line]) -> list[Line]:
     entries = []
     for line in lines:
         if "accept len:" in line.text and re.search(r"(?<!block )\baccept len:", line.text):
-            ranks = dict(re.findall(r"\b(DP|TP)(\d+)\b", line.text.partition("Decode batch")[0]))
+            ranks = dict(re.findall(r"\b(DP|TP)([0-9]{1,4})\b", line.text.partition("Decode batch")[0]))
             entries.append((line, ranks.get("DP", ""), int(ranks.get("TP", "0"))))
     first: dict[str, int] = {}
     for _, replica, rank in entries:
@@ -114,7 +115,8 @@ def read_sglang_metrics(
             accepted = min(tokens - rounds, drafts * rounds)
             rows.append((rounds, drafts * rounds, accepted, drafts, []))
     if rows:
-        return counts_of_rows("window" if len(scrapes) > 1 else "total", rows, remarks=remarks)
+        unit: Unit = "window" if len(scrapes) > 1 else "total"
+        return counts_of_rows(unit, rows, remarks=remarks, file=file)
     for gauge in gauges:
         length = gauge.get("spec_accept_length", 0.0)
         if length < 1.0:
@@ -123,7 +125,7 @@ def read_sglang_metrics(
         accepted = min(length - 1.0, drafts) * rounds
         rows.append((rounds, drafts * rounds, accepted, drafts, []))
     last = "gauges hold the last log interval only; the log has a line for every interval"
-    return counts_of_rows("window", rows, remarks=(last, _ESTIMATED, *remarks))
+    return counts_of_rows("window", rows, remarks=(last, _ESTIMATED, *remarks), file=file)
 
 
 def _gauged_drafts(

@@ -11,7 +11,7 @@ __all__ = ["lines_of"]
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])")
 _NEXT_ENTRY = re.compile(
-    r"\s*(?=\[20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d)|\s*(?=\bINFO \d\d-\d\d \d\d:\d\d:\d\d)"
+    r"\s*(?=\[20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d)|\s*(?=\bINFO \d\d-\d\d \d\d:\d\d:\d\d)", re.ASCII
 )
 _IN_JSON = re.compile(r"\s*(?:[{\"]|\[\s*(?:[\[{]|$)|data:)")
 _MESSAGE = ("log", "message", "msg", "textPayload", "MESSAGE")

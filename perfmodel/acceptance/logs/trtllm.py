@@ -66,6 +66,8 @@ def _counts(
         raise damaged(file, line, problem, "specDecodingStats")
     batching = iteration.get("inflightBatchingStats")
     running = batching.get("numGenRequests") if isinstance(batching, dict) else None
+    if isinstance(running, int) and not 0 <= running < 10**12:
+        raise damaged(file, line, f"found {shown(running)}", "inflightBatchingStats.numGenRequests")
     idle = max(running - rounds, 0.0) if isinstance(running, int) else float("nan")
     return rounds, drafted, accepted, idle
 

@@ -9,8 +9,17 @@ from __future__ import annotations
 
 import re
 
-from perfmodel.acceptance.counts import AcceptanceCounts
-from perfmodel.acceptance.logs.lines import NUMBER, Line, Row, counts_of_rows, damaged
+from perfmodel.acceptance.counts import RISES, AcceptanceCounts
+from perfmodel.acceptance.logs.lines import (
+    NUMBER,
+    Line,
+    Row,
+    agrees,
+    count_in,
+    counts_of_rows,
+    damaged,
+    number_of,
+)  # fmt: skip
 from perfmodel.errors import SpecError
 
 __all__ = ["read_vllm_offline", "read_vllm_text", "read_vllm_v0"]
@@ -18,7 +27,7 @@ __all__ = ["read_vllm_offline", "read_vllm_text", "read_vllm_v0"]
 _TWO_RELEASES = "this form, which vLLM 0.8.3 to 0.8.5 wrote (engine V1), does not tell the rounds"
 _ASK_GAMMA = "Give the tokens drafted per round beside it: --gamma N (num_speculative_tokens)"
 _SHORT = re.compile(
-    rf"^\s*Draft acceptance rate: {NUMBER}%, Accepted: (\d+) tokens, Drafted: (\d+) tokens\s*$"
+    rf"^\s*Draft acceptance rate: {NUMBER}%, Accepted: ([0-9]+) tokens, Drafted: ([0-9]+) tokens\s*$"
 )
 
 
@@ -30,7 +39,8 @@ def read_vllm_text(lines: list[Line], file: str, gamma: int | None) -> Acceptanc
     SpecError : a line of that kind that is not whole or contradicts itself, or one of a release that does not
         tell the rounds where gamma is not given.
     """
-    rows = []
+    rows: list[Row] = []
+    at: list[Line] = []
     lengths: set[float] = set()
     for line in lines:
         _, mark, rest = line.text.partition("SpecDecoding metrics:")
@@ -40,42 +50,47 @@ def read_vllm_text(lines: list[Line], file: str, gamma: int | None) -> Acceptanc
         row = _short(short, line, file, gamma) if short else _long(rest, line, file)
         if row is not None:
             rows.append(row)
+            at.append(line)
             lengths |= set() if short else {row[3]}
     if gamma is not None and lengths - {float(gamma)}:
         raise SpecError.single(
             file, "gamma", f"{gamma} is given, the log has {max(lengths):g} positions", "Leave it out"
         )
-    return counts_of_rows("window", rows)
+    return counts_of_rows("window", rows, at=at, file=file)
 
 
 def _short(match: re.Match[str], line: Line, file: str, gamma: int | None) -> Row | None:
     if gamma is None:
         raise SpecError.single(file, "gamma", _TWO_RELEASES, _ASK_GAMMA, line=line.number)
     accepted, drafted = float(match.group(2)), float(match.group(3))
-    if accepted > drafted:
-        raise damaged(file, line, f"{accepted:g} accepted of {drafted:g} drafted")
+    if drafted and not agrees(match.group(1), 100.0 * accepted / drafted):
+        problem = f"{accepted:g} accepted of {drafted:g} drafted are not {match.group(1)} %"
+        raise damaged(file, line, problem)
     return (drafted / gamma, drafted, accepted, float(gamma), []) if drafted else None
 
 
 def _long(rest: str, line: Line, file: str) -> Row | None:
     mean = re.search(rf"Mean acceptance length: {NUMBER},", rest)
-    accepted = re.search(r"Accepted: (\d+) tokens,", rest)
-    drafted = re.search(r"Drafted: (\d+) tokens", rest)
+    accepted = re.search(r"Accepted: ([0-9]+) tokens,", rest)
+    drafted = re.search(r"Drafted: ([0-9]+) tokens", rest)
     rates = re.search(rf"Per-position acceptance rate: ({NUMBER}(?:, {NUMBER})*)", rest)
     overall = re.search(rf"[Dd]raft acceptance rate: {NUMBER}%", rest)
     if not (mean and accepted and drafted and rates and overall):
         raise damaged(file, line, "the line is not whole: a length, a count or a rate is missing")
-    if int(drafted.group(1)) == 0:
+    if float(drafted.group(1)) == 0.0:
         return None
     survival = [float(rate) for rate in rates.group(1).split(", ")]
     total, kept, sent = sum(survival), float(accepted.group(1)), float(drafted.group(1))
     length = float(mean.group(1))
     off = min(abs(length - 1.0 - total), abs(length - total))
-    if not off <= 0.006 + 0.001 * len(survival) or kept > sent:
+    if not off <= 0.006 + 0.001 * len(survival) or kept > sent or (kept and not total):
         problem = f"mean length {length:g} contradicts the rates per position, which sum to {total:.3f}"
         raise damaged(file, line, problem)
     if any(late > early for early, late in zip([1.0, *survival], survival, strict=False)):
-        raise damaged(file, line, "a later position is accepted more often than the one before")
+        raise damaged(file, line, RISES)
+    if not agrees(overall.group(1), 100.0 * kept / sent):
+        problem = f"{kept:g} accepted of {sent:g} drafted are not {overall.group(1)} %"
+        raise damaged(file, line, problem)
     longest = float(len(survival))
     rounds = sent / longest
     if kept > 0.0 and abs(kept / total / rounds - 1.0) > 0.02:
@@ -85,8 +100,8 @@ def _long(rest: str, line: Line, file: str) -> Row | None:
 
 
 _V0 = re.compile(
-    r"Number of speculative tokens: (\d+), Number of accepted tokens: (\d+), "
-    r"Number of draft tokens(?: tokens)?: (\d+), Number of emitted tokens(?: tokens)?: (\d+)\."
+    r"Number of speculative tokens: ([0-9]+), Number of accepted tokens: ([0-9]+), "
+    r"Number of draft tokens(?: tokens)?: ([0-9]+), Number of emitted tokens(?: tokens)?: ([0-9]+)\."
 )
 
 
@@ -101,6 +116,7 @@ def read_vllm_v0(lines: list[Line], file: str, gamma: int | None) -> AcceptanceC
     SpecError : a line of that kind that is not whole, or one whose counters contradict each other.
     """
     last: list[Row] = []
+    at: list[Line] = []
     before: tuple[float, ...] = ()
     for line in lines:
         if "Speculative metrics:" not in line.text:
@@ -122,12 +138,13 @@ def read_vllm_v0(lines: list[Line], file: str, gamma: int | None) -> AcceptanceC
         counters = (kept, drafted, emitted)
         grown = bool(last) and longest == last[-1][3]
         grown = grown and all(now >= then for now, then in zip(counters, before, strict=True))
-        last, before = [*last[:-1], row] if grown else [*last, row], counters
-    return counts_of_rows("total", last)
+        last, at = ([*last[:-1], row], [*at[:-1], line]) if grown else ([*last, row], [*at, line])
+        before = counters
+    return counts_of_rows("total", last, at=at, file=file)
 
 
 _OFFLINE = re.compile(r"\b(num_drafts|num_draft_tokens|num_accepted_tokens): *(\S*)")
-_AT_POSITION = re.compile(r"acceptance at (?:token|position) (\d+): *(\S*)")
+_AT_POSITION = re.compile(r"acceptance at (?:token|position) ([0-9]+): *(\S*)")
 
 
 def read_vllm_offline(lines: list[Line], file: str, gamma: int | None) -> AcceptanceCounts:
@@ -145,7 +162,8 @@ def read_vllm_offline(lines: list[Line], file: str, gamma: int | None) -> Accept
             runs[-1][1][match.group(1)] = _figure(match, line, file)
         elif runs and (match := _AT_POSITION.search(line.text)):
             runs[-1][2].append(_figure(match, line, file))
-    rows = []
+    rows: list[Row] = []
+    at: list[Line] = []
     for line, counts, rates in runs:
         for name in ("num_drafts", "num_draft_tokens", "num_accepted_tokens"):
             if name not in counts:
@@ -163,10 +181,13 @@ def read_vllm_offline(lines: list[Line], file: str, gamma: int | None) -> Accept
         scale = accepted / total if total else 0.0
         longest = float(len(rates) or gamma or max(-(-drafted // rounds), 1.0))
         rows.append((rounds, drafted, accepted, longest, [rate * scale for rate in rates]))
-    return counts_of_rows("total", rows)
+        at.append(line)
+    return counts_of_rows("total", rows, at=at, file=file)
 
 
 def _figure(match: re.Match[str], line: Line, file: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?", match.group(2)):
+    counts = match.group(1).startswith("num_")
+    figure = count_in(match.group(2)) if counts else number_of(match.group(2))
+    if figure is None or figure < 0.0:
         raise damaged(file, line, f"found {match.group(2)[:40]!r}", match.group(1))
-    return float(match.group(2))
+    return float(figure)

@@ -8,12 +8,16 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from perfmodel.errors import SpecError
-from perfmodel.files.csv_rows import csv_text, each_row, read_bytes, read_csv
+from perfmodel.files.csv_rows import CsvRow, csv_text, each_row, read_bytes, read_csv
+from perfmodel.files.scalars import number_in
 from perfmodel.files.writing import write_whole
 from perfmodel.model import ModelSpec
 from perfmodel.model.dtypes import BYTES
+from perfmodel.physical import MEMORY_BANDWIDTH, PEAK_FLOPS
 
-__all__ = ["COLUMNS", "KINDS", "MachinePoint", "is_machine_file", "read_points", "write_points"]
+__all__ = [
+    "COLUMNS", "KINDS", "MachinePoint", "beyond_known", "is_machine_file", "read_points", "write_points",
+]  # fmt: skip
 
 KINDS: Mapping[str, str] = {
     "stream": "read `n` values of `dtype` once",
@@ -113,6 +117,9 @@ _TIMES = ("seconds", "low", "high", "samples", "clock")
 _CIRCUMSTANCES = (*_TIMES, "kernel", "device", "sms", "memory_bytes", "l2_bytes", "torch", "date")
 _TEXTS = ("kind", "dtype", "strategy", "kernel", "clock", "device", "torch", "date")
 _REALS = ("seconds", "low", "high", "memory_bytes", "l2_bytes")
+_MAY_BE_0 = ("gamma", "samples")
+_LONGEST = 1e5
+"""Longest time that is believed: a day. Assumed. [s]"""
 _MODEL = ("heads", "kv_heads", "head_dim", "layers", "hidden_size", "mlp_width", "vocab_size")
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "stream": ("n",),
@@ -152,11 +159,27 @@ def read_points(path: str | os.PathLike[str]) -> tuple[MachinePoint, ...]:
     Raises
     ------
     SpecError
-        Naming the line and column of everything that cannot be read; columns that are not known are one too.
+        Naming the line and column of everything that cannot be read or be: columns that are not known, sizes
+        below 1, a row that is there twice, rows of several machines, a time too short for what it moves.
     """
     required = ("kind", "dtype", "seconds")
     table = read_csv(read_bytes(path), os.fspath(path), required=required, known=COLUMNS, exact=True)
-    return each_row(table, table.columns, lambda _, cells: _point(cells))
+    lines: dict[MachinePoint, int] = {}
+    machines: dict[str, int] = {}
+
+    def point_of(row: CsvRow, cells: Mapping[str, str]) -> MachinePoint:
+        point = _point(cells)
+        if lines.setdefault(point.shape, row.line) != row.line:
+            problem = f"is the {point.kind} row of line {lines[point.shape]} again"
+            raise SpecError.single("", "", problem, "Keep one of them")
+        machines.setdefault(point.device, row.line)
+        first, line = next(iter(machines.items()))
+        if point.device != first:
+            problem = f"found {point.device!r}, where line {line} has {first!r}"
+            raise SpecError.single("", "device", problem, "Give the points of one machine at a time")
+        return point
+
+    return each_row(table, table.columns, point_of)
 
 
 def _point(cells: Mapping[str, str]) -> MachinePoint:
@@ -171,19 +194,65 @@ def _point(cells: Mapping[str, str]) -> MachinePoint:
     if missing := [name for name in _NEEDED[values["kind"]] if name not in values]:
         raise SpecError.single("", "", f"a {values['kind']} row needs {', '.join(missing)}")
     point = MachinePoint(**values)
-    if not point.seconds > 0.0:
-        raise SpecError.single("", "seconds", f"found {cells['seconds']!r}, which is no time")
+    if not 0.0 < point.seconds <= _LONGEST:
+        problem = f"found {cells['seconds']!r}, which is no time"
+        raise SpecError.single("", "seconds", problem, f"Give seconds above 0, at most {_LONGEST:g}")
+    if point.low > point.seconds or point.high < point.seconds:
+        problem = f"found {point.low:g} to {point.high:g} s around {point.seconds:g}"
+        raise SpecError.single("", "low", problem, "Give low <= seconds <= high")
+    if point.heads and point.kv_heads and point.heads % point.kv_heads:
+        problem = f"found {point.kv_heads} beside {point.heads} heads"
+        raise SpecError.single("", "kv_heads", problem, "Each serves a whole number of heads")
+    for bound, amount in ((MEMORY_BANDWIDTH, bytes_read(point)), (PEAK_FLOPS, flops(point))):
+        if problem := bound.beyond_physical(amount / point.seconds):
+            problem = f"found {cells['seconds']!r}, which makes {problem}"
+            raise SpecError.single("", "seconds", problem, "Check the time, its unit, and the sizes")
     return point
 
 
+def bytes_read(point: MachinePoint) -> float:
+    """Bytes that a row reads at least: the values of a stream, a layer's or model's weights, a cache. [B]"""
+    sizes = {name: float(getattr(point, name) or 0) for name in COLUMNS if name not in (*_TEXTS, *_REALS)}
+    cache = 2.0 * sizes["batch"] * sizes["kv_heads"] * sizes["head_dim"]
+    width = sizes["head_dim"] * (2.0 * sizes["heads"] + 2.0 * sizes["kv_heads"])
+    layer = sizes["hidden_size"] * (width + 3.0 * sizes["mlp_width"])
+    values = {
+        "stream": sizes["n"],
+        "linear": sizes["n"] * sizes["k"],
+        "attention": cache * sizes["kv_tokens"],
+    }
+    model = sizes["layers"] * layer + sizes["hidden_size"] * sizes["vocab_size"]
+    return values.get(point.kind, model) * BYTES[point.dtype]
+
+
+def flops(point: MachinePoint) -> float:
+    """Floating-point operations of a linear layer, 0 for other kinds. [FLOP]"""
+    if point.kind != "linear":
+        return 0.0
+    return 2.0 * float(point.tokens or 0) * float(point.n or 0) * float(point.k or 0)
+
+
+def beyond_known(points: Sequence[MachinePoint]) -> tuple[str, ...]:
+    """Return a sentence where the fastest of the points is above what any known accelerator does."""
+    fastest = (
+        (MEMORY_BANDWIDTH, max((bytes_read(point) / point.seconds for point in points), default=0.0)),
+        (PEAK_FLOPS, max((flops(point) / point.seconds for point in points), default=0.0)),
+    )
+    sentences = (bound.beyond_known(rate) for bound, rate in fastest)
+    return tuple(f"the fastest point makes {sentence}: check its time" for sentence in sentences if sentence)
+
+
 def _number(name: str, cell: str) -> float | int:
-    try:
-        value = float(cell) if name in _REALS else int(cell)
-    except ValueError:
-        raise SpecError.single("", name, f"found {cell[:40]!r}, which is no number") from None
-    if not 0 <= value < 1e18:
-        raise SpecError.single("", name, f"found {cell[:40]!r}, which is out of range")
-    return value
+    value, problem = number_in(cell)
+    whole = name not in _REALS
+    if problem or not isinstance(value, int if whole else (int, float)):
+        kind = "whole number" if whole else "number"
+        raise SpecError.single("", name, f"found {cell[:40]!r}, which is no {kind}")
+    least = 0 if name in _MAY_BE_0 else 1 if whole else 0.0
+    if not least <= value < 1e18:
+        remedy = f"Give {least:g} or more"
+        raise SpecError.single("", name, f"found {cell[:40]!r}, which is out of range", remedy)
+    return value if whole else float(value)
 
 
 def merged(known: Sequence[MachinePoint], new: Iterable[MachinePoint]) -> list[MachinePoint]:

@@ -9,11 +9,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
+import numpy as np
+
 from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.files.csv_rows import CsvRow, each_row, read_bytes, read_csv
+from perfmodel.files.scalars import number_in
+from perfmodel.files.units import plural
+from perfmodel.physical import MEMORY_BANDWIDTH
 from perfmodel.planning.case_rows import CaseGroup, CaseReader
 
-__all__ = ["Measurement", "available", "load", "read_file", "read_measurements"]
+__all__ = ["Measurement", "available", "beyond_its_memory", "load", "read_file", "read_measurements"]
 
 TIMES = ("t_target_ms", "t_draft_ms", "draft_phase_ms", "t_verify_ms", "round_ms", "step_ms", "tpot_ms")
 QUESTION = (
@@ -26,6 +31,10 @@ OTHERS = (
 REQUIRED = ("batch_size", "context_len")
 _STEPS = ("magicdec.csv", "magicdec_blog.csv", "plain_decode.csv")
 _LONGEST_STEP = 1000.0
+_SHORTEST_STEP = 1e-6
+"""No step is shorter than the launch of one kernel, 1.5 to 3 us in the profiles here. Assumed. [s]"""
+_MISREAD = 1.1
+"""How far above its data sheet a memory is taken to be misread for no remark. Assumed. [1]"""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,13 @@ class Measurement:
     def overhead(self) -> float:
         """What a round takes beside draft passes and verification; NaN unless all are measured. [s]"""
         return self.round - self.gamma * self.draft - self.verify
+
+    @property
+    def implied_bandwidth(self) -> float:
+        """Weights that one token needs, by the shortest pass of the target, per GPU; 0 unmeasured. [B/s]"""
+        times = [time for time in (self.target, self.verify, self.round) if not math.isnan(time)]
+        weights = float(self.group.target.weight_bytes_read(1.0)) / self.tensor_parallel
+        return weights / min(times) if times else 0.0
 
     @property
     def scope(self) -> str:
@@ -165,7 +181,10 @@ def _measurement(reader: CaseReader, row: CsvRow, cells: dict[str, str]) -> Meas
     times = {name: numbers[name] / 1e3 for name in TIMES}
     tokens = numbers["tokens_per_round"]
     whole = _first(times["round_ms"], times["step_ms"] if passes > 0 else math.nan, times["tpot_ms"] * tokens)
-    return Measurement(
+    if not math.isnan(gamma) and not (math.isnan(tokens) or 1.0 <= tokens <= gamma + 1.0):
+        remedy = f"Give tokens per round, bonus token included: from 1 to gamma + 1 = {gamma + 1.0:g}"
+        raise SpecError.single("", "tokens_per_round", f"found {tokens:g}", remedy)
+    measured = Measurement(
         table=cells["table"],
         cell=cells["cell"] or f"row {row.number}",
         row=row.number,
@@ -188,6 +207,34 @@ def _measurement(reader: CaseReader, row: CsvRow, cells: dict[str, str]) -> Meas
         unknown=cells["unknown"],
         expert_parallel=case.expert_parallel,
     )
+    if problem := MEMORY_BANDWIDTH.beyond_physical(measured.implied_bandwidth):
+        problem = f"the weights of {group.target.name} in this time make {problem}"
+        remedy = "Check the time, its unit, the model and its GPUs"
+        raise SpecError.single("", _first_time(cells), problem, remedy)
+    return measured
+
+
+def _first_time(cells: Mapping[str, str]) -> str:
+    """Return the column of the first time of a row, which a refusal of its times names."""
+    return next((name for name in TIMES if cells[name]), TIMES[0])
+
+
+def beyond_its_memory(rows: Iterable[Measurement]) -> tuple[str, ...]:
+    """Return a sentence for rows whose times make a memory bandwidth above that of their accelerator."""
+    faster = [
+        row for row in rows
+        if row.implied_bandwidth > _MISREAD * float(np.max(row.group.hardware.memory_bandwidth))
+    ]  # fmt: skip
+    if not faster:
+        return ()
+    row = max(faster, key=lambda row: row.implied_bandwidth)
+    hardware = row.group.hardware
+    return (
+        f"{plural(len(faster), 'point')} read the weights faster than the memory can, {row.place} at "
+        f"{MEMORY_BANDWIDTH.shown(row.implied_bandwidth)} where {hardware.name} has "
+        f"{MEMORY_BANDWIDTH.shown(float(np.max(hardware.memory_bandwidth)))}: check the unit of the times, "
+        "the model, the dtype of its weights and its GPUs",
+    )
 
 
 def _numbers(cells: Mapping[str, str]) -> Iterator[tuple[str, float]]:
@@ -196,14 +243,12 @@ def _numbers(cells: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     for name in (*TIMES, "tokens_per_round", "speedup"):
         text = cells[name]
         measured += bool(text) and name in TIMES
-        try:
-            value = float(text) if text else math.nan
-        except ValueError:
-            value = -math.inf
-        highest = _LONGEST_STEP * 1e3 if name in TIMES else 1e6
-        if text and not 0.0 < value <= highest:
+        number, problem = number_in(text) if text else (math.nan, None)
+        value = -math.inf if problem or isinstance(number, str) else float(number)
+        least, highest = (_SHORTEST_STEP * 1e3, _LONGEST_STEP * 1e3) if name in TIMES else (0.0, 1e6)
+        if text and not (least <= value <= highest and value > 0.0):
             unit = "milliseconds" if name in TIMES else "a plain number"
-            remedy = f"Give {unit} above 0, at most {highest:g}"
+            remedy = f"Give {unit} above {least:g}, at most {highest:g}"
             raise SpecError.single("", name, f"found {text[:40]}", remedy)
         yield name, value
     if not measured and not cells["speedup"]:

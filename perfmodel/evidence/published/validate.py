@@ -17,11 +17,14 @@ from perfmodel.evidence.published.comparison import MEASURES, Compared, ErrorSum
 from perfmodel.evidence.published.tokens import TABLES as TOKEN_TABLES
 from perfmodel.evidence.published.tokens import compare_tokens
 from perfmodel.files.csv_rows import each_row, read_bytes, read_csv
+from perfmodel.files.scalars import number_in
 
 __all__ = ["GammaSummary", "Limit", "Validation", "available", "limits_of", "validate"]
 
 STATISTICS = ("mean_absolute_error", "bias", "share_within_one", "mean_regret")
 LIMIT_COLUMNS = ("scope", "measure", "statistic", "at_least", "at_most")
+_MOST = 100.0
+"""Greatest limit of an error or a regret: computed and measured are a hundredfold apart. Assumed. [1]"""
 
 
 @dataclass(frozen=True)
@@ -158,14 +161,26 @@ def _limit(scope: str, measure: str, statistic: str, at_least: str, at_most: str
     for column, (word, words) in known.items():
         if word not in words:
             raise SpecError.single("", column, f"found {word!r}", f"There are {', '.join(words)}")
-    try:
-        bounds = [float(at_least or "-inf"), float(at_most or "inf")]
-    except ValueError:
-        bounds = [math.nan]
-    if any(math.isnan(bound) for bound in bounds):
-        problem = f"found {at_least!r} to {at_most!r}"
-        raise SpecError.single("", "", problem, "Give numbers, or leave one end empty")
-    return Limit(scope, measure, statistic, *bounds)
+    least, most = _bound("at_least", at_least, statistic), _bound("at_most", at_most, statistic)
+    if least is None and most is None:
+        raise SpecError.single("", "at_least", "is empty, and at_most is too", "Give one of them, or both")
+    if least is not None and most is not None and least > most:
+        raise SpecError.single("", "at_least", f"found {least:g} above at_most, {most:g}", "Turn them round")
+    return Limit(
+        scope, measure, statistic, -math.inf if least is None else least, math.inf if most is None else most
+    )
+
+
+def _bound(column: str, text: str, statistic: str) -> float | None:
+    """Return one end of a limit, None where it is empty; every statistic is 0 or more, shares at most 1."""
+    if not text:
+        return None
+    value, problem = number_in(text)
+    highest = 1.0 if statistic.startswith("share") else _MOST
+    if problem or isinstance(value, str) or not 0.0 <= value <= highest:
+        remedy = f"Give a number from 0 to {highest:g}, or leave one end empty"
+        raise SpecError.single("", column, f"found {text[:40]!r}", remedy)
+    return float(value)
 
 
 def _complete_scopes(wanted: Sequence[str]) -> set[str]:
