@@ -172,9 +172,9 @@ def _read_lengths(plan: str | None) -> list[int]:
     if plan is None:
         return []
     from perfmodel.errors import SpecError
-    from perfmodel.planning.plan import read_plan
+    from perfmodel.cli.ask.plan import read_given_plan
 
-    lengths = sorted({cell.gamma for cell in read_plan(plan).cells if cell.gamma > 0})
+    lengths = sorted({cell.gamma for cell in read_given_plan(plan).cells if cell.gamma > 0})
     if not lengths:
         raise SpecError.single(plan, "gamma", "the plan never drafts", "Give the plan that the engine ran")
     return lengths

@@ -50,8 +50,8 @@ DRAFTERS = (
     "needs", "most_gamma",
 )  # fmt: skip
 """What is said of a drafter only."""
-BELIEFS = ("alpha", "alpha_first", "alpha_kind", "break_even_alpha")
-"""What is said wherever something drafts."""
+BELIEFS = ("alpha", "alpha_first", "alpha_rest", "alpha_sd", "alpha_kind", "break_even_alpha")
+"""What is said wherever something drafts, as far as any cell says it."""
 JUDGED = (
     "tpot_low_s", "tpot_high_s", "speedup_low", "speedup_high", "probability_runner_up_better",
     "regret_if_alpha_wrong", "value_of_knowing_alpha",
@@ -64,6 +64,10 @@ Bounds: TypeAlias = "tuple[Numeric, Numeric]"
 
 def _exactly(value: FloatArray) -> Bounds:
     return value, value
+
+
+def _where_drafted(of: Figures, value: float | None) -> FloatArray:
+    return np.where(of.drafts, np.nan if value is None else value, np.nan)
 
 
 def _rival_bounds(of: Figures) -> Bounds:
@@ -117,6 +121,7 @@ LAWS = (
     Law("tokens_per_round", "alpha yields", lambda of: _exactly(of.tokens_believed)),
     Law("alpha_first", "tokens_per_round, which alpha_first and alpha_rest yield, is",
         lambda of: _exactly(of.tokens_per_round), GROWTH, lambda of: of.tokens_half_way),
+    Law("alpha_first", "request.alpha is", lambda of: _exactly(_where_drafted(of, of.request.get("alpha")))),
     Law("tpot_s", "round_s / tokens_per_round is", lambda of: _exactly(of.round_s / of.tokens_per_round)),
     Law("speedup", "baseline_s / tpot_s is", lambda of: _exactly(of.baseline_s / of.tpot_s)),
     Law("speedup", "gamma allows", lambda of: (0.0, of.gamma + 1.0)),
@@ -212,22 +217,37 @@ def _words(of: Figures) -> Iterator[Wrong]:
             for cell, (value, drafting) in enumerate(zip(columns[key], drafts, strict=True)):
                 if value and not drafting:
                     yield cell, key, value, ", but nothing is drafted"
+    first_release = bool(np.all(np.isnan(of.memory_left_bytes)))
     for key in BELIEFS if of.is_told else ():
-        if None in columns[key]:
-            for cell, (value, drafting) in enumerate(zip(columns[key], drafts, strict=True)):
-                if value is None and drafting:
-                    yield cell, key, value, ", but something is drafted"
+        if key != "alpha_rest" or not first_release:
+            yield from _unsaid(columns, key, drafts, ", but something is drafted")
+    everywhere = [True] * of.size
     if any(value is not None for key in JUDGED for value in columns[key]):
         for key in JUDGED:
-            for cell in [cell for cell, value in enumerate(columns[key]) if value is None]:
-                yield cell, key, None, ", but the plan says how sure it is"
+            yield from _unsaid(columns, key, everywhere, ", but the plan says how sure it is")
+        yield from _unsaid(columns, "probability_beats_plain", drafts, ", but something is drafted")
+    rented = (~np.isnan(of.common(of.rent))).tolist()
+    yield from _unsaid(columns, "cost_per_million_tokens_usd", rented, ", but other cells are priced")
+    yield from _budgets(of)
+
+
+def _unsaid(columns: Columns, key: str, where: list[bool], why: str) -> Iterator[Wrong]:
+    if None in columns[key]:
+        for cell, (value, is_due) in enumerate(zip(columns[key], where, strict=True)):
+            if value is None and is_due:
+                yield cell, key, value, why
+
+
+def _budgets(of: Figures) -> Iterator[Wrong]:
+    """Draft KV budgets that were not tried; those of heads depend on a training that no plan tells."""
     asked = of.request.get("kv_budgets") or []
-    pairs = list(zip(columns["strategy"], columns["kv_budget"], strict=True))
+    pairs = list(zip(of.columns["strategy"], of.columns["kv_budget"], strict=True))
     known = set(strategies.available())
-    for name, budget in {pair for pair in pairs if pair[1] is not None and pair[0] in known}:
+    for name, budget in {pair for pair in pairs if pair[0] in known}:
         strategy = strategies.load(name)
         own = strategy.default_budgets
-        if strategy.head is None and budget not in own and budget not in asked:
+        tried = {*own, *(np.inf if each is None else each for each in asked)} if own else {np.inf}
+        if "head" not in strategy.drafters and (np.inf if budget is None else budget) not in tried:
             for cell, pair in enumerate(pairs):
                 if pair == (name, budget):
                     yield cell, "kv_budget", budget, f": neither {name} nor request.kv_budgets tries that"

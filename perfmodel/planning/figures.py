@@ -97,13 +97,14 @@ class Figures:
 
     @property
     def tokens_believed(self) -> FloatArray:
-        """Tokens per round by the plan's rates: of one rate for all drafts, or where nearer of two. [tokens]
+        """Tokens per round by `alpha`, one rate for all drafts. [tokens]
 
-        Files of the first release hold the rate of later drafts as `alpha`, beside that of the first.
+        Files of the first release hold the rate of later drafts as `alpha`, beside that of the first: there
+        what is nearer counts.
         """
         alike, apart = self.tokens_at(self.alpha, self.alpha, self.gamma), self.tokens_half_way
         nearer = np.abs(apart - self.tokens_per_round) < np.abs(alike - self.tokens_per_round)
-        return np.where(nearer, apart, alike)
+        return np.where(nearer & np.isnan(self.alpha_rest), apart, alike)
 
     @property
     def tokens_half_way(self) -> FloatArray:

@@ -101,7 +101,8 @@ def values(columns: Columns) -> Iterator[Wrong]:
                 if type(value) not in allowed:
                     yield cell, name, value, f", but {name} holds {what}{null}"
         elif list in allowed:
-            if not _all_between(list(chain.from_iterable(values)), *declared.range):
+            flat = list(chain.from_iterable(values))
+            if None in flat or not _all_between(flat, *declared.range):
                 for cell, row in enumerate(values):
                     for at, value in enumerate(row):
                         yield from _outside(cell, f"{name}.{at}", value, *declared.range)
