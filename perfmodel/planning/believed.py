@@ -243,7 +243,7 @@ def _budgets(of: Figures) -> Iterator[Wrong]:
     asked = of.request.get("kv_budgets") or []
     pairs = list(zip(of.columns["strategy"], of.columns["kv_budget"], strict=True))
     known = set(strategies.available())
-    for name, budget in {pair for pair in pairs if pair[0] in known}:
+    for name, budget in {pair for pair in pairs if pair[0] in known and of.is_told}:
         strategy = strategies.load(name)
         own = strategy.default_budgets
         tried = {*own, *(np.inf if each is None else each for each in asked)} if own else {np.inf}

@@ -26,9 +26,12 @@ SNAP, EAGLE, NGRAM = (Drafter(strategies.load(name)) for name in ("snapkv", "eag
 GROWN = Workload((4, 64), (2000, 32000), output_tokens=500)
 
 QUESTIONS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
-    "self": ((H100, LLAMA, IDEAL, Workload((16, 64), (8000, 64000))), {"drafters": [SNAP], "gammas": range(6)}),
+    "self": ((H100, LLAMA, IDEAL, Workload((16, 64), (8000, 64000))), {
+        "drafters": [SNAP], "gammas": range(6),
+    }),
     "small": ((H100, LLAMA, IDEAL, GROWN), {
-        "drafters": [Drafter(strategies.load("full_kv"), SMALL)], "one_deployment": True, "tensor_parallel": 8,
+        "drafters": [Drafter(strategies.load("full_kv"), SMALL)], "one_deployment": True,
+        "tensor_parallel": 8,
     }),
     "served": ((H100, LLAMA, SERVED, Workload((1, 32), (1000, 32000))), {
         "drafters": [EAGLE, NGRAM], "risk": 0.2, "gammas": (1, 3, 7),

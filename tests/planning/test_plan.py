@@ -22,7 +22,8 @@ GOOD = Plan(
     "speedup",
     (
         Cell(
-            32, 4096, "snapkv", None, 512, 1, 1.9, 0.01, 0.012, 1.2, "attention", round_by_gamma_s=(0.012, 0.019)
+            32, 4096, "snapkv", None, 512, 1, 1.9, 0.01, 0.012, 1.2, "attention",
+            round_by_gamma_s=(0.012, 0.019),
         ),
     ),
     gammas=(0, 1),

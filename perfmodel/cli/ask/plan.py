@@ -10,15 +10,13 @@ if TYPE_CHECKING:
 __all__ = ["read_given_plan", "unknown_names"]
 
 
-def read_given_plan(path: str) -> Plan:
-    """Return the plan in a file; a remark says which of its names are not known here."""
-    from perfmodel.cli.tell.output import note
+def read_given_plan(path: str) -> tuple[Plan, list[str]]:
+    """Return the plan in a file, and a remark where it has names that are not known here."""
     from perfmodel.planning.plan import read_plan
 
     plan = read_plan(path)
-    if unknown := unknown_names(plan):
-        note([f"{path} names what is not known here, and is taken at its word: {', '.join(unknown)}"])
-    return plan
+    unknown = ", ".join(unknown_names(plan))
+    return plan, [f"{path} names what is not known here, and is taken at its word: {unknown}"] * bool(unknown)
 
 
 def unknown_names(plan: Plan) -> list[str]:
@@ -26,7 +24,7 @@ def unknown_names(plan: Plan) -> list[str]:
     import strategies
     from perfmodel.engine import EngineOverhead
     from perfmodel.hardware import HardwareProfile
-    from perfmodel.model import bundled_models
+    from perfmodel.model.names import bundled_models
 
     models, engine = set(bundled_models()), plan.engine.partition("@")[0]
     named = {
@@ -36,4 +34,6 @@ def unknown_names(plan: Plan) -> list[str]:
         "hardware": (set(plan.hardware.split(", ")), HardwareProfile.available()),
         "engine": ({engine}, EngineOverhead.available()),
     }
-    return [f"{kind} {name!r}" for kind, (names, known) in named.items() for name in sorted(names - set(known))]
+    return [
+        f"{kind} {name!r}" for kind, (names, known) in named.items() for name in sorted(names - set(known))
+    ]
