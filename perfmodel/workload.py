@@ -12,6 +12,10 @@ from perfmodel.files.numbers import FloatArray
 
 MAX_BATCH = 1_000_000
 MAX_CONTEXT = 100_000_000
+MOST_GAMMA = 64
+"""The longest draft that is asked about. [tokens]"""
+MOST_GPUS = 1024
+"""Most GPUs of one replica. [GPUs]"""
 
 
 @dataclass(frozen=True)

@@ -171,10 +171,12 @@ def _read_lengths(plan: str | None) -> list[int]:
     """Return the speculation lengths that a plan chooses, without plain decoding; none without a plan."""
     if plan is None:
         return []
+    from perfmodel.cli.ask.plan import read_given_plan
     from perfmodel.errors import SpecError
-    from perfmodel.planning.plan import read_plan
 
-    lengths = sorted({cell.gamma for cell in read_plan(plan).cells if cell.gamma > 0})
+    read, remarks = read_given_plan(plan)
+    note(remarks)
+    lengths = sorted({cell.gamma for cell in read.cells if cell.gamma > 0})
     if not lengths:
         raise SpecError.single(plan, "gamma", "the plan never drafts", "Give the plan that the engine ran")
     return lengths

@@ -46,8 +46,8 @@ def export(
 
     Example: draftplan export plan.json --engine vllm
     """
+    from perfmodel.cli.ask.plan import read_given_plan
     from perfmodel.export import ExportOptions, load
-    from perfmodel.planning.plan import read_plan
 
     exporter = load(engine)
     options = ExportOptions(
@@ -65,7 +65,8 @@ def export(
         engine_version=engine_version,
         max_loss=max_loss,
     )
-    planned = read_plan(plan)
+    planned, remarks = read_given_plan(plan)
+    note(remarks)
     if "output_tokens" not in planned.request:
         note([f"{plan} says no output length, as plans of 0.1.0 do: see docs/where-it-was-wrong.md"])
     tell_exported(exporter, exporter.export(planned, options), output)

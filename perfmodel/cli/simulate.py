@@ -193,15 +193,17 @@ def _deployed(
     flags: SimulateFlags, question: Question, trace: Trace, policies: list[tuple[str, int]], replica: Replica
 ) -> PlannedTraffic | None:
     """Who drafts in all policies that draft, and the plan that a schedule follows."""
+    from perfmodel.cli.ask.plan import read_given_plan
     from perfmodel.errors import SpecError
-    from perfmodel.planning.plan import read_plan
     from perfmodel.traffic.runs import FOLLOWING
     from perfmodel.traffic.workload import deployed_by, plan_for_traffic
 
     if all(name == "none" for name, _ in policies):
         return None
     if flags.plan is not None:
-        return deployed_by(read_plan(flags.plan), question.drafters)
+        plan, remarks = read_given_plan(flags.plan)
+        note(remarks)
+        return deployed_by(plan, question.drafters)
     if not question.drafters:
         raise SpecError.single("", "--policy", "drafts, but nobody may draft", "Name a --strategy")
     gammas = {*question.speculative_gammas, *(gamma for _, gamma in policies if gamma)}

@@ -15,10 +15,10 @@ from perfmodel.files.units import parse_count, parse_quantity
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.drafters import check_drafters, find_drafter, is_self, read_spelling
-from perfmodel.planning.parallelism import MOST_GPUS, check_parallelism
+from perfmodel.planning.parallelism import check_parallelism
 from perfmodel.planning.served import why_not_served
 from perfmodel.speculation import Drafter
-from perfmodel.workload import MAX_BATCH, MAX_CONTEXT
+from perfmodel.workload import MAX_BATCH, MAX_CONTEXT, MOST_GAMMA, MOST_GPUS
 from strategies.base import MOST_NODES, MOST_TOPK, Tree, needs_budget
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_ENGINE", "MOST_GAMMA", "Case", "CaseGroup", "CaseReader"]
 
 DEFAULT_ENGINE = "generic"
-MOST_GAMMA = 64
 
 _NOUNS = (
     "hardware", "engine", "target_model", "weight_dtype", "kv_dtype", "draft_model", "draft_tensor_parallel",

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from strategies.base import Tree
 
 __all__ = [
-    "NO_DRAFT", "SWEPT", "Cell", "Column", "columns_of", "fill", "gain", "milliseconds", "number", "swept",
-    "titled", "tokens",
+    "MOST", "NO_DRAFT", "SWEPT", "Cell", "Column", "columns_of", "fill", "gain", "milliseconds", "number",
+    "swept", "titled", "tokens",
 ]  # fmt: skip
 
 NO_DRAFT = "none"
 SWEPT = ("tokens_per_round", "round_s", "tpot_s", "speedup", "throughput_tokens_per_s")
 """Columns of a sweep, beside its axes and whether a configuration fits."""
+MOST = {"1": 1e6, "s": 1e7, "tokens": 1e8, "GPUs": 1024.0, "B": 1e24, "tokens/s": 1e13, "USD": 1e13}
+"""Beyond every answer, by unit: a larger figure was not computed. [unit]"""
+LEAST_S = 1e-12
+"""No step is shorter. [s]"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Column:
     show : the text of a cell in a printed table.
     left : whether it is aligned to the left, as words are.
     printed : whether a plan's table needs it.
+    least, most : what it can be at all; 0 and what its unit has in `MOST` where absent. [unit]
     """
 
     name: str
@@ -46,6 +51,13 @@ class Column:
     show: Callable[[Any], str] = str
     left: bool = False
     printed: Callable[[Any], bool] = lambda _: True
+    least: float = 0.0
+    most: float = math.inf
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """What it can be at all. [unit]"""
+        return self.least, min(self.most, MOST.get(self.unit, math.inf))
 
 
 def column(unit: str, value: Callable[[Any], Any], *, default: Any = MISSING, **printed: Any) -> Any:
@@ -215,11 +227,11 @@ class Cell:
     """The recommendation for one batch size and context length; seconds and tokens, never milliseconds."""
 
     batch_size: int = column(
-        "1", lambda answer: answer.batch.astype(int), title="batch", place=1,
+        "1", lambda answer: answer.batch.astype(int), title="batch", place=1, least=1.0,
         show=lambda cell: str(cell.batch_size),
     )
     context_len: int = column(
-        "tokens", lambda answer: answer.context_len.astype(int), title="context", place=2,
+        "tokens", lambda answer: answer.context_len.astype(int), title="context", place=2, least=1.0,
         show=lambda cell: tokens(cell.context_len),
     )
     strategy: str = column(
@@ -232,7 +244,7 @@ class Cell:
         printed=lambda plan: any(cell.draft_model for cell in plan.cells),
     )
     kv_budget: int | None = column(
-        "tokens", _kv_budgets, title="KV\nbudget", place=7,
+        "tokens", _kv_budgets, title="KV\nbudget", place=7, least=1.0,
         show=lambda cell: "all" if cell.kv_budget is None and cell.speculates else tokens(cell.kv_budget),
     )
     gamma: int = column(
@@ -240,15 +252,15 @@ class Cell:
         show=lambda cell: str(cell.gamma),
     )
     tokens_per_round: float = column(
-        "tokens", lambda answer: answer.round.tokens_per_round, title="tokens/\nround", place=9,
+        "tokens", lambda answer: answer.round.tokens_per_round, title="tokens/\nround", place=9, least=1.0,
         show=lambda cell: f"{cell.tokens_per_round:.2f}",
     )
     tpot_s: float = column(
-        "s", lambda answer: answer.round.tpot, title="TPOT\nms", place=10,
+        "s", lambda answer: answer.round.tpot, title="TPOT\nms", place=10, least=LEAST_S,
         show=lambda cell: milliseconds(cell.tpot_s),
     )
     baseline_s: float = column(
-        "s", lambda answer: answer.round.baseline.total, title="baseline\nms", place=11,
+        "s", lambda answer: answer.round.baseline.total, title="baseline\nms", place=11, least=LEAST_S,
         show=lambda cell: milliseconds(cell.baseline_s),
     )
     speedup: float = column(
@@ -265,20 +277,20 @@ class Cell:
     )
     tensor_parallel: int = column(
         "GPUs", lambda answer: int(answer.deployment.tensor_parallel), default=1, title="tp", place=4,
-        show=lambda cell: str(cell.tensor_parallel), printed=lambda plan: _machines(plan) > 1,
+        least=1.0, show=lambda cell: str(cell.tensor_parallel), printed=lambda plan: _machines(plan) > 1,
     )
     draft_s: float = column("s", lambda answer: answer.round.draft_s, default=0.0)
     verify_s: float = column("s", lambda answer: answer.round.verify.total, default=0.0)
     round_s: float = column("s", lambda answer: answer.round.round_s, default=0.0)
     draft_ratio: float = column("1", lambda answer: answer.round.draft_ratio, default=0.0)
     verify_ratio: float = column("1", lambda answer: answer.round.verify_ratio, default=1.0)
-    alpha: float | None = column("1", _one_rate, default=None)
-    alpha_first: float | None = column("1", lambda answer: _accepted(answer, "first"), default=None)
-    alpha_rest: float | None = column("1", lambda answer: _accepted(answer, "rest"), default=None)
-    alpha_sd: float | None = column("1", lambda answer: _accepted(answer, "sd"), default=None)
-    match_share: float | None = column("1", _match_shares, default=None)
+    alpha: float | None = column("1", _one_rate, default=None, most=1.0)
+    alpha_first: float | None = column("1", lambda answer: _accepted(answer, "first"), default=None, most=1.0)
+    alpha_rest: float | None = column("1", lambda answer: _accepted(answer, "rest"), default=None, most=1.0)
+    alpha_sd: float | None = column("1", lambda answer: _accepted(answer, "sd"), default=None, most=0.5)
+    match_share: float | None = column("1", _match_shares, default=None, most=1.0)
     alpha_kind: str | None = column("", lambda answer: answer.alpha_kind, default=None)
-    break_even_alpha: float | None = column("1", _break_even_alpha, default=None)
+    break_even_alpha: float | None = column("1", _break_even_alpha, default=None, most=1.0)
     throughput_tokens_per_s: float = column("tokens/s", lambda answer: answer.round.throughput, default=0.0)
     cost_per_million_tokens_usd: float | None = column("USD", _cost_per_million_tokens, default=None)
     memory_bytes_per_gpu: float = column("B", lambda answer: answer.round.memory.total, default=0.0)
@@ -289,10 +301,10 @@ class Cell:
         printed=lambda plan: any(cell.speedup_low is not None for cell in plan.cells),
     )
     speedup_high: float | None = _judged("speedup_high", "1")
-    probability_beats_plain: float | None = _judged("probability_beats_plain", "1")
+    probability_beats_plain: float | None = _judged("probability_beats_plain", "1", most=1.0)
     runner_up: str = column("", lambda answer: answer.runner_up, default="")
-    runner_up_behind: float = column("1", lambda answer: answer.runner_up_behind, default=0.0)
-    probability_runner_up_better: float | None = _judged("probability_runner_up_better", "1")
+    runner_up_behind: float = column("1", lambda answer: answer.runner_up_behind, default=0.0, least=-1.0)
+    probability_runner_up_better: float | None = _judged("probability_runner_up_better", "1", most=1.0)
     regret_if_alpha_wrong: float | None = _judged("regret_if_alpha_wrong", "1")
     value_of_knowing_alpha: float | None = _judged("value_of_knowing_alpha", "1")
     round_by_gamma_s: tuple[float, ...] = column(
@@ -300,17 +312,17 @@ class Cell:
     )
     why: str = column("", lambda _: "", default="")  # said of the other fields by `fill`
     draft_tensor_parallel: int | None = column(
-        "GPUs", _draft_tensor_parallel, default=None, title="draft\ntp", place=6.5,
+        "GPUs", _draft_tensor_parallel, default=None, title="draft\ntp", place=6.5, least=1.0,
         show=lambda cell: str(cell.draft_tensor_parallel or "-"),
         printed=lambda plan: any(cell.draft_tensor_parallel for cell in plan.cells),
     )
 
     topk: int | None = column(
-        "tokens", lambda answer: _of_tree(answer, "topk"), default=None, title="topk", place=7.3,
+        "tokens", lambda answer: _of_tree(answer, "topk"), default=None, title="topk", place=7.3, least=1.0,
         show=lambda cell: str(cell.topk or "-"), printed=_branches,
     )
     nodes: int | None = column(
-        "tokens", lambda answer: _of_tree(answer, "nodes"), default=None, title="nodes", place=7.6,
+        "tokens", lambda answer: _of_tree(answer, "nodes"), default=None, title="nodes", place=7.6, least=1.0,
         show=lambda cell: str(cell.nodes or "-"), printed=_branches,
     )
     output_tokens: int = column("tokens", lambda answer: round(answer.output_tokens), default=0)
@@ -318,24 +330,29 @@ class Cell:
         "", _needs, default="", title="needs", place=16, left=True, show=lambda cell: cell.needs,
         printed=lambda plan: any(cell.needs for cell in plan.cells),
     )
-    most_gamma: int | None = column("tokens", _most_gammas, default=None)
+    most_gamma: int | None = column("tokens", _most_gammas, default=None, least=1.0)
     memory_left_bytes: float = column(
         "B", lambda answer: answer.round.memory.left, default=0.0, title="fits", place=15, left=True,
+        least=-math.inf,
         show=lambda cell: "barely" if cell.barely_fits else "yes",
         printed=lambda plan: any(cell.barely_fits for cell in plan.cells),
     )
     memory_in_doubt_bytes: float = column("B", lambda answer: answer.round.memory.in_doubt, default=0.0)
     cache_share: float = column(
-        "1", lambda answer: answer.round.baseline.attention / answer.round.baseline.total, default=0.0
+        "1", lambda answer: answer.round.baseline.attention / answer.round.baseline.total, default=0.0,
+        most=1.0,
     )
     state_share: float = column(
-        "1", lambda answer: answer.round.baseline.recurrence / answer.round.baseline.total, default=0.0
+        "1", lambda answer: answer.round.baseline.recurrence / answer.round.baseline.total, default=0.0,
+        most=1.0,
     )
     kept_state_ratio: float = column("1", _kept_state_ratio, default=0.0)
     pipeline_parallel: int = column(
-        "1", lambda answer: int(answer.deployment.pipeline_parallel), default=1
+        "1", lambda answer: int(answer.deployment.pipeline_parallel), default=1, least=1.0
     )
-    data_parallel: int = column("1", lambda answer: int(answer.deployment.data_parallel), default=1)
+    data_parallel: int = column(
+        "1", lambda answer: int(answer.deployment.data_parallel), default=1, least=1.0
+    )
 
     @property
     def gpus(self) -> int:

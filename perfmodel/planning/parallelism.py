@@ -12,13 +12,13 @@ from perfmodel.errors import SpecError
 from perfmodel.files.units import format_quantity
 from perfmodel.latency.all_reduce import nodes_of
 from perfmodel.model import ModelSpec
+from perfmodel.workload import MOST_GPUS
 
 __all__ = [
     "MOST_GPUS", "attention_gpus", "check_parallelism", "check_tensor_parallel", "describe_parallelism",
     "in_one_stage",
 ]  # fmt: skip
 
-MOST_GPUS = 1024
 NO_DRAFTS = (
     "releases of vLLM do not draft in a pipeline (issues 14089 and 57755), SGLang refuses it at its start, "
     "and what a round takes there is not modelled"

@@ -39,10 +39,9 @@ from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
 from perfmodel.planning.served import check_served, runs_in, serve, served_drafters, why_not_served
 from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, Draws, draw, judge
 from perfmodel.speculation import Drafter, price
-from perfmodel.workload import Workload
+from perfmodel.workload import MOST_GAMMA, Workload
 
 DEFAULT_GAMMAS = tuple(range(17))
-MOST_GAMMA = 64
 NO_CONSTRAINTS = Constraints()
 
 __all__ = [
@@ -408,7 +407,7 @@ def _answer_piece(
             judge(worlds, choice, choices, cells, second[cells], behind[cells], space.alpha) if worlds else {}
         )
         if space.deviations:  # chosen at a quantile of acceptance, told at its expectation
-            runs = _expected(runs, space)
+            runs, by_gamma = _expected(runs, space), _expected(by_gamma, space)
         answer = Answer(
             runs.deployment, runs.drafter, *runs.axes, runs.round, runs.output_tokens,
             round_by_gamma_s=by_gamma.expand(by_gamma.round.round_s),

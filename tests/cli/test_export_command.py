@@ -155,3 +155,18 @@ def test_a_refused_strategy_is_not_suggested_again_but_with_a_draft_model(run, t
     assert "cannot run streaming_llm" in err
     assert "plan with a --draft-model, with --strategy dflash,eagle,full_kv,mtp,ngram," in err
     assert "Did you mean" not in err
+
+
+def test_names_that_nobody_knows_are_remarked_and_no_others(tmp_path, run):
+    cells = [cell_of(8, 4000, (0, 2), alpha=0.9, baseline=0.01, draft=0.05, verify=0.0)]
+    known = {"model": "Llama-3.1-8B", "hardware": "h100-sxm-80gb", "engine": "vllm@0.11.0"}
+    told = {}
+    for name, header in (("known", known), ("own", {**known, "model": "My-8B", "engine": "mine"})):
+        path = tmp_path / f"{name}.json"
+        path.write_text(plan_of(cells, (0, 2), **header).to_json())
+        code, _, err = run("export", str(path), "--engine", "neutral")
+        assert code == 0
+        told[name] = err.replace("\n", " ")
+    assert "not known here" not in told["known"]
+    assert "own.json names what is not known here" in told["own"]
+    assert "model 'My-8B', engine 'mine'" in told["own"]
