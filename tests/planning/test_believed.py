@@ -23,8 +23,6 @@ FREE = {
     "cells.memory_bytes_per_gpu", "cells.memory_left_bytes", "cells.cost_per_million_tokens_usd",
     # of a head what it was trained on decides, and at gamma 1 no later draft is seen
     "cells.kv_budget", "cells.alpha_rest",
-    # how much longer a plain step takes with the drafter loaded, where one drafts: up to LOADED times
-    "cells.round_by_gamma_s",
     # what was asked and counted, and the sentence on other software
     "request.alpha", "request.batch_sizes", "request.context_lens", "request.kv_budgets", "request.risk",
     "request.output_tokens", "request.tensor_parallel", "request.tpot_limit_s", "gammas",
