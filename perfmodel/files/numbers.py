@@ -19,6 +19,6 @@ def as_floats(*values: Numeric) -> tuple[Numeric, ...]:
 
 
 def repeated(chance: Numeric, times: Numeric) -> Numeric:
-    """Return ``chance ** times``, the chance of so many in a row; one below the smallest number is 0. [0..1]"""
+    """Return ``chance ** times``: of so many in a row, 0 where that is below the smallest number. [0..1]"""
     with np.errstate(under="ignore"):
         return np.power(chance, times)

@@ -13,7 +13,8 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.speculation import Drafter, price_round
 
-load_profile, load_engine, load_model = map(cache, (HardwareProfile.load, EngineOverhead.load, ModelSpec.load))
+NOUNS = (HardwareProfile, EngineOverhead, ModelSpec)
+load_profile, load_engine, load_model = (cache(noun.load) for noun in NOUNS)
 MOST_BATCH, MOST_CONTEXT, MOST_GAMMA = 10**9, 10**8, 64
 
 profiles = st.sampled_from(HardwareProfile.available()).map(load_profile)
@@ -37,8 +38,8 @@ drafters = st.sampled_from(DRAFTERS)
 
 def spread(most: int) -> st.SearchStrategy[float]:
     """Whole numbers from 1, as many of every decade, and the ends."""
-    decades = st.floats(0.0, float(np.log10(most)))
-    return st.one_of(decades.map(lambda power: float(np.floor(10.0**power))), st.sampled_from([1.0, float(most)]))
+    decades = st.floats(0.0, float(np.log10(most))).map(lambda power: float(np.floor(10.0**power)))
+    return st.one_of(decades, st.sampled_from([1.0, float(most)]))
 
 
 sizes = st.fixed_dictionaries(

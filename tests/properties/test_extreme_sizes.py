@@ -1,4 +1,4 @@
-"""From one sequence to a billion and one token to a hundred million: numbers, and those of double precision."""
+"""From one sequence to a billion, from one token to a hundred million: finite, and the same in any dtype."""
 
 from __future__ import annotations
 

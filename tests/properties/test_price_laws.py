@@ -1,4 +1,4 @@
-"""Laws of a round over all that is bundled: steadiness, scale, order of axes, and what a better machine does."""
+"""Laws of a round over all that is bundled: order, scale, steadiness, axes in any order, and sums."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def quickened(noun, factor):
 
 @given(profiles, models, engines, drafters, sizes)
 def test_twice_the_rates_and_half_the_times_are_half_of_every_time(profile, model, engine, drafter, size):
-    """Units: nothing that is priced has a time of its own. Within a node; exchanges of experts are a constant."""
+    """Units: nothing that is priced has a time of its own, within a node."""
     size = {**size, "tensor_parallel": min(size["tensor_parallel"], profile.link_gpus)}
     engine = engine.on(profile)
     before = price_round(profile, model, engine, drafter, **size)
@@ -54,19 +54,21 @@ def test_more_of_anything_is_never_faster_nor_smaller(price, size, factor):
     before = price(**size)
     for name in ("batch", "context_len", "gamma", "kv_budget"):
         after = price(**{**size, name: np.ceil(size[name] * factor)})
-        never_below(after.round_s if name != "kv_budget" else after.draft_s, getattr(
-            before, "round_s" if name != "kv_budget" else "draft_s"))
+        lengthened = "draft_s" if name == "kv_budget" else "round_s"
+        never_below(getattr(after, lengthened), getattr(before, lengthened))
         never_below(after.memory.total, before.memory.total)
+
+
+def others_of(order, name) -> tuple[int, ...]:
+    """The places of all names but one."""
+    return tuple(place for place, other in enumerate(order) if other != name)
 
 
 @given(pricers, sizes)
 def test_axes_in_another_order_are_the_same_prices(price, size):
     """Every size beside 1 on an axis of its own, in this order and in the opposite one."""
     grids = [
-        price(**{
-            name: np.array([1.0, size[name]]).reshape([2 if axis == place else 1 for axis in range(len(AXES))])
-            for place, name in enumerate(order)
-        })
+        price(**{name: np.expand_dims([1.0, size[name]], others_of(order, name)) for name in order})
         for order in (AXES, AXES[::-1])
     ]
     for name in ("tpot", "speedup"):
@@ -104,9 +106,8 @@ def test_more_gpus_never_need_more_of_each(profile, model, engine, size, factor)
 
 @given(pricers, sizes, st.floats(1e-4, 0.02))
 def test_a_little_more_context_or_batch_is_a_little_slower(price, size, share):
-    """No cliffs: a hundredth more of the entries takes a tenth more time at most, and what steps of their own
-    take: one sequence or entry more (small numbers are ten times as many at once), a block of KV, a tile of rows
-    or a wave, which are real and at most double a kernel."""
+    """No cliffs. A wave, a tile of rows or a block of KV more is a real step, at most twice what a kernel
+    took; in a long context there are so many that a fiftieth more of it takes a tenth more time at most."""
     before = price(**size)
     for name in ("batch", "context_len"):
         more = np.ceil(size[name] * (1.0 + share))
