@@ -4,6 +4,7 @@
 #   make test        the tests, with everything they need
 #   make check       lint, types, layers and test, each of which can be run alone
 #   make slow        the tests that take longer
+#   make nightly     the laws of numbers, with a thousand random examples each and a second implementation
 #   make bench       the speed of the search
 #   make versions    which engines are newer on the package index than those that were checked
 #   make golden      ask the questions of tests/golden again, show what changed and hold it
@@ -34,7 +35,7 @@ INPUTS := setup.cfg pyproject.toml constraints.txt perfmodel/_version.py
 PLAN_READY := $(VENV)/.ready-to-plan
 TEST_READY := $(VENV)/.ready-to-test
 
-.PHONY: plan test check lint types layers slow bench golden versions coverage constraints clean
+.PHONY: plan test check lint types layers slow nightly bench golden versions coverage constraints clean
 
 plan: $(PLAN_READY)
 	@$(BIN)/draftplan plan $(ARGS)
@@ -55,6 +56,10 @@ layers: $(TEST_READY)
 
 slow: $(TEST_READY)
 	$(BIN)/python -m pytest -m slow
+
+nightly: $(TEST_READY)
+	$(BIN)/python -m pytest --hypothesis-profile=deep -m "not bench" -n 2 --dist worksteal \
+	    tests/test_oracle.py tests/properties tests/test_speculation.py tests/test_memory.py tests/latency
 
 bench: $(TEST_READY)
 	$(BIN)/python -m pytest -m bench

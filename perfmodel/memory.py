@@ -8,6 +8,7 @@ import numpy as np
 
 from perfmodel.deployment import WHOLE, Deployment, Stage, shares, stages_of
 from perfmodel.engine import EngineOverhead
+from perfmodel.files.numbers import as_floats
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.model import BYTES, ModelSpec
 
@@ -178,6 +179,7 @@ def count_memory(
 
     draft_states : copies of its states that a target which drafts for itself works on. [1]
     """
+    batch, context_len, gamma = as_floats(batch, context_len, gamma)
 
     def of_stage(stage: Stage) -> ResidentMemory:
         return _count_stage(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from perfmodel.acceptance import Acceptance, expected_tokens
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.engine import EngineOverhead
+from perfmodel.files.numbers import as_floats, repeated
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import CAUSES, ForwardPass, StepLatency, price_pass
 from perfmodel.memory import ResidentMemory, count_memory
@@ -298,6 +299,9 @@ def price(
 
     steps : the target's passes where they are priced already; every drafter of chains shares them.
     """
+    batch, context_len, kv_budget, gamma, generated, output_tokens = as_floats(
+        batch, context_len, kv_budget, gamma, generated, output_tokens
+    )
     target = deployment.model
     verified = gamma if drafter is None else drafter.verified(gamma)
     if steps is None or (drafter is not None and drafter.tree is not None):
@@ -460,7 +464,7 @@ def round_overhead(
     group = np.asarray(deployment.group_batch(batch))
     per_round = engine.round_s + engine.round_row_s * group
     if np.ndim(match) or match != 1.0:
-        any_drafts = 1.0 - np.power(np.subtract(1.0, match), group)
+        any_drafts = 1.0 - repeated(np.subtract(1.0, match), group)
         per_round = engine.round_s * any_drafts + engine.round_row_s * np.multiply(match, group)
     drafting = np.asarray(gamma) > 0
     figures = (engine.piecewise_layer_s, engine.loaded_off, engine.discarded_rounds)

@@ -17,4 +17,5 @@ settings.register_profile(
     max_examples=20,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile("draftplan")
+settings.register_profile("deep", settings.get_profile("draftplan"), derandomize=False, max_examples=1000)
+settings.load_profile("draftplan")  # --hypothesis-profile=deep takes its place, as in make nightly

@@ -7,7 +7,18 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FloatArray", "Numeric"]
+__all__ = ["FloatArray", "Numeric", "as_floats", "repeated"]
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Numeric: TypeAlias = float | FloatArray
+
+
+def as_floats(*values: Numeric) -> tuple[Numeric, ...]:
+    """Return numbers and arrays of any dtype in double precision, where no product of counts overflows."""
+    return tuple(value if type(value) is float else np.asarray(value, dtype=float)[()] for value in values)
+
+
+def repeated(chance: Numeric, times: Numeric) -> Numeric:
+    """Return ``chance ** times``: of so many in a row, 0 where that is below the smallest number. [0..1]"""
+    with np.errstate(under="ignore"):
+        return np.power(chance, times)

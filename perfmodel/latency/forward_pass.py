@@ -233,12 +233,20 @@ def _price_linear_layer(
     if not layer.experts:
         return price(tokens=rows)
     distinct, visits = layer.distinct_experts(rows, dealt), layer.visits(rows, dealt)
-    fewer = np.maximum(np.floor(distinct), 1.0)
-    fewer_s, more_s = (price(tokens=visits / count, products=count) for count in (fewer, fewer + 1.0))
-    together = fewer_s + (distinct - fewer) * (more_s - fewer_s)
-    one_token = price(tokens=1.0, products=layer.distinct_experts(1.0, dealt))
+    together = _between_whole(distinct, lambda experts: price(tokens=visits / experts, products=experts))
+    one_token = _between_whole(
+        layer.distinct_experts(1.0, dealt), lambda experts: price(tokens=1.0, products=experts)
+    )
     between = _elements_between(layer, n, k, visits, rows)
     return np.maximum(together, one_token) + pass_over(deployment.hardware, elements=between)
+
+
+def _between_whole(distinct: Numeric, price: Callable[[Numeric], Numeric]) -> Numeric:
+    """Return the seconds of an expected number of experts: a line between the two whole numbers. [s]"""
+    fewer = np.maximum(np.floor(distinct), 1.0)
+    fewer_s, more_s = price(fewer), price(fewer + 1.0)
+    seconds: Numeric = fewer_s + (distinct - fewer) * (more_s - fewer_s)
+    return seconds
 
 
 def _elements_between(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 import numpy as np
 
-from perfmodel.files.numbers import Numeric
+from perfmodel.files.numbers import Numeric, as_floats
 from perfmodel.model.linear import LinearLayer
 
 __all__ = ["Attend", "Choose", "ForwardPass", "Multiply", "Recur", "Way"]
@@ -50,6 +50,13 @@ class ForwardPass:
     history: Numeric | None = None
     kept_states: Numeric = 1.0
     state_trips: Numeric = 0.0
+
+    def __post_init__(self) -> None:
+        """Hold counts in double precision: those of a large batch, multiplied, overflow 32-bit integers."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and field.name != "drafting":
+                object.__setattr__(self, field.name, as_floats(value)[0])
 
     @property
     def rows(self) -> Numeric:

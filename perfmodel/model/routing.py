@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.files.numbers import Numeric
+from perfmodel.files.numbers import Numeric, repeated
 
 __all__ = ["busiest_experts", "busiest_visits", "experts_held", "gpus_visited"]
 
@@ -38,11 +38,11 @@ def busiest_experts(experts: int, per_token: float, *, tokens: Numeric, gpus: Nu
     covariance above the mean. Normal shares are the approximation.
     """
     tokens, gpus = np.asarray(tokens, dtype=float), np.asarray(gpus, dtype=float)
-    missed = (1.0 - per_token / experts) ** tokens
+    missed = repeated(1.0 - per_token / experts, tokens)
     mean = experts * (1.0 - missed)
     if np.all(gpus <= 1.0):
         return mean
-    both = _chance_of_missing_two(experts, per_token) ** tokens
+    both = repeated(_chance_of_missing_two(experts, per_token), tokens)
     held = experts_held(experts, gpus)
     mean = held * (1.0 - missed)
     largest = mean + _largest_normal(gpus) * np.sqrt(held * np.maximum(missed - both, 0.0))

@@ -81,18 +81,18 @@ def test_an_array_call_is_its_scalar_calls(profile, model, engine, several):
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-@pytest.mark.parametrize("name", ["deepseek-v2", "qwen3-30b-a3b", "mixtral-8x7b-v0.1"])
-def test_the_last_bit_of_how_many_experts_are_distinct_changes_nothing(profile, name, monkeypatch):
+@pytest.mark.parametrize("name", ["deepseek-v2", "qwen3-30b-a3b", "mixtral-8x7b-v0.1", "step-3.5-flash"])
+def test_the_last_bits_of_how_many_experts_are_distinct_change_nothing(profile, name, monkeypatch):
     """Powers of one number and of many are rounded differently, and which way must not show."""
     batch, exact, prices = np.arange(1.0, 257.0), LinearLayer.distinct_experts, []
-    for towards in (-np.inf, np.inf):
-        monkeypatch.setattr(
-            LinearLayer,
-            "distinct_experts",
-            lambda layer, tokens, towards=towards: np.nextafter(exact(layer, tokens), towards),
-        )
-        one = {"batch": batch, "kv_tokens": 1.0, "tensor_parallel": np.array([[1.0], [8.0]])}
-        prices.append(step_latency(profile, ModelSpec.load(name), IDEAL, **one).linear)
+    for rounding in (-1e-14, 1e-14):
+
+        def rounded(layer, tokens, gpus=1.0, rounding=rounding):
+            return exact(layer, tokens, gpus) * (1.0 + rounding)
+
+        monkeypatch.setattr(LinearLayer, "distinct_experts", rounded)
+        sizes = {"batch": batch, "kv_tokens": 1.0, "tensor_parallel": np.array([[1.0], [2.0], [4.0], [8.0]])}
+        prices.append(step_latency(profile, ModelSpec.load(name), IDEAL, **sizes).linear)
     assert_allclose(*prices, rtol=1e-12)
 
 
