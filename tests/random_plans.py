@@ -8,7 +8,9 @@ from perfmodel.planning.plan import Cell, Plan
 from perfmodel.planning.schedule import speedups, tokens_by_gamma
 
 
-def cell_of(batch, context, gammas, *, alpha, baseline, draft, verify, drafter=("mtp", None, None)):
+def cell_of(
+    batch, context, gammas, *, alpha, baseline, draft, verify, drafter=("mtp", None, None), match_share=None
+):
     """One cell of a consistent plan: a round takes ``gamma draft + baseline (1 + gamma verify)``. [s]"""
     schedule = tuple(
         baseline if gamma == 0 else gamma * draft * baseline + baseline * (1.0 + verify * gamma)
@@ -16,7 +18,10 @@ def cell_of(batch, context, gammas, *, alpha, baseline, draft, verify, drafter=(
     )
     strategy, draft_model, kv_budget = drafter
     blank = Cell(batch, context, strategy, draft_model, kv_budget, 0, 1.0, 1.0, 1.0, 1.0, "attention")
-    priced = replace(blank, alpha=alpha, alpha_first=alpha, baseline_s=baseline, round_by_gamma_s=schedule)
+    priced = replace(
+        blank, alpha=alpha, alpha_first=alpha, match_share=match_share, baseline_s=baseline,
+        round_by_gamma_s=schedule,
+    )  # fmt: skip
     gains = speedups(priced, gammas)
     best = max(range(len(gammas)), key=lambda index: (round(gains[index], 9), -index))
     gamma = gammas[best]

@@ -2,7 +2,6 @@
 
 import math
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,8 +73,8 @@ def test_counts_since_the_start_stay_whole_while_the_memory_fades():
 @given(st.floats(0.05, 0.95), st.floats(0.02, 0.98), st.floats(0.3, 0.9))
 def test_rounds_without_a_draft_teach_the_share_and_not_the_acceptance(believed, share, alpha):
     """As n-gram lookups do: acceptance is of the rounds that draft; tokens per round are weighted by both."""
-    how = {"alpha": alpha, "baseline": 0.01, "draft": 0.02, "verify": 0.02}
-    cell = replace(cell_of(1, 1000, GAMMAS, drafter=("ngram", None, None), **how), match_share=believed)
+    how = {"alpha": alpha, "baseline": 0.01, "draft": 1e-4, "verify": 1e-4, "match_share": believed}
+    cell = cell_of(1, 1000, GAMMAS, drafter=("ngram", None, None), **how)
     policy = SpeculationPolicy.from_plan(plan_of([cell], GAMMAS))
     gamma, rounds = 4, 100_000
     drafts = sum(alpha**position for position in range(1, gamma + 1))
@@ -97,7 +96,7 @@ def test_an_engine_that_does_not_tell_of_idle_rounds_teaches_no_share():
 
 def test_rarer_matches_turn_speculation_off():
     how = {"alpha": 0.8, "baseline": 0.01, "draft": 0.02, "verify": 0.1}
-    cell = replace(cell_of(1, 1000, GAMMAS, drafter=("ngram", None, None), **how), match_share=0.9)
+    cell = cell_of(1, 1000, GAMMAS, drafter=("ngram", None, None), match_share=0.9, **how)
     policy = SpeculationPolicy.from_plan(plan_of([cell], GAMMAS))
     assert policy.decide(1, 1000).gamma > 0
     policy.observe(400, 235, 100, 1, 1000)
