@@ -15,6 +15,7 @@ from perfmodel.acceptance.estimate import AcceptanceFit
 from perfmodel.acceptance.published import plain_name
 from perfmodel.files.checking import check
 from perfmodel.files.document import read_json, read_yaml
+from perfmodel.files.opening import ACCEPTANCE
 from perfmodel.files.writing import write_whole
 
 __all__ = ["MeasuredAcceptance", "read_acceptance", "write_acceptance"]
@@ -136,7 +137,8 @@ def read_acceptance(path: str | os.PathLike[str]) -> tuple[MeasuredAcceptance, .
     ------
     SpecError : naming every fault with its line.
     """
-    document = read_yaml(path) if Path(path).suffix in (".yaml", ".yml") else read_json(path)
+    read = read_yaml if Path(path).suffix in (".yaml", ".yml") else read_json
+    document = read(path, ACCEPTANCE)
     entries = check(_File, document).measured
     return tuple(
         MeasuredAcceptance(**{**entry.model_dump(), "survival": tuple(entry.survival)}) for entry in entries

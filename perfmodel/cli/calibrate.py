@@ -145,12 +145,13 @@ def _calibrate_engine(flags: CalibrateFlags) -> None:
 
 def _is_of_machine(points: str) -> bool:
     """Whether a file holds what `draftplan measure` writes."""
+    from perfmodel.errors import SpecError
     from perfmodel.evidence.machine.points import is_machine_file
+    from perfmodel.files.opening import TABLE, first_bytes
 
     try:
-        with open(points, "rb") as stream:
-            return is_machine_file(stream.read(4096))
-    except OSError:
+        return is_machine_file(first_bytes(points, TABLE, 4096))
+    except SpecError:  # no file: the names of published tables, or one that is refused where it is read
         return False
 
 
@@ -244,10 +245,12 @@ def _points(flags: CalibrateFlags) -> tuple[Sequence[Measurement], list[Benchmar
 
 def _is_csv(file: str) -> bool:
     """Whether a file begins as a CSV of points does; so is taken one that cannot be read, to be refused."""
+    from perfmodel.errors import SpecError
+    from perfmodel.files.opening import TABLE, first_bytes
+
     try:
-        with open(file, "rb") as stream:
-            first = stream.readline(1 << 16)
-    except OSError:
+        first = first_bytes(file, TABLE, 1 << 16).partition(b"\n")[0]
+    except SpecError:
         return True
     return b"," in first and first.lstrip()[:1] not in (b"{", b"[") and b"batch_size" in first
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from perfmodel.deployment import Deployment
 from perfmodel.errors import Fault, SpecError
-from perfmodel.files.csv_rows import CsvFile, CsvRow, csv_text, read_bytes, read_csv
+from perfmodel.files.csv_rows import CsvFile, CsvRow, csv_text, read_csv
 from perfmodel.files.numbers import FloatArray
+from perfmodel.files.opening import TABLE, read_file
 from perfmodel.planning.case_rows import DEFAULT_ENGINE, Case, CaseGroup, CaseReader
 from perfmodel.planning.columns import Column
 from perfmodel.planning.drafters import passed_over
@@ -60,7 +61,7 @@ def price_file(
     ------
     SpecError : the file cannot be read, or `price_cases` refuses it.
     """
-    return price_cases(read_bytes(path), os.fspath(path), profiles_path, measured)
+    return price_cases(read_file(path, TABLE), os.fspath(path), profiles_path, measured)
 
 
 def price_cases(

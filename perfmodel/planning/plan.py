@@ -7,20 +7,19 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import Fault, SpecError
+from perfmodel.files.json_text import refuse_many
+from perfmodel.files.opening import PLAN, read_file, text_of
 from perfmodel.planning.columns import NO_DRAFT, Cell
 
 __all__ = [
-    "LARGEST_PLAN", "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Elsewhere", "Objective", "Plan",
-    "best_machine", "read_plan",
+    "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Elsewhere", "Objective", "Plan", "best_machine",
+    "read_plan",
 ]  # fmt: skip
 
 SCHEMA = "draftplan/plan/1"
-LARGEST_PLAN = 1 << 30
-"""A larger file is not a plan. [B]"""
 REMEDY = "make it anew with draftplan plan"
 
 
@@ -242,16 +241,13 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     SpecError
         When the file cannot be read, is not JSON, is no plan or holds numbers that cannot be.
     """
-    name, remedy = os.fspath(path), "make it with draftplan plan --format json"
+    name = os.fspath(path)
+    text = text_of(read_file(path, PLAN), name)
+    refuse_many(text, name)
     try:
-        if Path(name).stat().st_size > LARGEST_PLAN:
-            raise SpecError.single(name, "file", f"is larger than {LARGEST_PLAN >> 20} MiB", remedy)
-        body = json.loads(Path(name).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as fault:
-        raise SpecError.single(name, "file", f"cannot be read ({fault.strerror})", "check the path") from None
-    except SpecError:
-        raise
+        body = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as fault:
+        remedy = "make it with draftplan plan --format json"
         raise SpecError.single(name, "file", f"is not JSON ({fault})", remedy) from None
     return Plan.from_dict(body, name)
 

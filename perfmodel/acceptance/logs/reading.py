@@ -19,7 +19,7 @@ from perfmodel.acceptance.logs.text import lines_of
 from perfmodel.acceptance.logs.trtllm import read_trtllm_iterations
 from perfmodel.acceptance.logs.vllm import read_vllm_offline, read_vllm_text, read_vllm_v0
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.files.records import read_content
+from perfmodel.files.opening import LOG, read_file, text_of
 
 __all__ = ["LogFormat", "read_log", "read_logs"]
 
@@ -140,7 +140,8 @@ def read_logs(
     files: dict[Reader, list[str]] = {}
     counts = []
     for path in paths:
-        file, lines = str(path), lines_of(read_content(path))
+        file = os.fspath(path)
+        lines = lines_of(text_of(read_file(path, LOG), file, or_utf_16=True, errors="replace"))
         reader = _reader(lines, file, format)
         each = _checked(reader(lines, file, gamma, only), file, gamma)
         if reader in _TEXTS and len(paths) > 1:

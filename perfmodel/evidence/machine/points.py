@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from perfmodel.errors import SpecError
-from perfmodel.files.csv_rows import csv_text, each_row, read_bytes, read_csv
+from perfmodel.files.csv_rows import csv_text, each_row, read_csv
+from perfmodel.files.opening import TABLE, read_file
 from perfmodel.files.writing import write_whole
 from perfmodel.model import ModelSpec
 from perfmodel.model.dtypes import BYTES
@@ -155,7 +156,7 @@ def read_points(path: str | os.PathLike[str]) -> tuple[MachinePoint, ...]:
         Naming the line and column of everything that cannot be read; columns that are not known are one too.
     """
     required = ("kind", "dtype", "seconds")
-    table = read_csv(read_bytes(path), os.fspath(path), required=required, known=COLUMNS, exact=True)
+    table = read_csv(read_file(path, TABLE), os.fspath(path), required=required, known=COLUMNS, exact=True)
     return each_row(table, table.columns, lambda _, cells: _point(cells))
 
 

@@ -10,7 +10,8 @@ from functools import cache
 from importlib.resources import files
 
 from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.csv_rows import CsvRow, each_row, read_bytes, read_csv
+from perfmodel.files import opening
+from perfmodel.files.csv_rows import CsvRow, each_row, read_csv
 from perfmodel.planning.case_rows import CaseGroup, CaseReader
 
 __all__ = ["Measurement", "available", "load", "read_file", "read_measurements"]
@@ -112,7 +113,8 @@ def read_file(
     profiles_path: str | None = None,
 ) -> tuple[Measurement, ...]:
     """Read the measurements of a CSV file; see `read_measurements`."""
-    return read_measurements(read_bytes(path), os.fspath(path), given=given, profiles_path=profiles_path)
+    content = opening.read_file(path, opening.TABLE)
+    return read_measurements(content, os.fspath(path), given=given, profiles_path=profiles_path)
 
 
 def read_measurements(
