@@ -13,7 +13,7 @@ import typer
 from perfmodel.cli.ask.completion import engine_names, hardware_names, model_names, strategy_names
 from perfmodel.cli.ask.flag import argument, command, flag, takes
 from perfmodel.cli.ask.format import Format, OutputFlags, refuse_csv
-from perfmodel.cli.tell.output import emit, note, remark, tell
+from perfmodel.cli.tell.output import emit, note, remark, tell, yaml_text
 from perfmodel.cli.tell.progress import working
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def _is_of_machine(points: str) -> bool:
 def _calibrate_machine(flags: CalibrateFlags) -> None:
     """Fit a hardware profile, and the engine that ran, to the points of `measure`; write and report them."""
     from perfmodel.cli.tell.calibration import draw_machine, machine_to_dict
+    from perfmodel.errors import SpecError
     from perfmodel.evidence.machine.points import read_points
     from perfmodel.evidence.machine.steps import fit_machine_and_engine
     from perfmodel.hardware import HardwareProfile
@@ -165,9 +166,13 @@ def _calibrate_machine(flags: CalibrateFlags) -> None:
     file = flags.output or flags.profile_output
     name, engine_name = _name_of(file, "my-machine"), _name_of(flags.engine_output, "reference-decoder")
     like = None if flags.hardware is None else HardwareProfile.load(flags.hardware, flags.profiles_path)
-    points = read_points(flags.points[0])
-    with working("fitting"):
-        machine, engine = fit_machine_and_engine(points, name, engine_name, like)
+    file_of_points = flags.points[0]
+    points = read_points(file_of_points)
+    try:
+        with working("fitting"):
+            machine, engine = fit_machine_and_engine(points, name, engine_name, like)
+    except SpecError as refusal:  # of points that belong together but are too few, or of several machines
+        raise refusal.located(file_of_points, None, "") from refusal
     if file is not None:
         emit(machine.text, file)
     if flags.engine_output is not None:
@@ -259,10 +264,8 @@ def _write_traffic(flags: CalibrateFlags, benchmarks: Sequence[Benchmark]) -> No
     from perfmodel.evidence.loop.points import traffic_of
 
     if flags.traffic_output is not None:
-        import yaml
-
         profiles = {"traffic": [traffic_of(benchmark) for benchmark in benchmarks]}
-        emit(yaml.safe_dump(profiles, sort_keys=False, width=110), flags.traffic_output)
+        emit(yaml_text(profiles, width=110), flags.traffic_output)
 
 
 def _write_acceptance(

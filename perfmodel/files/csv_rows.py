@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
-from perfmodel.errors import Fault, SpecError, nearest_name
+from perfmodel.errors import Fault, SpecError, nearest_name, printable
 from perfmodel.files.lines import LONGEST_LINE, Lines
 
 __all__ = ["CsvFile", "CsvRow", "csv_text", "each_row", "open_csv", "read_csv"]
@@ -128,12 +128,20 @@ def _of_row(fault: Fault, file: str, row: CsvRow) -> Fault:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table as CSV text, an apostrophe before cells that a spreadsheet would run as a formula."""
+    """Return a table as CSV text, with nothing invisible in it but line ends inside of quotes.
+
+    An apostrophe stands before cells that a spreadsheet would run as a formula.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([f"'{cell}" if _FORMULA.match(cell) else cell for cell in row] for row in rows)
+    writer.writerow([printable(name) for name in columns])
+    writer.writerows([_safe(cell) for cell in row] for row in rows)
     return stream.getvalue()
+
+
+def _safe(cell: str) -> str:
+    seen = printable(cell, keep="\n")
+    return f"'{seen}" if _FORMULA.match(cell) else seen
 
 
 def open_csv(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from perfmodel.errors import SpecError
+from perfmodel.errors import SpecError, printable
 from perfmodel.files.document import Document, read_json
 from perfmodel.files.opening import MODEL_CONFIG, read_file, text_of
 from perfmodel.model.forms import store_as
@@ -179,7 +179,7 @@ def _config_from_hub(name: str) -> Path:
         hint = f"{remedy}, or install huggingface_hub to fetch it"
         raise SpecError.single("request", "model", unknown, hint, nearest)
     place = os.environ.get("HF_ENDPOINT") or "huggingface.co"
-    print(f"{name} is not known here; asking {place} for its config.json", file=sys.stderr)
+    print(printable(f"{name} is not known here; asking {place} for its config.json"), file=sys.stderr)
     try:
         hub = importlib.import_module("huggingface_hub")
         hub.get_hf_file_metadata(hub.hf_hub_url(name, "config.json"), timeout=_HUB_TIMEOUT)
