@@ -159,8 +159,7 @@ def open_csv(
     lines : of the file, of which no more than a record is held.
     wanted : which of the columns are read, by their names; others are neither kept nor looked at.
     """
-    while (first := lines.ahead()) and not first.strip():
-        lines.take()
+    first = lines.skip_empty()
     if not first:
         remedy = f"Start it with a header that names the columns {', '.join(required)}".rstrip()
         raise SpecError.single(file, "", "the file is empty", remedy, line=1)
@@ -222,11 +221,8 @@ def _check_header(
 
 def _records(lines: Lines, width: int) -> Iterator[tuple[int, list[str], Fault | None]]:
     """Yield line number, cells and what is wrong, record by record; a record may span lines inside quotes."""
-    while first := lines.ahead():
+    while first := lines.skip_empty():
         line, length = lines.number, _record_length(lines)
-        if not first.strip():
-            lines.take()
-            continue
         record = "".join([lines.ahead(further) for further in range(length)]) if length else None
         cells = _cells(record) if record and len(record) <= LONGEST_LINE else None
         if cells is not None and len(cells) == width:

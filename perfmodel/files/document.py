@@ -21,6 +21,10 @@ __all__ = [
 
 _DEEPEST = 24
 _MOST_FAULTS = 200
+_MOST_PLACES = 100_000
+"""Values of a YAML file, and those of a JSON file whose lines are told one by one."""
+_MOST_VALUES = 400_000
+"""Values of a JSON file: some configs name every quantised expert."""
 
 Place: TypeAlias = tuple[str | int, ...]
 
@@ -178,6 +182,8 @@ class _Events:
     def _value(self, event: yaml.Event, place: Place) -> Any:
         line = _line(event)
         self._refuse_marks(event, line)
+        if len(self._document.lines) > _MOST_PLACES:
+            self._document.stop((), line, f"holds more than {_MOST_PLACES:,} values", "Write a shorter file")
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, place, line, is_key=False)
         if len(place) >= _DEEPEST:
@@ -247,8 +253,14 @@ class _Refused:
 def parse_json(content: bytes, file: str) -> Document:
     """Return the document of a JSON file; raises SpecError where the text cannot be read on."""
     text, document = text_of(content, file), Document(file)
+    values = text.count(",") + text.count("[") + text.count("{")
+    if values > _MOST_VALUES:
+        document.stop((), None, f"holds more than {_MOST_VALUES:,} values", "Give the file as it was made")
     try:
-        _Events(document, _NOT_YAML.sub(" ", text), lambda scalar, _: (scalar, None)).take()
+        if values > _MOST_PLACES:
+            document.lines[()] = 1
+        else:
+            _Events(document, _NOT_YAML.sub(" ", text), lambda scalar, _: (scalar, None)).take()
     except SpecError:
         document.lines.setdefault((), 1)
     try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from typing import BinaryIO
 
+from perfmodel.errors import SpecError
 from perfmodel.files.opening import text_of
 
 __all__ = ["LONGEST_LINE", "Lines"]
 
 LONGEST_LINE = 1_000_000
 """Of a longer line no more than that is kept. [characters]"""
+_MOST_EMPTY = 1_000_000
 
 
 class Lines:
@@ -35,6 +37,7 @@ class Lines:
         self._text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._ahead: list[str] = []
         self._cut = False
+        self._empty = 0
         self._file = file
 
     def __enter__(self) -> Lines:
@@ -57,6 +60,16 @@ class Lines:
                 return ""
             self._ahead.append(line)
         return self._ahead[further]
+
+    def skip_empty(self) -> str:
+        """Leave empty lines behind and return the next one; SpecError where far too many are empty."""
+        while (line := self.ahead()) and line.isspace():
+            self.take()
+            self._empty += 1
+            if self._empty > _MOST_EMPTY:
+                problem = f"more than {_MOST_EMPTY:,} lines are empty"
+                raise SpecError.single(self._file, "", problem, "Leave them out", line=self.number)
+        return line
 
     def take(self, count: int = 1) -> str:
         """Leave so many lines behind and return them as one text; shorter where the file ends."""

@@ -57,9 +57,7 @@ def read_rows(
         When columns are missing, too many rows cannot be read or put out nothing, or none or too many are
         left.
     """
-    while (first := lines.ahead()) and not first.strip():
-        lines.take()
-    is_json = first.lstrip().startswith("{")
+    is_json = lines.skip_empty().lstrip().startswith("{")
     names, keys, rows = (_json_rows if is_json else _csv_rows)(lines, file, timeless)
     read = TraceRows(file, names, keys)
     for row in rows:
@@ -97,9 +95,8 @@ def _json_rows(lines: Lines, file: str, timeless: bool) -> Rows:
 
 def _numbered(lines: Lines) -> Iterator[tuple[int, str]]:
     """Every line that is not empty, with its number."""
-    while text := lines.ahead():
-        if text.strip():
-            yield lines.number, text
+    while text := lines.skip_empty():
+        yield lines.number, text
         lines.take()
 
 
