@@ -190,7 +190,7 @@ def _check_lengths(counts: AcceptanceCounts, file: str, gamma: int | None) -> No
 def _reader(lines: list[Line], file: str, format: LogFormat) -> Reader:
     """Return the reader of the first form whose marks a line bears."""
     if not lines:
-        raise SpecError.single(file, "", "the file is empty")
+        raise SpecError.single(file, "", "the file is empty, or its lines are endless")
     start = lines[0].text.lstrip()
     if format == "csv" or (format == "auto" and start.lower().startswith("request,")):
         return _whole(read_csv)
