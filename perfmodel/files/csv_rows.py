@@ -223,7 +223,7 @@ def _records(lines: Lines, width: int) -> Iterator[tuple[int, list[str], Fault |
     """Yield line number, cells and what is wrong, record by record; a record may span lines inside quotes."""
     while first := lines.skip_empty():
         line, length = lines.number, _record_length(lines)
-        record = "".join([lines.ahead(further) for further in range(length)]) if length else None
+        record = first if length == 1 else lines.next(length or 0)
         cells = _cells(record) if record and len(record) <= LONGEST_LINE else None
         if cells is not None and len(cells) == width:
             yield line, cells, None

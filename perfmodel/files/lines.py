@@ -54,12 +54,18 @@ class Lines:
 
     def ahead(self, further: int = 0) -> str:
         """Return the next line, or one further on; empty where there is none."""
+        if further < len(self._ahead):
+            return self._ahead[further]
         while len(self._ahead) <= further:
             line = self._read()
             if not line:
                 return ""
             self._ahead.append(line)
         return self._ahead[further]
+
+    def next(self, count: int) -> str:
+        """Return so many lines as one text without taking them."""
+        return "".join([self.ahead(further) for further in range(count)])
 
     def skip_empty(self) -> str:
         """Leave empty lines behind and return the next one; SpecError where far too many are empty."""
@@ -73,7 +79,7 @@ class Lines:
 
     def take(self, count: int = 1) -> str:
         """Leave so many lines behind and return them as one text; shorter where the file ends."""
-        taken = self.ahead() if count == 1 else "".join([self.ahead(further) for further in range(count)])
+        taken = self.ahead() if count == 1 else self.next(count)
         del self._ahead[:count]
         self.number += count
         self.characters += len(taken)

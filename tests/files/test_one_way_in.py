@@ -146,7 +146,7 @@ def test_a_folder_of_profiles_with_pipes_and_devices_in_it_is_searched(tmp_path)
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
     assert HardwareProfile.load("h100-sxm-80gb", tmp_path).name == "h100-sxm-80gb"
-    with pytest.raises(SpecError, match="there is no|not bundled|no profile"):
+    with pytest.raises(SpecError, match="no-such-thing"):
         HardwareProfile.load("no-such-thing", tmp_path)
     with pytest.raises(SpecError, match="a named pipe"):
         HardwareProfile.load("pipe", tmp_path)
