@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -226,7 +227,7 @@ def _points(flags: CalibrateFlags) -> tuple[Sequence[Measurement], list[Benchmar
     benchmarks: list[Benchmark] = []
     for points in flags.points:
         names = _names(points)
-        if not Path(points).exists() and set(names) & set(measurements.available()):
+        if not os.path.lexists(points) and set(names) & set(measurements.available()):
             rows += measurements.load(names)
         elif _is_csv(points):
             rows += measurements.read_file(points, given=given, profiles_path=flags.profiles_path)

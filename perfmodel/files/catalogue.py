@@ -102,7 +102,8 @@ def _folders(profiles_path: PathLike | None) -> Iterator[Path]:
             folder = Path(place).expanduser()
             if not os.path.isdir(folder):
                 remedy = "Name folders that hold YAML files"
-                raise SpecError.single(place, source, "this folder does not exist", remedy)
+                problem = "this folder does not exist or may not be entered"
+                raise SpecError.single(place, source, problem, remedy)
             yield folder
 
 
