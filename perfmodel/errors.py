@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-__all__ = ["Fault", "InfeasibleError", "SpecError", "nearest_name", "printable", "shown"]
+__all__ = ["Fault", "InfeasibleError", "SpecError", "escaped", "nearest_name", "printable", "shown"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,31 @@ def printable(text: str, keep: str = "") -> str:
         sign if is_seen else sign.encode("unicode_escape").decode()
         for sign, is_seen in zip(text, seen, strict=True)
     )
+
+
+def escaped(text: str, *, pairs: bool) -> str:
+    """Return a text of JSON or YAML with what a reader would not see as ``\\u202e``; it means the same.
+
+    In YAML such characters have to stand in double quotes. Line ends stay.
+
+    Parameters
+    ----------
+    pairs : whether a character beyond 16 bits becomes two halves, as in JSON, or ``\\U0001f3fb``, as in YAML.
+    """
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else _as_code(sign, pairs) for sign in text
+    )
+
+
+def _as_code(sign: str, pairs: bool) -> str:
+    code = ord(sign)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    if not pairs:
+        return f"\\U{code:08x}"
+    return "".join(f"\\u{half:04x}" for half in (0xD800 + (code - 0x10000 >> 10), 0xDC00 + (code & 0x3FF)))
 
 
 def shown(value: object) -> str:

@@ -18,6 +18,7 @@ from perfmodel.acceptance.published import plain_name
 from perfmodel.errors import Fault, SpecError
 from perfmodel.files.checking import check
 from perfmodel.files.document import Document, read_json, read_yaml
+from perfmodel.files.opening import ACCEPTANCE
 from perfmodel.files.writing import write_whole
 
 __all__ = ["MeasuredAcceptance", "read_acceptance", "write_acceptance"]
@@ -141,7 +142,8 @@ def read_acceptance(path: str | os.PathLike[str]) -> tuple[MeasuredAcceptance, .
     SpecError : naming every fault with its line: what is no rate or count, a survival that rises with the
         position or is not told of all of them, an entry that is there twice.
     """
-    document = read_yaml(path) if Path(path).suffix in (".yaml", ".yml") else read_json(path)
+    read = read_yaml if Path(path).suffix in (".yaml", ".yml") else read_json
+    document = read(path, ACCEPTANCE)
     entries = tuple(
         MeasuredAcceptance(**{**entry.model_dump(), "survival": tuple(entry.survival)})
         for entry in check(_File, document).measured

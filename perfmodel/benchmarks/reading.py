@@ -15,7 +15,8 @@ from perfmodel.benchmarks.sglang import read_sglang_benchmark
 from perfmodel.benchmarks.trtllm import read_trtllm_report
 from perfmodel.benchmarks.vllm import read_vllm_benchmark
 from perfmodel.errors import SpecError
-from perfmodel.files.records import Record, read_text, records_of
+from perfmodel.files.opening import RESULT, read_file, text_of
+from perfmodel.files.records import Record, records_of
 
 __all__ = ["read_benchmarks"]
 
@@ -87,11 +88,12 @@ def read_benchmarks(path: str | os.PathLike[str], gamma: int | None = None) -> l
     ------
     SpecError : the file cannot be read, no known tool wrote it, or a key in it is missing or wrong.
     """
-    file, text = str(path), read_text(path)
-    if not text.strip():
+    file = os.fspath(path)
+    text = text_of(read_file(path, RESULT), file, or_utf_16=True).rstrip()
+    if not text:
         raise SpecError.single(file, "", "the file is empty", "Give the file as the tool wrote it")
     if "Serving Benchmark Result" in text:
-        records = blocks_of(lines_of(text.encode()), file)
+        records = blocks_of(lines_of(text), file)
     elif text.lstrip()[0] in "{[":
         records = list(records_of(text, file))
     else:

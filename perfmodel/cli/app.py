@@ -11,8 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from perfmodel import cli
+from perfmodel.cli.ask.config import sentence_on
 from perfmodel.cli.ask.flag import commands_in, flag
 from perfmodel.cli.tell.output import remark
+from perfmodel.errors import InfeasibleError, SpecError, nearest_name, printable
 
 __all__ = ["app", "build_app"]
 
@@ -46,12 +48,10 @@ class Commands(TyperGroup):
 
 def _explain(failure: Exception) -> int:
     """Say on stderr what went wrong, in words for a user, and return the exit code."""
-    from perfmodel.errors import InfeasibleError, SpecError
-
     if os.environ.get("DRAFTPLAN_DEBUG"):
         import traceback
 
-        traceback.print_exception(failure)
+        sys.stderr.write(printable("".join(traceback.format_exception(failure)), keep="\n"))
     if isinstance(failure, SpecError):
         for fault in failure.faults:
             remark(f"error: {fault}")
@@ -67,7 +67,7 @@ def _explain(failure: Exception) -> int:
         if type(failure).__name__ == "NoArgsIsHelpError":
             print(failure.format_message(), file=sys.stderr, flush=True)
             return ASKED_WRONGLY
-        remark(f"error: {_with_nearest(failure)}")
+        remark(f"error: {sentence_on(failure, _with_nearest(failure))}")
         if context is not None:
             remark(f"try: {context.command_path} --help")
         return ASKED_WRONGLY
@@ -78,8 +78,6 @@ def _explain(failure: Exception) -> int:
 
 def _with_nearest(failure: Any) -> str:
     """The message of a refused argument, with the flag that was probably meant."""
-    from perfmodel.errors import nearest_name
-
     message = str(failure.message or failure.format_message())
     if type(failure).__name__ != "NoSuchOption":
         return str(failure.format_message())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import typer
 from perfmodel.cli.ask.completion import engine_names, hardware_names, model_names, strategy_names
 from perfmodel.cli.ask.flag import argument, command, flag, takes
 from perfmodel.cli.ask.format import Format, OutputFlags, refuse_csv
-from perfmodel.cli.tell.output import emit, note, remark, tell
+from perfmodel.cli.tell.output import emit, note, remark, tell, yaml_text
 from perfmodel.cli.tell.progress import working
 
 if TYPE_CHECKING:
@@ -145,12 +146,13 @@ def _calibrate_engine(flags: CalibrateFlags) -> None:
 
 def _is_of_machine(points: str) -> bool:
     """Whether a file holds what `draftplan measure` writes."""
+    from perfmodel.errors import SpecError
     from perfmodel.evidence.machine.points import is_machine_file
+    from perfmodel.files.opening import TABLE, first_bytes
 
     try:
-        with open(points, "rb") as stream:
-            return is_machine_file(stream.read(4096))
-    except OSError:
+        return is_machine_file(first_bytes(points, TABLE, 4096))
+    except SpecError:  # no file: the names of published tables, or one that is refused where it is read
         return False
 
 
@@ -165,12 +167,13 @@ def _calibrate_machine(flags: CalibrateFlags) -> None:
     file = flags.output or flags.profile_output
     name, engine_name = _name_of(file, "my-machine"), _name_of(flags.engine_output, "reference-decoder")
     like = None if flags.hardware is None else HardwareProfile.load(flags.hardware, flags.profiles_path)
-    points = read_points(flags.points[0])
+    file_of_points = flags.points[0]
+    points = read_points(file_of_points)
     try:
         with working("fitting"):
             machine, engine = fit_machine_and_engine(points, name, engine_name, like)
-    except SpecError as refused:
-        raise refused.located(flags.points[0], None, "") from None
+    except SpecError as refusal:  # of points that belong together but are too few
+        raise refusal.located(file_of_points, None, "") from refusal
     note(beyond_known(points))
     if file is not None:
         emit(machine.text, file)
@@ -225,7 +228,7 @@ def _points(flags: CalibrateFlags) -> tuple[Sequence[Measurement], list[Benchmar
     benchmarks: list[Benchmark] = []
     for points in flags.points:
         names = _names(points)
-        if not Path(points).exists() and set(names) & set(measurements.available()):
+        if not os.path.lexists(points) and set(names) & set(measurements.available()):
             rows += measurements.load(names)
         elif _is_csv(points):
             own = measurements.read_file(points, given=given, profiles_path=flags.profiles_path)
@@ -251,10 +254,12 @@ def _points(flags: CalibrateFlags) -> tuple[Sequence[Measurement], list[Benchmar
 
 def _is_csv(file: str) -> bool:
     """Whether a file begins as a CSV of points does; so is taken one that cannot be read, to be refused."""
+    from perfmodel.errors import SpecError
+    from perfmodel.files.opening import TABLE, first_bytes
+
     try:
-        with open(file, "rb") as stream:
-            first = stream.readline(1 << 16)
-    except OSError:
+        first = first_bytes(file, TABLE, 1 << 16).partition(b"\n")[0]
+    except SpecError:
         return True
     return b"," in first and first.lstrip()[:1] not in (b"{", b"[") and b"batch_size" in first
 
@@ -263,10 +268,8 @@ def _write_traffic(flags: CalibrateFlags, benchmarks: Sequence[Benchmark]) -> No
     from perfmodel.evidence.loop.points import traffic_of
 
     if flags.traffic_output is not None:
-        import yaml
-
         profiles = {"traffic": [traffic_of(benchmark) for benchmark in benchmarks]}
-        emit(yaml.safe_dump(profiles, sort_keys=False, width=110), flags.traffic_output)
+        emit(yaml_text(profiles, width=110), flags.traffic_output)
 
 
 def _write_acceptance(

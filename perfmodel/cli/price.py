@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from perfmodel.cli.ask.flag import PROFILES, argument, command, flag
@@ -38,12 +36,13 @@ def price(
     A row that cannot be priced is named on stderr and costs no other row.
     """
     from perfmodel.acceptance.file import read_acceptance
+    from perfmodel.files.opening import TABLE, read_file
     from perfmodel.planning.cases import price_cases, price_file
 
     measured = read_acceptance(acceptance) if acceptance is not None else ()
     with working(f"pricing {cases}"):
         if cases == "-":
-            priced = price_cases(sys.stdin.buffer.read(), "stdin", profiles_path, measured)
+            priced = price_cases(read_file("-", TABLE), "stdin", profiles_path, measured)
         else:
             priced = price_file(cases, profiles_path, measured)
     emit(priced.to_csv(), output)

@@ -13,7 +13,7 @@ from perfmodel.cli.ask.flag import argument, command, flag, takes
 from perfmodel.cli.ask.flags import TrafficFlags
 from perfmodel.cli.ask.format import Format, read_format
 from perfmodel.cli.tell.output import note, remark, tell
-from perfmodel.cli.tell.progress import progress_bar, resuming, working
+from perfmodel.cli.tell.progress import progress_bar, reading, resuming, working
 
 if TYPE_CHECKING:
     from perfmodel.benchmarks import Benchmark
@@ -160,8 +160,10 @@ def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
     if drawn is not None:
         return drawn
     assert flags.trace is not None
-    with working(f"reading {flags.trace}"):
-        trace = read_trace(flags.trace, unit=unit, timeless=flags.concurrency is not None)
+    with reading(flags.trace) as progress:
+        trace = read_trace(
+            flags.trace, unit=unit, timeless=flags.concurrency is not None, progress=progress
+        )
     note(trace.remarks)
     if flags.concurrency is not None and trace.arrival[-1] > 0.0:
         note([f"requests arrive as in the trace, of which at most {flags.concurrency} are in flight"])

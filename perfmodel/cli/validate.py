@@ -68,7 +68,7 @@ def validate(
         save(draw_figure(validation), plot)
         remark(f"wrote {plot}")
     if table is None and output is None and read_format(flags) is Format.TABLE:
-        emit(render(draw_trends, flags))
+        emit(render(draw_trends, flags), coloured=True)
     for limit in validation.passed_limits:
         remark(f"limit passed: {limit}")
     if validation.passed_limits:

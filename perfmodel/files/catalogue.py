@@ -77,7 +77,7 @@ class Catalogue:
         """Return name -> file; the user's folders win over the bundled one."""
         further = [folder / self.inside for folder in _folders(profiles_path)]
         folders = [self.folder, *reversed(further)]
-        return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+        return {path.stem: path for folder in folders for path in _yaml_in(folder)}
 
 
 def own_package(name: str) -> ModuleType:
@@ -100,10 +100,23 @@ def _folders(profiles_path: PathLike | None) -> Iterator[Path]:
     ):
         for place in filter(None, places.split(os.pathsep)):
             folder = Path(place).expanduser()
-            if not folder.is_dir():
+            if not os.path.isdir(folder):
                 remedy = "Name folders that hold YAML files"
-                raise SpecError.single(place, source, "this folder does not exist", remedy)
+                problem = "this folder does not exist or may not be entered"
+                raise SpecError.single(place, source, problem, remedy)
             yield folder
+
+
+def _yaml_in(folder: Path) -> list[Path]:
+    """Return the YAML files of a folder, none where there is none; SpecError where it cannot be listed."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        problem = f"the folder cannot be listed: {getattr(error, 'strerror', None) or error}"
+        raise SpecError.single(str(folder), "", problem, "Name a folder that you may read") from error
+    return [folder / name for name in sorted(names) if name.endswith(".yaml")]
 
 
 def _looks_like_path(name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,15 +11,21 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
-from perfmodel.errors import Fault, SpecError, nearest_name
+from perfmodel.errors import Fault, SpecError, nearest_name, printable
+from perfmodel.files.lines import LONGEST_LINE, Lines
 
-__all__ = ["CsvFile", "CsvRow", "csv_text", "each_row", "open_csv", "read_bytes", "read_csv"]
+__all__ = ["CsvFile", "CsvRow", "csv_text", "each_row", "open_csv", "read_csv"]
 
 RowT = TypeVar("RowT")
 
 _LONGEST_CELL = 10_000
-_MOST_ROWS = 5_000_000
+_MOST_ROWS = 1_000_000
+_MOST_COLUMNS = 1_000
+_MOST_LINES = 10_000
+"""Lines that a record may span."""
 _MOST_FAULTS = 50
+_HOPELESS = 10_000
+"""Damaged rows after which a file is not read on."""
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?=.*[(|!])", re.DOTALL)
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _SUSPECT = re.compile(rf"^[=@\t\r+-]|{_NOT_TEXT.pattern}", re.MULTILINE)
@@ -51,21 +56,6 @@ class CsvFile:
         return [row.cells[place].strip() for row in self.rows]
 
 
-def read_bytes(path: str | os.PathLike[str], largest: int | None = None) -> bytes:
-    """Return the content of a file of at most `largest` bytes; SpecError where it cannot be read."""
-    file = os.fspath(path)
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read() if largest is None else stream.read(largest + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        problem = f"the file cannot be read: {reason}"
-        raise SpecError.single(file, "", problem, "Name a readable file") from error
-    if largest is not None and len(content) > largest:
-        raise SpecError.single(file, "", f"the file is larger than {largest} bytes", "Split it")
-    return content
-
-
 def read_csv(
     content: bytes, file: str, *, required: Sequence[str] = (), known: Sequence[str] = (), exact: bool = False
 ) -> CsvFile:
@@ -81,18 +71,31 @@ def read_csv(
         When the header cannot be used: unreadable, doubled names, `required` columns missing, or with `exact`
         columns that are not `known`.
     """
-    columns, read = open_csv(content, file, required=required, known=known)
-    faults = [
-        Fault(file, 1, name, "unknown column", f"Known: {', '.join(known)}", nearest_name(name, known))
-        for name in columns
-        if exact and name not in known
-    ]
-    if faults:
-        raise SpecError(faults)
-    rows = tuple(islice(read, _MOST_ROWS + 1))
+    with Lines(io.BytesIO(content), file) as lines:
+        columns, read = open_csv(lines, file, required=required, known=known)
+        faults = [
+            Fault(file, 1, name, "unknown column", f"Known: {', '.join(known)}", nearest_name(name, known))
+            for name in columns
+            if exact and name not in known
+        ]
+        if faults:
+            raise SpecError(faults[:_MOST_FAULTS])
+        return CsvFile(file, columns, _whole(read, file))
+
+
+def _whole(read: Iterator[CsvRow], file: str) -> tuple[CsvRow, ...]:
+    """Return all rows; SpecError where they are too many, or too many of them are damaged."""
+    rows: list[CsvRow] = []
+    damaged: list[Fault] = []
+    for row in islice(read, _MOST_ROWS + 1):
+        rows.append(row)
+        damaged += [] if row.fault is None else [_of_row(row.fault, file, row)]
+        if len(damaged) > _HOPELESS:
+            problem, remedy = f"more than {_HOPELESS:,} rows cannot be read", "Mend these first"
+            raise SpecError([*damaged[:_MOST_FAULTS], Fault(file, None, "", problem, remedy)])
     if len(rows) > _MOST_ROWS:
-        raise SpecError.single(file, "", f"more than {_MOST_ROWS} rows", "Split the file")
-    return CsvFile(file, columns, rows)
+        raise SpecError.single(file, "", f"more than {_MOST_ROWS:,} rows", "Split the file")
+    return tuple(rows)
 
 
 def each_row(
@@ -125,50 +128,58 @@ def _of_row(fault: Fault, file: str, row: CsvRow) -> Fault:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table as CSV text, an apostrophe before cells that a spreadsheet would run as a formula."""
+    """Return a table as CSV text, with nothing invisible in it but line ends inside of quotes.
+
+    An apostrophe stands before cells that a spreadsheet would run as a formula.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([f"'{cell}" if _FORMULA.match(cell) else cell for cell in row] for row in rows)
+    writer.writerow([printable(name) for name in columns])
+    writer.writerows([_safe(cell) for cell in row] for row in rows)
     return stream.getvalue()
 
 
+def _safe(cell: str) -> str:
+    seen = printable(cell, keep="\n")
+    return f"'{seen}" if _FORMULA.match(cell) else seen
+
+
 def open_csv(
-    content: bytes,
+    lines: Lines,
     file: str,
     *,
     required: Sequence[str] = (),
     known: Sequence[str] = (),
     wanted: Callable[[Sequence[str]], Sequence[str]] | None = None,
 ) -> tuple[tuple[str, ...], Iterator[CsvRow]]:
-    """Return the columns of a file and its rows one by one; see `read_csv`.
+    """Return the columns of a file and its rows one by one, as they are read; see `read_csv`.
 
     Parameters
     ----------
+    lines : of the file, of which no more than a record is held.
     wanted : which of the columns are read, by their names; others are neither kept nor looked at.
     """
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        remedy = "Save it as CSV UTF-8 (comma separated)"
-        raise SpecError.single(file, "", "the file is UTF-16", remedy, line=1)
-    text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
-    lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
-    lines = lines[:-1] if not lines[-1] else lines
-    start = next((index for index, line in enumerate(lines) if line.strip()), None)
-    if start is None:
+    first = lines.skip_empty()
+    if not first:
         remedy = f"Start it with a header that names the columns {', '.join(required)}".rstrip()
         raise SpecError.single(file, "", "the file is empty", remedy, line=1)
-    names, after = _names(lines, start, file, known)
+    place = (file, lines.number)
+    names = _names(lines, place, known)
     columns = tuple(names if wanted is None else wanted(names))
-    _check_header(names, columns, (file, start + 1), required, known)
+    _check_header(names, columns, place, required, known)
     places = [names.index(name) for name in columns]
-    records = enumerate(_records(lines, after, len(names)), start=1)
+    records = enumerate(_records(lines, len(names)), start=1)
     return columns, (_row(number, *record, columns, places) for number, record in records)
 
 
-def _names(lines: list[str], start: int, file: str, known: Sequence[str]) -> tuple[list[str], int]:
-    """Return the names in the header and the index of the line after it."""
-    length, line = _record_length(lines, start), start + 1
-    cells = _cells("".join(lines[start : start + (length or 1)]))
+def _names(lines: Lines, place: tuple[str, int], known: Sequence[str]) -> list[str]:
+    """Take the header and return the names in it."""
+    length, (file, line) = _record_length(lines), place
+    record = lines.take(length or 1)
+    cells = _cells(record)
+    if len(record) > LONGEST_LINE or (cells and len(cells) > _MOST_COLUMNS):
+        remedy = f"Give at most {_MOST_COLUMNS:,} columns, and every row a line of its own"
+        raise SpecError.single(file, "", "the header is far too long", remedy, line=line)
     if length is None or cells is None:
         raise SpecError.single(file, "", "the header cannot be read", "Check its quotes", line=line)
     meant = {_plain(name): name for name in known}
@@ -176,7 +187,7 @@ def _names(lines: list[str], start: int, file: str, known: Sequence[str]) -> tup
     if len(names) == 1 and (other := next((sign for sign in ";\t|" if sign in names[0]), None)):
         problem = f"the columns are separated by {other!r}"
         raise SpecError.single(file, "", problem, "Separate them by commas", line=line)
-    return names, start + length
+    return names
 
 
 def _check_header(
@@ -208,34 +219,40 @@ def _check_header(
         raise SpecError(faults)
 
 
-def _records(lines: list[str], index: int, width: int) -> Iterator[tuple[int, list[str], Fault | None]]:
+def _records(lines: Lines, width: int) -> Iterator[tuple[int, list[str], Fault | None]]:
     """Yield line number, cells and what is wrong, record by record; a record may span lines inside quotes."""
-    while index < len(lines):
-        line, length = index + 1, _record_length(lines, index)
-        cells = _cells("".join(lines[index : index + length])) if length else None
-        if not lines[index].strip():
-            index += 1
-        elif cells is not None and len(cells) == width:
+    while first := lines.skip_empty():
+        line, length = lines.number, _record_length(lines)
+        record = first if length == 1 else lines.next(length or 0)
+        cells = _cells(record) if record and len(record) <= LONGEST_LINE else None
+        if cells is not None and len(cells) == width:
             yield line, cells, None
-            index += length or 1
+            lines.take(length or 1)
         elif cells is not None and length == 1:
             problem = f"has {len(cells)} cells, the header has {width}"
             yield line, cells, Fault("", line, "", problem, "Give every row as many cells as the header")
-            index += 1
+            lines.take()
         else:
             problem = "has a quote that is not closed or out of place, or far too long a cell"
             remedy = 'Close the quote; inside quotes write "" for a quote'
-            yield line, lines[index].rstrip("\r\n").split(","), Fault("", line, "", problem, remedy)
-            index += 1
+            yield line, first.rstrip("\r\n").split(","), Fault("", line, "", problem, remedy)
+            lines.take()
 
 
-def _record_length(lines: list[str], index: int) -> int | None:
-    """Return how many lines the record that starts at `index` spans: up to where its quotes are balanced."""
-    if '"' not in lines[index] or lines[index].count('"') % 2 == 0:
+def _record_length(lines: Lines) -> int | None:
+    """Return how many lines the next record spans: up to where its quotes are balanced."""
+    first = lines.ahead()
+    if '"' not in first or first.count('"') % 2 == 0:
         return 1
-    ends = (further for further in range(index + 1, len(lines)) if lines[further].count('"') % 2)
-    end = next(ends, None)
-    return None if end is None else end - index + 1
+    signs = len(first)
+    for further in range(1, _MOST_LINES):
+        line = lines.ahead(further)
+        signs += len(line)
+        if not line or signs > LONGEST_LINE:
+            return None
+        if line.count('"') % 2:
+            return further + 1
+    return None
 
 
 def _cells(record: str) -> list[str] | None:

@@ -7,21 +7,24 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 import yaml
 
 from perfmodel.errors import Fault, SpecError, shown
+from perfmodel.files.opening import PROFILE, Kind, read_file, text_of
 from perfmodel.files.scalars import INFINITE, REMEDY, number_in, scalar_in
 
 __all__ = [
-    "LARGEST_FILE", "Document", "Place", "Resource", "decode", "dotted", "parse_json", "parse_yaml",
-    "read_json", "read_yaml",
+    "Document", "Place", "Resource", "dotted", "parse_json", "parse_yaml", "read_json", "read_yaml",
 ]  # fmt: skip
 
-LARGEST_FILE = 1_000_000
 _DEEPEST = 24
+_MOST_FAULTS = 200
+_MOST_PLACES = 100_000
+"""Values of a YAML file, and those of a JSON file whose lines are told one by one."""
+_MOST_VALUES = 400_000
+"""Values of a JSON file: some configs name every quantised expert."""
 
 Place: TypeAlias = tuple[str | int, ...]
 
@@ -64,56 +67,33 @@ class Document:
         """Note a fault that leaves the rest of the file readable."""
         self.refused.add(place)
         self.faults.append(Fault(self.file, line, dotted(place), problem, remedy))
+        if len(self.faults) >= _MOST_FAULTS:
+            self.stop((), None, "there are further faults", "Mend these first")
 
     def stop(self, place: Place, line: int | None, problem: str, remedy: str) -> NoReturn:
         """Raise everything wrong up to the point where reading cannot go on."""
         raise SpecError([*self.faults, Fault(self.file, line, dotted(place), problem, remedy)])
 
 
-def read_yaml(path: str | os.PathLike[str] | Resource, largest: int = LARGEST_FILE) -> Document:
+def read_yaml(path: str | os.PathLike[str] | Resource, kind: Kind = PROFILE) -> Document:
     """Return a YAML file as plain values with the line of each.
 
     Accepted is what cannot be misread: one document, a mapping at the top, no tags, anchors, aliases,
     duplicate keys or tabs, no yes/no/on/off, numbers in decimal notation. Raises SpecError; faults that leave
     the rest readable are kept in the document and raised by `check` together with its own.
     """
-    return parse_yaml(*_read(path, largest))
+    return parse_yaml(*_read(path, kind))
 
 
-def read_json(path: str | os.PathLike[str] | Resource, largest: int = LARGEST_FILE) -> Document:
+def read_json(path: str | os.PathLike[str] | Resource, kind: Kind = PROFILE) -> Document:
     """Return a JSON file, an object at the top, as plain values with lines; strict as `read_yaml`."""
-    return parse_json(*_read(path, largest))
+    return parse_json(*_read(path, kind))
 
 
-def _read(path: str | os.PathLike[str] | Resource, largest: int) -> tuple[bytes, str]:
-    source: Resource = Path(path) if isinstance(path, (str, os.PathLike)) else path
-    file = str(source)
-    try:
-        if isinstance(source, Path):
-            if not source.is_file():
-                problem = "is a folder or device" if source.exists() else "does not exist"
-                raise SpecError.single(file, "", f"the file {problem}", "Name a readable file")
-            with source.open("rb") as stream:
-                content = stream.read(largest + 1)
-        else:
-            content = source.read_bytes()
-    except SpecError:
-        raise
-    except (OSError, ValueError) as error:
-        problem = f"the file cannot be read: {error}"
-        raise SpecError.single(file, "", problem, "Name a readable file") from error
-    if len(content) > largest:
-        raise SpecError.single(file, "", f"the file is larger than {largest} bytes", "Such files are refused")
-    return content, file
-
-
-def decode(content: bytes, file: str) -> str:
-    """Return a file as text; raises SpecError unless it is UTF-8."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        problem, line = f"byte {error.start} is not UTF-8 text", content.count(b"\n", 0, error.start) + 1
-        raise SpecError.single(file, "", problem, "Save the file as UTF-8", line=line) from error
+def _read(path: str | os.PathLike[str] | Resource, kind: Kind) -> tuple[bytes, str]:
+    if isinstance(path, (str, os.PathLike)):
+        return read_file(path, kind), os.fspath(path)
+    return path.read_bytes(), str(path)
 
 
 def dotted(place: Sequence[str | int]) -> str:
@@ -131,7 +111,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def parse_yaml(content: bytes, file: str) -> Document:
     """Return the document of a YAML file; raises SpecError where the text cannot be read on."""
-    text, document = decode(content, file), Document(file)
+    text, document = text_of(content, file), Document(file)
     if tab := re.search(r"^ *\t", text, re.MULTILINE):
         line = text.count("\n", 0, tab.start()) + 1
         document.stop((), line, "found a tab in the indentation", "Indent with spaces")
@@ -202,6 +182,8 @@ class _Events:
     def _value(self, event: yaml.Event, place: Place) -> Any:
         line = _line(event)
         self._refuse_marks(event, line)
+        if len(self._document.lines) > _MOST_PLACES:
+            self._document.stop((), line, f"holds more than {_MOST_PLACES:,} values", "Write a shorter file")
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, place, line, is_key=False)
         if len(place) >= _DEEPEST:
@@ -270,9 +252,15 @@ class _Refused:
 
 def parse_json(content: bytes, file: str) -> Document:
     """Return the document of a JSON file; raises SpecError where the text cannot be read on."""
-    text, document = decode(content, file), Document(file)
+    text, document = text_of(content, file), Document(file)
+    values = text.count(",") + text.count("[") + text.count("{")
+    if values > _MOST_VALUES:
+        document.stop((), None, f"holds more than {_MOST_VALUES:,} values", "Give the file as it was made")
     try:
-        _Events(document, _NOT_YAML.sub(" ", text), lambda scalar, _: (scalar, None)).take()
+        if values > _MOST_PLACES:
+            document.lines[()] = 1
+        else:
+            _Events(document, _NOT_YAML.sub(" ", text), lambda scalar, _: (scalar, None)).take()
     except SpecError:
         document.lines.setdefault((), 1)
     try:

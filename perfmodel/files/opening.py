@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import stat
@@ -15,7 +16,7 @@ from perfmodel.errors import SpecError
 
 __all__ = [
     "ACCEPTANCE", "KINDS", "LOG", "MODEL_CONFIG", "PLAN", "PROFILE", "RESULT", "TABLE", "TRACE", "Kind",
-    "opened", "read_file", "text_of",
+    "first_bytes", "opened", "read_file", "text_of",
 ]  # fmt: skip
 
 
@@ -48,6 +49,8 @@ KINDS = (PROFILE, ACCEPTANCE, MODEL_CONFIG, PLAN, TABLE, TRACE, LOG, RESULT)
 _DESCRIPTOR = re.compile(r"/(dev|proc/(self|[0-9]+))/fd/[0-9]+|/dev/stdin")
 _NONBLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_looked_at: dict[str, bytes] = {}
+"""What `first_bytes` took from pipes, which can be read only once, for whoever reads them next."""
 
 
 @contextlib.contextmanager
@@ -64,22 +67,27 @@ def opened(path: str | os.PathLike[str], kind: Kind) -> Iterator[BinaryIO]:
     """
     file = os.fspath(path)
     if file == "-":
-        yield _standard_input()
+        waiting = _looked_at.pop(file, None)
+        yield _standard_input() if waiting is None else io.BytesIO(waiting)
         return
     try:
         _refuse_special(file, os.stat(file).st_mode)
         descriptor = os.open(file, os.O_RDONLY | _NONBLOCKING)  # what became a pipe since must not wait
-        with open(descriptor, "rb") as stream:
+    except SpecError:
+        raise
+    except (OSError, ValueError) as error:  # the latter: a name that no file can have
+        raise _unreadable(file, error) from error
+    with open(descriptor, "rb") as stream:
+        try:
             status = os.fstat(descriptor)
             _refuse_special(file, status.st_mode)
             os.set_blocking(descriptor, True)
             if status.st_size > kind.largest:
                 _too_large(file, kind)
-            yield stream
-    except SpecError:
-        raise
-    except (OSError, ValueError) as error:  # the latter: a name that no file can have
-        raise _unreadable(file, error) from error
+            waiting = _looked_at.pop(file, None) if stat.S_ISFIFO(status.st_mode) else None
+            yield stream if waiting is None else io.BytesIO(waiting)
+        except OSError as error:
+            raise _unreadable(file, error) from error
 
 
 def read_file(path: str | os.PathLike[str], kind: Kind) -> bytes:
@@ -95,13 +103,27 @@ def read_file(path: str | os.PathLike[str], kind: Kind) -> bytes:
     return content
 
 
-def text_of(content: bytes, file: str, *, or_utf_16: bool = False) -> str:
+def first_bytes(path: str | os.PathLike[str], kind: Kind, count: int) -> bytes:
+    """Return the first bytes of a file, which whoever reads it next finds there too; see `opened`."""
+    file = os.fspath(path)
+    with opened(file, kind) as stream:
+        try:
+            if file != "-" and _is_regular(stream):
+                return stream.read(count)
+            content = _looked_at[file] = stream.read(kind.largest + 1)
+        except (OSError, ValueError) as error:
+            raise _unreadable(file, error) from error
+    return content[:count]
+
+
+def text_of(content: bytes, file: str, *, or_utf_16: bool = False, errors: str = "strict") -> str:
     """Return the bytes of a file as text.
 
     Parameters
     ----------
     file : its name, for the refusal.
     or_utf_16 : read UTF-16 with its mark too, which some shells write where the output of a server is kept.
+    errors : what becomes of bytes that are no UTF-8, a word of `bytes.decode`; refused unless it says more.
 
     Raises
     ------
@@ -113,7 +135,7 @@ def text_of(content: bytes, file: str, *, or_utf_16: bool = False) -> str:
             return content.decode("utf-16", errors="replace")
         raise SpecError.single(file, "", "the file is UTF-16", "Save the file as UTF-8", line=1)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         problem, line = f"byte {error.start} is not UTF-8 text", content.count(b"\n", 0, error.start) + 1
         raise SpecError.single(file, "", problem, "Save the file as UTF-8", line=line) from error
@@ -123,6 +145,10 @@ def _standard_input() -> BinaryIO:
     if sys.stdin is None or sys.stdin.closed:
         raise SpecError.single("-", "", "standard input is closed", "Name a file")
     return sys.stdin.buffer
+
+
+def _is_regular(stream: BinaryIO) -> bool:
+    return not isinstance(stream, io.BytesIO) and stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
 
 
 def _refuse_special(file: str, mode: int) -> None:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import SpecError, shown
-from perfmodel.files.document import decode
+from perfmodel.files.json_text import refuse_many
 
-__all__ = ["LARGEST_RESULT", "Record", "read_content", "read_text", "records_of"]
-
-LARGEST_RESULT = 512_000_000
+__all__ = ["Record", "records_of"]
 
 
 @dataclass(frozen=True)
@@ -102,28 +97,6 @@ class Record:
         return value if isinstance(value, str) else ""
 
 
-def read_content(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a file, or of stdin where it is named ``-``; SpecError if they cannot be read."""
-    file = str(path)
-    try:
-        with sys.stdin.buffer if file == "-" else Path(path).open("rb") as stream:
-            content = stream.read(LARGEST_RESULT + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError.single(file, "", f"cannot be read: {reason}", "Name a readable file") from error
-    if len(content) > LARGEST_RESULT:
-        raise SpecError.single(file, "", f"is larger than {LARGEST_RESULT:,} bytes", "Give a part of it")
-    return content
-
-
-def read_text(path: str | os.PathLike[str]) -> str:
-    """Return a file as text, UTF-8 or UTF-16 with its mark; SpecError if it cannot be read."""
-    content = read_content(path)
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", errors="replace")
-    return decode(content, str(path))
-
-
 def records_of(text: str, file: str) -> Iterator[Record]:
     """Yield objects written one after the other, one a line or over many; lists are opened.
 
@@ -131,6 +104,7 @@ def records_of(text: str, file: str) -> Iterator[Record]:
     ------
     SpecError : text that is not JSON, with its line.
     """
+    refuse_many(text, file)
     decoder, place = json.JSONDecoder(), 0
     while (start := _next_start(text, place)) is not None:
         first = text.count("\n", 0, start) + 1

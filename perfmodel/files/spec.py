@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from perfmodel.errors import Fault, SpecError, nearest_name
+from perfmodel.errors import Fault, SpecError, escaped, nearest_name
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.files.quantity import (
     KINDS,
@@ -182,7 +182,8 @@ def to_yaml(spec: Spec) -> str:
     Every figure that was given has its value, range, source and kind, exactly, in the unit that suits it;
     what reading would assume again is left out.
     """
-    return "".join(f"{line}\n" for line in _lines(_tree(spec, spec.quantities, "")))
+    text = "".join(f"{line}\n" for line in _lines(_tree(spec, spec.quantities, "")))
+    return escaped(text, pairs=False)
 
 
 def _tree(noun: Any, store: Mapping[str, Quantity], prefix: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from perfmodel.errors import SpecError
+from perfmodel.errors import SpecError, printable
 from perfmodel.files.document import Document, read_json
+from perfmodel.files.opening import MODEL_CONFIG, read_file, text_of
 from perfmodel.model.forms import store_as
 from perfmodel.model.names import (
     Meaning,
@@ -43,8 +44,6 @@ _CONFIGS = ("config.json", "params.json")
 _QUANTISATION = "hf_quant_config.json"
 _OLDER_QUANTISATION = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 """Files of AutoGPTQ and AutoAWQ that say how a checkpoint is quantised, and by which method."""
-_LARGEST_CONFIG = 16 * 2**20
-"""Some name every quantised expert. [B]"""
 
 
 def available_models() -> tuple[str, ...]:
@@ -63,7 +62,7 @@ def find_config(name: str) -> tuple[str, Document]:
     """
     model = bundled_name(name)
     if model is not None:
-        return model, read_json(bundled_models()[model])
+        return model, read_json(bundled_models()[model], MODEL_CONFIG)
     path = _config_on_disk(name)
     if path is not None:
         return (path.resolve().parent.name if path.name in _CONFIGS else path.stem), _with_beside(path)
@@ -84,14 +83,14 @@ def find_config(name: str) -> tuple[str, Document]:
 
 def _with_beside(path: Path, quantisation: Path | None = None) -> Document:
     """Config, and the file beside it in which its quantiser says how the checkpoint is quantised."""
-    document = read_json(path, _LARGEST_CONFIG)
+    document = read_json(path, MODEL_CONFIG)
     quantisation = path.with_name(_QUANTISATION) if quantisation is None else quantisation
-    if path.name in _CONFIGS and quantisation.is_file():
-        document.beside[_QUANTISATION] = read_json(quantisation, _LARGEST_CONFIG)
+    if path.name in _CONFIGS and os.path.lexists(quantisation):
+        document.beside[_QUANTISATION] = read_json(quantisation, MODEL_CONFIG)
     for name, method in _OLDER_QUANTISATION.items():
         older = path.with_name(name)
-        if older.is_file() and not document.beside and not _says_how_it_is_quantised(document.data):
-            section = read_json(older, _LARGEST_CONFIG)
+        if os.path.lexists(older) and not document.beside and not _says_how_it_is_quantised(document.data):
+            section = read_json(older, MODEL_CONFIG)
             section.data = {"quantization_config": {"quant_method": method, **section.data}}
             document.beside[name] = section
     return document
@@ -104,7 +103,7 @@ def _says_how_it_is_quantised(config: Mapping[str, object]) -> bool:
 
 def _bundled_config(name: str, meaning: Meaning) -> tuple[str, Document]:
     """Name and config of the bundled model that a loose name means, with remarks on what is not its own."""
-    document = read_json(bundled_models()[meaning.model])
+    document = read_json(bundled_models()[meaning.model], MODEL_CONFIG)
     remark = store_as(document.data, meaning.model, meaning.form) if meaning.form else ""
     if remark:
         document.remarks.append(remark)
@@ -119,18 +118,26 @@ def _bundled_config(name: str, meaning: Meaning) -> tuple[str, Document]:
 def _config_on_disk(name: str) -> Path | None:
     """Config file that a path names or whose folder it names, None where the name is no path."""
     place = os.path.expanduser(name)
-    if os.path.isfile(place):
-        return Path(place)
     if os.path.isdir(place):
         for file in _CONFIGS:
-            if os.path.isfile(os.path.join(place, file)):
+            if os.path.lexists(os.path.join(place, file)):
                 return Path(place, file)
         raise SpecError.single(
             place, "model", f"the folder holds no {' and no '.join(_CONFIGS)}", "Name the file or its folder"
         )
-    if name.endswith(".json") or name.startswith((".", "/", "~")):
-        raise SpecError.single("request", "model", f"the file {name!r} does not exist", "Name a config.json")
-    return None
+    if os.path.lexists(place):
+        return Path(place)
+    if not name.endswith(".json") and not name.startswith((".", "/", "~")):
+        return None
+    try:
+        os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SpecError.single(
+            "request", "model", f"the file {name!r} does not exist", "Name a config.json"
+        ) from None
+    except (OSError, ValueError):
+        pass
+    return Path(place)  # whatever is wrong with it is said where it is read
 
 
 def _config_in_cache(name: str) -> Path | None:
@@ -145,7 +152,7 @@ def _config_in_cache(name: str) -> Path | None:
     try:
         configs = [path for file in _CONFIGS for path in folder.glob(f"snapshots/*/{file}") if path.is_file()]
         reference = folder / "refs" / "main"
-        main = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
+        main = text_of(read_file(reference, MODEL_CONFIG), "").strip() if reference.is_file() else ""
 
         def _rank(path: Path) -> tuple[bool, bool, float]:
             return path.parent.name == main, path.name == _CONFIGS[0], path.stat().st_mtime
@@ -172,7 +179,7 @@ def _config_from_hub(name: str) -> Path:
         hint = f"{remedy}, or install huggingface_hub to fetch it"
         raise SpecError.single("request", "model", unknown, hint, nearest)
     place = os.environ.get("HF_ENDPOINT") or "huggingface.co"
-    print(f"{name} is not known here; asking {place} for its config.json", file=sys.stderr)
+    print(printable(f"{name} is not known here; asking {place} for its config.json"), file=sys.stderr)
     try:
         hub = importlib.import_module("huggingface_hub")
         hub.get_hf_file_metadata(hub.hf_hub_url(name, "config.json"), timeout=_HUB_TIMEOUT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from perfmodel.deployment import Deployment
 from perfmodel.errors import Fault, SpecError
-from perfmodel.files.csv_rows import CsvFile, CsvRow, csv_text, read_bytes, read_csv
+from perfmodel.files.csv_rows import CsvFile, CsvRow, csv_text, read_csv
 from perfmodel.files.numbers import FloatArray
+from perfmodel.files.opening import TABLE, read_file
 from perfmodel.planning.case_rows import DEFAULT_ENGINE, Case, CaseGroup, CaseReader
 from perfmodel.planning.columns import Column
 from perfmodel.planning.drafters import passed_over
@@ -33,6 +34,9 @@ INPUTS = (
 )  # fmt: skip
 ERROR = "error"
 _DIGITS = 10
+_HOPELESS = 2_000
+"""Rows that cannot be priced after which a file in which most cannot be is not read on."""
+_MOST_FAULTS = 50
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,13 @@ def price_file(
     ------
     SpecError : the file cannot be read, or `price_cases` refuses it.
     """
-    return price_cases(read_bytes(path), os.fspath(path), profiles_path, measured)
+    return price_cases(read_file(path, TABLE), os.fspath(path), profiles_path, measured)
+
+
+def _hopeless(file: str, faults: Mapping[int, Fault]) -> SpecError:
+    first = [replace(fault, file=file) for fault in list(faults.values())[:_MOST_FAULTS]]
+    problem = f"more than {_HOPELESS:,} rows, and most of them, cannot be priced"
+    return SpecError([*first, Fault(file, None, "", problem, "Mend these first")])
 
 
 def price_cases(
@@ -105,6 +115,8 @@ def price_cases(
             key, group, case, remark = understand.case(row, cells)
         except SpecError as fault:
             faults[row.number] = fault.located("", row.line, "").faults[0]
+            if len(faults) > _HOPELESS and 2 * len(faults) > row.number:
+                raise _hopeless(file, faults) from fault
             continue
         groups.setdefault(key, (group, []))[1].append(case)
         remarks += [f"row {row.number}: {remark}"] if remark else []

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from perfmodel.errors import SpecError, shown
+from perfmodel.files.json_text import load_json
 from perfmodel.files.opening import PLAN, read_file, text_of
-from perfmodel.files.strict_json import load_json
 from perfmodel.planning.believed import believe
 from perfmodel.planning.columns import NO_DRAFT, Cell
 from perfmodel.planning.plan_cells import REMEDY, columns_in

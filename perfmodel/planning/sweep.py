@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from perfmodel.deployment import Deployment, Drafter
-from perfmodel.errors import SpecError
+from perfmodel.errors import SpecError, printable
 from perfmodel.files.checkpoint import Arrays, Parts, fingerprint
 from perfmodel.files.writing import replacing
 from perfmodel.planning.columns import SWEPT, swept
@@ -214,6 +214,7 @@ def _writer(name: str) -> Callable[[Iterable[Rows], Path, int], None] | None:
 def _frame(block: Rows) -> pd.DataFrame:
     import pandas as pd
 
+    block = {name: printable(value) if isinstance(value, str) else value for name, value in block.items()}
     frame = pd.DataFrame(block)
     budgets = frame["kv_budget"]
     return frame.assign(kv_budget=budgets.where(np.isfinite(budgets)).astype("Int64"))

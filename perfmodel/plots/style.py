@@ -14,10 +14,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from perfmodel.errors import SpecError
+from perfmodel.errors import SpecError, printable
 from perfmodel.files.writing import write_whole
 
 __all__ = [
@@ -192,9 +193,16 @@ def titled(ax: Axes, title: str, below: str = "") -> None:
 
 
 def figure_bytes(ax: Axes | Sequence[Axes], kind: str) -> bytes:
-    """Return the figure of some axes as SVG or PNG; the same figure gives the same bytes."""
+    """Return the figure of some axes as SVG or PNG; the same figure gives the same bytes.
+
+    Its texts hold nothing invisible, such as characters that no XML may have.
+    """
     figure = (ax if isinstance(ax, Axes) else ax[0]).get_figure(root=True)
     assert figure is not None
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names may hold a $
+        if (seen := printable(text.get_text(), keep="\n\u00a0")) != text.get_text():
+            text.set_text(seen)
     stream = BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "draftplan", "svg.fonttype": "path"}):
         metadata = {"Date": None} if kind == "svg" else {"Software": None}

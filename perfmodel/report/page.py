@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from html import escape
+from html import escape as html_escape
 from importlib.resources import files
+from typing import Any
 
 from perfmodel._version import __version__
+from perfmodel.errors import escaped, printable
 from perfmodel.planning.plan import Cell, Plan
 from perfmodel.report.content import Content
 from perfmodel.report.deployments import NOTHING_TO_SAY, Configuration, configurations
@@ -58,10 +60,23 @@ def _asset(name: str) -> str:
     return (files("perfmodel.report") / name).read_text(encoding="utf-8")
 
 
+def escape(text: str) -> str:
+    """A text for a page, with nothing invisible in it but line ends and the spaces of ours."""
+    return html_escape(printable(text, keep="\n\u00a0"))
+
+
 def _inert(body: object) -> str:
-    """JSON that cannot end the script element it lies in."""
-    text = json.dumps(body, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    """JSON that cannot end the script element it lies in, and whose texts hold nothing invisible."""
+    text = json.dumps(_seen(body), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return escaped(text.replace("<", "\\u003c"), pairs=True)
+
+
+def _seen(body: Any) -> Any:
+    if isinstance(body, dict):
+        return {_seen(key): _seen(value) for key, value in body.items()}
+    if isinstance(body, (list, tuple)):
+        return [_seen(value) for value in body]
+    return printable(body, keep="\n\u00a0") if isinstance(body, str) else body
 
 
 def _deployment(plan: Plan) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.benchmarks import Benchmark
-from perfmodel.files.csv_rows import read_bytes
+from perfmodel.files.lines import LONGEST_LINE
 from perfmodel.files.numbers import FloatArray
+from perfmodel.files.opening import TRACE, first_bytes, text_of
 from perfmodel.traffic.metrics import NO_WARM_UP, Metrics, WarmUp
 from perfmodel.traffic.synthetic import synthetic_trace
 from perfmodel.traffic.trace import Trace
@@ -24,7 +25,6 @@ __all__ = [
     "trace_of",
 ]  # fmt: skip
 
-_MOST_BYTES = 2**31
 _FULL_DRAFTS = 0.9
 """Drafts of one length are at least this share of it: the last of a request may be cut short. [1]"""
 _SCALINGS = 20
@@ -181,17 +181,18 @@ def drafted_by(benchmark: Benchmark) -> tuple[int, float]:
 
 
 def is_benchmark(path: str) -> bool:
-    """Return whether a file holds JSON that is no trace: an object without the columns of one."""
-    try:
-        text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig").lstrip()
-    except UnicodeDecodeError:
-        return False
+    """Return whether a file holds JSON that is no trace: an object without the columns of one.
+
+    A longer object than a row of a trace may be is none. Raises SpecError where it cannot be read.
+    """
+    start = first_bytes(path, TRACE, LONGEST_LINE)
+    text = text_of(start, path, or_utf_16=True, errors="replace").lstrip()
     if not text.startswith(("{", "[")):
         return False
     try:
         first, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
-        return False
+        return len(start) == LONGEST_LINE
     row = first[0] if isinstance(first, list) and first else first
     if not isinstance(row, dict):
         return False

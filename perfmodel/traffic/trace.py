@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
-from perfmodel.files.csv_rows import read_bytes
+from perfmodel.files.lines import Lines
+from perfmodel.files.opening import TRACE, opened
 from perfmodel.files.units import plural
 from perfmodel.traffic.prefixes import Prefixes
 from perfmodel.traffic.trace_cells import MOST_TOKENS
@@ -19,10 +21,9 @@ from perfmodel.traffic.trace_rows import MOST_REQUESTS, TraceRows, read_rows
 
 __all__ = ["MOST_REQUESTS", "MOST_TOKENS", "Trace", "read_trace"]
 
-_MOST_BYTES = 2**31
 _YEAR = 365.25 * 86400.0
 _LONGEST_SPAN = 10.0 * _YEAR
-"""Between the first and last arrival of a trace; the longest public ones have four months. Assumed. [s]"""
+"""Between the first and last arrival of a trace. Assumed. [s]"""
 _COVERED = 0.9
 """Share of the prompt tokens that hash ids usually stand for, at least. [1]"""
 
@@ -105,7 +106,10 @@ class Trace:
         return float(self.prefixes.repeated(self.prompt_tokens).sum() / self.prompt_tokens.sum())
 
 
-def read_trace(path: str | Path, *, unit: str | None = None, timeless: bool = False) -> Trace:
+def read_trace(
+    path: str | Path, *, unit: str | None = None, timeless: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Trace:  # fmt: skip
     """Read a CSV or JSONL trace: arrival time, prompt tokens and output tokens of every request.
 
     The public forms are those of `perfmodel.traffic.trace_forms.FORMS`. Further columns are ignored, but for
@@ -122,13 +126,16 @@ def read_trace(path: str | Path, *, unit: str | None = None, timeless: bool = Fa
     unit : of arrival times, a key of `perfmodel.traffic.trace_forms.TIME_UNITS`; as the trace or its numbers
         tell where absent.
     timeless : whether it may say nothing of when requests arrive, as in a closed loop: all at once then.
+    progress : is called now and then with how much was read. [characters]
 
     Raises
     ------
     SpecError
         Naming file, line and value of every fault, at most 20 of them.
     """
-    read = read_rows(read_bytes(path, _MOST_BYTES), str(path), timeless=timeless)
+    file = os.fspath(path)
+    with opened(path, TRACE) as stream, Lines(stream, file) as lines:
+        read = read_rows(lines, file, timeless=timeless, progress=progress)
     form = form_of((read.keys[0], read.keys[1], read.keys[2]), read.names)
     written, prompt, output = (np.frombuffer(column, dtype=float) for column in read.columns)
     order = np.argsort(written, kind="stable")

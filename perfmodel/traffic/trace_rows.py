@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 from perfmodel.errors import Fault, SpecError, shown
 from perfmodel.files.csv_rows import open_csv
-from perfmodel.files.document import decode
+from perfmodel.files.lines import LONGEST_LINE, Lines
 from perfmodel.traffic.trace_cells import MOST_TOKENS, date, number_of, puts_out_nothing, tokens
 from perfmodel.traffic.trace_forms import ARRIVAL, OUTPUT, PROMPT, columns_of
 
@@ -24,10 +23,14 @@ _MOST_FAULTS = 20
 
 _DAMAGED_SHARE, _SILENT_SHARE = 0.01, 0.5
 """Shares of the rows up to which those that cannot be read, or put out nothing, are left out. [1]"""
+_MOST_NAMES = 1_000
+"""Keys of JSON lines that are looked at."""
 _HOPELESS = 1000
 """Damaged rows after which a file that is damaged by more than half is not read on."""
-_ROWS_THAT_NAME = 200
-"""Rows of JSON lines that are looked through for keys: a later turn may have some that the first has not."""
+_LINES_THAT_NAME = 200
+"""JSON lines that are looked through for keys: a later turn may have some that the first has not."""
+_ROWS_BETWEEN = 20_000
+"""Rows after each of which people are told how far the reading is."""
 _ABSENT = (None, "")
 _FIRST_NAMED = 1 << 62
 """Numbers of blocks whose ids are texts begin here, out of the way of those that are numbers."""
@@ -39,11 +42,14 @@ Row = tuple[int, Sequence[Any]]
 Rows = tuple[Sequence[str], Sequence[str], Iterator[Row | Fault]]
 
 
-def read_rows(content: bytes, file: str, *, timeless: bool = False) -> TraceRows:
+def read_rows(
+    lines: Lines, file: str, *, timeless: bool = False, progress: Callable[[int], None] | None = None
+) -> TraceRows:
     """Read all rows of a CSV file or of JSON lines.
 
     Parameters
     ----------
+    progress : is called now and then with how much was read. [characters]
     timeless : whether they may say nothing of when requests arrive: all at 0 then, but for delays.
 
     Raises
@@ -52,17 +58,19 @@ def read_rows(content: bytes, file: str, *, timeless: bool = False) -> TraceRows
         When columns are missing, too many rows cannot be read or put out nothing, or none or too many are
         left.
     """
-    is_json = content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
-    names, keys, rows = (_json_rows if is_json else _csv_rows)(content, file, timeless)
+    is_json = lines.skip_empty().lstrip().startswith("{")
+    names, keys, rows = (_json_rows if is_json else _csv_rows)(lines, file, timeless)
     read = TraceRows(file, names, keys)
     for row in rows:
         if read.add(row):
             break
+        if progress is not None and read.rows % _ROWS_BETWEEN == 0:
+            progress(lines.characters)
     read.check()
     return read
 
 
-def _csv_rows(content: bytes, file: str, timeless: bool) -> Rows:
+def _csv_rows(lines: Lines, file: str, timeless: bool) -> Rows:
     """All columns of a CSV file, those that are wanted, and their cells row by row or what is wrong."""
     known = (*ARRIVAL, *PROMPT, *OUTPUT)
     names: list[str] = []
@@ -71,21 +79,26 @@ def _csv_rows(content: bytes, file: str, timeless: bool) -> Rows:
         names.extend(name.strip().lower() for name in header)
         return columns_of(file, header, timeless=timeless)
 
-    keys, rows = open_csv(content, file, known=known, wanted=wanted)
+    keys, rows = open_csv(lines, file, known=known, wanted=wanted)
     return names, keys, (
         replace(row.fault, file=file) if row.fault else (row.line, [cell.strip() for cell in row.cells])
         for row in rows
     )
 
 
-def _json_rows(content: bytes, file: str, timeless: bool) -> Rows:
+def _json_rows(lines: Lines, file: str, timeless: bool) -> Rows:
     """All keys of a file of JSON objects, one a line, those wanted, and their values or what is wrong."""
-    lines = decode(content, file).split("\n")
-    objects = (row for row in map(_object, lines) if isinstance(row, dict))
-    names = list(dict.fromkeys(name for row in islice(objects, _ROWS_THAT_NAME) for name in row))
+    first = [_object(text) for text in map(lines.ahead, range(_LINES_THAT_NAME)) if text.strip()]
+    names = list(dict.fromkeys(name for row in first if isinstance(row, dict) for name in row))[:_MOST_NAMES]
     keys = [*columns_of(file, names, timeless=timeless), *(key for key in FURTHER if key in names)]
-    numbered = ((line, text) for line, text in enumerate(lines, start=1) if text.strip())
-    return names, keys, (_values(file, line, _object(text), keys) for line, text in numbered)
+    return names, keys, (_values(file, line, _object(text), keys) for line, text in _numbered(lines))
+
+
+def _numbered(lines: Lines) -> Iterator[tuple[int, str]]:
+    """Every line that is not empty, with its number."""
+    while text := lines.skip_empty():
+        yield lines.number, text
+        lines.take()
 
 
 def _values(file: str, line: int, row: dict[str, Any] | str, keys: Sequence[str]) -> Row | Fault:
@@ -96,8 +109,14 @@ def _values(file: str, line: int, row: dict[str, Any] | str, keys: Sequence[str]
 
 def _object(line: str) -> dict[str, Any] | str:
     """A line as an object with keys in lower case, or what is wrong with it."""
+    if len(line) > LONGEST_LINE:
+        return f"has more than {LONGEST_LINE:,} characters"
     try:
+        if not line.isascii():
+            line.encode()  # refuses what was no UTF-8
         row = _JSON.decode(line)
+    except UnicodeEncodeError:
+        return "holds bytes that are no UTF-8 text"
     except (ValueError, RecursionError) as error:
         return f"is not JSON: {error}"[:200]
     return row if isinstance(row, dict) else f"is a {type(row).__name__}, not an object"

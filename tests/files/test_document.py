@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from perfmodel.errors import SpecError
 from perfmodel.files import document
 from perfmodel.files.checking import check
-from perfmodel.files.document import LARGEST_FILE, parse_json, parse_yaml, read_json, read_yaml
+from perfmodel.files.document import parse_json, parse_yaml, read_json, read_yaml
+from perfmodel.files.opening import PROFILE
 
 LOADERS = [loader for name in ("SafeLoader", "CSafeLoader") if (loader := getattr(yaml, name, None))]
 
@@ -270,7 +271,7 @@ def test_json_faults_have_lines_and_duplicates_are_refused():
     [
         (b"\xff\xfe\x00", "UTF-8"),
         (b"a: 1\n\xc3\x28", "UTF-8"),
-        (b" " * (LARGEST_FILE + 1), "larger"),
+        (b" " * (PROFILE.largest + 1), "larger"),
         (b"", "e"),
     ],
 )

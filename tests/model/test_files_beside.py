@@ -85,7 +85,7 @@ def test_files_that_name_every_expert_are_read_and_larger_ones_refused(tmp_path:
     assert ModelSpec.load(folder).weight_dtype == "fp8"
     with (folder / "config.json").open("a") as stream:
         stream.write(" " * (16 * 2**20))
-    with pytest.raises(SpecError, match="larger than 16777216 bytes"):
+    with pytest.raises(SpecError, match="larger than 16,777,216 bytes"):
         ModelSpec.load(folder)
 
 

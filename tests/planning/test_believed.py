@@ -9,7 +9,7 @@ import pytest
 from mutated import QUESTIONS, WAYS, at, body_of, numbers_in, of_axes, of_cells, put, written
 
 from perfmodel.errors import SpecError
-from perfmodel.files.strict_json import load_json
+from perfmodel.files.json_text import load_json
 from perfmodel.planning.plan import Plan, read_plan
 from perfmodel.policy import SpeculationPolicy
 

@@ -143,9 +143,11 @@ def test_a_column_that_is_nearly_known_is_guessed(tmp_path):
     assert fault.nearest == "prompt_tokens"
 
 
-@pytest.mark.parametrize("name", ["absent.csv", ".", "with\0zero"])
-def test_what_cannot_be_read_is_refused(tmp_path, name):
-    with pytest.raises(SpecError, match="cannot be read"):
+@pytest.mark.parametrize(
+    ("name", "said"), [("absent.csv", "does not exist"), (".", "a folder"), ("with\0zero", "cannot be read")]
+)
+def test_what_cannot_be_read_is_refused(tmp_path, name, said):
+    with pytest.raises(SpecError, match=said):
         read_trace(f"{tmp_path}/{name}")
 
 

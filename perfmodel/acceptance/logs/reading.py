@@ -25,7 +25,8 @@ from perfmodel.acceptance.logs.text import lines_of
 from perfmodel.acceptance.logs.trtllm import read_trtllm_iterations
 from perfmodel.acceptance.logs.vllm import read_vllm_offline, read_vllm_text, read_vllm_v0
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.files.records import read_content
+from perfmodel.files.json_text import refuse_many
+from perfmodel.files.opening import LOG, read_file, text_of
 
 __all__ = ["LogFormat", "read_log", "read_logs"]
 
@@ -79,6 +80,9 @@ _FORMS = (
     ),
 )
 """The forms of text, in the order they are tried: what counts comes before what estimates."""
+
+_MOST_LINES = 2_000_000
+"""More of them take more memory than reading a log may."""
 
 _TEXTS = frozenset(form.read for form in _FORMS)
 
@@ -147,7 +151,12 @@ def read_logs(
     files: dict[Reader, list[str]] = {}
     counts = []
     for path in paths:
-        file, lines = str(path), lines_of(read_content(path))
+        file = os.fspath(path)
+        text = text_of(read_file(path, LOG), file, or_utf_16=True, errors="replace")
+        if text.count("\n") > _MOST_LINES:
+            raise SpecError.single(file, "", f"more than {_MOST_LINES:,} lines", "Give a part of the log")
+        lines = lines_of(text)
+        del text
         reader = _reader(lines, file, format)
         each = _checked(reader(lines, file, gamma, only), file, gamma)
         if reader in _TEXTS and len(paths) > 1:
@@ -176,12 +185,14 @@ def _checked(counts: AcceptanceCounts, file: str, gamma: int | None) -> Acceptan
 def _reader(lines: list[Line], file: str, format: LogFormat) -> Reader:
     """Return the reader of the first form whose marks a line bears."""
     if not lines:
-        raise SpecError.single(file, "", "the file is empty")
+        raise SpecError.single(file, "", "the file is empty, or its lines are endless")
     start = lines[0].text.lstrip()
     if format == "csv" or (format == "auto" and start.lower().startswith("request,")):
         return _whole(read_csv)
     in_json = re.match(r"\{|data:|\[\s*(?:[\[\]{]|$)", start)
     text = "\n".join(line.text for line in lines)
+    if in_json:
+        refuse_many(text, file)
     present = [
         form
         for form in (_JSON_FORMS if in_json else _FORMS)

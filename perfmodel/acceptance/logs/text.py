@@ -17,13 +17,18 @@ _IN_JSON = re.compile(r"\s*(?:[{\"]|\[\s*(?:[\[{]|$)|data:)")
 _MESSAGE = ("log", "message", "msg", "textPayload", "MESSAGE")
 
 
-def lines_of(content: bytes) -> list[Line]:
+_LONGEST_LINE = 1_000_000
+"""Of a line that is no JSON; no engine writes its figures into a longer one. [characters]"""
+
+
+def lines_of(text: str) -> list[Line]:
     """Return the lines of a log that are not empty, numbered as an editor numbers them.
+
+    Endless ones that are no JSON are passed over: they are of other things.
 
     Colours are taken off, entries that a container runtime wrapped in JSON are unwrapped, and an entry that
     begins in the middle of a line (two processes wrote at once) is a line of its own with the same number.
     """
-    text = _decoded(content)
     coloured = "\x1b" in text
     lines = []
     for number, raw in enumerate(text.split("\n"), start=1):
@@ -31,17 +36,13 @@ def lines_of(content: bytes) -> list[Line]:
         if _IN_JSON.match(line):
             lines.append(Line(number, line))
             continue
+        if len(line) > _LONGEST_LINE:
+            continue
         for part in line.splitlines():
             several = part.count("INFO ") + part.count("[20") > 1
             entries = _NEXT_ENTRY.split(part) if several else [part]
             lines += [Line(number, entry) for entry in entries if entry and not entry.isspace()]
     return lines
-
-
-def _decoded(content: bytes) -> str:
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", errors="replace")
-    return content.decode("utf-8-sig", errors="replace")
 
 
 def _unwrapped(text: str) -> str:

@@ -61,5 +61,8 @@ def plan_formats() -> list[str]:
 
 def _complete(names: Iterable[str], incomplete: str) -> list[str]:
     """Complete the last name of a comma-separated list, in any case."""
+    from perfmodel.errors import printable
+
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in names if name.lower().startswith(last.lower())]
+    starting = (name for name in names if name.lower().startswith(last.lower()))
+    return [f"{before}{comma}{name}" for name in map(printable, starting)]

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from perfmodel.errors import Fault, SpecError, nearest_name
+
 if TYPE_CHECKING:
     from perfmodel.files.document import Document
 
-__all__ = ["place_of", "read_config"]
+__all__ = ["NOUNS", "blamed", "has_place", "place_of", "read_config", "sentence_on"]
 
 _META = "draftplan.config"
 _NOT_IN_FILES = ("config", "help", "ctx", "allow_code")
 """What no file may say; that code may run is only typed."""
+_MOST_FAULTS = 50
+NOUNS = ("policy", "synthetic trace")
+"""What one flag can hold the whole text of, so that a fault names a part of it."""
+_NO_FILES = ("", "request", "workload", *NOUNS)
+"""What stands for a file in the faults of flags."""
 
 
 def read_config(ctx: typer.Context, value: str | None) -> str | None:
@@ -27,7 +35,6 @@ def read_config(ctx: typer.Context, value: str | None) -> str | None:
     """
     if value is None or ctx.resilient_parsing:
         return value
-    from perfmodel.errors import Fault, SpecError, nearest_name
     from perfmodel.files.document import read_yaml
 
     document = read_yaml(value)
@@ -39,6 +46,9 @@ def read_config(ctx: typer.Context, value: str | None) -> str | None:
     defaults: dict[str, Any] = {}
     keys: dict[str, str] = {}
     for key, given in document.data.items():
+        if len(faults) >= _MOST_FAULTS:
+            faults.append(Fault(value, None, "", "there are further faults", "Mend these first"))
+            break
         line = document.line((key,))
         param = flags.get(_key(key))
         if param is None or param.name is None:
@@ -72,6 +82,40 @@ def place_of(ctx: typer.Context, name: str) -> tuple[str, int | None, str]:
         document, keys = config
         return document.file, document.line((keys[name],)), keys[name]
     return "", None, "--" + name.replace("_", "-")
+
+
+def has_place(fault: Fault) -> bool:
+    """Tell whether a fault names a place in a file."""
+    return fault.line is not None or fault.file not in _NO_FILES
+
+
+def blamed(ctx: typer.Context, refusal: SpecError) -> SpecError:
+    """Return the refusal of a command with the places in its config of the flags that its faults name."""
+    if _META not in ctx.meta:
+        return refusal
+    return SpecError(fault if has_place(fault) else _blamed(ctx, fault) for fault in refusal.faults)
+
+
+def _blamed(ctx: typer.Context, fault: Fault) -> Fault:
+    document, keys = ctx.meta[_META]
+    names = [name.strip().lstrip("-").replace("-", "_") for name in fault.field.split(",")]
+    for name in names:
+        if name in keys and ctx.get_parameter_source(name).name == "DEFAULT_MAP":  # type: ignore[union-attr]
+            file, line, _ = place_of(ctx, name)
+            return replace(fault, file=file, line=line, field=", ".join(names))
+    return fault if any(names) else replace(fault, file=document.file)
+
+
+def sentence_on(failure: Any, message: str) -> str:
+    """Return what typer says of a flag, with the place in the config that it was read from or is not in."""
+    ctx, param = getattr(failure, "ctx", None), getattr(failure, "param", None)
+    if ctx is None or param is None or _META not in ctx.meta:
+        return message
+    document, _ = ctx.meta[_META]
+    if type(failure).__name__ == "MissingParameter":
+        return f"{document.file}: {message.rstrip('.')}, and the file has no key {param.name!r}."
+    file, line, field = place_of(ctx, param.name)
+    return f"{file}:{line}: {field}: {message}" if file else message
 
 
 def _as_typed(given: Any, *, is_flag: bool) -> str | bool | None:

@@ -13,6 +13,9 @@ from typing import Any, TypeVar, get_type_hints
 
 import typer
 
+from perfmodel.cli.ask.config import blamed
+from perfmodel.errors import SpecError
+
 __all__ = [
     "ALLOW_CODE", "NO_COLOR", "OUTPUT", "PROFILES", "argument", "command", "commands_in", "flag", "group",
     "takes", "without",
@@ -67,7 +70,10 @@ def takes(flags: type[FlagsT]) -> Callable[[Callable[[typer.Context, FlagsT], No
     def decorate(command: Callable[[typer.Context, FlagsT], None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(ctx: typer.Context, **values: Any) -> None:
-            command(ctx, flags(**values))
+            try:
+                command(ctx, flags(**values))
+            except SpecError as refusal:
+                raise blamed(ctx, refusal) from refusal
 
         hints = get_type_hints(flags)
         options = [

@@ -8,14 +8,12 @@ from typing import TypeVar
 
 import typer
 
-from perfmodel.cli.ask.config import place_of
+from perfmodel.cli.ask.config import NOUNS, has_place, place_of
 from perfmodel.errors import Fault, SpecError
 
 __all__ = ["Reading", "read_flag"]
 
 T = TypeVar("T")
-_NOUNS = ("policy", "synthetic trace")
-"""What one flag can hold the whole text of, so that a fault names a part of it."""
 
 
 class Reading:
@@ -37,10 +35,10 @@ class Reading:
 
     def _blame(self, name: str, fault: Fault) -> Fault:
         """Return a fault with the flag's place, unless it has one in a file."""
-        if fault.line is not None or fault.file not in ("", "request", "workload", *_NOUNS):
+        if has_place(fault):
             return fault
         file, line, flag = place_of(self.ctx, name)
-        part = f"{fault.field} " if fault.file in _NOUNS and fault.field else ""
+        part = f"{fault.field} " if fault.file in NOUNS and fault.field else ""
         return replace(fault, file=file, line=line, field=flag, problem=part + fault.problem)
 
     def finish(self) -> None:

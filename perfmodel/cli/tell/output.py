@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from perfmodel.cli.ask.format import Format, OutputFlags, read_format, refuse_csv
+from perfmodel.errors import SpecError, escaped, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "broken_pipe", "dump", "emit", "note", "plain", "remark", "render", "tell", "tell_exported", "to_csv",
+    "yaml_text",
 ]  # fmt: skip
 
 BROKEN_PIPE = 141
@@ -53,8 +55,9 @@ def tell(
     """
     wanted = read_format(flags)
     if wanted is Format.TABLE:
-        text = render(table, flags)
-    elif wanted is Format.CSV and rows is not None:
+        emit(render(table, flags), flags.output, coloured=True)
+        return
+    if wanted is Format.CSV and rows is not None:
         text = to_csv(rows())
     else:
         refuse_csv(flags)
@@ -67,14 +70,16 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(rows[0]), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return stream.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return printable(value, keep="\n") if isinstance(value, str) else value
 
 
 def remark(text: str) -> None:
     """Write one line to stderr, with nothing invisible in it."""
-    from perfmodel.errors import printable
-
     with contextlib.suppress(OSError):
         print(printable(text), file=sys.stderr, flush=True)
 
@@ -85,14 +90,24 @@ def note(sentences: Iterable[str]) -> None:
         remark(f"note: {sentence}")
 
 
-def emit(text: str, output: str | None = None) -> None:
-    """Write a result to stdout, or whole to a file. Raises SpecError where the file cannot be written."""
+def emit(text: str, output: str | None = None, *, coloured: bool = False) -> None:
+    """Write a result to stdout, or whole to a file, with nothing invisible in it but line ends.
+
+    Parameters
+    ----------
+    coloured : whether `render` made it, which has seen to that itself and may have put colours in.
+
+    Raises
+    ------
+    SpecError
+        Where the file cannot be written.
+    """
+    text = text if coloured else printable(text, keep="\n")
     if output is None or output == "-":
         with broken_pipe():
             sys.stdout.write(text)
             sys.stdout.flush()
         return
-    from perfmodel.errors import SpecError
     from perfmodel.files.writing import write_whole
 
     target = Path(output).resolve()
@@ -140,14 +155,32 @@ def plain(value: Any) -> Any:
 def dump(body: Mapping[str, Any], wanted: Format) -> str:
     """Return a mapping as JSON or YAML text; what is not finite becomes null."""
     if wanted is Format.YAML:
-        import yaml
+        return yaml_text(plain(body), width=120)
+    text = json.dumps(plain(body), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return escaped(text, pairs=True)
 
-        return str(yaml.safe_dump(plain(body), sort_keys=False, allow_unicode=True, width=120))
-    return json.dumps(plain(body), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+def yaml_text(body: Mapping[str, Any], width: int) -> str:
+    """Return a mapping as YAML text, in which texts with anything invisible stand in double quotes."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Writes such texts with escapes."""
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = None if text.replace("\n", "").isprintable() else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+    Dumper.add_representer(str, represent)
+    text = yaml.dump(body, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=width)
+    return escaped(text, pairs=False)
 
 
 def render(draw: Callable[[Console], None], flags: OutputFlags) -> str:
-    """Return what `draw` prints, coloured and as wide as the terminal where a terminal will show it."""
+    """Return what `draw` prints, coloured and as wide as the terminal where a terminal will show it.
+
+    It prints by the functions of `perfmodel.cli.tell.tables` only, which let nothing invisible through.
+    """
     from rich.console import Console
 
     shown = flags.output is None and sys.stdout.isatty()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from perfmodel.cli.tell.output import note
+from perfmodel.errors import printable
 
 if TYPE_CHECKING:
+    from rich.progress import TextColumn
+
     from perfmodel.files.checkpoint import Parts
 
-__all__ = ["progress_bar", "resuming", "share_bar", "working"]
+__all__ = ["progress_bar", "reading", "resuming", "share_bar", "working"]
 
 PATIENCE = 2.0
 """Seconds without an answer after which a person at a terminal is told that something is going on. [s]"""
@@ -26,8 +31,9 @@ def working(what: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    status = Console(stderr=True).status(what)
+    status = Console(stderr=True).status(Text(printable(what)))
     timer = threading.Timer(PATIENCE, status.start)
     timer.daemon = True
     timer.start()
@@ -46,11 +52,11 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (_words(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(printable(what), total=None)
         yield lambda done, whole: progress.update(task, completed=done, total=whole)
 
 
@@ -63,10 +69,44 @@ def share_bar(what: str) -> Iterator[Callable[[float, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    columns = (_words(), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share, words: bar.update(task, completed=share, description=words)
+        task = bar.add_task(printable(what), total=1.0)
+        yield lambda share, words: bar.update(task, completed=share, description=printable(words))
+
+
+def _words() -> TextColumn:
+    """The column of a bar that says what is going on, as it is written."""
+    from rich.progress import TextColumn
+
+    return TextColumn("{task.description}", markup=False)
+
+
+@contextlib.contextmanager
+def reading(file: str) -> Iterator[Callable[[int], None] | None]:
+    """Yield what to call with how many characters of a file were read: after a moment it draws a bar."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    whole = None
+    with contextlib.suppress(OSError, ValueError):
+        whole = os.stat(file).st_size or None
+    columns = (_words(), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task, begun = bar.add_task(printable(f"reading {file}"), total=whole), time.monotonic()
+
+    def tell(characters: int) -> None:
+        if time.monotonic() - begun > PATIENCE:
+            bar.start()
+            bar.update(task, completed=characters)
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
 
 
 @contextlib.contextmanager

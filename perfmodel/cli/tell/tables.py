@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from perfmodel.errors import printable
 from perfmodel.planning.columns import gain as show_gain
 from perfmodel.planning.columns import milliseconds, number, tokens
 
@@ -85,7 +86,7 @@ def _table(columns: Sequence[Shown], rows: Sequence[Any], folds: bool) -> Table:
         needed = max(cell_len(text) for text in (*titles, *(cell.plain for cell in cells)))
         foldable = folds and column is columns[-1]
         table.add_column(
-            f"\n{column.title}" if deep and len(titles) == 1 else column.title,
+            _text(f"\n{column.title}" if deep and len(titles) == 1 else column.title),
             justify="left" if column.left else "right",
             no_wrap=not foldable,
             overflow="fold",
@@ -99,12 +100,14 @@ def _table(columns: Sequence[Shown], rows: Sequence[Any], folds: bool) -> Table:
 def _text(value: Any) -> Text:
     from rich.text import Text
 
-    return value if isinstance(value, Text) else Text(str(value))
+    text = value if isinstance(value, Text) else Text(str(value))
+    seen = printable(text.plain, keep="\n")
+    return text if seen == text.plain else Text(seen, style=text.style)
 
 
 def heading(console: Console, text: str) -> None:
     """Print a line in bold."""
-    console.print(text, style="bold", soft_wrap=True)
+    console.print(_text(text), style="bold", soft_wrap=True)
 
 
 def section(console: Console, title: str) -> None:
@@ -115,7 +118,7 @@ def section(console: Console, title: str) -> None:
 
 def line(console: Console, text: str) -> None:
     """Print a line as it is, never broken."""
-    console.print(text, soft_wrap=True)
+    console.print(_text(text), soft_wrap=True)
 
 
 def lines(console: Console, sentences: Iterable[str]) -> None:

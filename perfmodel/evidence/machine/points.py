@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from perfmodel.errors import SpecError
-from perfmodel.files.csv_rows import CsvRow, csv_text, each_row, read_bytes, read_csv
+from perfmodel.files.csv_rows import CsvRow, csv_text, each_row, read_csv
+from perfmodel.files.opening import TABLE, read_file
 from perfmodel.files.scalars import number_in
 from perfmodel.files.writing import write_whole
 from perfmodel.model import ModelSpec
@@ -163,7 +164,7 @@ def read_points(path: str | os.PathLike[str]) -> tuple[MachinePoint, ...]:
         below 1, a row that is there twice, rows of several machines, a time too short for what it moves.
     """
     required = ("kind", "dtype", "seconds")
-    table = read_csv(read_bytes(path), os.fspath(path), required=required, known=COLUMNS, exact=True)
+    table = read_csv(read_file(path, TABLE), os.fspath(path), required=required, known=COLUMNS, exact=True)
     lines: dict[MachinePoint, int] = {}
     machines: dict[str, int] = {}
 

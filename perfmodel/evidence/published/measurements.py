@@ -12,7 +12,8 @@ from importlib.resources import files
 import numpy as np
 
 from perfmodel.errors import Fault, SpecError, nearest_name
-from perfmodel.files.csv_rows import CsvRow, each_row, read_bytes, read_csv
+from perfmodel.files import opening
+from perfmodel.files.csv_rows import CsvRow, each_row, read_csv
 from perfmodel.files.scalars import number_in
 from perfmodel.files.units import plural
 from perfmodel.physical import MEMORY_BANDWIDTH
@@ -128,7 +129,8 @@ def read_file(
     profiles_path: str | None = None,
 ) -> tuple[Measurement, ...]:
     """Read the measurements of a CSV file; see `read_measurements`."""
-    return read_measurements(read_bytes(path), os.fspath(path), given=given, profiles_path=profiles_path)
+    content = opening.read_file(path, opening.TABLE)
+    return read_measurements(content, os.fspath(path), given=given, profiles_path=profiles_path)
 
 
 def read_measurements(

@@ -16,7 +16,8 @@ from perfmodel.evidence.published.choices import GammaChoice, gamma_choices
 from perfmodel.evidence.published.comparison import MEASURES, Compared, ErrorSummary, compare_steps, summarise
 from perfmodel.evidence.published.tokens import TABLES as TOKEN_TABLES
 from perfmodel.evidence.published.tokens import compare_tokens
-from perfmodel.files.csv_rows import each_row, read_bytes, read_csv
+from perfmodel.files.csv_rows import each_row, read_csv
+from perfmodel.files.opening import TABLE, read_file
 from perfmodel.files.scalars import number_in
 
 __all__ = ["GammaSummary", "Limit", "Validation", "available", "limits_of", "validate"]
@@ -151,7 +152,7 @@ def limits_of(path: str | os.PathLike[str] | None = None) -> tuple[Limit, ...]:
     """Return the limits of a CSV file, the bundled ones where none is named. Raises SpecError."""
     bundled = files("perfmodel") / "data" / "measurements" / "limits.csv"
     file = "limits.csv" if path is None else os.fspath(path)
-    content = bundled.read_bytes() if path is None else read_bytes(path)
+    content = bundled.read_bytes() if path is None else read_file(path, TABLE)
     table = read_csv(content, file, required=LIMIT_COLUMNS, known=LIMIT_COLUMNS, exact=True)
     return each_row(table, LIMIT_COLUMNS, lambda _, cells: _limit(**cells))
 

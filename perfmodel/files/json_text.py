@@ -1,4 +1,4 @@
-"""A JSON text as plain values, fast enough for plans of many cells: no key twice, no number too long."""
+"""JSON texts: how much they may hold, and plain values of them, no key twice and no number too long."""
 
 from __future__ import annotations
 
@@ -7,11 +7,27 @@ from typing import Any
 
 from perfmodel.errors import Fault, SpecError
 
-__all__ = ["load_json"]
+__all__ = ["load_json", "refuse_many"]
+
+_BYTES = {"{": 190, "[": 60, ":": 30, ",": 40}
+"""Memory of an object, a list, a key, and a number or short text with its place in a list, measured. [B]"""
+_ALWAYS, _TIMES = 150_000_000, 2
+"""What a text may take whatever its size, and how many times its own size beside that. [B], [1]"""
 
 _MOST_DIGITS = 400
 """A longer integer is beyond every float, and takes long to read. [digits]"""
 _MOST_FAULTS = 20
+
+
+def refuse_many(text: str, file: str) -> None:
+    """Refuse a JSON text that would take far more memory than itself. Raises SpecError.
+
+    What it would take is counted by its signs, those inside of quotes too, before anything is made of it.
+    """
+    needed = sum(text.count(sign) * size for sign, size in _BYTES.items())
+    if needed > _ALWAYS + _TIMES * len(text):
+        problem = f"the file holds far too many values for its {len(text):,} characters"
+        raise SpecError.single(file, "", problem, "Give the file as the tool wrote it, or a part of it")
 
 
 class _Repeated(dict[str, Any]):
@@ -26,8 +42,9 @@ def load_json(text: str, file: str) -> Any:
     Raises
     ------
     SpecError
-        Where it is no JSON, is nested too deep, or has a key twice.
+        Where it is no JSON, is nested too deep, has a key twice, or holds too much; see `refuse_many`.
     """
+    refuse_many(text, file)
     repeated: list[_Repeated] = []
 
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
