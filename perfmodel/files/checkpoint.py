@@ -204,7 +204,7 @@ class Parts:
         for attempt in range(_ATTEMPTS):
             try:
                 self._make()
-                return lock(file)
+                return lock(file, str(self.output))
             except FileNotFoundError as error:
                 if attempt == _ATTEMPTS - 1:
                     raise self._unwritable(error) from error
@@ -240,11 +240,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _delete(folder: Path) -> None:
     """Delete the pieces of a folder, and last what says that they are pieces."""
     with contextlib.suppress(OSError):
-        for name in [name for name in os.listdir(folder) if PIECE.fullmatch(name)]:
-            (folder / name).unlink()
+        pieces = [name for name in os.listdir(folder) if PIECE.fullmatch(name)]
+        for name in (*pieces, *pieces, MANIFEST):  # what failed once may do the second time
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
     remove_abandoned(folder)
-    with contextlib.suppress(OSError):
-        (folder / MANIFEST).unlink()
 
 
 _OURS = ("perfmodel", "strategies", "hardware_profiles", "builtins", "numpy", "types", "collections")

@@ -118,7 +118,7 @@ def remove_leftover(leftover: Leftover) -> None:
             remedy += f"; if it was killed there, delete {now.folder / LOCK}"
         raise SpecError.single(name, "", f"it is used by {now.used_by}", remedy)
     try:
-        descriptor = lock(now.folder / LOCK) if now.kind == PIECES else None
+        descriptor = lock(now.folder / LOCK, name) if now.kind == PIECES else None
         try:
             shutil.rmtree(now.folder)
         finally:

@@ -55,11 +55,16 @@ class Owner(NamedTuple):
         return True
 
 
-def lock(file: Path) -> int:
+def lock(file: Path, what: str) -> int:
     """Take the lock that a file stands for, and write into it who has it; `unlock` gives it back.
 
     The system frees the lock when its process ends, however it ends: what a killed one left is taken over.
     Where the disk knows no locks, who wrote the file counts, as long as that process runs.
+
+    Parameters
+    ----------
+    file : the lock; it is made.
+    what : what is written under it, for the refusal.
 
     Returns
     -------
@@ -77,7 +82,7 @@ def lock(file: Path) -> int:
         try:
             taken, owner = try_lock(descriptor), _read(descriptor)
             if taken is False or (owner and (owner.is_elsewhere or (taken is None and owner.runs))):
-                raise _refusal(file, owner or Owner())
+                raise _refusal(file, what, owner or Owner())
         except BaseException:
             os.close(descriptor)
             raise
@@ -89,19 +94,21 @@ def lock(file: Path) -> int:
                 raise
             return descriptor
         os.close(descriptor)  # its last owner deleted it in between
-    raise _refusal(file, Owner())
+    raise _refusal(file, what, Owner())
 
 
 def unlock(descriptor: int, file: Path) -> None:
     """Give a lock back: its file is deleted."""
-    with contextlib.suppress(OSError):
-        if os.name != "posix":  # there, an open file cannot be deleted
-            os.close(descriptor)
-            file.unlink()
-        elif _is_there(descriptor, file):
-            file.unlink()
-    with contextlib.suppress(OSError):
+    if os.name != "posix":  # there, an open file cannot be deleted
         os.close(descriptor)
+        with contextlib.suppress(OSError):
+            file.unlink()
+        return
+    for _ in range(2):  # what failed once may do the second time
+        with contextlib.suppress(OSError):
+            if _is_there(descriptor, file):
+                file.unlink()
+    os.close(descriptor)
 
 
 def owner_of(file: Path) -> Owner | None:
@@ -154,12 +161,12 @@ def _sign(descriptor: int) -> None:
     os.write(descriptor, (json.dumps(owner._asdict()) + "\n").encode())
 
 
-def _refusal(file: Path, owner: Owner) -> SpecError:
+def _refusal(file: Path, what: str, owner: Owner) -> SpecError:
     if owner.is_elsewhere:
         problem, remedy = f"{owner} is writing it, or was killed there", f"If it has ended, delete {file}"
     else:
         problem, remedy = f"{owner} is writing it", "Wait until that has ended, or name another file"
-    return SpecError.single(file.parent.name, "", problem, remedy)
+    return SpecError.single(what, "", problem, remedy)
 
 
 def _read(descriptor: int) -> Owner | None:

@@ -65,7 +65,8 @@ def target_of(path: str | os.PathLike[str]) -> Target:
     """
     name = os.fspath(path)
     if not name or os.path.basename(name) in ("", ".", ".."):
-        raise SpecError.single(name, "", "this names a folder, or nothing", "Name a file")
+        problem = "the file cannot be written: this names a folder, or nothing"
+        raise SpecError.single(name, "", problem, "Name a file")
     try:
         return _allowed(name, _followed(name))
     except SpecError:
@@ -211,11 +212,11 @@ def _allowed(name: str, target: Target) -> Target:
     elif not stat.S_ISREG(status.st_mode):
         problem = "this is a disk or a socket"
     elif not status.st_mode & stat.S_IWUSR or not os.access(file, os.W_OK):
-        problem, remedy = "the file is read-only", f"{_NAME_ANOTHER}, or let it be written: chmod u+w"
+        problem, remedy = "it is read-only", f"{_NAME_ANOTHER}, or let it be written: chmod u+w"
     elif not os.access(file.parent, os.W_OK | os.X_OK):
         problem = f"you may not write to its folder {file.parent}"
     if problem:
-        raise SpecError.single(name, "", problem, remedy)
+        raise SpecError.single(name, "", f"the file cannot be written: {problem}", remedy)
     return target
 
 
@@ -288,8 +289,7 @@ def _unwritable(name: str, error: Exception) -> SpecError:
     number = error.errno if isinstance(error, OSError) else None
     remedy = {
         errno.ENAMETOOLONG: "Shorten the name",
-        errno.ENOSPC: "Make room, or name a file on another disk",
-        errno.EDQUOT: "Make room, or name a file on another disk",
+        **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room, or name a file on another disk"),
         errno.ENXIO: "Start what reads it first, or name a regular file",
         errno.ELOOP: "Delete the link, or name another file",
     }.get(number or 0, "Name a file in a folder you may write to")

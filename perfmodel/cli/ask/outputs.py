@@ -84,7 +84,8 @@ def _inputs(ctx: typer.Context) -> Iterator[tuple[str, str]]:
         if written & set(param.opts):
             continue
         value = ctx.params.get(param.name or "")
-        name = param.opts[0] if param.opts[0].startswith("-") else getattr(param, "metavar", "") or param.opts[0]
+        flag = param.opts[0]
+        name = flag if flag.startswith("-") else getattr(param, "metavar", "") or flag
         for text in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(text, str):
                 yield from ((name, part) for part in dict.fromkeys([text, *text.split(",")]) if part)
