@@ -38,7 +38,8 @@ def list_them(
     from perfmodel.cli.tell.parts import COLUMNS, draw_leftovers, row_of
     from perfmodel.files.leftovers import leftovers_in
 
-    old = [leftover for leftover in leftovers_in(folder) if leftover.age >= _age(ctx, older_than)]
+    least = _age(ctx, older_than)
+    old = [leftover for leftover in leftovers_in(folder) if leftover.age >= least]
     flags = OutputFlags(format=format, output=None, no_color=no_color)
     if not old and format in (None, Format.TABLE):
         remark("nothing lies here")

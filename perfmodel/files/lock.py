@@ -174,7 +174,10 @@ def _read(descriptor: int) -> Owner | None:
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
         content: Any = json.loads(os.read(descriptor, _LONGEST))
-        return Owner(int(content["pid"]), str(content["host"])[:255], str(content["started"])[:40])
+        pid, host, started = content["pid"], content["host"], content["started"]
+        if not (isinstance(pid, int) and isinstance(host, str) and isinstance(started, str)):
+            return None
+        return Owner(pid, host[:255], started[:40])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
 
