@@ -39,7 +39,8 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
     """Price every configuration of all axes and write one row each: a tidy table for your own analysis.
 
     Nothing is dropped: a column says what fits. Memory stays bounded however large the sweep is. With -o,
-    what is done lies beside the file until that is whole, and the same command goes on where it stopped.
+    what is done lies beside the file until that is whole, and the same command goes on where it stopped;
+    `draftplan parts` lists and removes what other commands left.
 
     Example: draftplan sweep --model llama-3.1-8b --hardware a100 --context 1k:64k:x2 -b 1:64:x2 -o all.csv
     """

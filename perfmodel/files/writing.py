@@ -287,9 +287,10 @@ def _locked_folder(beside: Path, prefix: str) -> tuple[Path, int | None]:
 def _unwritable(name: str, error: Exception) -> SpecError:
     """The refusal for what the system said."""
     number = error.errno if isinstance(error, OSError) else None
+    full = "Make room, or name a file on another disk"
     remedy = {
         errno.ENAMETOOLONG: "Shorten the name",
-        **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room, or name a file on another disk"),
+        **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), full),
         errno.ENXIO: "Start what reads it first, or name a regular file",
         errno.ELOOP: "Delete the link, or name another file",
     }.get(number or 0, "Name a file in a folder you may write to")

@@ -100,7 +100,8 @@ def test_a_closed_stderr_harms_no_answer():
 @posix
 def test_a_process_substitution_gets_the_answer(tmp_path):
     got = tmp_path / "got"
-    ended = shell(f"{sys.executable} -m perfmodel {' '.join(PLAN)} --format json -o >(cat > {got}; echo >> {got})")
+    command = f"{sys.executable} -m perfmodel {' '.join(PLAN)} --format json"
+    ended = shell(f"{command} -o >(cat > {got}; echo >> {got})")
     assert ended.returncode == 0, ended.stderr
     deadline = time.monotonic() + 20
     while not (got.exists() and got.read_bytes().endswith(b"}\n\n")):  # the shell does not wait for it
@@ -112,12 +113,17 @@ def test_a_process_substitution_gets_the_answer(tmp_path):
 @posix
 def test_a_signal_that_asks_for_an_end_lets_everything_clean_up():
     steps = []
-    with pytest.raises(Terminated) as caught, terminating():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
-        finally:
-            steps.append("cleaned")
+
+    def work():
+        with terminating():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            finally:
+                steps.append("cleaned")
+
+    with pytest.raises(Terminated) as caught:
+        work()
     assert steps == ["cleaned"]
     assert caught.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -125,8 +131,8 @@ def test_a_signal_that_asks_for_an_end_lets_everything_clean_up():
 
 @posix
 def test_a_terminated_command_ends_with_143_and_keeps_its_pieces(tmp_path):
-    words = ["sweep", *ON[:2], "--engine", "ideal", "--hardware", "h100-sxm-80gb,a100-sxm-80gb,l40s-48gb", "--tp",
-             "1,2,4,8", "--context", "1k:16k:1k", "-b", "1:32:1", *QUICK]  # fmt: skip
+    words = ["sweep", *ON[:2], "--engine", "ideal", "--hardware", "h100-sxm-80gb,a100-sxm-80gb,l40s-48gb",
+             "--tp", "1,2,4,8", "--context", "1k:16k:1k", "-b", "1:32:1", *QUICK]  # fmt: skip
     command = subprocess.Popen(
         [sys.executable, "-m", "perfmodel", *words, "-o", str(tmp_path / "all.csv")], stderr=subprocess.PIPE,
         text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},

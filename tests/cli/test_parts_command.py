@@ -75,7 +75,8 @@ def test_only_what_is_older_is_listed_and_removed(folder):
     long_ago = time.time() - 8 * 86400
     for path in [*Path("out.csv.parts-" + KEYS[0]).iterdir()]:
         os.utime(path, (long_ago, long_ago))
-    assert len(json.loads(run("parts", "list", "--older-than", "7d", "--format", "json").stdout)["parts"]) == 1
+    listed = run("parts", "list", "--older-than", "7d", "--format", "json").stdout
+    assert len(json.loads(listed)["parts"]) == 1
     assert run("parts", "remove", "--older-than", "9d").exit_code == 0
     assert len(names(folder)) == 4
     assert run("parts", "remove", "--older-than", "7d").exit_code == 0
@@ -93,7 +94,8 @@ def test_ages_have_units_and_nonsense_is_refused():
 def test_what_is_in_use_is_shown_and_refused(folder):
     with Parts("out.csv", KEYS[0], 4).held(), replacing("page2.html") as unfinished:
         unfinished.write_text("half")
-        rows = {row["output"]: row for row in json.loads(run("parts", "list", "--format", "json").stdout)["parts"]}
+        listed = json.loads(run("parts", "list", "--format", "json").stdout)["parts"]
+        rows = {row["output"]: row for row in listed}
         assert rows["out.csv"]["used_by"] == f"process {os.getpid()}"
         assert rows["page2.html"]["used_by"] == "another process"
         result = run("parts", "remove")

@@ -1,8 +1,8 @@
 """Kills commands at random moments, runs them again and compares: ``python kills.py MOMENTS SEED FOLDER``.
 
 Every command is a child of this process, which has imported what it needs, so that a moment costs no start.
-Prints one JSON object: for each command its moments, those that came before its end, how many had pieces to go
-on from, and every difference.
+Prints one JSON object: for each command its moments, those that came before its end, how many had pieces to
+go on from, and every difference.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import warnings
 from pathlib import Path
 
 from writers import BENCHMARK, CELLS, ON, contents, ran
+
 from perfmodel.cli import main as main_command
 
 DRAFTS = ["--strategy", "streaming_llm", "--draft-budget", "512", "--gamma", "1:2:1"]
@@ -32,8 +33,8 @@ COMMANDS = {
          "--draft-budget", "1024", "--policy", "none,fixed:1,fixed:2", "--speed", "0.7,1"],
         {"-o": "served.json", "--plot": "served.svg"}),
     "calibrate": (
-        ["calibrate", "bench.txt", "magicdec-3a", "--hardware", "a100-sxm-80gb", "--strategy", "eagle", "--tp",
-         "1", "--model", "llama-3.1-8b", "--attention-kernel", "flashinfer", "--all-reduce",
+        ["calibrate", "bench.txt", "magicdec-3a", "--hardware", "a100-sxm-80gb", "--strategy", "eagle",
+         "--tp", "1", "--model", "llama-3.1-8b", "--attention-kernel", "flashinfer", "--all-reduce",
          "nccl", "--keep", "draft_forward,streaming,lookup,lookup_token,row"],
         {"-o": "ours.yaml", "--acceptance-output": "acceptance.json", "--traffic-output": "traffic.yaml"}),
     "report": (["report", *CELLS], {"-o": "page.html"}),
@@ -41,8 +42,8 @@ COMMANDS = {
 QUICK = {
     **COMMANDS,
     "calibrate": (
-        ["calibrate", "bench.txt", "--hardware", "a100-sxm-80gb", "--strategy", "eagle", "--tp", "1", "--model",
-         "llama-3.1-8b"], {"--acceptance-output": "acceptance.json", "--traffic-output": "traffic.yaml"}),
+        ["calibrate", "bench.txt", "--hardware", "a100-sxm-80gb", "--strategy", "eagle", "--tp", "1",
+         "--model", "llama-3.1-8b"], {"--acceptance-output": "acceptance.json", "--traffic-output": "traffic.yaml"}),
 }  # fmt: skip
 """The same without a fit, for few moments."""
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -135,7 +136,8 @@ def killed(command, moments, draw, folder):
             result["wrong"].append(f"{where}: exit code {code}")
         there = contents(folder)
         result["with pieces"] += any(".parts-" in file for file in there)
-        result["wrong"] += [f"{where}: {file} is neither" for file in differences(there, expected, outputs, old)]
+        neither = differences(there, expected, outputs, old)
+        result["wrong"] += [f"{where}: {file} is neither" for file in neither]
         if number != signal.SIGKILL and code:
             result["wrong"] += [f"{where}: left {file}" for file in left_by(folder)]
         code = ended(begun(words))

@@ -66,7 +66,8 @@ def test_another_process_is_named_and_gone_on_from_when_it_was_killed(tmp_path, 
     assert owner_of(parts.folder / LOCK) is None
     with parts.held():
         assert parts.done() == {0}
-        assert owner_of(parts.folder / LOCK) == Owner(os.getpid(), platform.node(), locks._started(os.getpid()))
+        own = Owner(os.getpid(), platform.node(), locks._started(os.getpid()))
+        assert owner_of(parts.folder / LOCK) == own
     assert not (parts.folder / LOCK).exists()
 
 
@@ -114,13 +115,14 @@ def test_a_lock_of_another_machine_is_told_with_what_to_do(tmp_path):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
 def test_where_a_disk_knows_no_locks_the_process_that_wrote_it_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "try_lock", lambda descriptor: None)
+    monkeypatch.setattr(locks, "try_lock", lambda _: None)
     file = tmp_path / LOCK
     written(file)
     assert owner_of(file).pid == os.getpid()
     with pytest.raises(SpecError, match="is writing it"):
         lock(file, "out.csv")
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    code = "import os; print(os.getpid())"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     for stale in ({"pid": int(ended.stdout)}, {"started": "1"}, {"pid": -1}, {"pid": 10**30}):
         written(file, **stale)
         assert owner_of(file) is None, stale
@@ -157,7 +159,7 @@ def test_a_key_stands_for_what_computes_too(monkeypatch):
         (checkpoint_module(), "__version__", "0.0.1"),
         (np, "__version__", "0.1"),
         (platform, "machine", lambda: "another"),
-        (Path, "read_bytes", lambda path: b"changed"),
+        (Path, "read_bytes", lambda _: b"changed"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, value)

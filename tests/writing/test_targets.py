@@ -53,7 +53,9 @@ def test_links_that_lead_nowhere_are_refused_and_leave_nothing(tmp_path):
     assert sorted(os.listdir(tmp_path)) == before
 
 
-@pytest.mark.parametrize("name", ["", ".", "folder", "folder/", "new/", "a\0b", "x" * 300, "no/file", "file/in"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "folder", "folder/", "new/", "a\0b", "x" * 300, "no/file", "file/in"]
+)
 def test_names_that_are_no_file_are_refused_and_leave_nothing(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()

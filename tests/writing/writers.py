@@ -86,8 +86,8 @@ def _plan() -> str:
 _ENGINE = ["--hardware", "h100-sxm-80gb", "--strategy", "eagle", "--tp", "1"]
 WRITERS: dict[str, Callable[[], Writer]] = {
     "plan": lambda: Writer(["plan", *CELLS], {"-o": "plan.json"}),
-    "export": lambda: Writer(["export", "plan.json", "--engine", "vllm", "--draft-path", "org/head"], {"-o": "serve.sh"},
-                             {"plan.json": _plan()}),
+    "export": lambda: Writer(["export", "plan.json", "--engine", "vllm", "--draft-path", "org/head"],
+                             {"-o": "serve.sh"}, {"plan.json": _plan()}),
     "price": lambda: Writer(["price", "cases.csv"], {"-o": "priced.csv"}, {"cases.csv": CASES}),
     "sweep csv": lambda: Writer(["sweep", *CELLS], {"-o": "all.csv"}, keeps=True),
     "sweep csv.gz": lambda: Writer(["sweep", *CELLS], {"-o": "all.csv.gz"}, keeps=True),
@@ -107,7 +107,8 @@ WRITERS: dict[str, Callable[[], Writer]] = {
         {"--acceptance-output": "acceptance.json", "--traffic-output": "traffic.yaml"},
         {"bench.txt": BENCHMARK}),
     "acceptance fit": lambda: Writer(
-        ["acceptance", "fit", "log.txt", "--strategy", "eagle", "--model", "llama-3.1-8b", "--context", "8k"],
+        ["acceptance", "fit", "log.txt", "--strategy", "eagle", "--model", "llama-3.1-8b",
+         "--context", "8k"],
         {"-o": "acceptance.json"}, {"log.txt": LOG}),
     "validate": lambda: Writer(["validate", "--table", "magicdec-1"], {"-o": "validated.json"}),
     "plot": lambda: Writer(["plot", "roofline", *CELLS], {"-o": "roofline.svg"}),
