@@ -43,7 +43,8 @@ QUICK = {
     **COMMANDS,
     "calibrate": (
         ["calibrate", "bench.txt", "--hardware", "a100-sxm-80gb", "--strategy", "eagle", "--tp", "1",
-         "--model", "llama-3.1-8b"], {"--acceptance-output": "acceptance.json", "--traffic-output": "traffic.yaml"}),
+         "--model", "llama-3.1-8b"],
+        {"--acceptance-output": "acceptance.json", "--traffic-output": "traffic.yaml"}),
 }  # fmt: skip
 """The same without a fit, for few moments."""
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

@@ -98,8 +98,8 @@ WRITERS: dict[str, Callable[[], Writer]] = {
         ["size", "--model", "llama-3.1-8b", "--target-qps", "1", "--context", "2k", "--output-tokens", "50",
          "--ttft", "5s", "--tpot", "30", "--hardware", "h100-sxm-80gb", "--tp", "1", "--runners-up", "0"],
         {"-o": "size.json"}, computes=("perfmodel.traffic.sizing", "size")),
-    "calibrate": lambda: Writer(["calibrate", "magicdec-3a", "--attention-kernel", "flashinfer", "--all-reduce",
-                                 "pytorch-symmetric"],
+    "calibrate": lambda: Writer(["calibrate", "magicdec-3a", "--attention-kernel", "flashinfer",
+                                 "--all-reduce", "pytorch-symmetric"],
                                 {"-o": "ours.yaml", "--profile-output": "card.yaml"},
                                 computes=("perfmodel.evidence.calibration.calibrate", "calibrate")),
     "calibrate benchmarks": lambda: Writer(
