@@ -217,8 +217,8 @@ class Parts:
     def _are_own(self) -> bool:
         """Whether the folder is of this question and version, or says nothing yet."""
         manifest = read_manifest(self.folder)
-        told = manifest.get("key", self.key), manifest.get("draftplan", __version__)
-        return told == (self.key, __version__)
+        stated = manifest.get("key", self.key), manifest.get("draftplan", __version__)
+        return stated == (self.key, __version__)
 
     def _write(self, name: str, content: bytes | memoryview) -> None:
         with replacing(self.folder / name, self.folder) as unfinished:
