@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -13,11 +14,14 @@ from typer.core import TyperGroup
 from perfmodel import cli
 from perfmodel.cli.ask.config import sentence_on
 from perfmodel.cli.ask.flag import commands_in, flag
-from perfmodel.cli.tell.output import remark
+from perfmodel.cli.ask.outputs import Command
+from perfmodel.cli.ending import Terminated, terminating
+from perfmodel.cli.tell.output import broken_pipe, discard_stdout, remark
 from perfmodel.errors import InfeasibleError, SpecError, nearest_name, printable
 
 __all__ = ["app", "build_app"]
 
+_STDOUT_LOST = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EBADF)
 ANSWERED, UNEXPECTED, ASKED_WRONGLY, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -36,14 +40,26 @@ class Commands(TyperGroup):
         """Run one command and leave the process with its exit code; there is no other mode."""
         del standalone_mode
         try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            with terminating():
+                code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+                _finish_stdout()
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
+        except Terminated as end:
+            code = end.code
+            remark("terminated")
         except Exception as failure:
             code = _explain(failure)
         if code == INTERRUPTED:
             remark("interrupted")
         sys.exit(code if isinstance(code, int) else ANSWERED)
+
+
+def _finish_stdout() -> None:
+    """Write what is still held back, such as help, where a failure can be told."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        with broken_pipe() as stdout:
+            stdout.flush()
 
 
 def _explain(failure: Exception) -> int:
@@ -52,6 +68,10 @@ def _explain(failure: Exception) -> int:
         import traceback
 
         sys.stderr.write(printable("".join(traceback.format_exception(failure)), keep="\n"))
+    if isinstance(failure, OSError) and failure.filename is None and failure.errno in _STDOUT_LOST:
+        discard_stdout()  # what the command line's library prints itself: help
+        remark(f"error: standard output: it cannot be written to: {failure.strerror}")
+        return ASKED_WRONGLY
     if isinstance(failure, SpecError):
         for fault in failure.faults:
             remark(f"error: {fault}")
@@ -112,14 +132,14 @@ def build_app() -> typer.Typer:
         help="Should a long-context deployment speculate, with which drafting strategy, draft KV budget and "
         "speculation length, at every batch size and context length it meets?",
         epilog="Exit codes: 0 answered, 1 unexpected, 2 asked wrongly or a bad file, "
-        "3 nothing feasible or a limit passed.",
+        "3 nothing feasible or a limit passed, 130 interrupted, 143 terminated.",
     )
     app.callback()(_top_level)
     for name, declared in commands_in(cli):
         if isinstance(declared, typer.Typer):
             app.add_typer(declared, name=name)
         else:
-            app.command(name)(declared)
+            app.command(name, cls=Command)(declared)
     return app
 
 

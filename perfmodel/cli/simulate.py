@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -257,31 +258,35 @@ def _answer(
 ) -> None:
     """Simulate, write the comparison and the figure, and keep what is done until both are there."""
     from perfmodel.cli.tell.simulate import draw_comparison
+    from perfmodel.files.writing import target_of
     from perfmodel.planning.executors import open_executor
     from perfmodel.traffic.runs import outcomes_of, parts_of
 
     output = flags.output if flags.output not in (None, "-") else None
+    if output is not None and target_of(output).is_stream:
+        output = None  # beside which nothing can lie
     parts = parts_of(cases, output) if output is not None else None
-    with (
-        resuming(parts, "simulations"),
-        open_executor(flags.executor) as executor,
-        progress_bar("requests") as progress,
-    ):
-        outcomes = outcomes_of(cases, executor=executor, output=output, progress=progress)
-    comparison = compare(outcomes)
-    if flags.plot is not None:
-        from perfmodel.plots import save
-        from perfmodel.plots.traffic import plot_simulation
+    with parts.held() if parts is not None else nullcontext():
+        with (
+            resuming(parts, "simulations"),
+            open_executor(flags.executor) as executor,
+            progress_bar("requests") as progress,
+        ):
+            outcomes = outcomes_of(cases, executor=executor, output=output, progress=progress)
+        comparison = compare(outcomes)
+        if flags.plot is not None:
+            from perfmodel.plots import save
+            from perfmodel.plots.traffic import plot_simulation
 
-        names, ttft, tpot = comparison.names, comparison.ttft, comparison.tpot
-        save(plot_simulation(outcomes, ttft=ttft, tpot=tpot, names=names), flags.plot)
-        remark(f"wrote {flags.plot}")
-    tell(
-        comparison.to_dict, flags, rows=lambda: comparison.rows,
-        table=lambda console: draw_comparison(console, comparison),
-    )  # fmt: skip
-    if parts is not None:
-        parts.remove()
+            names, ttft, tpot = comparison.names, comparison.ttft, comparison.tpot
+            save(plot_simulation(outcomes, ttft=ttft, tpot=tpot, names=names), flags.plot)
+            remark(f"wrote {flags.plot}")
+        tell(
+            comparison.to_dict, flags, rows=lambda: comparison.rows,
+            table=lambda console: draw_comparison(console, comparison),
+        )  # fmt: skip
+        if parts is not None:
+            parts.remove()
     no_targets = comparison.ttft is None and comparison.tpot is None
     if read_format(flags) is Format.TABLE and not flags.output and no_targets:
         note(["without --ttft and --tpot every token counts as goodput"])

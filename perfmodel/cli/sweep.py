@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,7 +39,8 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
     """Price every configuration of all axes and write one row each: a tidy table for your own analysis.
 
     Nothing is dropped: a column says what fits. Memory stays bounded however large the sweep is. With -o,
-    what is done lies beside the file until that is whole, and the same command goes on where it stopped.
+    what is done lies beside the file until that is whole, and the same command goes on where it stopped;
+    `draftplan parts` lists and removes what other commands left.
 
     Example: draftplan sweep --model llama-3.1-8b --hardware a100 --context 1k:64k:x2 -b 1:64:x2 -o all.csv
     """
@@ -68,10 +68,10 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
         if flags.output is not None and flags.output != "-":
             _to_file(asked, flags.output, executor, progress)
             return
-        with broken_pipe():
+        with broken_pipe() as stdout:
             priced = price_sweep(asked.deployments, asked.workload, space, executor=executor)
-            write_csv(map(rows_of, _count(priced, asked.size, progress)), sys.stdout)
-            sys.stdout.flush()
+            write_csv(map(rows_of, _count(priced, asked.size, progress)), stdout)
+            stdout.flush()
 
 
 def _to_file(
@@ -82,10 +82,6 @@ def _to_file(
 
     parts = sweep_parts(sweep, output)
     with resuming(parts, "pieces"):
-        note(
-            f"{other} holds pieces of another sweep to {output}; delete it if that is not wanted"
-            for other in parts.others()
-        )
         sweep_to_file(sweep, output, executor=executor, progress=progress)
     remark(f"wrote {output}: {sweep.size} configurations")
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import math
 import os
+import platform
 import re
-import shutil
+import stat
+import threading
 import zipfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cache
 from inspect import getsourcefile
 from pathlib import Path, PurePath
 from typing import Any
@@ -22,14 +27,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel._version import __version__
-from perfmodel.errors import SpecError
-from perfmodel.files.writing import write_whole
+from perfmodel.errors import SpecError, shown
+from perfmodel.files.lock import lock, owner_of, unlock
+from perfmodel.files.opening import PROFILE, read_file
+from perfmodel.files.writing import place_for, remove_abandoned, replacing
 
-__all__ = ["Arrays", "Parts", "fingerprint"]
+__all__ = ["FOLDER", "LOCK", "MANIFEST", "PIECE", "Arrays", "Parts", "fingerprint", "read_manifest"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
-_MANIFEST = "manifest.json"
+MANIFEST, LOCK = "manifest.json", "lock"
+PIECE = re.compile(r"([0-9]+)\.npz")
+FOLDER = re.compile(r"(.+)\.parts-([0-9a-f]{16})", re.DOTALL)
+"""Names of the folders that hold pieces: the output's name, and the key of the question."""
+_holders: dict[Path, int] = {}
+"""The folders that this process holds, and the threads that do."""
+_registry = threading.Lock()
+_ATTEMPTS = 5
 
 
 class Parts:
@@ -40,29 +54,93 @@ class Parts:
 
     Parameters
     ----------
-    output : the file that the pieces will become.
+    output : the file that the pieces will become; its links are followed.
     key : what `fingerprint` says of the question.
     count : how many pieces there will be.
+
+    Raises
+    ------
+    SpecError
+        Where the output cannot be written, as `perfmodel.files.writing.place_for`.
     """
 
     def __init__(self, output: str | os.PathLike[str], key: str, count: int) -> None:
-        self.output, self.key, self.count = Path(output).resolve(), key, count
+        self.output, self.key, self.count = place_for(output), key, count
         self.folder = self.output.with_name(f"{self.output.name}.parts-{key}")
 
     def done(self) -> set[int]:
-        """Which pieces are there."""
+        """Which pieces are there; none are where the manifest is of another version or question."""
+        if not self._are_own():
+            return set()
         with contextlib.suppress(OSError):
-            matches = (re.fullmatch(r"([0-9]+)\.npz", name) for name in os.listdir(self.folder))
+            matches = (PIECE.fullmatch(name) for name in os.listdir(self.folder))
             return {int(match[1]) for match in matches if match and int(match[1]) < self.count}
         return set()
 
     def others(self) -> list[str]:
         """Folders with pieces of other questions to the same file."""
-        pattern = re.compile(re.escape(self.output.name) + r"\.parts-[0-9a-f]{16}")
         with contextlib.suppress(OSError):
             names = sorted(os.listdir(self.output.parent))
-            return [name for name in names if pattern.fullmatch(name) and name != self.folder.name]
+            matches = [match for match in map(FOLDER.fullmatch, names) if match]
+            return [
+                match[0]
+                for match in matches
+                if match[1] == self.output.name and match[0] != self.folder.name
+            ]
         return []
+
+    def remarks(self) -> list[str]:
+        """What to say of pieces that lie there and are not used."""
+        sentences = []
+        for name in self.others():
+            made_by = read_manifest(self.output.parent / name).get("draftplan")
+            if made_by in (None, __version__):
+                problem = f"{name} holds pieces of another question to {self.output.name}"
+            else:
+                problem = f"{name} holds pieces to {self.output.name} of draftplan {shown(made_by)}, not used"
+            sentences.append(f"{problem}; `draftplan parts remove` deletes them")
+        if not self._are_own():
+            made_by = shown(read_manifest(self.folder).get("draftplan"))
+            sentences.append(f"the pieces in {self.folder.name} are of draftplan {made_by} and are not used")
+        return sentences
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from this output's pieces while the block runs; nothing stays without a piece.
+
+        One thread may hold them more than once.
+
+        Raises
+        ------
+        SpecError
+            When another process is writing this output, or the folder cannot be made.
+        """
+        with _registry:
+            holder = _holders.get(self.folder)
+        if holder == threading.get_ident():
+            yield
+            return
+        file = self.folder / LOCK
+        descriptor = self._locked(file)
+        try:
+            with _registry:
+                _holders[self.folder] = threading.get_ident()
+            self.begin()
+            remove_abandoned(self.folder)
+            remove_abandoned(self.output.parent, f".{self.output.name[:50]}.draftplan-")
+            for other in self.others():
+                if owner := owner_of(self.output.parent / other / LOCK):
+                    problem = f"{owner} is writing another answer to it"
+                    raise SpecError.single(
+                        str(self.output), "", problem, "Wait until that has ended, or name another file"
+                    )
+            yield
+        finally:
+            if not self.done():
+                self.remove()
+            unlock(descriptor, file)
+            with _registry:
+                _holders.pop(self.folder, None)
 
     def write(self, index: int, arrays: Arrays) -> None:
         """Keep a piece. When this returns, the end of the process does not lose it.
@@ -75,38 +153,108 @@ class Parts:
         packed = io.BytesIO()
         np.savez(packed, **arrays)  # type: ignore[arg-type]
         self.begin()
-        write_whole(self.folder / f"{index}.npz", packed.getbuffer())
+        self._write(f"{index}.npz", packed.getbuffer())
 
     def read(self, index: int) -> dict[str, NDArray[Any]] | None:
         """Return a piece, or None where it is absent or damaged."""
+        file = self.folder / f"{index}.npz"
         try:
-            packed = io.BytesIO((self.folder / f"{index}.npz").read_bytes())
+            if not stat.S_ISREG(os.stat(file, follow_symlinks=False).st_mode):
+                return None
+            packed = io.BytesIO(file.read_bytes())
             with np.load(packed, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
     def begin(self) -> None:
-        """Make the folder and say in it what it is for. Raises SpecError where that cannot be."""
+        """Make the folder and say in it what it is for; pieces of another version that lie there are deleted.
+
+        Raises
+        ------
+        SpecError
+            Where that cannot be.
+        """
         try:
-            self.folder.mkdir(exist_ok=True)
+            self._make()
+            if not self._are_own():
+                _delete(self.folder)
+            if not (self.folder / MANIFEST).exists():
+                about = {"output": self.output.name, "key": self.key, "pieces": self.count}
+                text = json.dumps({**about, "draftplan": __version__, "numpy": np.__version__}, indent=1)
+                self._write(MANIFEST, f"{text}\n".encode())
         except OSError as error:
-            problem = f"the file cannot be written: {error.strerror or error}"
-            raise SpecError.single(str(self.output), "", problem, "Name another file") from error
-        if not (manifest := self.folder / _MANIFEST).exists():
-            about = {"output": self.output.name, "key": self.key, "pieces": self.count}
-            write_whole(manifest, json.dumps({**about, "draftplan": __version__}, indent=1) + "\n")
+            raise self._unwritable(error) from error
 
     def remove(self) -> None:
-        """Delete the pieces: the output is whole."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the pieces: the output is whole. What others put into the folder stays."""
+        _delete(self.folder)
+        with contextlib.suppress(OSError):
+            (self.folder / LOCK).unlink()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _make(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        if self.folder.is_symlink():
+            raise OSError(errno.ELOOP, f"{self.folder.name} is a link")
+
+    def _locked(self, file: Path) -> int:
+        """Make the folder and take its lock; whoever had it may delete the folder in between."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._make()
+                return lock(file, str(self.output))
+            except FileNotFoundError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise self._unwritable(error) from error
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()  # which succeeds where nothing was there
+                raise self._unwritable(error) from error
+        raise AssertionError
+
+    def _are_own(self) -> bool:
+        """Whether the folder is of this question and version, or says nothing yet."""
+        manifest = read_manifest(self.folder)
+        stated = manifest.get("key", self.key), manifest.get("draftplan", __version__)
+        return stated == (self.key, __version__)
+
+    def _write(self, name: str, content: bytes | memoryview) -> None:
+        with replacing(self.folder / name, self.folder) as unfinished:
+            unfinished.write_bytes(content)
+
+    def _unwritable(self, error: OSError) -> SpecError:
+        problem = f"the file cannot be written: {error.strerror or error}"
+        return SpecError.single(str(self.output), "", problem, "Name another file")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what a folder of pieces says of itself; nothing where it says nothing that can be read."""
+    with contextlib.suppress(SpecError, ValueError, RecursionError):
+        content = json.loads(read_file(folder / MANIFEST, PROFILE))
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _delete(folder: Path) -> None:
+    """Delete the pieces of a folder, and last what says that they are pieces."""
+    with contextlib.suppress(OSError):
+        pieces = [name for name in os.listdir(folder) if PIECE.fullmatch(name)]
+        for name in (*pieces, *pieces, MANIFEST):  # what failed once may do the second time
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+    remove_abandoned(folder)
 
 
 _OURS = ("perfmodel", "strategies", "hardware_profiles", "builtins", "numpy", "types", "collections")
 
 
 def fingerprint(*values: Any) -> str:
-    """Return 16 characters that stand for the values, their types and the version of the package.
+    """Return 16 characters that stand for the values, their types and what computes with them.
+
+    The latter is the package by its version and its code, numpy by its version, and the kind of processor:
+    pieces that another one of them computed may differ in their last bits.
 
     Numbers, texts, arrays, collections, dataclasses and plain objects are taken by value. Of a class that is
     not the package's own, the file that defines it counts too.
@@ -116,9 +264,21 @@ def fingerprint(*values: Any) -> str:
     TypeError
         When a value can only be told by its identity.
     """
-    digest = hashlib.sha256(__version__.encode())
+    digest = hashlib.sha256(_computing())
     _feed(values, digest.update)
     return digest.hexdigest()[:16]
+
+
+@cache
+def _computing() -> bytes:
+    """What pieces are computed by."""
+    digest = hashlib.sha256(f"{__version__} {np.__version__} {platform.machine()}".encode())
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package, package.with_name("strategies")):
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(file.relative_to(package.parent).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.digest()
 
 
 def _feed(value: Any, put: Callable[[bytes], None]) -> None:

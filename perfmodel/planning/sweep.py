@@ -117,7 +117,7 @@ def sweep_to_file(
     Raises
     ------
     SpecError
-        When the file or the folder cannot be written, or the executor is lost.
+        When the file or the folder cannot be written, another process is writing it, or the executor is lost.
     """
     check_ending(path)
     tasks, parts = sweep.tasks, sweep_parts(sweep, path)
@@ -125,20 +125,20 @@ def sweep_to_file(
         count_configurations([deployment], workload.part(*piece), space)
         for deployment, workload, space, piece in tasks
     ]
-    parts.begin()
-    done = parts.done()
-    safe = sum(sizes[index] for index in done)
-    if progress is not None:
-        progress(safe, sweep.size)
-    missing = [index for index in range(len(tasks)) if index not in done]
-    priced = in_order(executor, price_task, [tasks[index] for index in missing])
-    for index, drafters in zip(missing, priced, strict=True):
-        parts.write(index, _pack(drafters))
-        safe += sizes[index]
+    with parts.held():
+        done = parts.done()
+        safe = sum(sizes[index] for index in done)
         if progress is not None:
             progress(safe, sweep.size)
-    write_sweep(_stored(parts, tasks), path, sweep.size, scratch=parts.folder)
-    parts.remove()
+        missing = [index for index in range(len(tasks)) if index not in done]
+        priced = in_order(executor, price_task, [tasks[index] for index in missing])
+        for index, drafters in zip(missing, priced, strict=True):
+            parts.write(index, _pack(drafters))
+            safe += sizes[index]
+            if progress is not None:
+                progress(safe, sweep.size)
+        write_sweep(_stored(parts, tasks), path, sweep.size, scratch=parts.folder)
+        parts.remove()
 
 
 def sweep_parts(sweep: Sweep, path: str | os.PathLike[str]) -> Parts:
@@ -242,23 +242,23 @@ def _text(path: Path) -> Iterator[IO[str]]:
 
 
 def _to_npz(blocks: Iterable[Rows], path: Path, size: int) -> None:
-    columns: dict[str, Any] = {}
     names: dict[str, dict[str, int]] = {name: {} for name in _NAMES}
-    row = 0
-    for block in blocks:
-        count = block["fits"].size
-        for name, values in block.items():
-            if name in names:
-                code = names[name].setdefault(str(values), len(names[name]))
-                values = np.full(count, code, dtype=np.int16)
-            if name not in columns:
-                file = path.with_name(f"{name}.npy")
-                columns[name] = np.lib.format.open_memmap(file, mode="w+", dtype=values.dtype, shape=(size,))
-            columns[name][row : row + count] = values
-        row += count
+    with contextlib.ExitStack() as opened:
+        columns: dict[str, IO[bytes]] = {}
+        kinds: dict[str, np.dtype[Any]] = {}
+        for block in blocks:
+            count = block["fits"].size
+            for name, values in block.items():
+                if name in names:
+                    code = names[name].setdefault(str(values), len(names[name]))
+                    values = np.full(count, code, dtype=np.int16)
+                if name not in columns:
+                    columns[name] = opened.enter_context(path.with_name(f"{name}.npy").open("wb"))
+                    kinds[name] = values.dtype
+                    _begin_npy(columns[name], values.dtype, size)
+                columns[name].write(np.ascontiguousarray(values, kinds[name]).data)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in list(columns):
-            columns.pop(name).flush()
+        for name in columns:
             file = path.with_name(f"{name}.npy")
             with file.open("rb") as source, archive.open(_entry(name), "w", force_zip64=True) as entry:
                 shutil.copyfileobj(source, entry, 1 << 20)
@@ -266,6 +266,12 @@ def _to_npz(blocks: Iterable[Rows], path: Path, size: int) -> None:
         for name, codes in names.items():
             with archive.open(_entry(f"{name}_names"), "w") as entry:
                 np.lib.format.write_array(entry, np.asarray(list(codes), dtype=np.str_), allow_pickle=False)
+
+
+def _begin_npy(stream: IO[bytes], dtype: np.dtype[Any], size: int) -> None:
+    """Write what stands before the rows, which are not mapped: on a full disk that would end the process."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (size,)}
+    np.lib.format.write_array_header_1_0(stream, header)
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +108,18 @@ def outcomes_of(
         As `simulate`; and when pieces cannot be written, or the executor is lost.
     """
     parts = parts_of(cases, output) if output is not None else None
+    with parts.held() if parts else contextlib.nullcontext():
+        done = _outcomes(cases, executor, parts, progress)
+    return [Metrics.from_arrays(done[index], case.trace, case.replica) for index, case in enumerate(cases)]
+
+
+def _outcomes(
+    cases: Sequence[Case],
+    executor: Mapper | None,
+    parts: Parts | None,
+    progress: Callable[[int, int], None] | None,
+) -> dict[int, Arrays]:
+    """Simulate what was not simulated before; returns what all of it gave."""
     kept = {index: parts.read(index) for index in sorted(parts.done())} if parts else {}
     done: dict[int, Arrays] = {index: arrays for index, arrays in kept.items() if arrays is not None}
     everything = sum(len(case.trace) for case in cases)
@@ -131,7 +144,7 @@ def outcomes_of(
         done[index] = arrays
         served += len(cases[index].trace)
         tell()
-    return [Metrics.from_arrays(done[index], case.trace, case.replica) for index, case in enumerate(cases)]
+    return done
 
 
 def parts_of(cases: Sequence[Case], output: str | os.PathLike[str]) -> Parts:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 import typer
 
 from perfmodel.cli.ask.config import blamed
+from perfmodel.cli.ask.outputs import Commands
 from perfmodel.errors import SpecError
 
 __all__ = [
@@ -116,7 +117,7 @@ def command(name: str, place: float) -> Callable[[CommandT], CommandT]:
 
 def group(name: str, place: int, help: str) -> typer.Typer:
     """Declare a group of commands, listed at that place of the help; functions join by ``@group.command``."""
-    commands = typer.Typer(name=name, no_args_is_help=True, help=help)
+    commands = Commands(name=name, no_args_is_help=True, help=help)
     commands.declared = place, name  # type: ignore[attr-defined]
     return commands
 

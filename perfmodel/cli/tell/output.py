@@ -10,8 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from perfmodel.export import Exported, Exporter
 
 __all__ = [
-    "broken_pipe", "dump", "emit", "note", "plain", "remark", "render", "tell", "tell_exported", "to_csv",
-    "yaml_text",
+    "broken_pipe", "discard_stdout", "dump", "emit", "is_terminal", "note", "plain", "remark", "render",
+    "tell", "tell_exported", "to_csv", "yaml_text",
 ]  # fmt: skip
 
 BROKEN_PIPE = 141
@@ -78,10 +77,16 @@ def _cell(value: Any) -> Any:
     return printable(value, keep="\n") if isinstance(value, str) else value
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether people see what is written to a stream; one that is closed shows nothing."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
 def remark(text: str) -> None:
     """Write one line to stderr, with nothing invisible in it."""
-    with contextlib.suppress(OSError):
-        print(printable(text), file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # else print would take stdout
+        with contextlib.suppress(OSError):
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def note(sentences: Iterable[str]) -> None:
@@ -100,27 +105,17 @@ def emit(text: str, output: str | None = None, *, coloured: bool = False) -> Non
     Raises
     ------
     SpecError
-        Where the file cannot be written.
+        Where it cannot be written.
     """
     text = text if coloured else printable(text, keep="\n")
     if output is None or output == "-":
-        with broken_pipe():
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        with broken_pipe() as stdout:
+            stdout.write(text)
+            stdout.flush()
         return
     from perfmodel.files.writing import write_whole
 
-    target = Path(output).resolve()
-    try:
-        if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")
-        else:
-            write_whole(target, text)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise SpecError.single(
-            output, "", f"the file cannot be written: {reason}", "Name another file"
-        ) from error
+    write_whole(output, text)
     remark(f"wrote {output}")
 
 
@@ -131,14 +126,33 @@ def tell_exported(exporter: Exporter, exported: Exported, output: str | None) ->
 
 
 @contextlib.contextmanager
-def broken_pipe() -> Iterator[None]:
-    """End quietly when whoever reads stdout has seen enough."""
+def broken_pipe() -> Iterator[TextIO]:
+    """Yield stdout; end quietly when whoever reads it has seen enough.
+
+    Raises
+    ------
+    SpecError
+        Where it is closed, or cannot be written to, such as on a full disk.
+    """
+
+    stdout, remedy = sys.stdout, "Name a file with -o, or send it elsewhere"
+    if stdout is None or stdout.closed:
+        raise SpecError.single("", "standard output", "it is closed", remedy)
     try:
-        yield
+        yield stdout
     except BrokenPipeError:
-        # Nothing more may be written when the interpreter flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         raise typer.Exit(BROKEN_PIPE) from None
+    except OSError as error:
+        discard_stdout()
+        problem = f"it cannot be written to: {error.strerror or error}"
+        raise SpecError.single("", "standard output", problem, remedy) from None
+
+
+def discard_stdout() -> None:
+    """See to it that nothing more is written when the interpreter flushes at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def plain(value: Any) -> Any:
@@ -183,7 +197,7 @@ def render(draw: Callable[[Console], None], flags: OutputFlags) -> str:
     """
     from rich.console import Console
 
-    shown = flags.output is None and sys.stdout.isatty()
+    shown = flags.output is None and is_terminal(sys.stdout)
     stream = io.StringIO()
     console = Console(
         file=stream,

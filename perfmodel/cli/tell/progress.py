@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from perfmodel.cli.tell.output import note
+from perfmodel.cli.tell.output import is_terminal, note
 from perfmodel.errors import printable
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ PATIENCE = 2.0
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
     """Show on a terminal, after a moment, that work is going on."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield
         return
     from rich.console import Console
@@ -48,7 +48,7 @@ def working(what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
     """Yield what to call with (done, all), which draws a bar on a terminal; None where there is none."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield None
         return
     from rich.console import Console
@@ -63,7 +63,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
 @contextlib.contextmanager
 def share_bar(what: str) -> Iterator[Callable[[float, str], None]]:
     """Yield a function of (share that is done, a few words), which draws a bar."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda share, words: None  # noqa: ARG005
         return
     from rich.console import Console
@@ -111,12 +111,20 @@ def reading(file: str) -> Iterator[Callable[[int], None] | None]:
 
 @contextlib.contextmanager
 def resuming(parts: Parts | None, pieces: str) -> Iterator[None]:
-    """Say how many pieces were done before, and how many are kept when the work ends early."""
-    if parts is not None and (done := len(parts.done())):
-        note([f"goes on after {done} of {parts.count} {pieces} found in {parts.folder.name}"])
-    try:
+    """Say how many pieces were done before, and how many are kept when the work ends early.
+
+    Other processes are kept from them meanwhile: SpecError where one is at them.
+    """
+    if parts is None:
         yield
-    except BaseException:
-        if parts is not None and (kept := len(parts.done())):
-            note([f"{kept} of {parts.count} {pieces} are kept; the same command goes on from there"])
-        raise
+        return
+    with parts.held():
+        note(parts.remarks())
+        if done := len(parts.done()):
+            note([f"goes on after {done} of {parts.count} {pieces} found in {parts.folder.name}"])
+        try:
+            yield
+        except BaseException:
+            if kept := len(parts.done()):
+                note([f"{kept} of {parts.count} {pieces} are kept; the same command goes on from there"])
+            raise
