@@ -7,6 +7,11 @@
 #   make bench       the speed of the search
 #   make versions    which engines are newer on the package index than those that were checked
 #   make golden      ask the questions of tests/golden again, show what changed and hold it
+#   make wheel       the wheel and the source distribution in dist/, the same bytes for the same commit
+#   make sbom        dist/draftplan.cdx.json, a CycloneDX bill of materials of the core and the runtime extras
+#   make licences    the table of docs/licences.md, from what is installed
+#   make audit       known weaknesses of the pinned versions; exit 3 where the service cannot be asked
+#   make matrix      the tests on every supported Python, PYTHONS="3.10 3.14" for some; with uv where present
 #   make clean       remove what the others made
 
 PYTHON ?= python3
@@ -16,6 +21,9 @@ ARGS ?= --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k --bat
 # empty, it comes from the usual index, whose Linux builds bring the GPU libraries.
 TORCH := torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# What someone who uses the product may install; PyTorch is left to them.
+RUNTIME := report,hub,parquet,cluster
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,7 +42,8 @@ INPUTS := setup.cfg pyproject.toml constraints.txt perfmodel/_version.py
 PLAN_READY := $(VENV)/.ready-to-plan
 TEST_READY := $(VENV)/.ready-to-test
 
-.PHONY: plan test check lint types layers slow bench golden versions coverage constraints clean
+.PHONY: plan test check lint types layers slow bench golden versions coverage constraints wheel sbom licences \
+    audit matrix clean
 
 plan: $(PLAN_READY)
 	@$(BIN)/draftplan plan $(ARGS)
@@ -69,6 +78,29 @@ coverage: $(TEST_READY)
 	$(INSTALL) --constraint constraints.txt coverage
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
+
+wheel: $(TEST_READY)
+	cd tests && ../$(BIN)/python -m supply.wheel
+
+# In an environment of its own, which has what a user installs and nothing else.
+sbom: $(TEST_READY)
+	rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
+	$(BIN)/python -m ensurepip >/dev/null && $(BIN)/python -m pip --python build/sbom/bin/python install --quiet \
+	    --constraint constraints.txt ".[$(RUNTIME)]"
+	$(PYTHON) -m venv build/tools && build/tools/bin/python -m pip install --quiet 'cyclonedx-bom>=7,<8'
+	mkdir -p dist && build/tools/bin/cyclonedx-py environment --output-reproducible --output-format JSON \
+	    --output-file dist/draftplan.cdx.json build/sbom/bin/python
+
+licences: $(TEST_READY)
+	$(INSTALL) --constraint constraints.txt --editable ".[$(RUNTIME)]"
+	cd tests && ../$(BIN)/python -m supply.licences
+
+audit:
+	@$(PYTHON) -m venv build/tools && build/tools/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'
+	@cd tests && ../build/tools/bin/python -m supply.audit
+
+matrix:
+	@cd tests && $(PYTHON) -m supply.matrix $(PYTHONS)
 
 # The latest versions that go together, for every supported Python and platform; needs uv.
 constraints:

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -253,8 +253,18 @@ def _connected(distributed: Any, address: str) -> Any:
     """A client of the scheduler, or why there is none."""
     # The end of a client that never was connected is not waited for, which takes half a minute.
     kind = type("Client", (distributed.Client,), {"__del__": lambda _: None})
+    client: Future[Any] = Future()
+
+    def connect() -> None:
+        try:
+            client.set_result(kind(address, timeout=CONNECT, set_as_default=False))
+        except BaseException as failure:
+            client.set_exception(failure)
+
+    # Dask waits for ever for a scheduler that takes the connection and then says nothing.
+    threading.Thread(target=connect, daemon=True).start()
     try:
-        return kind(address, timeout=CONNECT, set_as_default=False)
+        return client.result(timeout=CONNECT + 1)
     except (ssl.SSLError, FileNotFoundError, PermissionError) as failure:
         _refuse(f"TLS cannot begin: {shown_failure(failure)}", _TLS)
     except Exception as failure:

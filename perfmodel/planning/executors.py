@@ -81,7 +81,8 @@ class LocalPool:
                 self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_attend
             )
         try:
-            return self._pool.submit(answer, build_here(), fn, *arguments), self._pool
+            with _interrupts_held():
+                return self._pool.submit(answer, build_here(), fn, *arguments), self._pool
         except BrokenProcessPool:
             self._give_up(self._pool)
             return self._submit(fn, arguments)
@@ -176,9 +177,24 @@ def _track_quietly() -> None:
         sys.warnoptions.remove(quiet)
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep an interrupt from processes that are started inside, until they `_attend`, and for later here."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _attend() -> None:
     """Leave an interrupt to the process that started this one, and end with it however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def follow() -> None:
         parent = multiprocessing.parent_process()
