@@ -10,7 +10,7 @@
 #   make wheel       the wheel and the source distribution in dist/, the same bytes for the same commit
 #   make sbom        dist/draftplan.cdx.json, a CycloneDX bill of materials of the core and the runtime extras
 #   make licences    the table of docs/licences.md, from what is installed
-#   make audit       known weaknesses of the pinned versions; exit 3 where the service cannot be asked
+#   make audit       known weaknesses of the pinned versions; Error 3 where the service has no answer
 #   make matrix      the tests on every supported Python, PYTHONS="3.10 3.14" for some; with uv where present
 #   make clean       remove what the others made
 
@@ -83,13 +83,14 @@ wheel: $(TEST_READY)
 	cd tests && ../$(BIN)/python -m supply.wheel
 
 # In an environment of its own, which has what a user installs and nothing else.
-sbom: $(TEST_READY)
+sbom:
 	rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
-	$(BIN)/python -m ensurepip >/dev/null && $(BIN)/python -m pip --python build/sbom/bin/python install --quiet \
-	    --constraint constraints.txt ".[$(RUNTIME)]"
 	$(PYTHON) -m venv build/tools && build/tools/bin/python -m pip install --quiet 'cyclonedx-bom>=7,<8'
+	build/tools/bin/python -m pip --python build/sbom/bin/python install --quiet --constraint constraints.txt \
+	    ".[$(RUNTIME)]"
 	mkdir -p dist && build/tools/bin/cyclonedx-py environment --output-reproducible --output-format JSON \
 	    --output-file dist/draftplan.cdx.json build/sbom/bin/python
+	cd tests && $(PYTHON) -m supply.sbom ../dist/draftplan.cdx.json
 
 licences: $(TEST_READY)
 	$(INSTALL) --constraint constraints.txt --editable ".[$(RUNTIME)]"

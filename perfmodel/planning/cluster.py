@@ -134,14 +134,14 @@ class Cluster:
     async def _builds(self) -> dict[str, Any]:
         """What the workers say they are, or the failure of asking them; without those that are silent."""
 
-        async def one(place: str) -> Any:
+        async def build_of(place: str) -> Any:
             asked = self._client.run(build_here, workers=[place], on_error="return")
             return (await asyncio.wait_for(asked, CONNECT)).get(place)
 
         places = list(await self._client.nthreads())
-        said = await asyncio.gather(*map(one, places), return_exceptions=True)
+        builds = await asyncio.gather(*map(build_of, places), return_exceptions=True)
         quiet = (asyncio.TimeoutError, OSError, type(None))
-        pairs = zip(places, said, strict=True)
+        pairs = zip(places, builds, strict=True)
         return {place: build for place, build in pairs if not isinstance(build, quiet)}
 
     def _results(self, futures: deque[Any]) -> Iterator[Any]:
@@ -199,10 +199,11 @@ class Cluster:
 
 def shown_failure(failure: BaseException) -> str:
     """Return the kind and the first words of a failure of a library, on one line."""
-    causes = [failure]
+    causes: list[BaseException] = [failure]
     while (cause := causes[-1].__cause__) is not None and len(causes) < 5:
         causes.append(cause)
-    return "; ".join(dict.fromkeys(" ".join(f"{type(one).__name__}: {one}".split())[:160] for one in causes))
+    words = (" ".join(f"{type(cause).__name__}: {cause}".split()).rstrip(":")[:160] for cause in causes)
+    return "; ".join(dict.fromkeys(words))
 
 
 def _refuse(problem: str, remedy: str, nearest: str | None = None) -> NoReturn:

@@ -20,7 +20,8 @@ def test_the_page_has_what_is_installed_under_the_licence_it_has_and_all_of_them
     ("expression", "passes"),
     [
         ("MIT", True), ("GPL-3.0-only", False), ("MIT AND GPL-3.0-only", False), ("", False),
-        ("MIT OR GPL-3.0-only", True), ("(MIT OR GPL-2.0-only) AND BSD-3-Clause", True), ("LicenseRef-Proprietary", False),
+        ("MIT OR GPL-3.0-only", True), ("(MIT OR GPL-2.0-only) AND BSD-3-Clause", True),
+        ("LicenseRef-Proprietary", False),
         ("Apache-2.0 WITH LLVM-exception AND MIT", True),
     ],
 )  # fmt: skip
