@@ -8,6 +8,11 @@
 #   make bench       the speed of the search
 #   make versions    which engines are newer on the package index than those that were checked
 #   make golden      ask the questions of tests/golden again, show what changed and hold it
+#   make wheel       the wheel and the source distribution in dist/, the same bytes for the same commit
+#   make sbom        dist/draftplan.cdx.json, a CycloneDX bill of materials of the core and the runtime extras
+#   make licences    the table of docs/licences.md, from what is installed
+#   make audit       known weaknesses of the pinned versions; Error 3 where the service has no answer
+#   make matrix      the tests on every supported Python, PYTHONS="3.10 3.14" for some; with uv where present
 #   make clean       remove what the others made
 
 PYTHON ?= python3
@@ -17,6 +22,9 @@ ARGS ?= --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k --bat
 # empty, it comes from the usual index, whose Linux builds bring the GPU libraries.
 TORCH := torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# What someone who uses the product may install; PyTorch is left to them.
+RUNTIME := report,hub,parquet,cluster
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +43,8 @@ INPUTS := setup.cfg pyproject.toml constraints.txt perfmodel/_version.py
 PLAN_READY := $(VENV)/.ready-to-plan
 TEST_READY := $(VENV)/.ready-to-test
 
-.PHONY: plan test check lint types layers slow nightly bench golden versions coverage constraints clean
+.PHONY: plan test check lint types layers slow nightly fuzz bench golden versions coverage constraints wheel sbom \
+    licences audit matrix clean
 
 plan: $(PLAN_READY)
 	@$(BIN)/draftplan plan $(ARGS)
@@ -61,6 +70,9 @@ nightly: $(TEST_READY)
 	$(BIN)/python -m pytest --hypothesis-profile=deep -m "not bench" -n 2 --dist worksteal \
 	    tests/test_oracle.py tests/properties tests/test_speculation.py tests/test_memory.py tests/latency
 
+fuzz: $(TEST_READY)
+	cd tests && ../$(BIN)/python -m fuzz
+
 bench: $(TEST_READY)
 	$(BIN)/python -m pytest -m bench
 
@@ -74,6 +86,30 @@ coverage: $(TEST_READY)
 	$(INSTALL) --constraint constraints.txt coverage
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
+
+wheel: $(TEST_READY)
+	cd tests && ../$(BIN)/python -m supply.wheel
+
+# In an environment of its own, which has what a user installs and nothing else.
+sbom:
+	rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
+	$(PYTHON) -m venv build/tools && build/tools/bin/python -m pip install --quiet 'cyclonedx-bom>=7,<8'
+	build/tools/bin/python -m pip --python build/sbom/bin/python install --quiet --constraint constraints.txt \
+	    ".[$(RUNTIME)]"
+	mkdir -p dist && build/tools/bin/cyclonedx-py environment --output-reproducible --output-format JSON \
+	    --output-file dist/draftplan.cdx.json build/sbom/bin/python
+	cd tests && $(PYTHON) -m supply.sbom ../dist/draftplan.cdx.json
+
+licences: $(TEST_READY)
+	$(INSTALL) --constraint constraints.txt --editable ".[$(RUNTIME)]"
+	cd tests && ../$(BIN)/python -m supply.licences
+
+audit:
+	@$(PYTHON) -m venv build/tools && build/tools/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'
+	@cd tests && ../build/tools/bin/python -m supply.audit
+
+matrix:
+	@cd tests && $(PYTHON) -m supply.matrix $(PYTHONS)
 
 # The latest versions that go together, for every supported Python and platform; needs uv.
 constraints:

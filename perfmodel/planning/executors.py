@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import logging
 import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import Any, Protocol, TypeVar
 
 from perfmodel.errors import SpecError, nearest_name
@@ -27,8 +27,6 @@ IN_FLIGHT = 32
 """Pieces of work that an executor is given ahead of what is consumed. [1]"""
 MOST_WORKERS = 1024
 _ATTEMPTS = 4
-_CONNECT = 15.0
-"""Seconds that a cluster has to answer, and to come back when it is lost. [s]"""
 _KINDS = ("local", "dask")
 
 
@@ -53,11 +51,13 @@ class LocalPool:
     def _results(
         self, fn: Callable[..., Any], work: list[tuple[Any, ...]], begun: list[_Begun]
     ) -> Iterator[Any]:
+        from perfmodel.planning.build import believed, build_here
+
         for index in range(len(work)):
             for attempt in range(1, _ATTEMPTS + 1):
                 future, pool = begun[index]
                 try:
-                    yield future.result()
+                    reply = future.result()
                     break
                 except (BrokenProcessPool, CancelledError):
                     if attempt == _ATTEMPTS:
@@ -70,14 +70,19 @@ class LocalPool:
                         started if _answered(started[0]) else self._submit(fn, work[later])
                         for later, started in enumerate(begun[index:], start=index)
                     ]
+            yield believed(reply, build_here())
 
     def _submit(self, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> _Begun:
+        from perfmodel.planning.build import answer, build_here
+
         if self._pool is None:
+            _track_quietly()
             self._pool = ProcessPoolExecutor(
                 self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_attend
             )
         try:
-            return self._pool.submit(fn, *arguments), self._pool
+            with _interrupts_held():
+                return self._pool.submit(answer, build_here(), fn, *arguments), self._pool
         except BrokenProcessPool:
             self._give_up(self._pool)
             return self._submit(fn, arguments)
@@ -105,7 +110,8 @@ def open_executor(text: str | None) -> Iterator[Mapper | None]:
     Raises
     ------
     SpecError
-        When the text names no executor, dask is not installed, or the scheduler does not answer or is lost.
+        When the text names no executor, dask is not installed, the scheduler does not answer or is lost, or
+        a worker has another version.
     """
     kind, _, place = (text or "local:1").partition(":")
     if kind == "local":
@@ -119,8 +125,10 @@ def open_executor(text: str | None) -> Iterator[Mapper | None]:
         finally:
             pool.close()
     elif kind == "dask" and place:
-        with _dask(place) as executor:
-            yield executor
+        from perfmodel.planning.cluster import open_cluster
+
+        with open_cluster(place) as cluster:
+            yield cluster
     else:
         raise SpecError.single(
             "", "--executor", f"found {text!r}",
@@ -157,9 +165,36 @@ def in_order(
     yield from ahead
 
 
+def _track_quietly() -> None:
+    """Start what removes the semaphores of a killed command, such that it does so without a word."""
+    if os.name != "posix":
+        return
+    quiet = f"ignore::UserWarning:{resource_tracker.__name__}"
+    sys.warnoptions.append(quiet)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(quiet)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep an interrupt from processes that are started inside, until they `_attend`, and for later here."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _attend() -> None:
     """Leave an interrupt to the process that started this one, and end with it however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def follow() -> None:
         parent = multiprocessing.parent_process()
@@ -181,83 +216,3 @@ def _workers(text: str, place: str) -> int:
             "", "--executor", f"found {text!r}", f"Write local:N with N from 0 (one a core) to {MOST_WORKERS}"
         )
     return int(place) or os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _dask(address: str) -> Iterator[Mapper]:
-    try:
-        dask, distributed = importlib.import_module("dask"), importlib.import_module("distributed")
-    except ImportError:
-        raise SpecError.single(
-            "", "--executor", "needs dask.distributed, which is not installed",
-            "pip install 'draftplan[cluster]'",
-        ) from None  # fmt: skip
-    settings = {
-        "distributed.comm.timeouts.connect": f"{_CONNECT}s",
-        "distributed.comm.retry.count": 0,
-    }
-    with dask.config.set(settings), _silenced("distributed", "tornado"):
-        try:
-            client = distributed.Client(address, timeout=_CONNECT, set_as_default=False)
-        except (OSError, ValueError, TypeError) as failure:
-            raise SpecError.single(
-                "", "--executor", f"no Dask scheduler answers at {address} ({type(failure).__name__})",
-                "Start one with `dask scheduler`, and name its address: dask:tcp://host:8786",
-            ) from None  # fmt: skip
-        try:
-            yield _Watched(client, address, distributed.KilledWorker)
-        finally:
-            with contextlib.suppress(Exception):
-                client.close(timeout=2)
-
-
-@contextlib.contextmanager
-def _silenced(*families: str) -> Iterator[None]:
-    """Keep libraries from logging what is reported in words of ours."""
-    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in families]
-    levels = {name: logging.getLogger(name).level for name in {*families, *known}}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
-class _Watched:
-    """The executor of a Dask client, whose end is reported and not waited for."""
-
-    def __init__(self, client: Any, address: str, killed: type[Exception]) -> None:
-        self._address, self._killed = address, killed
-        self._executor = client.get_executor(pure=False, retries=_ATTEMPTS - 1)
-
-    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
-        """Start on all of it, and yield the results in order as they come."""
-        with self._losses():
-            results = self._executor.map(fn, *iterables)
-        return self._guarded(results)
-
-    def _guarded(self, results: Iterator[Any]) -> Iterator[Any]:
-        while True:
-            with self._losses():
-                try:
-                    result = next(results)
-                except StopIteration:
-                    return
-            yield result
-
-    @contextlib.contextmanager
-    def _losses(self) -> Iterator[None]:
-        try:
-            yield
-        except self._killed as failure:
-            raise SpecError.single(
-                "", "--executor", f"a piece of work ended several workers: {failure}"[:300],
-                "Give the workers more memory; with -o, what is done is kept",
-            ) from None  # fmt: skip
-        except (CancelledError, OSError) as failure:
-            raise SpecError.single(
-                "", "--executor", f"the scheduler at {self._address} was lost ({type(failure).__name__})",
-                "With -o, what is done is kept: run the same command again to go on",
-            ) from None  # fmt: skip

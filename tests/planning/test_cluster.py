@@ -28,36 +28,42 @@ SWEEP = [
 PIECES = 4 * len(HardwareProfile.available())
 
 
-def environment():
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def environment(**more):
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
 class Cluster:
     """A scheduler and two workers, each a process of its own without anyone to bring it back."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, scheme="tcp", **settings):
+        self.folder, self.settings = folder, settings
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+            self.address = f"{scheme}://127.0.0.1:{free.getsockname()[1]}"
         port = self.address.rpartition(":")[2]
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+        self.scheduler = self._start(
+            "scheduler", "--protocol", scheme, "--host", "127.0.0.1", "--port", port, "--no-dashboard"
+        )
         self.workers = [self.worker() for _ in range(2)]
+        self.wait_for_workers(2)
+
+    def wait_for_workers(self, count):
         deadline = time.monotonic() + 60
-        while self._log().count("Register worker") < 2:
+        while self._log().count("Register worker") < count:
             assert time.monotonic() < deadline, self._log()
             time.sleep(0.05)
 
-    def worker(self):
+    def worker(self, **settings):
         quiet = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1")
-        return self._start("worker", self.address, *quiet, "--local-directory", str(self.folder))
+        place = ("--local-directory", str(self.folder))
+        return self._start("worker", self.address, *quiet, *place, **settings)
 
-    def _start(self, *arguments):
+    def _start(self, *arguments, **settings):
         log = (self.folder / "cluster.log").open("a")
         with log:
             return subprocess.Popen(
                 [sys.executable, "-m", "dask", *arguments],
-                env=environment(),
+                env=environment(**self.settings, **settings),
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
@@ -92,19 +98,19 @@ def command(output, executor=None):
     return [sys.executable, "-m", "perfmodel", *SWEEP, "-o", str(output), *where]
 
 
-def started(output, executor):
+def started(output, executor, **settings):
     return subprocess.Popen(
         command(output, executor),
-        env=environment(),
+        env=environment(**settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def finished(output, executor=None):
+def finished(output, executor=None, **settings):
     return subprocess.run(
-        command(output, executor), env=environment(), capture_output=True, text=True, timeout=180
+        command(output, executor), env=environment(**settings), capture_output=True, text=True, timeout=180
     )
 
 

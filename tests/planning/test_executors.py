@@ -363,16 +363,19 @@ LARGE = [
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
-def test_a_command_that_is_killed_loses_nothing_that_was_done(tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_command_that_is_killed_loses_nothing_and_leaves_no_process_and_no_word(tmp_path, end):
     whole = finished("sweep", *LARGE, "-o", tmp_path / "whole.npz")
     assert whole.returncode == 0, whole.stderr
     process = started("sweep", *LARGE, "-o", tmp_path / "cut.npz", "--executor", "local:2")
     done = waited_for_parts(tmp_path, 5, process)
     workers = children_of(process.pid)
     assert len(workers) >= 2
-    process.kill()
-    process.communicate()
-    deadline = time.monotonic() + 20
+    process.send_signal(end)
+    _, stderr = process.communicate()
+    assert "semaphore" not in stderr
+    assert "Traceback" not in stderr
+    deadline = time.monotonic() + 10
     while any(alive(pid) for pid in workers):
         assert time.monotonic() < deadline, "workers outlive the command"
         time.sleep(0.05)

@@ -1,0 +1,292 @@
+"""Work on a Dask cluster: only what the same draftplan computed is believed, and its end is reported."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import importlib
+import importlib.util
+import logging
+import re
+import socket
+import ssl
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from typing import Any, NoReturn
+
+from perfmodel.errors import Fault, SpecError, nearest_name, shown
+from perfmodel.planning.build import SAME_BUILD, answer, believed, build_here, stranger
+
+__all__ = ["Cluster", "checked_address", "open_cluster"]
+
+RETRIES = 3
+"""How often a piece of work is given to another worker when one is lost or short of memory. [1]"""
+CONNECT = 4.0
+"""Seconds that a scheduler has to answer at first. [s]"""
+SILENCE = 15.0
+"""Seconds without an answer after which a scheduler is taken to be lost. [s]"""
+WITHOUT_WORKERS = 30.0
+"""Seconds that a cluster may be without any worker. [s]"""
+_ASK = 3.0
+"""Seconds between two looks at whether the scheduler still answers. [s]"""
+_NAMED = 8
+"""Workers that a refusal names."""
+_SCHEMES = ("tcp", "tls")
+_PLACE = re.compile(
+    r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]+)?\]):(?P<port>[0-9]{1,5})"
+)
+_START = "Start one with `dask scheduler`, and name its address: dask:tcp://host:8786"
+_TLS = "Set distributed.comm.tls.ca-file, client.cert and client.key in Dask's configuration"
+_KEPT = "With -o, what is done is kept: run the same command again to go on"
+
+
+@contextlib.contextmanager
+def open_cluster(address: str) -> Iterator[Cluster]:
+    """Connect to the Dask scheduler at an address, and leave it again.
+
+    Encryption and authentication are those of Dask's own configuration (``distributed.comm.tls``,
+    ``distributed.client.security-loader``).
+
+    Raises
+    ------
+    SpecError
+        When no scheduler can have the address, dask is not installed, its TLS files cannot be used, the
+        scheduler does not answer, or a worker has another build.
+    """
+    address = checked_address(address)
+    if importlib.util.find_spec("distributed") is None:
+        _refuse("needs dask.distributed, which is not installed", "pip install 'draftplan[cluster]'")
+    dask = importlib.import_module("dask")
+    _check_tls(dask, address)
+    host, _, port = address.partition("://")[2].rpartition(":")
+    if problem := _unreached(host.strip("[]"), int(port)):
+        _refuse(f"no Dask scheduler answers at {address} ({problem})", _START)
+    distributed = importlib.import_module("distributed")
+    settings = {"distributed.comm.timeouts.connect": f"{CONNECT}s", "distributed.comm.retry.count": 0}
+    with dask.config.set(settings), _silenced("distributed", "tornado", "asyncio"):
+        client = _connected(distributed, address)
+        cluster = Cluster(client, address, distributed.KilledWorker, distributed.TimeoutError)
+        try:
+            cluster.check_workers()
+            yield cluster
+        finally:
+            with contextlib.suppress(Exception):
+                client.close(timeout=2)
+
+
+def checked_address(address: str) -> str:
+    """Return an address that a Dask scheduler can have, with its scheme; anything else is a SpecError."""
+    scheme, separator, place = address.rpartition("://")
+    scheme = scheme if separator else "tcp"
+    if scheme not in _SCHEMES:
+        _refuse(
+            f"found the address {shown(address)}; a scheduler is reached by tcp or tls",
+            "Write dask:tcp://host:8786 or dask:tls://host:8786",
+            nearest_name(scheme, _SCHEMES),
+        )
+    match = _PLACE.fullmatch(place)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        _refuse(
+            f"found the address {shown(address)}, which has no host and port (1 to 65535)",
+            "Write dask:tcp://host:8786, or dask:tcp://[::1]:8786 for IPv6",
+        )
+    return f"{scheme}://{place}"
+
+
+class Cluster:
+    """The executor of a Dask client, whose end is reported and not waited for.
+
+    Parameters
+    ----------
+    client : a connected ``distributed.Client``.
+    address : what to call its scheduler.
+    killed, late : what Dask raises for work that ended several workers, and for what takes too long.
+    """
+
+    def __init__(self, client: Any, address: str, killed: type[Exception], late: type[Exception]) -> None:
+        self._client, self._address, self._killed, self._late = client, address, killed, late
+        self._build = build_here()
+        self._deserted: float | None = None
+
+    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
+        """Start on all of it, and yield the results in order as they come."""
+        with self._losses():
+            work = functools.partial(answer, self._build, fn)
+            futures = self._client.map(work, *map(list, iterables), pure=False, retries=RETRIES)
+        return self._results(deque(futures))
+
+    def check_workers(self) -> None:
+        """Refuse workers of another build by name; one that is too busy to say is asked with its work."""
+        builds = self._ask(self._builds, patience=SILENCE)
+        wrong = [(place, build) for place, build in sorted(builds.items()) if build != self._build]
+        if wrong:
+            faults = [stranger(self._build, place, build) for place, build in wrong[:_NAMED]]
+            if wrong[_NAMED:]:
+                faults.append(Fault("", None, "--executor", f"and {len(wrong) - _NAMED} more workers"))
+            raise SpecError(faults)
+
+    async def _builds(self) -> dict[str, Any]:
+        """What the workers say they are, or the failure of asking them; without those that are silent."""
+
+        async def build_of(place: str) -> Any:
+            asked = self._client.run(build_here, workers=[place], on_error="return")
+            return (await asyncio.wait_for(asked, CONNECT)).get(place)
+
+        places = list(await self._client.nthreads())
+        builds = await asyncio.gather(*map(build_of, places), return_exceptions=True)
+        quiet = (asyncio.TimeoutError, OSError, type(None))
+        pairs = zip(places, builds, strict=True)
+        return {place: build for place, build in pairs if not isinstance(build, quiet)}
+
+    def _results(self, futures: deque[Any]) -> Iterator[Any]:
+        while futures:
+            with self._losses():
+                reply = self._awaited(futures.popleft())
+            yield believed(reply, self._build)
+
+    def _awaited(self, future: Any) -> Any:
+        """The result of a piece of work, while the scheduler answers and has workers."""
+        while True:
+            try:
+                return future.result(timeout=_ASK)
+            except self._late:
+                if future.status == "error":
+                    raise
+            self._look()
+
+    def _look(self) -> None:
+        """Ask the scheduler for its workers; raise when it is silent, or has had none for long."""
+        workers = self._ask(self._client.nthreads, patience=SILENCE)
+        now = time.monotonic()
+        self._deserted = None if workers else self._deserted or now
+        if self._deserted is not None and now - self._deserted > WITHOUT_WORKERS:
+            _refuse(
+                f"the scheduler at {self._address} has had no worker for {WITHOUT_WORKERS:.0f} s",
+                f"Start one with `dask worker {self._address}`. {_KEPT}",
+            )
+
+    def _ask(self, what: Callable[[], Awaitable[Any]], patience: float) -> Any:
+        """What the scheduler answers, or its loss when it says nothing."""
+
+        async def asked() -> Any:
+            return await asyncio.wait_for(what(), patience)
+
+        with self._losses():
+            return self._client.sync(asked, callback_timeout=patience + 1)
+
+    @contextlib.contextmanager
+    def _losses(self) -> Iterator[None]:
+        try:
+            yield
+        except SpecError:
+            raise
+        except self._killed as failure:
+            _refuse(
+                f"a piece of work ended several workers: {shown_failure(failure)}",
+                "Give the workers more memory; with -o, what is done is kept",
+            )
+        except (CancelledError, asyncio.CancelledError, asyncio.TimeoutError, OSError) as failure:
+            _refuse(f"the scheduler at {self._address} was lost ({type(failure).__name__})", _KEPT)
+        except Exception as failure:
+            _refuse(f"a worker or the scheduler cannot take the work: {shown_failure(failure)}", SAME_BUILD)
+
+
+def shown_failure(failure: BaseException) -> str:
+    """Return the kind and the first words of a failure of a library, on one line."""
+    causes: list[BaseException] = [failure]
+    while (cause := causes[-1].__cause__) is not None and len(causes) < 5:
+        causes.append(cause)
+    words = (" ".join(f"{type(cause).__name__}: {cause}".split()).rstrip(":")[:160] for cause in causes)
+    return "; ".join(dict.fromkeys(words))
+
+
+def _refuse(problem: str, remedy: str, nearest: str | None = None) -> NoReturn:
+    raise SpecError.single("", "--executor", problem, remedy, nearest) from None
+
+
+def _unreached(host: str, port: int) -> str:
+    """Why nothing takes a connection at a place, empty where something does; asked before Dask is loaded."""
+    outcome = ["no answer"]
+    deadline = time.monotonic() + CONNECT
+
+    def reach() -> None:
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                socket.create_connection((host, port), timeout=left).close()
+                outcome[0] = ""
+                return
+            except (socket.gaierror, UnicodeError) as failure:
+                outcome[0] = getattr(failure, "strerror", None) or "not a name"
+                return
+            except OSError as failure:
+                outcome[0] = failure.strerror or outcome[0]
+            time.sleep(0.1)
+
+    # A name may take longer to be looked up than anyone waits, and that cannot be interrupted.
+    asked = threading.Thread(target=reach, daemon=True)
+    asked.start()
+    asked.join(CONNECT)
+    return outcome[0]
+
+
+def _check_tls(dask: Any, address: str) -> None:
+    """Refuse TLS for which Dask's configuration names no certificate, or names files that are not there."""
+    if dask.config.get("distributed.client.security-loader", None):
+        return
+    names = ("ca-file", "client.cert", "client.key")
+    values = {name: dask.config.get(f"distributed.comm.tls.{name}", None) for name in names}
+    if address.startswith("tls:") and not (values["ca-file"] and values["client.cert"]):
+        _refuse(f"{address} needs a certificate, and Dask's configuration names none", _TLS)
+    for name, value in values.items():
+        if value and "\n" not in str(value) and not Path(str(value)).is_file():
+            _refuse(f"distributed.comm.tls.{name} is {shown(value)}, where no file is", _TLS)
+    if address.startswith("tcp:") and dask.config.get("distributed.comm.require-encryption", None):
+        _refuse(f"Dask's configuration requires encryption, not {address}", "Write dask:tls://host:8786")
+
+
+def _connected(distributed: Any, address: str) -> Any:
+    """A client of the scheduler, or why there is none."""
+    # The end of a client that never was connected is not waited for, which takes half a minute.
+    kind = type("Client", (distributed.Client,), {"__del__": lambda _: None})
+    client: Future[Any] = Future()
+
+    def connect() -> None:
+        try:
+            client.set_result(kind(address, timeout=CONNECT, set_as_default=False))
+        except BaseException as failure:
+            client.set_exception(failure)
+
+    # Dask waits for ever for a scheduler that takes the connection and then says nothing.
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        return client.result(timeout=CONNECT + 1)
+    except (ssl.SSLError, FileNotFoundError, PermissionError) as failure:
+        _refuse(f"TLS cannot begin: {shown_failure(failure)}", _TLS)
+    except Exception as failure:
+        reason = shown_failure(failure)
+        remedy = "Check that the certificates of both sides come from one authority"
+        _refuse(f"no Dask scheduler answers at {address} ({reason})", remedy if "SSL" in reason else _START)
+
+
+@contextlib.contextmanager
+def _silenced(*families: str) -> Iterator[None]:
+    """Keep libraries from saying what is reported in words of ours, for good where a failure ends this.
+
+    Their loop goes on in its thread, and may have more to say when the connection is given up.
+    """
+    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in families]
+    levels = {name: logging.getLogger(name).level for name in {*families, *known}}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    with warnings.catch_warnings():
+        for family in families:
+            warnings.filterwarnings("ignore", module=rf"{family}(\.|$)")
+        yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
