@@ -243,7 +243,7 @@ def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path, text):
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
-    with pytest.raises(SpecError, match="cannot be read"):
+    with pytest.raises(SpecError, match="does not exist"):
         SpeculationPolicy.load(tmp_path / "none.json")
 
 
