@@ -137,7 +137,7 @@ def test_simulations_on_two_processes_answer_the_same():
     [
         ([], "name no requests"),
         ([*TRAFFIC, "no.csv"], "are both given"),
-        (["no.csv"], "no.csv: the file cannot be read"),
+        (["no.csv"], "no.csv: the file does not exist"),
         (["no.jsonl"], "Name a readable file"),
         (["--synthetic", "prompt=1k,output=9"], "or give --concurrency N"),
         (["--synthetic", "qps=2,promt=3"], "Did you mean 'prompt'"),

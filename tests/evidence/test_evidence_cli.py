@@ -157,7 +157,7 @@ def test_what_is_asked_wrongly_is_refused(log, arguments, said):
 def test_a_file_that_is_not_there_is_no_table_either():
     result = run("magicdec-5", *ON)
     assert result.exit_code == 2
-    assert "cannot be read" in result.stderr
+    assert "does not exist" in result.stderr
 
 
 def test_every_time_column_is_named_in_the_refusal_of_a_file_without_any(tmp_path):

@@ -174,5 +174,5 @@ def test_an_unknown_accelerator_is_refused_with_the_nearest_name():
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(SpecError, match="cannot be read"):
+    with pytest.raises(SpecError, match="does not exist"):
         measurements.read_file(tmp_path / "none.csv")

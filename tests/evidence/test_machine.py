@@ -184,7 +184,7 @@ def test_a_file_of_other_columns_is_refused(tmp_path, header):
     file.write_text(header + "\n")
     with pytest.raises(SpecError, match="column"):
         read_points(file)
-    with pytest.raises(SpecError, match="cannot be read"):
+    with pytest.raises(SpecError, match="does not exist"):
         read_points(tmp_path / "absent.csv")
 
 
