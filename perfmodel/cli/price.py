@@ -53,6 +53,7 @@ def price(
         remark(f"and {hidden} more lines like these")
     if priced.faults:
         remark(
-            f"error: {len(priced.faults)} of {len(priced.rows)} rows are not priced; see their column `error`"
+            f"error: {cases}: {len(priced.faults)} of {len(priced.rows)} rows are not priced; "
+            "see their column `error`"
         )
         raise typer.Exit(2)

@@ -49,7 +49,7 @@ SPECIALS: dict[str, Callable[[Path], None]] = {
     "a folder": lambda path: path.mkdir(), "3 GB of zeros": _sparse, "commas": _text(b"," * 20_000_000),
     "brackets": _text(b"[" * 2_000_000), "braces": _text(b'{"a":' * 200_000),
     "one long word": _text(b"x" * 20_000_000), "one number": _text(b"9" * 5_000_000),
-    "an open quote": _text(b'"' + b"x,\n" * 2_000_000), "lines": _text(b"\n" * 5_000_000),
+    "an open quote": _text(b'"' + b"x,\n" * 1_000_000), "lines": _text(b"\n" * 5_000_000),
     "many keys": _text(b"{" + b",".join(b'"k%d": 1' % key for key in range(60_000)) + b"}"),
     "nested yaml": _text(b"".join(b" " * depth + b"a:\n" for depth in range(900))),
     "flow yaml": _text(b"a: " + b"[" * 400_000), "nothing": _text(b""), "NULs": _text(bytes(1_000_000)),

@@ -39,9 +39,11 @@ def lines_of(text: str) -> list[Line]:
         if len(line) > _LONGEST_LINE:
             continue
         for part in line.splitlines():
-            several = part.count("INFO ") + part.count("[20") > 1
-            entries = _NEXT_ENTRY.split(part) if several else [part]
-            lines += [Line(number, entry) for entry in entries if entry and not entry.isspace()]
+            if part.count("INFO ") + part.count("[20") > 1:
+                entries = _NEXT_ENTRY.split(part)
+                lines += [Line(number, entry) for entry in entries if entry and not entry.isspace()]
+            elif part and not part.isspace():
+                lines.append(Line(number, part))
     return lines
 
 
