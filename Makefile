@@ -4,6 +4,7 @@
 #   make test        the tests, with everything they need
 #   make check       lint, types, layers and test, each of which can be run alone
 #   make slow        the tests that take longer
+#   make fuzz        20,000 damaged files, special files and command lines
 #   make nightly     the laws of numbers, with a thousand random examples each and a second implementation
 #   make bench       the speed of the search
 #   make versions    which engines are newer on the package index than those that were checked
