@@ -60,6 +60,7 @@ lint: $(TEST_READY)
 
 types: $(TEST_READY)
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10
 
 layers: $(TEST_READY)
 	$(BIN)/lint-imports --no-cache --no-logo

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, NotRequired, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from perfmodel.latency import CAUSES, ForwardPass, StepLatency, price_pass
 from perfmodel.memory import ResidentMemory, count_memory
 from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, Tree, budget_after
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
 
 __all__ = [
     "FREE", "Configuration", "Drafter", "Drafting", "Round", "TargetSteps", "copied_fraction", "draft_with",

@@ -217,7 +217,8 @@ def _frame(block: Rows) -> pd.DataFrame:
     block = {name: printable(value) if isinstance(value, str) else value for name, value in block.items()}
     frame = pd.DataFrame(block)
     budgets = frame["kv_budget"]
-    return frame.assign(kv_budget=budgets.where(np.isfinite(budgets)).astype("Int64"))
+    whole: pd.DataFrame = frame.assign(kv_budget=budgets.where(np.isfinite(budgets)).astype("Int64"))
+    return whole
 
 
 def _to_csv(blocks: Iterable[Rows], path: Path, size: int) -> None:

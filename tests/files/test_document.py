@@ -224,7 +224,7 @@ def test_what_the_standard_library_refuses_as_json_is_refused(text):
         ("[1]", 1, "not a mapping"),
         ("3", 1, "not a mapping"),
         ('{"a": 1}\n{"b": 2}', 2, "Extra data"),
-        ('{"a": 1,\n}', 2, "not valid JSON"),
+        ('{"a": 1,\n3}', 2, "not valid JSON"),
         ('{"a": [1,]}', 1, "not valid JSON"),
         ('{"a" 1}', 1, "':' delimiter"),
         ('{"a": 1 "b": 2}', 1, "',' delimiter"),

@@ -68,12 +68,15 @@ def runtime() -> dict[str, tuple[str, set[str]]]:
     return packages
 
 
-def page() -> tuple[set[str], dict[str, tuple[str, str]]]:
-    """What docs/licences.md says: the licences that are signed off, and name -> licence and extras."""
+def page() -> tuple[set[str], dict[tuple[str, str], str]]:
+    """What docs/licences.md says: the licences that are signed off, and (name, licence) -> extras.
+
+    A package has a row for each licence that its pinned versions state; these differ between Pythons.
+    """
     text = PAGE.read_text(encoding="utf-8")
     signed = set(re.findall(r"^\* `([^`]+)`", text, re.MULTILINE))
     rows = re.findall(r"^\| ([a-z0-9.-]+) \| `([^`]*)` \| ([a-z, ]+) \|$", text, re.MULTILINE)
-    return signed, {name: (licence, extras) for name, licence, extras in rows}
+    return signed, {(name, licence): extras for name, licence, extras in rows}
 
 
 def allowed(expression: str, signed: set[str]) -> bool:
@@ -85,14 +88,15 @@ def allowed(expression: str, signed: set[str]) -> bool:
 def renew() -> int:
     """Write the table anew from what is installed here and what it knew; says what is not signed off."""
     signed, rows = page()
-    rows |= {name: (licence, ", ".join(sorted(extras))) for name, (licence, extras) in runtime().items()}
+    for name, (licence, extras) in runtime().items():
+        known = rows.get((name, licence), "").split(", ")
+        rows[name, licence] = ", ".join(sorted({*extras, *known} - {""}))
     text = PAGE.read_text(encoding="utf-8")
     head = text[: text.index("| package |")]
-    lines = [f"| {name} | `{licence}` | {extras} |" for name, (licence, extras) in sorted(rows.items())]
+    lines = [f"| {name} | `{licence}` | {extras} |" for (name, licence), extras in sorted(rows.items())]
     table = "\n".join(["| package | licence | for |", "|---|---|---|", *lines])
     PAGE.write_text(f"{head}{table}\n", encoding="utf-8")
-    others = {name: licence for name, (licence, _) in rows.items() if not allowed(licence, signed)}
-    wrong = [f"{name}: {licence or 'none'}" for name, licence in sorted(others.items())]
+    wrong = [f"{name}: {licence or 'none'}" for name, licence in sorted(rows) if not allowed(licence, signed)]
     print(f"{len(rows)} packages; not signed off: {', '.join(wrong) or 'none'}")
     return 1 if wrong else 0
 

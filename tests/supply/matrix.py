@@ -30,13 +30,13 @@ def main(versions: list[str]) -> int:
 def tried(version: str, place: Path) -> str:
     """Make an environment with everything that the tests need, run them, and say how that went."""
     uv, python = shutil.which("uv"), place / "bin" / "python"
-    log = place.with_suffix(".log")
+    log = place.with_name(f"{version}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
+    known = interpreter(version)
     if uv:
-        make = [uv, "venv", "--quiet", "--allow-existing", "--python", version, str(place)]
+        make = [uv, "venv", "--quiet", "--allow-existing", "--python", known or version, str(place)]
         install = [uv, "pip", "install", "--quiet", "--python", str(python)]
     else:
-        known = interpreter(version)
         if known is None:
             return "missing: no such interpreter, and no uv to bring one"
         make = [known, "-m", "venv", str(place)]

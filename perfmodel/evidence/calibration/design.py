@@ -97,7 +97,8 @@ def candidates(
         place = (cell.batch, cell.context_len, cell.tensor_parallel)
         pairs.setdefault((cell.group.target.name, *place), (index, 0))
         for kind in range(1, KINDS.index("round")) if cell.gamma > 0.0 else ():
-            pairs[(cell.key, cell.gamma, *place, kind)] = (index, kind)
+            step = (cell.key, cell.gamma, *place, kind)
+            pairs[step] = (index, kind)
     row, kinds = (np.array(part, dtype=np.intp) for part in zip(*pairs.values(), strict=True))
     seen = Observations(row, kinds, np.ones(row.size))
     response = respond(rows, seen, engine, figures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.channels.base import ChannelMixer, mlp_products
@@ -12,6 +12,8 @@ from perfmodel.model.mixers.base import MAX_WIDTH, Sizes
 from perfmodel.model.routing import gpus_visited
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from perfmodel.model.keys import ConfigKeys
     from perfmodel.model.layer_kind import LayerKind
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from perfmodel.model.channels.base import ChannelMixer, mlp_products
 from perfmodel.model.channels.experts import COUNTS
@@ -11,6 +11,8 @@ from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers.base import MAX_WIDTH, Sizes
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from perfmodel.model.keys import ConfigKeys
     from perfmodel.model.layer_kind import LayerKind
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from perfmodel.model.channels.base import ChannelMixer
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers.base import MAX_WIDTH, Sizes
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from perfmodel.model.keys import ConfigKeys
     from perfmodel.model.layer_kind import LayerKind
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from perfmodel.model.launches import Choose, ForwardPass, Recur, Way
 from perfmodel.model.linear import Block, LinearLayer, Split
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from perfmodel.model.families import Family
     from perfmodel.model.keys import ConfigKeys
     from perfmodel.model.layer_kind import LayerKind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, TokenMixer, matrix, with_choice
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from perfmodel.model.keys import ConfigKeys
     from perfmodel.model.layer_kind import LayerKind
 

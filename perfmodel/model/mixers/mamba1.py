@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers.base import MAX_WIDTH, Recurrent, Sizes, matrix
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from perfmodel.model.keys import ConfigKeys
     from perfmodel.model.layer_kind import LayerKind
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.launches import Attend, ForwardPass, Way
@@ -11,6 +11,8 @@ from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, State, TokenMixer, matrix, with_choice
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from perfmodel.model.families import Family
     from perfmodel.model.keys import ConfigKeys
     from perfmodel.model.layer_kind import LayerKind
