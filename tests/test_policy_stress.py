@@ -4,8 +4,8 @@ import json
 import math
 import os
 import pickle
-import re
 import random
+import re
 import sys
 import threading
 from decimal import Decimal
@@ -99,7 +99,11 @@ def call(policy, step):
     return answer if name != "decide_each" else None
 
 
-@pytest.mark.parametrize("step", POISON, ids=lambda step: re.sub(" at 0x[0-9a-f]+", "", f"{step[0]}{step[1]}")[:60])
+def _name(step):
+    return re.sub(" at 0x[0-9a-f]+", "", f"{step[0]}{step[1]}")[:60]
+
+
+@pytest.mark.parametrize("step", POISON, ids=_name)
 def test_poison_is_counted_and_changes_nothing(step):
     policy = policy_of()
     policy.decide(4, 4 * 32000)
