@@ -85,8 +85,8 @@ class SpeculationPolicy:
     nonsense: int = 0
     not_captured: int = 0
     failures: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
     learned: Learner = field(default_factory=Learner, repr=False)
+    faults: dict[str, int] = field(default_factory=dict)
     _table: Table = field(init=False, repr=False)
     _refreshing: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 

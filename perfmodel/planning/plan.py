@@ -12,9 +12,7 @@ from typing import Any
 from perfmodel.errors import SpecError, shown
 from perfmodel.files.json_text import load_json
 from perfmodel.files.opening import PLAN, read_file, text_of
-from perfmodel.planning.believed import believe
 from perfmodel.planning.columns import NO_DRAFT, Cell
-from perfmodel.planning.plan_cells import REMEDY, columns_in
 
 __all__ = [
     "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Elsewhere", "Objective", "Plan", "best_machine", "read_plan",
@@ -200,6 +198,8 @@ class Plan:
             When it is not a plan, is of a schema this version does not know, or its figures cannot be an
             answer: up to 20 lines, each with the key, the value and what others allow (see `believe`).
         """
+        from perfmodel.planning.plan_cells import columns_in  # here and below, so that help begins sooner
+
         if not isinstance(body, Mapping) or body.get("schema") != SCHEMA:
             schema = body.get("schema") if isinstance(body, Mapping) else type(body).__name__
             raise SpecError.single(
@@ -221,7 +221,7 @@ class Plan:
         rows = [vars(cell) for cell in self.cells]
         columns = {each.name: [row[each.name] for row in rows] for each in fields(Cell)}
         if not rows:
-            raise SpecError.single(file, "cells", "there are none", REMEDY)
+            raise SpecError.single(file, "cells", "there are none", "Plan at least one cell")
         _check(self.header, columns, file)
 
 
@@ -237,6 +237,9 @@ def _cells(columns: dict[str, list[Any]]) -> tuple[Cell, ...]:
 
 
 def _check(header: Mapping[str, Any], columns: dict[str, list[Any]], file: str) -> None:
+    from perfmodel.planning.believed import believe
+    from perfmodel.planning.plan_cells import REMEDY
+
     believe(header, columns, file)
     if header["objective"] not in OBJECTIVES:
         problem = f"found {shown(header['objective'])}, but there are {', '.join(OBJECTIVES)}"

@@ -28,7 +28,7 @@ HOSTILE = {  # reader, start, what is repeated, how often, end, and what is said
     "json keys": ("model", "{", KEYS, 1, '"a":1}', "more than 400,000 values"),
     "json lists": ("model", '{"a":[', "[],", 5 * MB, "1]}", "values"),
     "json digits": ("model", '{"a":', "9", MB, "}", "a number of absurd length"),
-    "plan nesting": ("plan", "", "[", 100_000, "", "is not JSON"),
+    "plan nesting": ("plan", "", "[", 100_000, "", "nested too deep"),
     "plan lists": ("plan", "[", "1,", 10 * MB, "1]", "far too many values"),
     "one line of log": ("log", "", "draft acceptance ", MB, "", "the file is empty"),
     "lines of log": ("log", "", "x\n", 3 * MB, "", "more than 2,000,000 lines"),
