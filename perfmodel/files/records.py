@@ -115,7 +115,10 @@ def records_of(text: str, file: str) -> Iterator[Record]:
             raise SpecError.single(
                 file, "", f"not valid JSON: {error.msg}", remedy, line=error.lineno
             ) from error
-        except (ValueError, RecursionError) as error:
+        except RecursionError as error:
+            remedy = "Give the file as the tool wrote it"
+            raise SpecError.single(file, "", "nested too deep to be read", remedy, line=first) from error
+        except ValueError as error:
             raise SpecError.single(file, "", f"not valid JSON: {str(error)[:80]}", line=first) from error
         for item in value if isinstance(value, list) else [value]:
             if not isinstance(item, dict):

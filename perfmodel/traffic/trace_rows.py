@@ -117,7 +117,9 @@ def _object(line: str) -> dict[str, Any] | str:
         row = _JSON.decode(line)
     except UnicodeEncodeError:
         return "holds bytes that are no UTF-8 text"
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return "is nested too deep to be read"
+    except ValueError as error:
         return f"is not JSON: {error}"[:200]
     return row if isinstance(row, dict) else f"is a {type(row).__name__}, not an object"
 

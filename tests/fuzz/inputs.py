@@ -18,7 +18,7 @@ from perfmodel.errors import printable
 
 __all__ = ["Tried", "judge_file", "try_input"]
 
-KINDS = ("damaged",) * 15 + ("command",) * 4 + ("special",)
+KINDS = ("damaged",) * 45 + ("command",) * 6 + ("special",)
 
 
 class Tried(NamedTuple):

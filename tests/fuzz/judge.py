@@ -106,6 +106,8 @@ def judged_command(
         return heavy
     if raw := _raw(result.stdout + printed):
         return Verdict("raw", raw)
+    if result.exit_code == 2 and "Usage: " in printed:
+        return Verdict("refused", "shows how it is used")
     if result.exit_code == 2:
         return _of_message([line for line in printed.splitlines() if line.startswith("error: ")], names)
     if result.exit_code == 3:

@@ -58,7 +58,7 @@ class Reader(NamedTuple):
     ask: Callable[[str], Sequence[str]]
     answer: Callable[[str], str] = sound_json
     places: tuple[str, ...] = ("--",)
-    asked: float = 0.2
+    asked: float = 0.1
 
 
 def _sound_plan(value: tuple[Any, str]) -> str:
@@ -289,7 +289,7 @@ READERS: dict[str, Reader] = {
     ),
     "config": Reader(
         ".yaml", _config, _nothing, lambda file: ("plan", "--config", file, "--format", "json"),
-        sound_json, (), 0.5,
+        sound_json, (), 0.2,
     ),
     **_of(TRACE, "trace-azure", "trace-plain"),
     "trace-mooncake": TRACE._replace(ending=".jsonl"),

@@ -16,7 +16,7 @@ ROOT = Path(perfmodel.__file__).parents[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-@pytest.mark.parametrize("moments", [8, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [4, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_command_killed_at_a_random_moment_goes_on_to_the_same_bytes(moments, tmp_path):
     script = Path(__file__).with_name("kills.py")
     ran = subprocess.run(
