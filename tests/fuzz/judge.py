@@ -106,7 +106,7 @@ def judged_command(
         return heavy
     if raw := _raw(result.stdout + printed):
         return Verdict("raw", raw)
-    if result.exit_code == 2 and "Usage: " in printed:
+    if result.exit_code == 2 and "Usage: " in result.stdout:
         return Verdict("refused", "shows how it is used")
     if result.exit_code == 2:
         return _of_message([line for line in printed.splitlines() if line.startswith("error: ")], names)
