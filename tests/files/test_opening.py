@@ -4,10 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from perfmodel.errors import SpecError, printable
+from perfmodel.files import opening
 from perfmodel.files.opening import KINDS, PROFILE, Kind, opened, read_file, text_of
 
 SMALL = Kind("a small file", 10, "Split it")
@@ -88,3 +90,9 @@ def test_nothing_invisible_of_an_input_is_printed():
     assert printable("a\x1b[31m\r\n\u202e\u2028\ud800\x9b") == r"a\x1b[31m\r\n\u202e\u2028\ud800\x9b"
     assert printable("a\nb\t", keep="\n") == "a\nb\\t"
     assert str(SpecError.single("a\x1b", "b\n", "c\u200f")) == r"a\x1b: b\n: c\u200f."
+
+
+def test_the_page_on_trust_says_the_same_sizes():
+    page = (Path(opening.__file__).parents[2] / "docs" / "trust.md").read_text(encoding="utf-8")
+    for kind in KINDS:
+        assert f"| {kind.name} | {kind.largest:,} | {kind.remedy} |" in page
