@@ -28,10 +28,17 @@ FORMAT = "draftplan acceptance 1"
 
 
 _Rate = Annotated[float, Field(ge=0.0, le=1.0)]
-_Error = Annotated[float, Field(gt=0.0, le=1.0)]
+_Error = Annotated[float, Field(ge=1e-9, le=1.0)]
 _Tokens = Annotated[float, Field(ge=1.0, le=1e8)]
 _Count = Annotated[int, Field(ge=1)]
-_Trials = Annotated[float, Field(gt=0.0, le=1e12)]
+_Trials = Annotated[float, Field(ge=1e-3, le=1e12)]
+
+_APART = 0.05
+"""How far the one rate may lie beyond those of first and later drafts: it weighs otherwise. Assumed. [1]"""
+_FIRST_APART = 0.25
+"""How far the rate of first drafts may lie from the share that a few rounds accepted. Assumed. [1]"""
+_TRIALS_A_DRAFT = 100.0
+"""Trials that a drafted token counts for at most; fitted ones count for about one. Assumed. [1]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +175,32 @@ def _impossible(entries: Sequence[MeasuredAcceptance], document: Document) -> It
             problem = f"found {begins}, which rises with the position"
             remedy = "It is the share of rounds that accept all drafts up to a position, which can only fall"
             yield Fault(document.file, line, field, problem, remedy)
+        for key, problem in _contradictions(entry):
+            where = document.line(("measured", place, key))
+            yield Fault(document.file, where, f"measured.{place}.{key}", problem, "Fit the log again")
         earlier = first.setdefault(entry, place)
         if earlier != place:
             yield Fault(
                 document.file, document.line(at[:2]), f"measured.{place}",
                 f"is the entry measured.{earlier} again", "Keep one of them: twice it counts as two logs",
             )  # fmt: skip
+
+
+def _contradictions(entry: MeasuredAcceptance) -> Iterator[tuple[str, str]]:
+    """Yield the figures that others of the same entry rule out, and why."""
+    low, high = sorted((entry.alpha1, entry.alpha2))
+    if not low - _APART <= entry.alpha <= high + _APART:
+        yield "alpha", f"found {entry.alpha:g}, where first and later drafts have {low:g} to {high:g}"
+    if entry.survival and abs(entry.alpha1 - entry.survival[0]) > _FIRST_APART:
+        first = f"{entry.survival[0]:g} of the rounds accept the first draft"
+        yield "alpha1", f"found {entry.alpha1:g}, where {first}"
+    if entry.requests is not None and entry.requests > entry.rounds:
+        yield "requests", f"found {entry.requests}, more than the {entry.rounds} rounds"
+    most = _TRIALS_A_DRAFT * entry.rounds * entry.gamma
+    for key in ("alpha_trials", "alpha1_trials", "alpha2_trials", "draft_share_trials"):
+        trials = getattr(entry, key)
+        if trials is not None and trials > most:
+            yield key, f"found {trials:g}, where {entry.rounds} rounds of {entry.gamma} tell at most {most:g}"
 
 
 def write_acceptance(

@@ -127,8 +127,12 @@ class Benchmark:
             return "duration", f"found {self.duration:g} s"
         if not (self.requests >= 1 and self.failed >= 0):
             return "requests", f"found {self.requests} answered, {self.failed} failed"
-        if max(self.prompt_tokens, self.output_tokens) > LONGEST_TEXT:
+        if not all(1.0 <= tokens <= LONGEST_TEXT for tokens in (self.prompt_tokens, self.output_tokens)):
             return "tokens", f"found {self.prompt_tokens:g} and {self.output_tokens:g} a request"
+        for name, times in (("ttft", 1.0), ("latency", 1.0), ("tpot", self.output_tokens - 1.0)):
+            mean = getattr(self, name).mean
+            if self.duration and mean is not None and mean * times > self.duration * (1.0 + _SAME) + 1.0:
+                return name, f"the mean makes requests of {mean * times:g} s in a run of {self.duration:g} s"
         if self.duration and self.output_throughput and self.tool in _OVER_THE_RUN:
             implied, stated = self.output_throughput * self.duration, self.requests * self.output_tokens
             if abs(implied - stated) > _SAME * max(implied, stated) + 1.0:

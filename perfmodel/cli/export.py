@@ -46,7 +46,10 @@ def export(
 
     Example: draftplan export plan.json --engine vllm
     """
+    from dataclasses import replace
+
     from perfmodel.cli.ask.plan import read_given_plan
+    from perfmodel.errors import SpecError
     from perfmodel.export import ExportOptions, load
 
     exporter = load(engine)
@@ -69,7 +72,13 @@ def export(
     note(remarks)
     if "output_tokens" not in planned.request:
         note([f"{plan} says no output length, as plans of 0.1.0 do: see docs/where-it-was-wrong.md"])
-    tell_exported(exporter, exporter.export(planned, options), output)
+    try:
+        exported = exporter.export(planned, options)
+    except SpecError as refusal:
+        raise SpecError(
+            replace(fault, file=plan) if fault.file == "plan" else fault for fault in refusal.faults
+        ) from None
+    tell_exported(exporter, exported, output)
 
 
 def _read_weights(text: str | None) -> dict[int, float] | None:

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.files.document import Document, read_yaml
+from perfmodel.files.opening import is_pipe
 
 __all__ = ["Catalogue", "own_package"]
 
@@ -51,7 +52,7 @@ class Catalogue:
             path = self._by_alias(name, files)
         document = read_yaml(path)
         written = document.data.get("name")
-        if isinstance(written, str) and written != path.stem:
+        if isinstance(written, str) and written != path.stem and not is_pipe(path):
             problem = f"found {written[:100]!r} in a file called {path.name}"
             remedy = "Give the file and its name field the same name"
             document.refuse(("name",), document.line(("name",)), problem, remedy)

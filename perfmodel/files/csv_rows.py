@@ -282,7 +282,7 @@ def _row(
 
 def _wrong_in(cell: str) -> tuple[str, str] | None:
     if _NOT_TEXT.search(cell):
-        return "holds bytes that are no UTF-8 text", "Save the file as CSV UTF-8"
+        return "holds control characters, or bytes that are no UTF-8 text", "Remove them; save as CSV UTF-8"
     if len(cell) > _LONGEST_CELL:
         return f"holds {len(cell)} characters", f"Give at most {_LONGEST_CELL}"
     if _FORMULA.match(cell):

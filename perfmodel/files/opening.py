@@ -16,7 +16,7 @@ from perfmodel.errors import SpecError
 
 __all__ = [
     "ACCEPTANCE", "KINDS", "LOG", "MODEL_CONFIG", "PLAN", "PROFILE", "RESULT", "TABLE", "TRACE", "Kind",
-    "first_bytes", "opened", "read_file", "text_of",
+    "first_bytes", "is_pipe", "opened", "read_file", "text_of",
 ]  # fmt: skip
 
 
@@ -139,6 +139,12 @@ def text_of(content: bytes, file: str, *, or_utf_16: bool = False, errors: str =
     except UnicodeDecodeError as error:
         problem, line = f"byte {error.start} is not UTF-8 text", content.count(b"\n", 0, error.start) + 1
         raise SpecError.single(file, "", problem, "Save the file as UTF-8", line=line) from error
+
+
+def is_pipe(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is standard input or a pipe of the shell, so that its name means nothing."""
+    file = os.fspath(path)
+    return file == "-" or _DESCRIPTOR.fullmatch(os.path.abspath(file)) is not None
 
 
 def _standard_input() -> BinaryIO:

@@ -36,8 +36,9 @@ ONE_DRAW = 0.07
 """Share of the possible worlds that may lie on a border, one of the fewest there are. [1]"""
 TIE = 0.1
 """By how much of its time a runner-up may be better: a near tie. [1]"""
-GROWTH = 0.1
-"""By how much acceptance half-way differs from that of a whole generation, in tokens; 0.02 known. [1]"""
+GROWTH = 0.3
+"""By how much acceptance half-way differs from that of a whole generation, in tokens: 0.15 where the context
+is short beside the answer and the budget one token. [1]"""
 FASTER = 0.01
 """By how much a round of more drafts may be faster than one of fewer: another kernel; 0.003 known. [1]"""
 LOADED = 8.0

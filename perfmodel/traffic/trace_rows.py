@@ -89,6 +89,8 @@ def _csv_rows(lines: Lines, file: str, timeless: bool) -> Rows:
 def _json_rows(lines: Lines, file: str, timeless: bool) -> Rows:
     """All keys of a file of JSON objects, one a line, those wanted, and their values or what is wrong."""
     first = [_object(text) for text in map(lines.ahead, range(_LINES_THAT_NAME)) if text.strip()]
+    if first and not any(isinstance(row, dict) for row in first):
+        raise SpecError.single(file, "", str(first[0]), "Write one JSON object per line", line=1)
     names = list(dict.fromkeys(name for row in first if isinstance(row, dict) for name in row))[:_MOST_NAMES]
     keys = [*columns_of(file, names, timeless=timeless), *(key for key in FURTHER if key in names)]
     return names, keys, (_values(file, line, _object(text), keys) for line, text in _numbered(lines))

@@ -116,6 +116,14 @@ def validate(tables: Iterable[str] | None = None, limits: str | os.PathLike[str]
             for name in unknown
         )
     asked = limits_of(limits)
+    scopes = {*names, "all", *(row.scope for row in measurements.load())}
+    if lost := [limit.scope for limit in asked if limit.scope not in scopes]:
+        file = "limits.csv" if limits is None else os.fspath(limits)
+        raise SpecError(
+            Fault(file, None, "scope", f"nothing is called {scope!r}", f"Known: {', '.join(sorted(scopes))}",
+                  nearest_name(scope, scopes))
+            for scope in dict.fromkeys(lost)
+        )  # fmt: skip
     rows = measurements.load([name for name in wanted if name not in TOKEN_TABLES])
     steps = compare_steps(rows)
     compared = (*steps, *compare_tokens(wanted))
