@@ -16,7 +16,7 @@ from perfmodel._version import __version__
 from perfmodel.errors import SpecError
 from perfmodel.files.checkpoint import FOLDER, LOCK, MANIFEST, PIECE, read_manifest
 from perfmodel.files.lock import lock, owner_of, unlock
-from perfmodel.files.writing import TEMPORARY, is_abandoned
+from perfmodel.files.writing import TEMPORARY, foreign_in, is_abandoned
 
 __all__ = ["Leftover", "leftovers_in", "leftovers_of", "read_age", "remove_leftover"]
 
@@ -181,9 +181,11 @@ def _foreign(folder: Path, files: Sequence[tuple[Path, int]]) -> str:
     if folder.is_symlink():
         return "a link"
     match = FOLDER.fullmatch(folder.name)
+    if not match:
+        return foreign_in(folder)
     has_manifest = any(str(file) == MANIFEST for file, _ in files)
     for file, mode in files:
-        if len(file.parts) == 2 or not match:
+        if len(file.parts) == 2:
             own = stat.S_ISREG(mode)
         elif TEMPORARY.fullmatch(file.name):
             own = stat.S_ISDIR(mode)
@@ -193,6 +195,6 @@ def _foreign(folder: Path, files: Sequence[tuple[Path, int]]) -> str:
             )
         if not own:
             return str(file)
-    if match and has_manifest and read_manifest(folder).get("key") != match[2]:
+    if has_manifest and read_manifest(folder).get("key") != match[2]:
         return MANIFEST
     return ""

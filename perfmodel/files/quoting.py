@@ -21,6 +21,8 @@ LONGEST = 4096
 """Characters of a name or path at most: as many as the bytes of a path on Linux. [1]"""
 
 _WORD = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
+_BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]+")
+"""Words that every version of YAML reads as texts, unless PyYAML does not: no number begins with a letter."""
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./-]*")
 """Words that no shell changes; zsh replaces those that begin with ``=``."""
 
@@ -38,7 +40,8 @@ def shell(value: str) -> str:
     if _PLAIN.fullmatch(value):
         return value
     if printable(value) == value:
-        return shlex.quote(value)
+        quoted = shlex.quote(value)
+        return f"'{value}'" if quoted == value else quoted
     try:
         seen = "".join(sign if _stays(sign) else _bytes_of(sign) for sign in value)
     except UnicodeEncodeError:
@@ -81,7 +84,7 @@ def yaml_text(value: str) -> str:
     """Return a text as YAML that is read as that text: quoted where a bare one would mean something else."""
     import yaml  # here, so that commands without YAML begin sooner
 
-    if _WORD.fullmatch(value) and yaml.safe_load(value) == value:
+    if _BARE.fullmatch(value) and yaml.safe_load(value) == value:
         return value
     return json.dumps(value, ensure_ascii=False)
 

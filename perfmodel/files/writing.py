@@ -17,8 +17,8 @@ from typing import NamedTuple
 from perfmodel.errors import SpecError
 from perfmodel.files.lock import try_lock
 
-__all__ = ["TEMPORARY", "Target", "is_abandoned", "place_for", "remove_abandoned", "replacing", "target_of",
-           "write_whole"]  # fmt: skip
+__all__ = ["TEMPORARY", "Target", "foreign_in", "is_abandoned", "place_for", "remove_abandoned", "replacing",
+           "target_of", "write_whole"]  # fmt: skip
 
 TEMPORARY = re.compile(r"\..{0,50}\.draftplan-[a-z0-9_]{8}", re.DOTALL)
 """Names of the folders in which files lie until they are whole."""
@@ -147,10 +147,25 @@ def remove_abandoned(folder: Path, prefix: str = "") -> list[Path]:
     gone = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(prefix) and is_abandoned(Path(entry.path)):
+            own = entry.name.startswith(prefix) and is_abandoned(Path(entry.path))
+            if own and not foreign_in(Path(entry.path)):
                 shutil.rmtree(entry.path, ignore_errors=True)
                 gone.append(Path(entry.path))
     return gone
+
+
+def foreign_in(folder: Path) -> str:
+    """Return the first thing in a folder of an unfinished file that is none; empty without one.
+
+    Such a folder holds the file under its own name, and columns of an npz until they are packed.
+    """
+    begins = folder.name[1:].rpartition(".draftplan-")[0]
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            named = entry.name[:50] == begins or entry.name.endswith(".npy")
+            if not named or not entry.is_file(follow_symlinks=False):
+                return entry.name
+    return ""
 
 
 def is_abandoned(folder: Path) -> bool:

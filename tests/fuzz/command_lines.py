@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from fuzz.seeds import NAME, seeds
 from perfmodel.cli.app import app
 
 __all__ = ["command_line"]
@@ -23,13 +24,23 @@ CELL = (
 )  # fmt: skip
 LOAD = (
     "--model", "llama-3.1-8b", "--hardware", "h100", "--engine", "ideal",
-    "--context", "8k", "--output-tokens", "100", "--target-qps", "1", "--tpot", "50",
+    "--context", "8k", "--output-tokens", "100", "--target-qps", "1", "--tpot", "50", "--ttft", "5s",
     "--strategy", "streaming_llm", "--draft-budget", "512", "--gamma", "0:2:1",
 )  # fmt: skip
 TRAFFIC = (
     "--synthetic", "qps=1,prompt=1k,output=10", "--requests", "5",
     "--model", "llama-3.1-8b", "--hardware", "h100", "--engine", "ideal", "--policy", "none",
 )  # fmt: skip
+FILES = {
+    ("export",): ("plan", "--engine", "neutral"),
+    ("price",): ("cases",),
+    ("acceptance", "fit"): ("log-vllm-metrics",),
+    ("acceptance", "show"): ("acceptance",),
+    ("hardware", "check"): ("hardware",),
+    ("engines", "check"): ("engine",),
+    ("models", "check"): ("model",),
+}
+"""What commands that take a file are given: the kind of a valid one, and what else they need."""
 BASES = {"plan": CELL, "explain": CELL, "sweep": CELL, "size": LOAD, "simulate": TRAFFIC}
 VALUES = (
     "", "0", "1", "-1", "2", "16", "nan", "inf", "-inf", "1e999", "1e-300", "1e30", "0.5", "1.5", "32k",
@@ -65,6 +76,11 @@ def command_line(draw: Random, folder: Path) -> list[str]:
         arguments += BASES[words[0]]
         if words[0] == "sweep":
             arguments += ["-o", str(folder / "sweep.csv")]
+    if words in FILES and draw.random() < 0.9:
+        kind, *more = FILES[words]
+        path = folder / f"{NAME}.{'json' if kind in ('plan', 'acceptance', 'model') else 'yaml'}"
+        path.write_bytes(seeds()[kind][0])
+        arguments += [str(path), *more]
     flags = [
         param for param in command.params if getattr(param, "opts", None) and param.opts[0].startswith("-")
     ]

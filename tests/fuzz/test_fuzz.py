@@ -1,9 +1,14 @@
 """Damaged files, special files and random command lines are answered or refused, never worse."""
 
+import time
+
+import numpy as np
 import pytest
 
+from fuzz import judge
+from fuzz.command_lines import BASES, FILES
 from fuzz.inputs import judge_file, try_input
-from fuzz.judge import Verdict, judged
+from fuzz.judge import Verdict, _raw, judged, judged_command
 from fuzz.many import try_many
 from fuzz.readers import READERS
 from fuzz.seeds import NAME, seeds
@@ -18,6 +23,19 @@ def test_what_damage_begins_with_is_read(kind, tmp_path):
         path = tmp_path / f"{NAME}{READERS[kind].ending}"
         path.write_bytes(content)
         assert judge_file(kind, path, asked=False) == Verdict("answered")
+
+
+@pytest.mark.parametrize("words", [*[(name,) for name in BASES], *FILES], ids=" ".join)
+def test_what_random_flags_are_added_to_is_answered(words, tmp_path):
+    arguments = [*words, *BASES.get(words[0], ())]
+    if words in FILES:
+        kind, *more = FILES[words]
+        path = tmp_path / f"{NAME}{READERS[kind].ending}"
+        path.write_bytes(seeds()[kind][0])
+        arguments += [str(path), *more]
+    if words == ("sweep",):
+        arguments += ["-o", str(tmp_path / "sweep.csv")]
+    assert judged_command(arguments, (), lambda _: "") == Verdict("answered")
 
 
 @pytest.mark.parametrize("part", range(15))
@@ -50,3 +68,13 @@ def test_the_judge_tells_each_fault():
     assert verdict(SpecError.single("file", "", "is wrong")) == "refused"
     assert verdict(SpecError.single("", "", "is wrong")) == "unclear"
     assert verdict(SpecError([])) == "unclear"
+    assert verdict(SpecError.single("file", "", "a" * 30_000)) == "unclear"
+    assert _raw("a\x1b[2J") and _raw("a\u202eb") and not _raw("a: b\n")
+
+
+def test_the_judge_sees_memory_each_time_and_whoever_does_not_answer(monkeypatch):
+    for _ in range(2):
+        large = judged(lambda: np.ones(75_000_000).sum(), ("file",), lambda _: "")
+        assert large.outcome == "memory"
+    monkeypatch.setattr(judge, "LONGEST_S", 0.2)
+    assert judged(lambda: time.sleep(5), ("file",), lambda _: "").outcome == "hang"
