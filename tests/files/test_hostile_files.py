@@ -17,7 +17,7 @@ HOSTILE = {  # reader, start, what is repeated, how often, end, and what is said
     "a long row": ("trace", HEAD, ",", 10 * MB, "", ":2: has a quote that is not closed"),
     "quotes": ("trace", HEAD, '"1,2,3\n""\n', 20_000, "", "has a quote that is not closed"),
     "empty lines": ("trace", HEAD, "\n", MB + 10, "", "lines are empty"),
-    "nested lines": ("trace", '{"a":', "[", 10 * MB, "", "no such column"),
+    "nested lines": ("trace", '{"a":', "[", 10 * MB, "", "has more than 1,000,000 characters"),
     "yaml nesting": ("yaml", "", "[", 100_000, "", "nested deeper than 24"),
     "yaml braces": ("yaml", "a: ", "{", 100_000, "", "found a list or mapping as a key"),
     "yaml list": ("yaml", "a: [", "1,", 490_000, "]", "more than 100,000 values"),
