@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.accelerators import not_profiled, spelling
+from perfmodel.accelerators import CAPACITY, MEMORY_BANDWIDTH, PEAK_FLOPS, not_profiled, spelling
 from perfmodel.files.catalogue import Catalogue, own_package
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import (
@@ -28,7 +28,6 @@ from perfmodel.files.quantity import (
     texts,
 )  # fmt: skip
 from perfmodel.files.spec import Spec
-from perfmodel.physical import CAPACITY, MEMORY_BANDWIDTH, PEAK_FLOPS
 
 __all__ = [
     "AllReduce", "AttentionKernel", "Gemm", "HardwareProfile", "Numeric", "RecurrentKernel", "json_schema",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel import accelerators
+import perfmodel
 from perfmodel.accelerators import not_profiled, spelling
 from perfmodel.errors import SpecError
 from perfmodel.files.document import read_yaml
@@ -16,7 +16,7 @@ from perfmodel.hardware import HardwareProfile
 
 NAMES = HardwareProfile.available()
 PROFILES = {name: HardwareProfile.load(name) for name in NAMES}
-TABLE = read_yaml(Path(accelerators.__file__).parent / "data" / "accelerators.yaml").data
+TABLE = read_yaml(Path(perfmodel.__file__).parent / "data" / "accelerators.yaml").data
 KNOWN = tuple(word for profile in PROFILES.values() for word in (profile.name, *profile.aliases))
 ENTRIES = {word: name for name, entry in TABLE.items() for word in (name, *entry.get("also", ()))}
 

@@ -194,8 +194,6 @@ def _contradictions(entry: MeasuredAcceptance) -> Iterator[tuple[str, str]]:
     if entry.survival and abs(entry.alpha1 - entry.survival[0]) > _FIRST_APART:
         first = f"{entry.survival[0]:g} of the rounds accept the first draft"
         yield "alpha1", f"found {entry.alpha1:g}, where {first}"
-    if entry.requests is not None and entry.requests > entry.rounds:
-        yield "requests", f"found {entry.requests}, more than the {entry.rounds} rounds"
     most = _TRIALS_A_DRAFT * entry.rounds * entry.gamma
     for key in ("alpha_trials", "alpha1_trials", "alpha2_trials", "draft_share_trials"):
         trials = getattr(entry, key)

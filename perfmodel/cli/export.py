@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from perfmodel.cli.ask.completion import exporter_names
 from perfmodel.cli.ask.flag import OUTPUT, argument, command, flag
 from perfmodel.cli.tell.output import note, tell_exported
@@ -46,8 +48,6 @@ def export(
 
     Example: draftplan export plan.json --engine vllm
     """
-    from dataclasses import replace
-
     from perfmodel.cli.ask.plan import read_given_plan
     from perfmodel.errors import SpecError
     from perfmodel.export import ExportOptions, load

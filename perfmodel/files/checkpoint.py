@@ -9,7 +9,6 @@ import io
 import json
 import math
 import os
-import platform
 import re
 import stat
 import threading
@@ -18,7 +17,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cache
 from inspect import getsourcefile
 from pathlib import Path, PurePath
 from typing import Any
@@ -28,6 +26,7 @@ from numpy.typing import NDArray
 
 from perfmodel._version import __version__
 from perfmodel.errors import SpecError, shown
+from perfmodel.files.build import build_here
 from perfmodel.files.lock import lock, owner_of, unlock
 from perfmodel.files.opening import PROFILE, read_file
 from perfmodel.files.writing import place_for, remove_abandoned, replacing
@@ -253,8 +252,7 @@ _OURS = ("perfmodel", "strategies", "hardware_profiles", "builtins", "numpy", "t
 def fingerprint(*values: Any) -> str:
     """Return 16 characters that stand for the values, their types and what computes with them.
 
-    The latter is the package by its version and its code, numpy by its version, and the kind of processor:
-    pieces that another one of them computed may differ in their last bits.
+    The latter is the `Build`: pieces that another one computed may differ in their last bits.
 
     Numbers, texts, arrays, collections, dataclasses and plain objects are taken by value. Of a class that is
     not the package's own, the file that defines it counts too.
@@ -264,21 +262,9 @@ def fingerprint(*values: Any) -> str:
     TypeError
         When a value can only be told by its identity.
     """
-    digest = hashlib.sha256(_computing())
+    digest = hashlib.sha256(repr(build_here()).encode())
     _feed(values, digest.update)
     return digest.hexdigest()[:16]
-
-
-@cache
-def _computing() -> bytes:
-    """What pieces are computed by."""
-    digest = hashlib.sha256(f"{__version__} {np.__version__} {platform.machine()}".encode())
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package, package.with_name("strategies")):
-        for file in sorted(folder.rglob("*.py")):
-            digest.update(file.relative_to(package.parent).as_posix().encode())
-            digest.update(file.read_bytes())
-    return digest.digest()
 
 
 def _feed(value: Any, put: Callable[[bytes], None]) -> None:

@@ -27,7 +27,7 @@ _MOST_FAULTS = 50
 _HOPELESS = 10_000
 """Damaged rows after which a file is not read on."""
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?=.*[(|!])", re.DOTALL)
-_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _SUSPECT = re.compile(rf"^[=@\t\r+-]|{_NOT_TEXT.pattern}", re.MULTILINE)
 
 

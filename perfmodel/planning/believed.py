@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 import strategies
+from perfmodel.accelerators import CAPACITY
 from perfmodel.errors import Fault, SpecError
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.latency import CAUSES
@@ -37,14 +38,12 @@ ONE_DRAW = 0.07
 TIE = 0.1
 """By how much of its time a runner-up may be better: a near tie. [1]"""
 GROWTH = 0.3
-"""By how much acceptance half-way differs from that of a whole generation, in tokens: 0.15 where the context
-is short beside the answer and the budget one token. [1]"""
+"""By how much tokens at the acceptance half-way differ from those of a whole generation: twice the most
+known, 0.15 at a budget of one token. Assumed. [1]"""
 FASTER = 0.01
 """By how much a round of more drafts may be faster than one of fewer: another kernel; 0.003 known. [1]"""
 LOADED = 8.0
 """How many times as long a plain step takes at most while a drafter is loaded; 1.52 known. Assumed. [1]"""
-LARGEST_GPU = 4e12
-"""Memory of one GPU, as of a profile. [B]"""
 
 DRAFTERS = (
     "draft_model", "kv_budget", "break_even_alpha", "match_share", "draft_tensor_parallel", "topk", "nodes",
@@ -150,7 +149,7 @@ LAWS = (
     Law("memory_left_bytes", "a GPU, as the other cells have it, holds [B]",
         lambda of: _exactly(of.common(of.memory)), value=lambda of: of.memory),
     Law("memory_bytes_per_gpu", "with memory_left_bytes, a GPU holds [B]",
-        lambda _: (0.0, LARGEST_GPU), value=lambda of: of.memory),
+        lambda _: (0.0, CAPACITY.physical), value=lambda of: of.memory),
     Law("memory_in_doubt_bytes", "the memory of a GPU allows", lambda of: (0.0, of.memory)),
     Law("state_share", "cache_share leaves", lambda of: (0.0, 1.0 - of.cache_share)),
     Law("kept_state_ratio", "verify_ratio allows", lambda of: (0.0, of.verify_ratio)),

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from perfmodel.errors import Fault, SpecError, nearest_name, shown
-from perfmodel.planning.build import SAME_BUILD, answer, believed, build_here, stranger
+from perfmodel.files.build import build_here
+from perfmodel.planning.replies import SAME_BUILD, answer, believed, stranger
 
 __all__ = ["Cluster", "checked_address", "open_cluster"]
 

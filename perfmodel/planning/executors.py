@@ -51,7 +51,8 @@ class LocalPool:
     def _results(
         self, fn: Callable[..., Any], work: list[tuple[Any, ...]], begun: list[_Begun]
     ) -> Iterator[Any]:
-        from perfmodel.planning.build import believed, build_here
+        from perfmodel.files.build import build_here
+        from perfmodel.planning.replies import believed
 
         for index in range(len(work)):
             for attempt in range(1, _ATTEMPTS + 1):
@@ -73,7 +74,8 @@ class LocalPool:
             yield believed(reply, build_here())
 
     def _submit(self, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> _Begun:
-        from perfmodel.planning.build import answer, build_here
+        from perfmodel.files.build import build_here
+        from perfmodel.planning.replies import answer
 
         if self._pool is None:
             _track_quietly()

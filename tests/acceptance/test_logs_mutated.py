@@ -96,3 +96,18 @@ def assert_sound(counts: AcceptanceCounts) -> None:
     assert 1.0 <= fit.tokens <= fit.gamma + 1.0 + 1e-6
     assert len(fit.survival) == fit.gamma
     assert np.all(np.diff(fit.survival, prepend=1.0, append=0.0) <= 1e-12)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "1e300", "0", "9" * 400])
+@pytest.mark.parametrize("log", LOGS)
+def test_no_number_of_a_log_may_be_what_none_is(log: str, number: str, tmp_path: Path) -> None:
+    """Each number in turn: the counts stay sound or the log is refused, and nothing else ends the reading."""
+    file, text = tmp_path / "engine.log", LOGS[log]
+    for place in re.finditer(r"[0-9]+(\.[0-9]+)?", text):
+        file.write_text(text[: place.start()] + number + text[place.end() :], encoding="utf-8")
+        try:
+            counts = read_log(file)
+        except SpecError:
+            continue
+        assert np.all(np.isfinite(counts.accepted)) and np.all(counts.accepted <= counts.drafted + 1e-6)
+        assert np.all((counts.rounds >= 0.0) & (counts.rounds < 1e18))

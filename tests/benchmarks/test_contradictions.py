@@ -1,15 +1,18 @@
 """What contradicts itself in files of measurements and limits, and what only looks as if it did."""
 
 import json
+import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from benchmark_files import VLLM
 
 import hardware_profiles
-from perfmodel.acceptance.file import read_acceptance
+from perfmodel.acceptance.estimate import fit_acceptance
+from perfmodel.acceptance.file import MeasuredAcceptance, read_acceptance, write_acceptance
 from perfmodel.acceptance.logs import read_log
 from perfmodel.benchmarks.reading import read_benchmarks
 from perfmodel.errors import SpecError
@@ -25,7 +28,7 @@ ENTRY = {
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("alpha", 0.999), ("alpha1", 0.01), ("requests", 1001), ("alpha_trials", 1e9),
+        ("alpha", 0.999), ("alpha1", 0.01), ("alpha_trials", 1e9),
         ("alpha_trials", 1e-300), ("alpha_se", 1e-300),
     ],
 )  # fmt: skip
@@ -34,8 +37,28 @@ def test_an_acceptance_entry_does_not_contradict_itself(tmp_path, key, value):
     path.write_text(json.dumps({"format": "draftplan acceptance 1", "measured": [ENTRY]}))
     assert len(read_acceptance(path)) == 1
     path.write_text(json.dumps({"format": "draftplan acceptance 1", "measured": [{**ENTRY, key: value}]}))
-    with pytest.raises(SpecError, match=r"acceptance\.json:1: measured\.0\.alpha|measured\.0\.requests"):
+    with pytest.raises(SpecError, match=r"acceptance\.json:1: measured\.0\.alpha"):
         read_acceptance(path)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.3, 0.95, 1.0])
+@pytest.mark.parametrize("later", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("drafted", [(1,), (3,), (4, 2), (0, 0, 0, 3), (1, 2, 3, 4, 5)])
+def test_what_a_fit_writes_is_read(tmp_path, first, later, drafted):
+    draw = random.Random(f"{first} {later} {drafted}")
+    rows = ["request,round,drafted,accepted"]
+    for request in range(draw.choice((1, 2, 30))):
+        for place in range(draw.choice((1, 3, 20))):
+            length, accepted = draw.choice(drafted) if place else max(drafted), 0
+            while accepted < length and draw.random() < (later if accepted else first):
+                accepted += 1
+            rows.append(f"{request},{place},{length},{accepted}")
+    (tmp_path / "rounds.csv").write_text("\n".join(rows) + "\n")
+    fit = fit_acceptance(read_log(tmp_path / "rounds.csv"))
+    for requests in (fit.requests, 10 * fit.rounds):  # requests that never drafted count too
+        entry = MeasuredAcceptance.of_fit(replace(fit, requests=requests), "rounds.csv")
+        write_acceptance(tmp_path / "acceptance.json", [entry])
+        assert read_acceptance(tmp_path / "acceptance.json") == (entry,)
 
 
 def test_a_share_that_llamacpp_counts_a_little_later_than_its_tokens_is_read(tmp_path):

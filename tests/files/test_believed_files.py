@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perfmodel.accelerators import CAPACITY, MEMORY_BANDWIDTH, PEAK_FLOPS
 from perfmodel.acceptance.file import MeasuredAcceptance, read_acceptance, write_acceptance
 from perfmodel.errors import SpecError
 from perfmodel.evidence.machine.points import MachinePoint, beyond_known, points_text, read_points
@@ -19,7 +20,6 @@ from perfmodel.evidence.published.measurements import Measurement, beyond_its_me
 from perfmodel.evidence.published.validate import Limit, limits_of
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import BYTES
-from perfmodel.physical import CAPACITY, MEMORY_BANDWIDTH, PEAK_FLOPS
 from perfmodel.traffic.trace import Trace, read_trace
 
 YEARS_10 = 3650 * 86400.0

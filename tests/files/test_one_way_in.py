@@ -30,7 +30,7 @@ OF_OTHERS = {
     "files/opening.py": "the one place",
     "files/writing.py": "flushes what it wrote itself",
     "files/lock.py": "locks that this program made, and /proc of the process that holds one",
-    "planning/build.py": "its own source",
+    "files/build.py": "its own source",
     "files/checkpoint.py": "pieces that this program wrote, and the source of classes",
     "planning/sweep.py": "writes, and packs what it wrote itself",
     "cli/tell/output.py": "the null device, when nobody reads on",

@@ -82,8 +82,6 @@ def _sound_acceptance(entries: Any) -> str:
         numbers = [entry.alpha, entry.alpha1, entry.alpha2]
         if not all(0.0 <= number <= 1.0 for number in numbers):
             return f"rates {numbers}"
-        if entry.requests is not None and entry.requests > entry.rounds:
-            return f"{entry.requests} requests in {entry.rounds} rounds"
     return ""
 
 

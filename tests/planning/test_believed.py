@@ -7,7 +7,9 @@ import random
 
 import pytest
 from mutated import QUESTIONS, WAYS, at, body_of, numbers_in, of_axes, of_cells, put, written
+from typer.testing import CliRunner
 
+from perfmodel.cli.app import app
 from perfmodel.errors import SpecError
 from perfmodel.files.json_text import load_json
 from perfmodel.planning.plan import Plan, read_plan
@@ -181,3 +183,14 @@ def test_a_plan_of_the_first_release_is_read():
     read, lines = refusal(body)
     assert not lines
     read.check()
+
+
+def test_a_budget_of_one_token_beside_a_long_answer_is_read_back(tmp_path):
+    """Acceptance changes most over a generation there: the plan's own figures at half-way are 15 % off."""
+    ask = (
+        "plan --model qwen3-30b-a3b --hardware l40s --tp 8 --context 1000,1000000 -b 1 --strategy snapkv "
+        "--gamma 0:32:4 --draft-budget 1 --output-tokens 8k --format json -o"
+    )
+    answer = CliRunner().invoke(app, [*ask.split(), str(tmp_path / "plan.json")], prog_name="draftplan")
+    assert answer.exit_code == 0, answer.stderr
+    assert read_plan(tmp_path / "plan.json").cells

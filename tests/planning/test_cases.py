@@ -179,6 +179,7 @@ BAD = {
     "a formula": ({"draft_model": "=HYPERLINK(1)"}, "draft_model", "formula"),
     "a formula in disguise": ({"strategy": "+cmd|' /C calc'!A0"}, "strategy", "formula"),
     "a control character": ({"strategy": "none\x07"}, "strategy", "UTF-8"),
+    "a later control character": ({"gamma": "0\x85"}, "gamma", "UTF-8"),
 }  # fmt: skip
 
 

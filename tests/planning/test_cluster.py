@@ -1,6 +1,5 @@
 """A real Dask cluster on loopback: whatever is killed, nothing done is lost and the output is the same."""
 
-import contextlib
 import importlib.util
 import os
 import re
@@ -76,21 +75,6 @@ class Cluster:
         for process in (*self.workers, self.scheduler):
             process.kill()
             process.wait()
-
-
-@pytest.fixture
-def cluster(tmp_path_factory):
-    with contextlib.closing(Cluster(tmp_path_factory.mktemp("cluster"))) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """What an uninterrupted run in one process writes."""
-    output = tmp_path_factory.mktemp("whole") / "whole.npz"
-    ran = finished(output)
-    assert ran.returncode == 0, ran.stderr
-    return output.read_bytes()
 
 
 def command(output, executor=None):

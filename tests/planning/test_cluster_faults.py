@@ -14,20 +14,6 @@ from tests.planning.test_cluster import NO_DASK, ROOT, Cluster, finished, gone_o
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NO_DASK, reason="dask.distributed is absent")]
 
 
-@pytest.fixture
-def cluster(tmp_path_factory):
-    with contextlib.closing(Cluster(tmp_path_factory.mktemp("cluster"))) as up:
-        yield up
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    output = tmp_path_factory.mktemp("whole") / "whole.npz"
-    ran = finished(output)
-    assert ran.returncode == 0, ran.stderr
-    return output.read_bytes()
-
-
 def refused(ran, *says):
     assert ran.returncode == 2, ran.stderr
     assert "Traceback" not in ran.stderr

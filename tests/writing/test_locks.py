@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import threading
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from writers import CELLS, ran
 
 import perfmodel
 from perfmodel.errors import SpecError
+from perfmodel.files import build
 from perfmodel.files import lock as locks
+from perfmodel.files.build import Build, build_here
 from perfmodel.files.checkpoint import LOCK, MANIFEST, Parts, fingerprint
 from perfmodel.files.lock import Owner, lock, owner_of, unlock
 
@@ -153,20 +156,20 @@ def test_pieces_of_another_version_are_told_and_not_used(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_key_stands_for_what_computes_too(monkeypatch):
-    before = fingerprint(1)
-    for module, name, value in (
-        (checkpoint_module(), "__version__", "0.0.1"),
-        (np, "__version__", "0.1"),
-        (platform, "machine", lambda: "another"),
-        (Path, "read_bytes", lambda _: b"changed"),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, name, value)
-            checkpoint_module()._computing.cache_clear()
-            assert fingerprint(1) != before, name
-        checkpoint_module()._computing.cache_clear()
+@pytest.mark.parametrize("name", [field.name for field in fields(Build)])
+def test_a_key_stands_for_what_computes_too(name, monkeypatch):
+    before, here = fingerprint(1), build_here()
+    monkeypatch.setattr(checkpoint_module(), "build_here", lambda: replace(here, **{name: "another"}))
+    assert fingerprint(1) != before
+    monkeypatch.undo()
     assert fingerprint(1) == before
+
+
+def test_changed_code_is_another_source(monkeypatch):
+    before = build._source()
+    assert before == build_here().source
+    monkeypatch.setattr(Path, "read_bytes", lambda _: b"changed")
+    assert build._source() != before
 
 
 def checkpoint_module():

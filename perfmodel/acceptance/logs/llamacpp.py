@@ -130,7 +130,7 @@ def _served(lines: list[Line], file: str, gamma: int | None) -> Iterator[_Reques
         kept, sent = (0.0, 0.0) if match is None else (float(match.group(2)), float(match.group(3)))
         if match is None or kept > sent:
             raise damaged(file, line, "the line is not whole, or more tokens are accepted than generated")
-        if sent and abs(float(match.group(1)) - kept / sent) > _COUNTED_LATER:
+        if sent and not abs(float(match.group(1)) - kept / sent) <= _COUNTED_LATER:
             problem = f"{kept:g} of {sent:g} is not the share that is printed, {match.group(1)}"
             raise damaged(file, line, problem, "draft acceptance")
         tokens = put_out.pop(task, put_out.get("", float("nan")))

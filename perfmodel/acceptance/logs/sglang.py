@@ -36,7 +36,7 @@ def read_sglang_text(lines: list[Line], file: str, gamma: int | None) -> Accepta
                 file, line, "the line is not whole: requests, accept length or throughput is missing"
             )
         value, share = float(length.group(1)), float(rate.group(1)) if rate else float("nan")
-        if not value >= 1.0 or share > value or (gamma is not None and value > gamma + 1.0):
+        if not value >= 1.0 or (rate and not share <= value) or (gamma is not None and value > gamma + 1.0):
             raise damaged(file, line, f"found accept len {value:g}, accept rate {share:g}")
         printed.append((line, float(running.group(1)), length.group(1), rate.group(1) if rate else ""))
     drafts, remarks = _drafts([entry[2:] for entry in printed if entry[3]], file, gamma)

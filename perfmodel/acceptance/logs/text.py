@@ -6,6 +6,7 @@ import json
 import re
 
 from perfmodel.acceptance.logs.lines import Line
+from perfmodel.files.lines import LONGEST_LINE
 
 __all__ = ["lines_of"]
 
@@ -15,10 +16,6 @@ _NEXT_ENTRY = re.compile(
 )
 _IN_JSON = re.compile(r"\s*(?:[{\"]|\[\s*(?:[\[{]|$)|data:)")
 _MESSAGE = ("log", "message", "msg", "textPayload", "MESSAGE")
-
-
-_LONGEST_LINE = 1_000_000
-"""Of a line that is no JSON; no engine writes its figures into a longer one. [characters]"""
 
 
 def lines_of(text: str) -> list[Line]:
@@ -36,7 +33,7 @@ def lines_of(text: str) -> list[Line]:
         if _IN_JSON.match(line):
             lines.append(Line(number, line))
             continue
-        if len(line) > _LONGEST_LINE:
+        if len(line) > LONGEST_LINE:
             continue
         for part in line.splitlines():
             if part.count("INFO ") + part.count("[20") > 1:

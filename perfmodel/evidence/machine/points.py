@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from perfmodel.accelerators import MEMORY_BANDWIDTH, PEAK_FLOPS
 from perfmodel.errors import SpecError
 from perfmodel.files.csv_rows import CsvRow, csv_text, each_row, read_csv
 from perfmodel.files.opening import TABLE, read_file
@@ -14,7 +15,6 @@ from perfmodel.files.scalars import number_in
 from perfmodel.files.writing import write_whole
 from perfmodel.model import ModelSpec
 from perfmodel.model.dtypes import BYTES
-from perfmodel.physical import MEMORY_BANDWIDTH, PEAK_FLOPS
 
 __all__ = [
     "COLUMNS", "KINDS", "MachinePoint", "beyond_known", "is_machine_file", "read_points", "write_points",

@@ -11,12 +11,12 @@ from importlib.resources import files
 
 import numpy as np
 
+from perfmodel.accelerators import MEMORY_BANDWIDTH
 from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.files import opening
 from perfmodel.files.csv_rows import CsvRow, each_row, read_csv
 from perfmodel.files.scalars import number_in
 from perfmodel.files.units import plural
-from perfmodel.physical import MEMORY_BANDWIDTH
 from perfmodel.planning.case_rows import CaseGroup, CaseReader
 
 __all__ = ["Measurement", "available", "beyond_its_memory", "load", "read_file", "read_measurements"]

@@ -13,7 +13,7 @@ from perfmodel.files.document import read_yaml
 
 __all__ = ["Unprofiled", "not_profiled", "spelling"]
 
-_TABLE = Path(__file__).resolve().parent / "data" / "accelerators.yaml"
+_TABLE = Path(__file__).resolve().parents[1] / "data" / "accelerators.yaml"
 _SILENT = frozenset(
     {
         "nvidia", "amd", "intel", "instinct", "geforce", "tesla", "radeon", "quadro", "gpu", "graphics",

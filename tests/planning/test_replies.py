@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from perfmodel.errors import SpecError
-from perfmodel.planning.build import Reply, answer, believed, build_here, stranger
+from perfmodel.files.build import build_here
 from perfmodel.planning.cluster import checked_address
 from perfmodel.planning.executors import open_executor
+from perfmodel.planning.replies import Reply, answer, believed, stranger
 
 HERE = build_here()
 
