@@ -25,7 +25,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 # What someone who uses the product may install; PyTorch is left to them.
-RUNTIME := report,hub,parquet,cluster
+RUNTIME := report,hub,parquet,fast,cluster
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -118,7 +118,7 @@ constraints:
 	printf '%s\n' filelock fsspec jinja2 networkx 'sympy>=1.13.3' | uv pip compile --quiet --upgrade \
 	    --universal --python-version 3.10 --no-annotate --no-emit-index-url \
 	    --custom-compile-command 'make constraints' --output-file constraints.txt \
-	    --extra dev --extra report --extra notebooks --extra hub --extra parquet --extra cluster setup.cfg -
+	    --extra dev --extra report --extra notebooks --extra hub --extra parquet --extra fast --extra cluster setup.cfg -
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache \

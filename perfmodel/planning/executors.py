@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, Protocol, TypeVar
 
@@ -141,9 +142,10 @@ def open_executor(text: str | None) -> Iterator[Mapper | None]:
 
 def in_order(
     executor: Mapper | None,
-    fn: Callable[[WorkT], DoneT],
+    fn: Callable[..., DoneT],
     work: Sequence[WorkT],
     *,
+    common: Any = None,
     in_flight: int = IN_FLIGHT,
 ) -> Iterator[DoneT]:
     """Do the work and yield its results in order.
@@ -153,8 +155,11 @@ def in_order(
     executor : anything with a ``map``; None works here.
     fn : what is done to each piece; it must be importable where the executor works.
     work : the pieces.
+    common : what all pieces need, sent once to where they are done: `fn` takes it before the piece.
     in_flight : how many pieces are asked for ahead. [1]
     """
+    if common is not None:
+        fn = partial(fn, common)
     if executor is None:
         yield from map(fn, work)
         return
