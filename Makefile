@@ -6,7 +6,8 @@
 #   make slow        the tests that take longer
 #   make fuzz        20,000 damaged files, special files and command lines
 #   make nightly     the laws of numbers, with a thousand random examples each and a second implementation
-#   make bench       the speed of the search
+#   make bench       how fast everything is, to bench.json: machine, versions and figures
+#   make bench-compare WITH=before.json      the same, as ratios to a saved one, or to another version's folder
 #   make versions    which engines are newer on the package index than those that were checked
 #   make golden      ask the questions of tests/golden again, show what changed and hold it
 #   make wheel       the wheel and the source distribution in dist/, the same bytes for the same commit
@@ -44,7 +45,7 @@ INPUTS := setup.cfg pyproject.toml constraints.txt perfmodel/_version.py
 PLAN_READY := $(VENV)/.ready-to-plan
 TEST_READY := $(VENV)/.ready-to-test
 
-.PHONY: plan test check lint types layers slow nightly fuzz bench golden versions coverage constraints wheel sbom \
+.PHONY: plan test check lint types layers slow nightly fuzz bench bench-compare golden versions coverage constraints wheel sbom \
     licences audit matrix clean
 
 plan: $(PLAN_READY)
@@ -76,7 +77,12 @@ fuzz: $(TEST_READY)
 	cd tests && ../$(BIN)/python -m fuzz
 
 bench: $(TEST_READY)
+	cd tests && ../$(BIN)/python -m speed --output ../bench.json
 	$(BIN)/python -m pytest -m bench
+
+WITH ?= bench.json
+bench-compare: $(TEST_READY)
+	cd tests && ../$(BIN)/python -m speed --beside $(abspath $(WITH))
 
 golden: $(TEST_READY)
 	cd tests && ../$(BIN)/python -m golden

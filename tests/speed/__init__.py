@@ -1,0 +1,1 @@
+"""How fast the product is: one figure each for what people wait for, to be laid beside another version's."""
