@@ -13,7 +13,7 @@ from perfmodel.deployment import Deployment, Drafter
 from perfmodel.engine import EngineOverhead
 from perfmodel.files.numbers import as_floats, repeated
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.latency import CAUSES, ForwardPass, StepLatency, price_pass
+from perfmodel.latency import CAUSES, ForwardPass, Places, StepLatency, distinct, price_pass, spread
 from perfmodel.memory import ResidentMemory, count_memory
 from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, Tree, budget_after
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from typing_extensions import NotRequired
 
 __all__ = [
-    "FREE", "Configuration", "Drafter", "Drafting", "Round", "TargetSteps", "copied_fraction", "draft_with",
-    "half_way", "price", "price_round", "price_steps", "take", "target_passes",
+    "FREE", "Configuration", "Drafter", "Drafting", "Round", "TargetSteps", "Terms", "copied_fraction",
+    "draft_with", "half_way", "price", "price_round", "price_steps", "price_terms", "take", "target_passes",
     "with_acceptance",
 ]  # fmt: skip
 
@@ -200,6 +200,13 @@ class Drafting:
             return replace(FREE, overhead=self.lookup_s) if np.any(self.lookup_s) else FREE
         return price_pass(self.deployment, self.forward)
 
+    def distinct(self) -> tuple[Drafting, Places | None]:
+        """Return it with the pass at its distinct counts, and the place of each (context, budget) there."""
+        if self.deployment is None:
+            return self, None
+        forward, places = distinct(self.deployment.model, self.forward)
+        return replace(self, forward=forward), places
+
 
 def draft_with(
     deployment: Deployment,
@@ -283,6 +290,80 @@ def mean_pass(steps: TargetSteps, match: Numeric) -> StepLatency:
     return StepLatency(**{cause: plain + match * (full - plain) for cause, (plain, full) in ends.items()})
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a round is made of, each term on the axes it depends on: nothing is joined, so it is little.
+
+    ``steps`` are the target's passes and ``draft`` one draft pass, at its distinct counts where ``places`` says
+    which of them each (context, budget) has. ``tokens_per_round`` is that of a draft, also at gamma 0, and
+    ``loaded`` whether there is a drafter at all.
+    """
+
+    deployment: Deployment
+    gamma: Numeric
+    passes: Numeric
+    batch: Numeric
+    draft: StepLatency
+    steps: TargetSteps
+    tokens_per_round: Numeric
+    memory: ResidentMemory
+    match: Numeric = 1.0
+    acceptance: Acceptance | None = None
+    places: Places | None = None
+    loaded: bool = True
+
+    @property
+    def elements(self) -> int:
+        """Elements of the largest term. [1]"""
+        return _most_elements(self)
+
+    def of_batches(self, rows: slice) -> Terms:
+        """Return the terms of some batch sizes, which lie on the first of four axes: nothing is copied."""
+        return _of_batches(self, rows)
+
+    def join(self) -> Round:
+        """Join the terms to the round of every configuration."""
+        draft, overhead, tokens = spread(self.draft, self.places), 0.0, self.tokens_per_round
+        if self.loaded:
+            overhead = round_overhead(
+                self.deployment, batch=self.batch, gamma=self.gamma, steps=self.steps, draft=draft,
+                draft_passes=self.passes, tokens_per_round=tokens, match=self.match,
+            )  # fmt: skip
+            tokens = np.where(np.asarray(self.gamma) > 0, tokens, 1.0)
+        return Round(
+            gamma=self.gamma,
+            passes=self.passes,
+            batch=self.batch,
+            draft=draft,
+            verify=self.steps.verify,
+            baseline=self.steps.baseline,
+            overhead=overhead,
+            tokens_per_round=tokens,
+            memory=self.memory,
+            acceptance=self.acceptance,
+        )
+
+
+_NESTED = (StepLatency, TargetSteps, ResidentMemory, Acceptance)
+
+
+def _most_elements(terms: Any) -> int:
+    """Return how many elements the largest of a dataclass of terms has. [1]"""
+    each = (getattr(terms, field.name) for field in fields(terms))
+    return max(_most_elements(term) if isinstance(term, _NESTED) else np.size(term) for term in each)
+
+
+def _of_batches(terms: TermsT, rows: slice) -> TermsT:
+    """Return the terms of some batch sizes of a dataclass of terms."""
+
+    def sliced(term: Any) -> Any:
+        if isinstance(term, _NESTED):
+            return _of_batches(term, rows)
+        return term[rows] if np.ndim(term) == 4 and np.shape(term)[0] > 1 else term
+
+    return replace(terms, **{field.name: sliced(getattr(terms, field.name)) for field in fields(terms)})  # type: ignore[type-var, arg-type]
+
+
 def price(
     deployment: Deployment,
     drafter: Drafter | None,
@@ -302,6 +383,34 @@ def price(
 
     steps : the target's passes where they are priced already; every drafter of chains shares them.
     """
+    return price_terms(
+        deployment, drafter, batch=batch, context_len=context_len, kv_budget=kv_budget, gamma=gamma,
+        generated=generated, output_tokens=output_tokens, alpha=alpha, tokens_per_round=tokens_per_round,
+        deviations=deviations, steps=steps,
+    ).join()  # fmt: skip
+
+
+def price_terms(
+    deployment: Deployment,
+    drafter: Drafter | None,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    kv_budget: Numeric = np.inf,
+    gamma: Numeric = 0.0,
+    generated: Numeric = 0.0,
+    output_tokens: Numeric = 0.0,
+    alpha: Numeric | Acceptance | None = None,
+    tokens_per_round: Numeric | None = None,
+    deviations: Numeric = 0.0,
+    steps: TargetSteps | None = None,
+    alike: bool = False,
+) -> Terms:
+    """Price the terms of a round; arguments as in `price`.
+
+    alike : whether draft passes are priced at their distinct counts only: the arguments then have the axes
+        (batch, context, budget, gamma).
+    """
     batch, context_len, kv_budget, gamma, generated, output_tokens = as_floats(
         batch, context_len, kv_budget, gamma, generated, output_tokens
     )
@@ -313,7 +422,8 @@ def price(
     longest = np.add(context_len, output_tokens)
     if drafter is None:
         memory = count_memory(deployment, batch=batch, context_len=longest)
-        return Round(0.0, 0.0, batch, FREE, steps.baseline, steps.baseline, 0.0, 1.0, memory)
+        plain = TargetSteps(steps.baseline, steps.baseline)
+        return Terms(deployment, 0.0, 0.0, batch, FREE, plain, 1.0, memory, loaded=False)
     acceptance, since = None, np.divide(output_tokens, 2.0)
     if tokens_per_round is None:
         if alpha is not None:
@@ -328,7 +438,9 @@ def price(
         deployment, drafter, batch=batch, context_len=np.add(context_len, since), kv_budget=kv_budget,
         gamma=gamma, generated=np.add(generated, since), output_tokens=np.subtract(output_tokens, since),
     )  # fmt: skip
-    counts, draft = drafting.counts, drafting.price()
+    counts, places = drafting.counts, None
+    if alike:
+        drafting, places = drafting.distinct()
     extra = drafter.extra_model(target)
     memory = count_memory(
         deployment,
@@ -345,22 +457,18 @@ def price(
     match: Numeric = 1.0
     if acceptance is not None and acceptance.tokens is None:
         match = acceptance.shifted(deviations).match
-    steps = replace(steps, verify=mean_pass(steps, match))
-    overhead = round_overhead(
-        deployment, batch=batch, gamma=gamma, steps=steps, draft=draft, draft_passes=counts.passes,
-        tokens_per_round=tokens_per_round, match=match,
-    )  # fmt: skip
-    return Round(
+    return Terms(
+        deployment=deployment,
         gamma=gamma,
         passes=counts.passes,
         batch=batch,
-        draft=draft,
-        verify=steps.verify,
-        baseline=steps.baseline,
-        overhead=overhead,
-        tokens_per_round=np.where(np.asarray(gamma) > 0, tokens_per_round, 1.0),
+        draft=drafting.price(),
+        steps=replace(steps, verify=mean_pass(steps, match)),
+        tokens_per_round=tokens_per_round,
         memory=memory,
+        match=match,
         acceptance=acceptance,
+        places=places,
     )
 
 

@@ -2,6 +2,7 @@
 
 from perfmodel.latency.all_reduce import all_gather, all_reduce
 from perfmodel.latency.attention import attention
+from perfmodel.latency.distinct import Places, distinct, spread
 from perfmodel.latency.forward_pass import (
     CAUSES,
     StepLatency,
@@ -16,6 +17,7 @@ from perfmodel.latency.recurrence import recurrence
 from perfmodel.model import ForwardPass
 
 __all__ = [
-    "CAUSES", "ForwardPass", "StepLatency", "all_gather", "all_reduce", "attention", "least_eager_s",
-    "linear", "prefill_latency", "price_pass", "price_prefill", "recurrence", "step_latency",
+    "CAUSES", "ForwardPass", "Places", "StepLatency", "all_gather", "all_reduce", "attention", "distinct",
+    "least_eager_s", "linear", "prefill_latency", "price_pass", "price_prefill", "recurrence", "spread",
+    "step_latency",
 ]  # fmt: skip

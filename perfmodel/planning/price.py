@@ -14,12 +14,12 @@ from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray
 from perfmodel.model import ModelSpec
 from perfmodel.planning.executors import Mapper, in_order
-from perfmodel.speculation import Configuration, Round, half_way, price, price_steps, take
+from perfmodel.speculation import Configuration, Round, Terms, half_way, price_steps, price_terms, take
 from perfmodel.workload import Workload
 
 __all__ = [
-    "CHUNK", "Part", "Priced", "SearchSpace", "Task", "count_configurations", "price_drafters", "split",
-    "sweep",
+    "CHUNK", "Part", "Priced", "Prices", "SearchSpace", "Task", "count_configurations", "price_drafters",
+    "price_pieces", "price_task", "split", "sweep",
 ]  # fmt: skip
 
 CHUNK = 262_144
@@ -157,7 +157,7 @@ def split(workload: Workload, space: SearchSpace, chunk: int = CHUNK) -> list[Pa
 def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpace) -> list[Priced]:
     """Price every configuration: one `Priced` a drafter, axes (batch, context, kv_budget, gamma).
 
-    The target's own passes are priced once for all drafters.
+    The target's own passes are priced once for all drafters, draft passes at their distinct counts only.
 
     Parameters
     ----------
@@ -165,24 +165,93 @@ def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpac
     workload : batch sizes [sequences] and context lengths [tokens].
     space : who may draft, at which budgets and lengths. [tokens]
     """
-    batch = np.asarray(workload.batch_sizes, dtype=float)[:, None, None, None]
-    context_len = np.asarray(workload.context_lens, dtype=float)[:, None, None]
+    return _join(deployment, workload, space, _price_terms(deployment, workload, space))
+
+
+def _price_terms(deployment: Deployment, workload: Workload, space: SearchSpace) -> list[Terms]:
+    """Price the terms of every drafter's rounds; arguments as in `price_drafters`."""
+    batch, context_len = _cells(workload)
     gammas = np.asarray(space.gammas, dtype=float)
     middle = half_way(context_len, workload.output_tokens)
     steps = price_steps(deployment, batch=batch, context_len=middle, gamma=gammas)
-    priced = []
-    for drafter in space.drafters:
-        budget, gamma = space.budgets_of(drafter, deployment.model)[:, None], space.gammas_of(drafter)
-        terms = price(
-            deployment, drafter, batch=batch, context_len=context_len, kv_budget=budget, gamma=gamma,
+    return [
+        price_terms(
+            deployment, drafter, batch=batch, context_len=context_len, gamma=space.gammas_of(drafter),
+            kv_budget=space.budgets_of(drafter, deployment.model)[:, None],
             output_tokens=workload.output_tokens, alpha=space.alpha, deviations=space.deviations, steps=steps,
-        )  # fmt: skip
-        priced.append(
-            Priced(
-                deployment, drafter, batch, context_len, budget, gamma, terms, workload.output_tokens
-            )
+            alike=True,
         )
-    return priced
+        for drafter in space.drafters
+    ]  # fmt: skip
+
+
+def _cells(workload: Workload) -> tuple[FloatArray, FloatArray]:
+    """Return batch sizes and context lengths along their axes. [sequences], [tokens]"""
+    batch = np.asarray(workload.batch_sizes, dtype=float)[:, None, None, None]
+    return batch, np.asarray(workload.context_lens, dtype=float)[:, None, None]
+
+
+def _join(
+    deployment: Deployment, workload: Workload, space: SearchSpace, terms: Sequence[Terms]
+) -> list[Priced]:
+    """Join the terms of every drafter's rounds."""
+    batch, context_len = _cells(workload)
+    return [
+        Priced(
+            deployment, drafter, batch, context_len, space.budgets_of(drafter, deployment.model)[:, None],
+            space.gammas_of(drafter), of_drafter.join(), workload.output_tokens,
+        )
+        for drafter, of_drafter in zip(space.drafters, terms, strict=True)
+    ]  # fmt: skip
+
+
+class Prices:
+    """The prices of one deployment, asked for piece by piece: what pieces share is priced once for them.
+
+    A round's terms lie on few axes each, so those of many batch sizes are priced at once: of as many as make
+    no term larger than `chunk` elements, which the terms of a first piece tell. They are joined piece by piece,
+    and kept until others are asked for. Any order of pieces has the same prices.
+    """
+
+    def __init__(
+        self, deployment: Deployment, workload: Workload, space: SearchSpace, chunk: int = CHUNK
+    ) -> None:
+        """Price nothing yet.
+
+        Parameters
+        ----------
+        deployment, workload, space : as in `price_drafters`.
+        chunk : as in `split`. [configurations]
+        """
+        self.deployment, self.workload, self.space, self.chunk = deployment, workload, space, chunk
+        self._at_once = 1
+        self._kept: dict[int, tuple[range, list[Terms]]] = {}
+
+    def of(self, part: Part) -> list[Priced]:
+        """Return what `price_drafters` returns for a piece of `split`."""
+        (rows, columns), (batches, contexts) = part, (self.workload.batch_sizes, self.workload.context_lens)
+        first, end = rows.start, min(rows.stop, len(batches))
+        kept, terms = self._kept.get(columns.start, (range(0), []))
+        if first not in kept or end > kept.stop:
+            kept = range(first, min(first + (end - first) * self._at_once, len(batches)))
+            wide = self.workload.part(slice(kept.start, kept.stop), columns)
+            terms = _price_terms(self.deployment, wide, self.space)
+            self._kept[columns.start] = kept, terms
+            pieces = -(-len(contexts) // (columns.stop - columns.start))  # of one batch size, all kept
+            each = max(of_drafter.elements for of_drafter in terms) * pieces / len(kept)
+            self._at_once = max(1, int(self.chunk / (each * (end - first))))
+        here = slice(first - kept.start, end - kept.start)
+        terms = [of_drafter.of_batches(here) for of_drafter in terms]
+        return _join(self.deployment, self.workload.part(rows, columns), self.space, terms)
+
+
+def price_pieces(
+    deployment: Deployment, workload: Workload, space: SearchSpace, chunk: int = CHUNK
+) -> Iterator[tuple[Part, list[Priced]]]:
+    """Price piece by piece, each as `price_drafters` does; arguments as in `Prices`."""
+    prices = Prices(deployment, workload, space, chunk)
+    for part in split(workload, space, chunk):
+        yield part, prices.of(part)
 
 
 def sweep(
@@ -200,6 +269,11 @@ def sweep(
     executor : anything with ``Executor.map``; this process when absent. What comes, comes in the same order.
     chunk : configurations that one `Priced` holds at most, as long as one cell holds no more.
     """
+    if executor is None:
+        for deployment in deployments:
+            for _, priced in price_pieces(deployment, workload, space, chunk):
+                yield from priced
+        return
     pieces = split(workload, space, chunk)
     tasks = [(deployment, workload, space, piece) for deployment in deployments for piece in pieces]
     for priced in in_order(executor, price_task, tasks):
