@@ -71,7 +71,9 @@ def spread(step: StepLatency, places: Places | None) -> StepLatency:
             return seconds
         return np.take(np.asarray(seconds)[..., 0, :], places, axis=-2)
 
-    return replace(step, **{field.name: everywhere(getattr(step, field.name)) for field in fields(step)})
+    whole = replace(step, **{field.name: everywhere(getattr(step, field.name)) for field in fields(step)})
+    object.__setattr__(whole, "total", everywhere(step.total))  # the sum of few, not of all of them
+    return whole
 
 
 def _counts(model: ModelSpec, forward: ForwardPass) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment, Drafter
-from perfmodel.files.numbers import FloatArray
+from perfmodel.files.numbers import FloatArray, keep_memory
 from perfmodel.model import ModelSpec
 from perfmodel.planning.executors import Mapper, in_order
 from perfmodel.speculation import Configuration, Round, Terms, half_way, price_steps, price_terms, take
@@ -170,6 +170,7 @@ def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpac
 
 def _price_terms(deployment: Deployment, workload: Workload, space: SearchSpace) -> list[Terms]:
     """Price the terms of every drafter's rounds; arguments as in `price_drafters`."""
+    keep_memory()
     batch, context_len = _cells(workload)
     gammas = np.asarray(space.gammas, dtype=float)
     middle = half_way(context_len, workload.output_tokens)
