@@ -170,7 +170,6 @@ def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpac
 
 def _price_terms(deployment: Deployment, workload: Workload, space: SearchSpace) -> list[Terms]:
     """Price the terms of every drafter's rounds; arguments as in `price_drafters`."""
-    keep_memory()
     batch, context_len = _cells(workload)
     gammas = np.asarray(space.gammas, dtype=float)
     middle = half_way(context_len, workload.output_tokens)
@@ -225,6 +224,7 @@ class Prices:
         chunk : as in `split`. [configurations]
         """
         self.deployment, self.workload, self.space, self.chunk = deployment, workload, space, chunk
+        keep_memory()
         self._at_once = 1
         self._kept: dict[int, tuple[range, list[Terms]]] = {}
 
@@ -234,6 +234,8 @@ class Prices:
         first, end = rows.start, min(rows.stop, len(batches))
         kept, terms = self._kept.get(columns.start, (range(0), []))
         if first not in kept or end > kept.stop:
+            self._kept.pop(columns.start, None)
+            terms.clear()
             kept = range(first, min(first + (end - first) * self._at_once, len(batches)))
             wide = self.workload.part(slice(kept.start, kept.stop), columns)
             terms = _price_terms(self.deployment, wide, self.space)
