@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
@@ -13,7 +14,9 @@ from perfmodel.deployment import Deployment, Drafter
 from perfmodel.engine import EngineOverhead
 from perfmodel.files.numbers import as_floats, repeated
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.latency import CAUSES, ForwardPass, Places, StepLatency, distinct, price_pass, spread
+from perfmodel.latency import (
+    CAUSES, ForwardPass, Once, Places, StepLatency, by_budget, distinct, price_pass, spread,
+)  # fmt: skip
 from perfmodel.memory import ResidentMemory, count_memory
 from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, Tree, budget_after
@@ -60,7 +63,7 @@ class Round:
         known = self.acceptance
         return 1.0 if known is None or known.tokens is not None else known.match
 
-    @property
+    @cached_property
     def draft_s(self) -> Numeric:
         """Seconds of the draft phase: all draft passes of the round. [s]"""
         return np.asarray(self.passes) * self.draft.total
@@ -161,11 +164,16 @@ def half_way(context_len: Numeric, output_tokens: Numeric) -> Numeric:
 
 
 def price_steps(
-    deployment: Deployment, *, batch: Numeric, context_len: Numeric, gamma: Numeric
+    deployment: Deployment,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    gamma: Numeric,
+    once: Once | None = None,
 ) -> TargetSteps:
     """Price one plain decode step and one verification of ``gamma + 1`` tokens; arguments broadcast. [s]"""
     step, verification = target_passes(batch=batch, context_len=context_len, gamma=gamma)
-    return TargetSteps(price_pass(deployment, step), price_pass(deployment, verification))
+    return TargetSteps(price_pass(deployment, step, once), price_pass(deployment, verification, once))
 
 
 def target_passes(*, batch: Numeric, context_len: Numeric, gamma: Numeric) -> tuple[ForwardPass, ForwardPass]:
@@ -194,11 +202,11 @@ class Drafting:
 
     lookup_s: Numeric = 0.0
 
-    def price(self) -> StepLatency:
+    def price(self, once: Once | None = None) -> StepLatency:
         """Price one draft pass, which where no model runs is the host's lookup. [s]"""
         if self.deployment is None:
             return replace(FREE, overhead=self.lookup_s) if np.any(self.lookup_s) else FREE
-        return price_pass(self.deployment, self.forward)
+        return price_pass(self.deployment, self.forward, once)
 
     def distinct(self) -> tuple[Drafting, Places | None]:
         """Return it with the pass at its distinct counts, and the place of each (context, budget) there."""
@@ -323,14 +331,15 @@ class Terms:
 
     def join(self) -> Round:
         """Join the terms to the round of every configuration."""
-        draft, overhead, tokens = spread(self.draft, self.places), 0.0, self.tokens_per_round
+        causes = {cause: spread(getattr(self.draft, cause), self.places) for cause in CAUSES}
+        draft, overhead, tokens = StepLatency(**causes), 0.0, self.tokens_per_round
         if self.loaded:
             overhead = round_overhead(
                 self.deployment, batch=self.batch, gamma=self.gamma, steps=self.steps, draft=draft,
                 draft_passes=self.passes, tokens_per_round=tokens, match=self.match,
             )  # fmt: skip
             tokens = np.where(np.asarray(self.gamma) > 0, tokens, 1.0)
-        return Round(
+        joined = Round(
             gamma=self.gamma,
             passes=self.passes,
             batch=self.batch,
@@ -342,6 +351,9 @@ class Terms:
             memory=self.memory,
             acceptance=self.acceptance,
         )
+        if self.places is not None and np.ndim(self.passes) < 2:  # all passes of few, not of all of them
+            object.__setattr__(joined, "draft_s", spread(self.passes * self.draft.total, self.places))
+        return joined
 
 
 _NESTED = (StepLatency, TargetSteps, ResidentMemory, Acceptance)
@@ -404,12 +416,12 @@ def price_terms(
     tokens_per_round: Numeric | None = None,
     deviations: Numeric = 0.0,
     steps: TargetSteps | None = None,
-    alike: bool = False,
+    once: Once | None = None,
 ) -> Terms:
     """Price the terms of a round; arguments as in `price`.
 
-    alike : whether draft passes are priced at their distinct counts only: the arguments then have the axes
-        (batch, context, budget, gamma).
+    once : what remembers equal products. With it draft passes are priced at their distinct counts only, and
+        the arguments have the axes (batch, context, budget, gamma).
     """
     batch, context_len, kv_budget, gamma, generated, output_tokens = as_floats(
         batch, context_len, kv_budget, gamma, generated, output_tokens
@@ -418,7 +430,7 @@ def price_terms(
     verified = gamma if drafter is None else drafter.verified(gamma)
     if steps is None or (drafter is not None and drafter.tree is not None):
         middle = half_way(context_len, output_tokens)
-        steps = price_steps(deployment, batch=batch, context_len=middle, gamma=verified)
+        steps = price_steps(deployment, batch=batch, context_len=middle, gamma=verified, once=once)
     longest = np.add(context_len, output_tokens)
     if drafter is None:
         memory = count_memory(deployment, batch=batch, context_len=longest)
@@ -439,7 +451,7 @@ def price_terms(
         gamma=gamma, generated=np.add(generated, since), output_tokens=np.subtract(output_tokens, since),
     )  # fmt: skip
     counts, places = drafting.counts, None
-    if alike:
+    if once is not None:
         drafting, places = drafting.distinct()
     extra = drafter.extra_model(target)
     memory = count_memory(
@@ -462,9 +474,9 @@ def price_terms(
         gamma=gamma,
         passes=counts.passes,
         batch=batch,
-        draft=drafting.price(),
+        draft=drafting.price(once),
         steps=replace(steps, verify=mean_pass(steps, match)),
-        tokens_per_round=tokens_per_round,
+        tokens_per_round=by_budget(tokens_per_round),
         memory=memory,
         match=match,
         acceptance=acceptance,

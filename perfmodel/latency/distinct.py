@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.files.numbers import Numeric
-from perfmodel.latency.forward_pass import StepLatency
 from perfmodel.model import ForwardPass, ModelSpec
 
-__all__ = ["Places", "distinct", "spread"]
+__all__ = ["Places", "by_budget", "distinct", "spread"]
 
 Places: TypeAlias = NDArray[np.intp]
 """Which of the distinct counts each (context, budget) has, shape (context, budget). [1]"""
@@ -55,25 +54,28 @@ def distinct(model: ModelSpec, forward: ForwardPass) -> tuple[ForwardPass, Place
     return ForwardPass(**terms), places
 
 
-def spread(step: StepLatency, places: Places | None) -> StepLatency:
-    """Return the seconds of a pass at its distinct counts for every context and budget. [s]
+def spread(seconds: Numeric, places: Places | None) -> Numeric:
+    """Return what was priced at distinct counts for every context and budget, axes (..., context, budget, gamma).
 
     Parameters
     ----------
-    step : what was priced, axes (..., count, 1, gamma). [s]
+    seconds : a term, axes (..., count, 1, gamma), or one that no count moves, which stays as it is. [s]
     places : as `distinct` returns them.
     """
-    if places is None:
-        return step
+    if places is None or np.ndim(seconds) < 3 or np.shape(seconds)[-3] == 1:
+        return seconds
+    by_budget: Numeric = np.take(np.asarray(seconds)[..., 0, :], places.T, axis=-2)
+    return np.swapaxes(by_budget, -3, -2)
 
-    def everywhere(seconds: Numeric) -> Numeric:
-        if np.ndim(seconds) < 3 or np.shape(seconds)[-3] == 1:
-            return seconds
-        return np.take(np.asarray(seconds)[..., 0, :], places, axis=-2)
 
-    whole = replace(step, **{field.name: everywhere(getattr(step, field.name)) for field in fields(step)})
-    object.__setattr__(whole, "total", everywhere(step.total))  # the sum of few, not of all of them
-    return whole
+def by_budget(term: Numeric) -> Numeric:
+    """Return a term laid out in memory budget by budget, as `spread` lays out what it returns.
+
+    Most terms know no budget: numpy joins them with those that do in rows of all contexts and lengths.
+    """
+    if np.ndim(term) < 3:
+        return term
+    return np.swapaxes(np.ascontiguousarray(np.swapaxes(term, -3, -2)), -3, -2)
 
 
 def _counts(model: ModelSpec, forward: ForwardPass) -> Iterator[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray, keep_memory
+from perfmodel.latency import Once
 from perfmodel.model import ModelSpec
 from perfmodel.planning.executors import Mapper, in_order
 from perfmodel.speculation import Configuration, Round, Terms, half_way, price_steps, price_terms, take
@@ -173,13 +174,14 @@ def _price_terms(deployment: Deployment, workload: Workload, space: SearchSpace)
     batch, context_len = _cells(workload)
     gammas = np.asarray(space.gammas, dtype=float)
     middle = half_way(context_len, workload.output_tokens)
-    steps = price_steps(deployment, batch=batch, context_len=middle, gamma=gammas)
+    once = Once()
+    steps = price_steps(deployment, batch=batch, context_len=middle, gamma=gammas, once=once)
     return [
         price_terms(
             deployment, drafter, batch=batch, context_len=context_len, gamma=space.gammas_of(drafter),
             kv_budget=space.budgets_of(drafter, deployment.model)[:, None],
             output_tokens=workload.output_tokens, alpha=space.alpha, deviations=space.deviations, steps=steps,
-            alike=True,
+            once=once,
         )
         for drafter in space.drafters
     ]  # fmt: skip
