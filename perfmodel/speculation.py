@@ -11,26 +11,40 @@ from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance, expected_tokens
 from perfmodel.deployment import Deployment, Drafter
+from perfmodel.drafting import (
+    FREE,
+    Drafting,
+    Drafts,
+    copied_fraction,
+    count_drafts,
+    draft_with,
+)  # fmt: skip
 from perfmodel.engine import EngineOverhead
 from perfmodel.files.numbers import as_floats, repeated
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import (
-    CAUSES, ForwardPass, Once, Places, StepLatency, by_budget, distinct, price_pass, spread,
+    CAUSES,
+    ForwardPass,
+    Once,
+    Places,
+    StepLatency,
+    by_budget,
+    price_pass,
+    spread,
 )  # fmt: skip
 from perfmodel.memory import ResidentMemory, count_memory
-from perfmodel.model import BYTES, ModelSpec
-from strategies.base import DraftPass, Tree, budget_after
+from perfmodel.model import ModelSpec
+from strategies.base import Tree
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
 
 __all__ = [
-    "FREE", "Configuration", "Drafter", "Drafting", "Round", "TargetSteps", "Terms", "copied_fraction",
-    "draft_with", "half_way", "price", "price_round", "price_steps", "price_terms", "take", "target_passes",
-    "with_acceptance",
+    "FREE", "Configuration", "Drafter", "Drafting", "Drafts", "Round", "TargetSteps", "Terms",
+    "copied_fraction", "count_drafts", "draft_with", "half_way", "price", "price_round", "price_steps",
+    "price_terms", "take", "target_passes", "with_acceptance",
 ]  # fmt: skip
 
-FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
 TermsT = TypeVar("TermsT")
 
 
@@ -145,12 +159,6 @@ class TargetSteps:
 
 LEAST_MATCH = 1e-9
 """A match share below which nothing is drafted. [1]"""
-MOMENTS = (0.012702, 0.25, 0.787298)
-WEIGHTS = (0.062612, 0.444444, 0.492944)
-"""Shares of a generation and how much of it each stands for: Gauss-Legendre over their square root, because
-what a choice of the prompt accepts changes fastest at first. [1]"""
-
-
 def half_way(context_len: Numeric, output_tokens: Numeric) -> Numeric:
     """Return the context at which a step costs what it costs on average over a generation. [tokens]
 
@@ -186,98 +194,6 @@ def target_passes(*, batch: Numeric, context_len: Numeric, gamma: Numeric) -> tu
     return step, replace(step, query_tokens=drafted + 1.0, kv_tokens=np.add(context_len, drafted))
 
 
-@dataclass(frozen=True)
-class Drafting:
-    """The draft passes of a round: what the strategy counts, and the pass that runs.
-
-    resident_kv_tokens : entries that are held beyond the target's own at the end of the generation. [tokens]
-    deployment : the drafting model on the GPUs that share it; None where nothing is run.
-    lookup_s : what the host takes to look a draft up. [s]
-    """
-
-    counts: DraftPass
-    resident_kv_tokens: Numeric
-    forward: ForwardPass
-    deployment: Deployment | None
-
-    lookup_s: Numeric = 0.0
-
-    def price(self, once: Once | None = None) -> StepLatency:
-        """Price one draft pass, which where no model runs is the host's lookup. [s]"""
-        if self.deployment is None:
-            return replace(FREE, overhead=self.lookup_s) if np.any(self.lookup_s) else FREE
-        return price_pass(self.deployment, self.forward, once)
-
-    def distinct(self) -> tuple[Drafting, Places | None]:
-        """Return it with the pass at its distinct counts, and the place of each (context, budget) there."""
-        if self.deployment is None:
-            return self, None
-        forward, places = distinct(self.deployment.model, self.forward)
-        return replace(self, forward=forward), places
-
-
-def draft_with(
-    deployment: Deployment,
-    drafter: Drafter,
-    *,
-    batch: Numeric,
-    context_len: Numeric,
-    kv_budget: Numeric,
-    gamma: Numeric,
-    generated: Numeric = 0.0,
-    output_tokens: Numeric = 0.0,
-) -> Drafting:
-    """Count what a drafter does in a round of a deployment; arguments broadcast.
-
-    Parameters
-    ----------
-    batch, context_len : sequences, and cache entries of each. [1], [tokens]
-    kv_budget, gamma : the draft KV budget, and the speculation length. [tokens]
-    generated, output_tokens : entries among them that came after the prompt, and tokens that are still to
-        come. [tokens]
-    """
-
-    def count(context_len: Numeric, generated: Numeric) -> DraftPass:
-        """Count one draft pass when so many tokens followed the prompt."""
-        kept = budget_after(drafter.strategy.selector, kv_budget, generated)
-        return drafter.count(context_len=context_len, kv_budget=kept, gamma=gamma)
-
-    counts = count(context_len, generated)
-    last = count(np.add(context_len, output_tokens), np.add(generated, output_tokens))
-    model = drafter.weights(deployment.model, counts)
-    stored = model or deployment.model
-    forward = ForwardPass(
-        batch=batch,
-        kv_tokens=counts.kv_tokens,
-        query_tokens=counts.query_tokens,
-        weight_fraction=copied_fraction(counts.weight_fraction, stored.weight_dtype),
-        kv_fraction=copied_fraction(counts.kv_fraction, stored.kv_dtype),
-        selection_kv_tokens=counts.selection_kv_tokens,
-        selection_launches=counts.selection_launches,
-        drafting=True,
-        passes=counts.passes,
-        drafted=gamma,
-        context_len=context_len,
-    )
-    runs = None if model is None else drafter.runs(deployment, model)
-    return Drafting(
-        counts, last.resident_kv_tokens, forward, runs, lookup(deployment, batch, counts.lookup_tokens)
-    )
-
-
-def lookup(deployment: Deployment, batch: Numeric, lookup_tokens: Numeric) -> Numeric:
-    """Seconds in which the host looks drafts up, one sequence after another; each group has its own. [s]
-
-    Parameters
-    ----------
-    batch, lookup_tokens : sequences, and the tokens that are searched in each. [1], [tokens]
-    """
-    if not np.any(lookup_tokens):
-        return 0.0
-    engine, searched = deployment.engine, np.multiply(deployment.group_batch(batch), lookup_tokens)
-    return np.add(engine.lookup_s, engine.lookup_token_s * searched)
-
-
 def mean_pass(steps: TargetSteps, match: Numeric) -> StepLatency:
     """Price the mean pass of the target over rounds of which a share drafts. [s]
 
@@ -302,9 +218,9 @@ def mean_pass(steps: TargetSteps, match: Numeric) -> StepLatency:
 class Terms:
     """What a round is made of, each term on the axes it depends on: nothing is joined, so it is little.
 
-    ``steps`` are the target's passes and ``draft`` one draft pass, at its distinct counts where ``places`` says
-    which of them each (context, budget) has. ``tokens_per_round`` is that of a draft, also at gamma 0, and
-    ``loaded`` whether there is a drafter at all.
+    ``steps`` are the target's passes and ``draft`` one draft pass, at its distinct counts where ``places``
+    says which of them each (context, budget) has. ``tokens_per_round`` is that of a draft, also at gamma 0,
+    and ``loaded`` whether there is a drafter at all.
     """
 
     deployment: Deployment
@@ -319,11 +235,6 @@ class Terms:
     acceptance: Acceptance | None = None
     places: Places | None = None
     loaded: bool = True
-
-    @property
-    def elements(self) -> int:
-        """Elements of the largest term. [1]"""
-        return _most_elements(self)
 
     def of_batches(self, rows: slice) -> Terms:
         """Return the terms of some batch sizes, which lie on the first of four axes: nothing is copied."""
@@ -359,12 +270,6 @@ class Terms:
 _NESTED = (StepLatency, TargetSteps, ResidentMemory, Acceptance)
 
 
-def _most_elements(terms: Any) -> int:
-    """Return how many elements the largest of a dataclass of terms has. [1]"""
-    each = (getattr(terms, field.name) for field in fields(terms))
-    return max(_most_elements(term) if isinstance(term, _NESTED) else np.size(term) for term in each)
-
-
 def _of_batches(terms: TermsT, rows: slice) -> TermsT:
     """Return the terms of some batch sizes of a dataclass of terms."""
 
@@ -395,65 +300,53 @@ def price(
 
     steps : the target's passes where they are priced already; every drafter of chains shares them.
     """
+    batch, context_len, kv_budget, gamma, generated, output_tokens = as_floats(
+        batch, context_len, kv_budget, gamma, generated, output_tokens
+    )
+    drafts = None
+    if drafter is not None:
+        drafts = count_drafts(
+            deployment, drafter, context_len=context_len, kv_budget=kv_budget, gamma=gamma,
+            generated=generated, output_tokens=output_tokens, alpha=alpha,
+            tokens_per_round=tokens_per_round, deviations=deviations,
+        )  # fmt: skip
     return price_terms(
-        deployment, drafter, batch=batch, context_len=context_len, kv_budget=kv_budget, gamma=gamma,
-        generated=generated, output_tokens=output_tokens, alpha=alpha, tokens_per_round=tokens_per_round,
-        deviations=deviations, steps=steps,
+        deployment, drafter, drafts, batch=batch, context_len=context_len, gamma=gamma,
+        output_tokens=output_tokens, steps=steps,
     ).join()  # fmt: skip
 
 
 def price_terms(
     deployment: Deployment,
     drafter: Drafter | None,
+    drafts: Drafts | None,
     *,
     batch: Numeric,
     context_len: Numeric,
-    kv_budget: Numeric = np.inf,
-    gamma: Numeric = 0.0,
-    generated: Numeric = 0.0,
-    output_tokens: Numeric = 0.0,
-    alpha: Numeric | Acceptance | None = None,
-    tokens_per_round: Numeric | None = None,
-    deviations: Numeric = 0.0,
+    gamma: Numeric,
+    output_tokens: Numeric,
     steps: TargetSteps | None = None,
     once: Once | None = None,
 ) -> Terms:
     """Price the terms of a round; arguments as in `price`.
 
-    once : what remembers equal products. With it draft passes are priced at their distinct counts only, and
-        the arguments have the axes (batch, context, budget, gamma).
+    Parameters
+    ----------
+    drafts : what `count_drafts` counted of the drafter in a round of each sequence, if there is one.
+    once : what remembers equal products.
     """
-    batch, context_len, kv_budget, gamma, generated, output_tokens = as_floats(
-        batch, context_len, kv_budget, gamma, generated, output_tokens
-    )
     target = deployment.model
     verified = gamma if drafter is None else drafter.verified(gamma)
     if steps is None or (drafter is not None and drafter.tree is not None):
         middle = half_way(context_len, output_tokens)
         steps = price_steps(deployment, batch=batch, context_len=middle, gamma=verified, once=once)
     longest = np.add(context_len, output_tokens)
-    if drafter is None:
+    if drafter is None or drafts is None:
         memory = count_memory(deployment, batch=batch, context_len=longest)
         plain = TargetSteps(steps.baseline, steps.baseline)
         return Terms(deployment, 0.0, 0.0, batch, FREE, plain, 1.0, memory, loaded=False)
-    acceptance, since = None, np.divide(output_tokens, 2.0)
-    if tokens_per_round is None:
-        if alpha is not None:
-            acceptance = drafter.given(alpha, target)
-            tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
-        else:
-            acceptance, tokens_per_round, since = _accept_over(
-                drafter, target, context_len=context_len, kv_budget=kv_budget, gamma=gamma,
-                generated=generated, output_tokens=output_tokens, deviations=deviations,
-            )  # fmt: skip
-    drafting = draft_with(
-        deployment, drafter, batch=batch, context_len=np.add(context_len, since), kv_budget=kv_budget,
-        gamma=gamma, generated=np.add(generated, since), output_tokens=np.subtract(output_tokens, since),
-    )  # fmt: skip
-    counts, places = drafting.counts, None
-    if once is not None:
-        drafting, places = drafting.distinct()
-    extra = drafter.extra_model(target)
+    drafting, extra = drafts.drafting.of_batch(deployment, batch), drafter.extra_model(target)
+    counts = drafting.counts
     memory = count_memory(
         deployment,
         batch=batch,
@@ -466,61 +359,19 @@ def price_terms(
         draft_weight_fraction=copied_fraction(counts.resident_weight_fraction, target.weight_dtype),
         draft_states=1.0 if drafter.kind == "self" else 0.0,
     )
-    match: Numeric = 1.0
-    if acceptance is not None and acceptance.tokens is None:
-        match = acceptance.shifted(deviations).match
     return Terms(
         deployment=deployment,
         gamma=gamma,
         passes=counts.passes,
         batch=batch,
         draft=drafting.price(once),
-        steps=replace(steps, verify=mean_pass(steps, match)),
-        tokens_per_round=by_budget(tokens_per_round),
+        steps=replace(steps, verify=mean_pass(steps, drafts.match)),
+        tokens_per_round=by_budget(drafts.tokens_per_round),
         memory=memory,
-        match=match,
-        acceptance=acceptance,
-        places=places,
+        match=drafts.match,
+        acceptance=drafts.acceptance,
+        places=drafts.places,
     )
-
-
-def _accept_over(
-    drafter: Drafter,
-    target: ModelSpec,
-    *,
-    context_len: Numeric,
-    kv_budget: Numeric,
-    gamma: Numeric,
-    generated: Numeric,
-    output_tokens: Numeric,
-    deviations: Numeric,
-) -> tuple[Acceptance, Numeric, Numeric]:
-    """Return acceptance half-way, tokens per round over a generation, and how far its mean round has come.
-
-    Where what is kept grows, acceptance does: with ``k(x)`` tokens per round after ``x`` tokens there are
-    ``1 / mean(1 / k)`` tokens to a round, and rounds are densest where ``k`` is small. [0..1], [tokens]
-    """
-    selector = drafter.strategy.selector
-
-    def believed(since: Numeric) -> Acceptance:
-        return drafter.acceptance(
-            target,
-            context_len=np.add(context_len, since),
-            kv_budget=budget_after(selector, kv_budget, np.add(generated, since)),
-        )
-
-    half = np.divide(output_tokens, 2.0)
-    acceptance = believed(half)
-    if budget_after(selector, 0.0, 1.0) == 0.0 or not np.any(output_tokens):
-        return acceptance, expected_tokens(acceptance.shifted(deviations), gamma), half
-    moments = [np.multiply(output_tokens, share) for share in MOMENTS]
-    rounds = [
-        weight / expected_tokens(believed(since).shifted(deviations), gamma)
-        for weight, since in zip(WEIGHTS, moments, strict=True)
-    ]
-    a_token = sum(rounds)  # rounds per token
-    come = sum(share * since for share, since in zip(rounds, moments, strict=True)) / a_token
-    return acceptance, 1.0 / a_token, come
 
 
 def with_acceptance(
@@ -604,14 +455,6 @@ def idle_share(deployment: Deployment, baseline: Numeric) -> Numeric:
     """How much longer a plain step of `baseline` seconds takes with a drafter loaded than without one. [1]"""
     engine = deployment.engine
     return engine.loaded_off + engine.piecewise_layer_s * deployment.model.depth / np.asarray(baseline)
-
-
-def copied_fraction(fraction: Numeric, dtype: str) -> Numeric:
-    """Bytes of a copy in that fraction of 16 bits, relative to its original of `dtype` and no wider. [1]"""
-    relative: Numeric = np.where(
-        np.less(fraction, 1.0), np.minimum(np.multiply(fraction, 2.0 / BYTES[dtype]), 1.0), fraction
-    )
-    return relative
 
 
 def price_round(

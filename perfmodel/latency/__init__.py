@@ -19,6 +19,6 @@ from perfmodel.model import ForwardPass
 
 __all__ = [
     "CAUSES", "ForwardPass", "Once", "Places", "StepLatency", "all_gather", "all_reduce", "attention",
-    "by_budget", "distinct", "least_eager_s", "linear", "prefill_latency", "price_pass", "price_prefill", "recurrence", "spread",
-    "step_latency",
+    "by_budget", "distinct", "least_eager_s", "linear", "prefill_latency", "price_pass", "price_prefill",
+    "recurrence", "spread", "step_latency",
 ]  # fmt: skip

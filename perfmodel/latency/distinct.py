@@ -55,21 +55,24 @@ def distinct(model: ModelSpec, forward: ForwardPass) -> tuple[ForwardPass, Place
 
 
 def spread(seconds: Numeric, places: Places | None) -> Numeric:
-    """Return what was priced at distinct counts for every context and budget, axes (..., context, budget, gamma).
+    """Return what was priced at distinct counts for every context and budget. [s]
 
     Parameters
     ----------
     seconds : a term, axes (..., count, 1, gamma), or one that no count moves, which stays as it is. [s]
     places : as `distinct` returns them.
+
+    Returns
+    -------
+    The term with axes (..., context, budget, gamma), laid out as by `by_budget`. [s]
     """
     if places is None or np.ndim(seconds) < 3 or np.shape(seconds)[-3] == 1:
         return seconds
-    by_budget: Numeric = np.take(np.asarray(seconds)[..., 0, :], places.T, axis=-2)
-    return np.swapaxes(by_budget, -3, -2)
+    return np.swapaxes(np.take(np.asarray(seconds)[..., 0, :], places.T, axis=-2), -3, -2)
 
 
 def by_budget(term: Numeric) -> Numeric:
-    """Return a term laid out in memory budget by budget, as `spread` lays out what it returns.
+    """Return a term laid out in memory budget by budget.
 
     Most terms know no budget: numpy joins them with those that do in rows of all contexts and lengths.
     """

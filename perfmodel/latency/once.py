@@ -13,7 +13,7 @@ AnswerT = TypeVar("AnswerT")
 
 
 class Once:
-    """Answers of functions by what they were asked; it lives as long as the piece of work that it is made for.
+    """Answers of functions by what they were asked, as long as the piece of work lives that it is made for.
 
     The target's step and every draft of it run the same products on the same rows.
     """

@@ -15,7 +15,17 @@ from perfmodel.files.numbers import FloatArray, keep_memory
 from perfmodel.latency import Once
 from perfmodel.model import ModelSpec
 from perfmodel.planning.executors import Mapper, in_order
-from perfmodel.speculation import Configuration, Round, Terms, half_way, price_steps, price_terms, take
+from perfmodel.speculation import (
+    Configuration,
+    Drafts,
+    Round,
+    Terms,
+    count_drafts,
+    half_way,
+    price_steps,
+    price_terms,
+    take,
+)  # fmt: skip
 from perfmodel.workload import Workload
 
 __all__ = [
@@ -25,6 +35,8 @@ __all__ = [
 
 CHUNK = 262_144
 """Configurations priced at once: arrays stay in a core's cache, memory stays bounded. [configurations]"""
+KEPT = 2
+"""Pieces of the contexts of which terms are kept; the next but one batch size has others. [1]"""
 
 Part: TypeAlias = tuple[slice, slice]
 """Some batch sizes and some context lengths of a workload."""
@@ -166,24 +178,38 @@ def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpac
     workload : batch sizes [sequences] and context lengths [tokens].
     space : who may draft, at which budgets and lengths. [tokens]
     """
-    return _join(deployment, workload, space, _price_terms(deployment, workload, space))
+    counted = _count(deployment, workload, space)
+    return _join(deployment, workload, space, _price_terms(deployment, workload, space, counted))
 
 
-def _price_terms(deployment: Deployment, workload: Workload, space: SearchSpace) -> list[Terms]:
+def _count(deployment: Deployment, workload: Workload, space: SearchSpace) -> list[Drafts | None]:
+    """Count what every drafter does in a round of one sequence; arguments as in `price_drafters`."""
+    _, context_len = _cells(workload)
+    return [
+        drafter
+        and count_drafts(
+            deployment, drafter, context_len=context_len, gamma=space.gammas_of(drafter),
+            kv_budget=space.budgets_of(drafter, deployment.model)[:, None],
+            output_tokens=workload.output_tokens, alpha=space.alpha, deviations=space.deviations, alike=True,
+        )
+        for drafter in space.drafters
+    ]  # fmt: skip
+
+
+def _price_terms(
+    deployment: Deployment, workload: Workload, space: SearchSpace, counted: Sequence[Drafts | None]
+) -> list[Terms]:
     """Price the terms of every drafter's rounds; arguments as in `price_drafters`."""
     batch, context_len = _cells(workload)
-    gammas = np.asarray(space.gammas, dtype=float)
+    gammas, once = np.asarray(space.gammas, dtype=float), Once()
     middle = half_way(context_len, workload.output_tokens)
-    once = Once()
     steps = price_steps(deployment, batch=batch, context_len=middle, gamma=gammas, once=once)
     return [
         price_terms(
-            deployment, drafter, batch=batch, context_len=context_len, gamma=space.gammas_of(drafter),
-            kv_budget=space.budgets_of(drafter, deployment.model)[:, None],
-            output_tokens=workload.output_tokens, alpha=space.alpha, deviations=space.deviations, steps=steps,
-            once=once,
+            deployment, drafter, drafts, batch=batch, context_len=context_len,
+            gamma=space.gammas_of(drafter), output_tokens=workload.output_tokens, steps=steps, once=once,
         )
-        for drafter in space.drafters
+        for drafter, drafts in zip(space.drafters, counted, strict=True)
     ]  # fmt: skip
 
 
@@ -210,9 +236,9 @@ def _join(
 class Prices:
     """The prices of one deployment, asked for piece by piece: what pieces share is priced once for them.
 
-    A round's terms lie on few axes each, so those of many batch sizes are priced at once: of as many as make
-    no term larger than `chunk` elements, which the terms of a first piece tell. They are joined piece by piece,
-    and kept until others are asked for. Any order of pieces has the same prices.
+    What drafters count knows no batch. Of what is priced each term lies on few axes, so those of many batch
+    sizes are priced at once, as many as make none larger than `chunk` elements. They are joined piece by
+    piece, and kept until others are asked for. Any order of pieces has the same prices.
     """
 
     def __init__(
@@ -225,29 +251,48 @@ class Prices:
         deployment, workload, space : as in `price_drafters`.
         chunk : as in `split`. [configurations]
         """
-        self.deployment, self.workload, self.space, self.chunk = deployment, workload, space, chunk
         keep_memory()
-        self._at_once = 1
-        self._kept: dict[int, tuple[range, list[Terms]]] = {}
+        self.deployment, self.workload, self.space, self.chunk = deployment, workload, space, chunk
+        self._kept: dict[int, _Kept] = {}
 
     def of(self, part: Part) -> list[Priced]:
         """Return what `price_drafters` returns for a piece of `split`."""
-        (rows, columns), (batches, contexts) = part, (self.workload.batch_sizes, self.workload.context_lens)
-        first, end = rows.start, min(rows.stop, len(batches))
-        kept, terms = self._kept.get(columns.start, (range(0), []))
-        if first not in kept or end > kept.stop:
-            self._kept.pop(columns.start, None)
-            terms.clear()
-            kept = range(first, min(first + (end - first) * self._at_once, len(batches)))
-            wide = self.workload.part(slice(kept.start, kept.stop), columns)
-            terms = _price_terms(self.deployment, wide, self.space)
-            self._kept[columns.start] = kept, terms
-            pieces = -(-len(contexts) // (columns.stop - columns.start))  # of one batch size, all kept
-            each = max(of_drafter.elements for of_drafter in terms) * pieces / len(kept)
-            self._at_once = max(1, int(self.chunk / (each * (end - first))))
-        here = slice(first - kept.start, end - kept.start)
-        terms = [of_drafter.of_batches(here) for of_drafter in terms]
-        return _join(self.deployment, self.workload.part(rows, columns), self.space, terms)
+        (rows, columns), cells, most = part, self.workload.part(*part), len(self.workload.batch_sizes)
+        first, end = rows.start, min(rows.stop, most)
+        if columns.start not in self._kept:
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            self._kept[columns.start] = _Kept(_count(self.deployment, cells, self.space))
+        kept = self._kept[columns.start]
+        if first not in kept.batches or end > kept.batches.stop:
+            kept.batches, kept.terms = range(0), ()
+            last = min(max(end, first + self._at_once(part, kept.counted)), most)
+            wide = self.workload.part(slice(first, last), columns)
+            kept.terms = _price_terms(self.deployment, wide, self.space, kept.counted)
+            kept.batches = range(first, last)
+        here = slice(first - kept.batches.start, end - kept.batches.start)
+        terms = [of_drafter.of_batches(here) for of_drafter in kept.terms]
+        return _join(self.deployment, cells, self.space, terms)
+
+    def _at_once(self, part: Part, counted: Sequence[Drafts | None]) -> int:
+        """Return how many batch sizes may be priced at once, such that those of all contexts are kept. [1]"""
+        contexts = len(self.workload.context_lens[part[1]])
+        pieces = -(-len(self.workload.context_lens) // contexts)
+        if pieces > KEPT:
+            return 0
+        each = max(contexts * len(self.space.gammas), *(drafts.elements for drafts in counted if drafts), 1)
+        if self.deployment.piped:  # the fullest stage is that of every configuration
+            each = max(each, contexts * self.space.most)
+        return self.chunk // (each * pieces)
+
+
+@dataclass
+class _Kept:
+    """What is kept of some contexts: what drafters count, and the terms of some batch sizes."""
+
+    counted: Sequence[Drafts | None]
+    batches: range = range(0)
+    terms: Sequence[Terms] = ()
 
 
 def price_pieces(
