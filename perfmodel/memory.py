@@ -27,13 +27,15 @@ class ResidentMemory:
 
     ``states`` are the recurrent states of all sequences, of target and draft, ``kept_states`` those that are
     kept beside them until drafts are accepted. ``in_doubt`` are bytes that engines were seen to keep on top
-    of all these: what fits by less may not start.
+    of all these: what fits by less may not start. ``draft_entry`` are the bytes of one sequence's draft
+    cache, which ``drafted`` sequences have. [1]
     """
 
     weights: Numeric
     draft_weights: Numeric
     target_kv: Numeric
-    draft_kv: Numeric
+    drafted: Numeric
+    draft_entry: Numeric
     lookahead_kv: Numeric
     states: Numeric
     kept_states: Numeric
@@ -41,6 +43,11 @@ class ResidentMemory:
     fixed: Numeric
     usable: Numeric
     in_doubt: Numeric = 0.0
+
+    @property
+    def draft_kv(self) -> Numeric:
+        """Bytes of all draft caches. [B]"""
+        return self.drafted * self.draft_entry
 
     @property
     def beside_caches(self) -> Numeric:
@@ -245,9 +252,8 @@ def _count_stage(
         if draft is None
         else _weights(deployment, draft, draft_gpus, engine.repacking, WHOLE) * stage.last,
         target_kv=target_kv,
-        draft_kv=np.asarray(batch) * draft_kv_fraction * entry_bytes * (
-            stage.layers if draft is None else stage.last
-        ),
+        drafted=np.asarray(batch) * draft_kv_fraction,
+        draft_entry=entry_bytes * (stage.layers if draft is None else stage.last),
         lookahead_kv=with_slots - target_kv,
         states=np.asarray(batch) * (one_state + draft_state),
         kept_states=np.asarray(batch) * kept_states,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
@@ -10,24 +11,40 @@ from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance, expected_tokens
 from perfmodel.deployment import Deployment, Drafter
+from perfmodel.drafting import (
+    FREE,
+    Drafting,
+    Drafts,
+    copied_fraction,
+    count_drafts,
+    draft_with,
+)  # fmt: skip
 from perfmodel.engine import EngineOverhead
 from perfmodel.files.numbers import as_floats, repeated
 from perfmodel.hardware import HardwareProfile, Numeric
-from perfmodel.latency import CAUSES, ForwardPass, StepLatency, price_pass
+from perfmodel.latency import (
+    CAUSES,
+    ForwardPass,
+    Once,
+    Places,
+    StepLatency,
+    by_budget,
+    price_pass,
+    spread,
+)  # fmt: skip
 from perfmodel.memory import ResidentMemory, count_memory
-from perfmodel.model import BYTES, ModelSpec
-from strategies.base import DraftPass, Tree, budget_after
+from perfmodel.model import ModelSpec
+from strategies.base import Tree
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
 
 __all__ = [
-    "FREE", "Configuration", "Drafter", "Drafting", "Round", "TargetSteps", "copied_fraction", "draft_with",
-    "half_way", "price", "price_round", "price_steps", "take", "target_passes",
-    "with_acceptance",
+    "FREE", "Configuration", "Drafter", "Drafting", "Drafts", "Round", "TargetSteps", "Terms",
+    "copied_fraction", "count_drafts", "draft_with", "half_way", "price", "price_round", "price_steps",
+    "price_terms", "take", "target_passes", "with_acceptance",
 ]  # fmt: skip
 
-FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
 TermsT = TypeVar("TermsT")
 
 
@@ -60,7 +77,7 @@ class Round:
         known = self.acceptance
         return 1.0 if known is None or known.tokens is not None else known.match
 
-    @property
+    @cached_property
     def draft_s(self) -> Numeric:
         """Seconds of the draft phase: all draft passes of the round. [s]"""
         return np.asarray(self.passes) * self.draft.total
@@ -142,12 +159,6 @@ class TargetSteps:
 
 LEAST_MATCH = 1e-9
 """A match share below which nothing is drafted. [1]"""
-MOMENTS = (0.012702, 0.25, 0.787298)
-WEIGHTS = (0.062612, 0.444444, 0.492944)
-"""Shares of a generation and how much of it each stands for: Gauss-Legendre over their square root, because
-what a choice of the prompt accepts changes fastest at first. [1]"""
-
-
 def half_way(context_len: Numeric, output_tokens: Numeric) -> Numeric:
     """Return the context at which a step costs what it costs on average over a generation. [tokens]
 
@@ -161,11 +172,16 @@ def half_way(context_len: Numeric, output_tokens: Numeric) -> Numeric:
 
 
 def price_steps(
-    deployment: Deployment, *, batch: Numeric, context_len: Numeric, gamma: Numeric
+    deployment: Deployment,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    gamma: Numeric,
+    once: Once | None = None,
 ) -> TargetSteps:
     """Price one plain decode step and one verification of ``gamma + 1`` tokens; arguments broadcast. [s]"""
     step, verification = target_passes(batch=batch, context_len=context_len, gamma=gamma)
-    return TargetSteps(price_pass(deployment, step), price_pass(deployment, verification))
+    return TargetSteps(price_pass(deployment, step, once), price_pass(deployment, verification, once))
 
 
 def target_passes(*, batch: Numeric, context_len: Numeric, gamma: Numeric) -> tuple[ForwardPass, ForwardPass]:
@@ -176,91 +192,6 @@ def target_passes(*, batch: Numeric, context_len: Numeric, gamma: Numeric) -> tu
     drafted = np.asarray(gamma, dtype=float)
     step = ForwardPass(batch=batch, kv_tokens=context_len)
     return step, replace(step, query_tokens=drafted + 1.0, kv_tokens=np.add(context_len, drafted))
-
-
-@dataclass(frozen=True)
-class Drafting:
-    """The draft passes of a round: what the strategy counts, and the pass that runs.
-
-    resident_kv_tokens : entries that are held beyond the target's own at the end of the generation. [tokens]
-    deployment : the drafting model on the GPUs that share it; None where nothing is run.
-    lookup_s : what the host takes to look a draft up. [s]
-    """
-
-    counts: DraftPass
-    resident_kv_tokens: Numeric
-    forward: ForwardPass
-    deployment: Deployment | None
-
-    lookup_s: Numeric = 0.0
-
-    def price(self) -> StepLatency:
-        """Price one draft pass, which where no model runs is the host's lookup. [s]"""
-        if self.deployment is None:
-            return replace(FREE, overhead=self.lookup_s) if np.any(self.lookup_s) else FREE
-        return price_pass(self.deployment, self.forward)
-
-
-def draft_with(
-    deployment: Deployment,
-    drafter: Drafter,
-    *,
-    batch: Numeric,
-    context_len: Numeric,
-    kv_budget: Numeric,
-    gamma: Numeric,
-    generated: Numeric = 0.0,
-    output_tokens: Numeric = 0.0,
-) -> Drafting:
-    """Count what a drafter does in a round of a deployment; arguments broadcast.
-
-    Parameters
-    ----------
-    batch, context_len : sequences, and cache entries of each. [1], [tokens]
-    kv_budget, gamma : the draft KV budget, and the speculation length. [tokens]
-    generated, output_tokens : entries among them that came after the prompt, and tokens that are still to
-        come. [tokens]
-    """
-
-    def count(context_len: Numeric, generated: Numeric) -> DraftPass:
-        """Count one draft pass when so many tokens followed the prompt."""
-        kept = budget_after(drafter.strategy.selector, kv_budget, generated)
-        return drafter.count(context_len=context_len, kv_budget=kept, gamma=gamma)
-
-    counts = count(context_len, generated)
-    last = count(np.add(context_len, output_tokens), np.add(generated, output_tokens))
-    model = drafter.weights(deployment.model, counts)
-    stored = model or deployment.model
-    forward = ForwardPass(
-        batch=batch,
-        kv_tokens=counts.kv_tokens,
-        query_tokens=counts.query_tokens,
-        weight_fraction=copied_fraction(counts.weight_fraction, stored.weight_dtype),
-        kv_fraction=copied_fraction(counts.kv_fraction, stored.kv_dtype),
-        selection_kv_tokens=counts.selection_kv_tokens,
-        selection_launches=counts.selection_launches,
-        drafting=True,
-        passes=counts.passes,
-        drafted=gamma,
-        context_len=context_len,
-    )
-    runs = None if model is None else drafter.runs(deployment, model)
-    return Drafting(
-        counts, last.resident_kv_tokens, forward, runs, lookup(deployment, batch, counts.lookup_tokens)
-    )
-
-
-def lookup(deployment: Deployment, batch: Numeric, lookup_tokens: Numeric) -> Numeric:
-    """Seconds in which the host looks drafts up, one sequence after another; each group has its own. [s]
-
-    Parameters
-    ----------
-    batch, lookup_tokens : sequences, and the tokens that are searched in each. [1], [tokens]
-    """
-    if not np.any(lookup_tokens):
-        return 0.0
-    engine, searched = deployment.engine, np.multiply(deployment.group_batch(batch), lookup_tokens)
-    return np.add(engine.lookup_s, engine.lookup_token_s * searched)
 
 
 def mean_pass(steps: TargetSteps, match: Numeric) -> StepLatency:
@@ -281,6 +212,73 @@ def mean_pass(steps: TargetSteps, match: Numeric) -> StepLatency:
         return steps.verify
     ends = {cause: (getattr(steps.baseline, cause), getattr(steps.verify, cause)) for cause in CAUSES}
     return StepLatency(**{cause: plain + match * (full - plain) for cause, (plain, full) in ends.items()})
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a round is made of, each term on the axes it depends on: nothing is joined, so it is little.
+
+    ``steps`` are the target's passes and ``draft`` one draft pass, at its distinct counts where ``places``
+    says which of them each (context, budget) has. ``tokens_per_round`` is that of a draft, also at gamma 0,
+    and ``loaded`` whether there is a drafter at all.
+    """
+
+    deployment: Deployment
+    gamma: Numeric
+    passes: Numeric
+    batch: Numeric
+    draft: StepLatency
+    steps: TargetSteps
+    tokens_per_round: Numeric
+    memory: ResidentMemory
+    match: Numeric = 1.0
+    acceptance: Acceptance | None = None
+    places: Places | None = None
+    loaded: bool = True
+
+    def of_batches(self, rows: slice) -> Terms:
+        """Return the terms of some batch sizes, which lie on the first of four axes: nothing is copied."""
+        return _of_batches(self, rows)
+
+    def join(self) -> Round:
+        """Join the terms to the round of every configuration."""
+        causes = {cause: spread(getattr(self.draft, cause), self.places) for cause in CAUSES}
+        draft, overhead, tokens = StepLatency(**causes), 0.0, self.tokens_per_round
+        if self.loaded:
+            overhead = round_overhead(
+                self.deployment, batch=self.batch, gamma=self.gamma, steps=self.steps, draft=draft,
+                draft_passes=self.passes, tokens_per_round=tokens, match=self.match,
+            )  # fmt: skip
+            tokens = np.where(np.asarray(self.gamma) > 0, tokens, 1.0)
+        joined = Round(
+            gamma=self.gamma,
+            passes=self.passes,
+            batch=self.batch,
+            draft=draft,
+            verify=self.steps.verify,
+            baseline=self.steps.baseline,
+            overhead=overhead,
+            tokens_per_round=tokens,
+            memory=self.memory,
+            acceptance=self.acceptance,
+        )
+        if self.places is not None and np.ndim(self.passes) < 2:  # all passes of few, not of all of them
+            object.__setattr__(joined, "draft_s", spread(self.passes * self.draft.total, self.places))
+        return joined
+
+
+_NESTED = (StepLatency, TargetSteps, ResidentMemory, Acceptance)
+
+
+def _of_batches(terms: TermsT, rows: slice) -> TermsT:
+    """Return the terms of some batch sizes of a dataclass of terms."""
+
+    def sliced(term: Any) -> Any:
+        if isinstance(term, _NESTED):
+            return _of_batches(term, rows)
+        return term[rows] if np.ndim(term) == 4 and np.shape(term)[0] > 1 else term
+
+    return replace(terms, **{field.name: sliced(getattr(terms, field.name)) for field in fields(terms)})  # type: ignore[type-var, arg-type]
 
 
 def price(
@@ -305,31 +303,50 @@ def price(
     batch, context_len, kv_budget, gamma, generated, output_tokens = as_floats(
         batch, context_len, kv_budget, gamma, generated, output_tokens
     )
+    drafts = None
+    if drafter is not None:
+        drafts = count_drafts(
+            deployment, drafter, context_len=context_len, kv_budget=kv_budget, gamma=gamma,
+            generated=generated, output_tokens=output_tokens, alpha=alpha,
+            tokens_per_round=tokens_per_round, deviations=deviations,
+        )  # fmt: skip
+    return price_terms(
+        deployment, drafter, drafts, batch=batch, context_len=context_len, gamma=gamma,
+        output_tokens=output_tokens, steps=steps,
+    ).join()  # fmt: skip
+
+
+def price_terms(
+    deployment: Deployment,
+    drafter: Drafter | None,
+    drafts: Drafts | None,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    gamma: Numeric,
+    output_tokens: Numeric,
+    steps: TargetSteps | None = None,
+    once: Once | None = None,
+) -> Terms:
+    """Price the terms of a round; arguments as in `price`.
+
+    Parameters
+    ----------
+    drafts : what `count_drafts` counted of the drafter in a round of each sequence, if there is one.
+    once : what remembers equal products.
+    """
     target = deployment.model
     verified = gamma if drafter is None else drafter.verified(gamma)
     if steps is None or (drafter is not None and drafter.tree is not None):
         middle = half_way(context_len, output_tokens)
-        steps = price_steps(deployment, batch=batch, context_len=middle, gamma=verified)
+        steps = price_steps(deployment, batch=batch, context_len=middle, gamma=verified, once=once)
     longest = np.add(context_len, output_tokens)
-    if drafter is None:
+    if drafter is None or drafts is None:
         memory = count_memory(deployment, batch=batch, context_len=longest)
-        return Round(0.0, 0.0, batch, FREE, steps.baseline, steps.baseline, 0.0, 1.0, memory)
-    acceptance, since = None, np.divide(output_tokens, 2.0)
-    if tokens_per_round is None:
-        if alpha is not None:
-            acceptance = drafter.given(alpha, target)
-            tokens_per_round = expected_tokens(acceptance.shifted(deviations), gamma)
-        else:
-            acceptance, tokens_per_round, since = _accept_over(
-                drafter, target, context_len=context_len, kv_budget=kv_budget, gamma=gamma,
-                generated=generated, output_tokens=output_tokens, deviations=deviations,
-            )  # fmt: skip
-    drafting = draft_with(
-        deployment, drafter, batch=batch, context_len=np.add(context_len, since), kv_budget=kv_budget,
-        gamma=gamma, generated=np.add(generated, since), output_tokens=np.subtract(output_tokens, since),
-    )  # fmt: skip
-    counts, draft = drafting.counts, drafting.price()
-    extra = drafter.extra_model(target)
+        plain = TargetSteps(steps.baseline, steps.baseline)
+        return Terms(deployment, 0.0, 0.0, batch, FREE, plain, 1.0, memory, loaded=False)
+    drafting, extra = drafts.drafting.of_batch(deployment, batch), drafter.extra_model(target)
+    counts = drafting.counts
     memory = count_memory(
         deployment,
         batch=batch,
@@ -342,65 +359,19 @@ def price(
         draft_weight_fraction=copied_fraction(counts.resident_weight_fraction, target.weight_dtype),
         draft_states=1.0 if drafter.kind == "self" else 0.0,
     )
-    match: Numeric = 1.0
-    if acceptance is not None and acceptance.tokens is None:
-        match = acceptance.shifted(deviations).match
-    steps = replace(steps, verify=mean_pass(steps, match))
-    overhead = round_overhead(
-        deployment, batch=batch, gamma=gamma, steps=steps, draft=draft, draft_passes=counts.passes,
-        tokens_per_round=tokens_per_round, match=match,
-    )  # fmt: skip
-    return Round(
+    return Terms(
+        deployment=deployment,
         gamma=gamma,
         passes=counts.passes,
         batch=batch,
-        draft=draft,
-        verify=steps.verify,
-        baseline=steps.baseline,
-        overhead=overhead,
-        tokens_per_round=np.where(np.asarray(gamma) > 0, tokens_per_round, 1.0),
+        draft=drafting.price(once),
+        steps=replace(steps, verify=mean_pass(steps, drafts.match)),
+        tokens_per_round=by_budget(drafts.tokens_per_round),
         memory=memory,
-        acceptance=acceptance,
+        match=drafts.match,
+        acceptance=drafts.acceptance,
+        places=drafts.places,
     )
-
-
-def _accept_over(
-    drafter: Drafter,
-    target: ModelSpec,
-    *,
-    context_len: Numeric,
-    kv_budget: Numeric,
-    gamma: Numeric,
-    generated: Numeric,
-    output_tokens: Numeric,
-    deviations: Numeric,
-) -> tuple[Acceptance, Numeric, Numeric]:
-    """Return acceptance half-way, tokens per round over a generation, and how far its mean round has come.
-
-    Where what is kept grows, acceptance does: with ``k(x)`` tokens per round after ``x`` tokens there are
-    ``1 / mean(1 / k)`` tokens to a round, and rounds are densest where ``k`` is small. [0..1], [tokens]
-    """
-    selector = drafter.strategy.selector
-
-    def believed(since: Numeric) -> Acceptance:
-        return drafter.acceptance(
-            target,
-            context_len=np.add(context_len, since),
-            kv_budget=budget_after(selector, kv_budget, np.add(generated, since)),
-        )
-
-    half = np.divide(output_tokens, 2.0)
-    acceptance = believed(half)
-    if budget_after(selector, 0.0, 1.0) == 0.0 or not np.any(output_tokens):
-        return acceptance, expected_tokens(acceptance.shifted(deviations), gamma), half
-    moments = [np.multiply(output_tokens, share) for share in MOMENTS]
-    rounds = [
-        weight / expected_tokens(believed(since).shifted(deviations), gamma)
-        for weight, since in zip(WEIGHTS, moments, strict=True)
-    ]
-    a_token = sum(rounds)  # rounds per token
-    come = sum(share * since for share, since in zip(rounds, moments, strict=True)) / a_token
-    return acceptance, 1.0 / a_token, come
 
 
 def with_acceptance(
@@ -484,14 +455,6 @@ def idle_share(deployment: Deployment, baseline: Numeric) -> Numeric:
     """How much longer a plain step of `baseline` seconds takes with a drafter loaded than without one. [1]"""
     engine = deployment.engine
     return engine.loaded_off + engine.piecewise_layer_s * deployment.model.depth / np.asarray(baseline)
-
-
-def copied_fraction(fraction: Numeric, dtype: str) -> Numeric:
-    """Bytes of a copy in that fraction of 16 bits, relative to its original of `dtype` and no wider. [1]"""
-    relative: Numeric = np.where(
-        np.less(fraction, 1.0), np.minimum(np.multiply(fraction, 2.0 / BYTES[dtype]), 1.0), fraction
-    )
-    return relative
 
 
 def price_round(

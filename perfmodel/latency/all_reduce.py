@@ -42,6 +42,8 @@ def all_reduce(
     than lines in log-log (7.1 against 8.6 % mean absolute log error).
     """
     count = np.asarray(gpus, dtype=float)
+    if not np.any(count > 1.0):
+        return np.zeros(np.broadcast_shapes(count.shape, np.shape(bytes)))
     nodes = nodes_of(hardware, count)
     if not np.any(nodes > 1.0):
         return _in_node(hardware, bytes=bytes, gpus=count, implementation=implementation)

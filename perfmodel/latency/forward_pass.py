@@ -15,6 +15,7 @@ from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency.all_reduce import all_gather, all_reduce, all_to_all, hop
 from perfmodel.latency.attention import attention
 from perfmodel.latency.linear import NARROW, linear, pass_over
+from perfmodel.latency.once import Once, remembering
 from perfmodel.latency.recurrence import recurrence
 from perfmodel.model import BYTES, ForwardPass, LinearLayer, ModelSpec, TokenMixer
 from perfmodel.model.launches import Attend, Launch, Multiply, Recur, Way
@@ -59,19 +60,24 @@ class StepLatency:
         return StepLatency(**{cause: getattr(self, cause) * factor for cause in CAUSES})
 
 
-def price_pass(deployment: Deployment, forward: ForwardPass) -> StepLatency:
+def price_pass(deployment: Deployment, forward: ForwardPass, once: Once | None = None) -> StepLatency:
     """Price one forward pass of the deployment's model, by cause. [s]
 
     The KV cache is read once for all queries of a sequence, the query rows are padded to the attention
     kernel's tile and the linear layers see ``batch * query_tokens`` rows. Terms are broadcast to the joint
     shape only where the causes are added.
 
+    Parameters
+    ----------
+    deployment, forward : whose model on what, and what it runs through and reads.
+    once : what remembers the products that other passes have priced already.
+
     Notes
     -----
     MagicDec (arXiv 2408.11049) section 3: ``T = T_linear + T_attention``, here with the communication of
     tensor parallelism and the engine's own time, which the paper's model leaves out.
     """
-    return _price_layers(deployment, with_states(deployment.engine, forward), forward.query_tokens)
+    return _price_layers(deployment, with_states(deployment.engine, forward), forward.query_tokens, once)
 
 
 def with_states(engine: EngineOverhead, forward: ForwardPass) -> ForwardPass:
@@ -104,12 +110,15 @@ def least_eager_s(deployment: Deployment) -> Numeric:
     return expert_layers(deployment.model) * deployment.engine.eager_expert_layer_s
 
 
-def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Numeric) -> StepLatency:
+def _price_layers(
+    deployment: Deployment, forward: ForwardPass, logit_tokens: Numeric, once: Once | None = None
+) -> StepLatency:
     """Sum the kernels over the layers.
 
     Parameters
     ----------
     logit_tokens : tokens of each sequence whose logits are computed. [tokens]
+    once : what remembers equal products.
     """
     model, engine = deployment.model, deployment.engine
     micro, together, in_flight = deployment.in_flight(forward.batch)
@@ -120,7 +129,8 @@ def _price_layers(deployment: Deployment, forward: ForwardPass, logit_tokens: Nu
     quantised: Numeric = 0.0
     for layer in model.linears:
         rows, times = (everyone if layer.experts else forward).runs(layer, logit_rows)
-        linear_s = linear_s + layer.count * times * _price_linear_layer(deployment, layer, forward, rows)
+        seconds = _price_linear_layer(deployment, layer, forward, rows, once)
+        linear_s = linear_s + layer.count * times * seconds
         quantised = quantised + (layer.count * times if layer.dtype in NARROW else 0.0)
     attention_s: Numeric = np.zeros(())
     recurrence_s: Numeric = np.zeros(())
@@ -210,7 +220,11 @@ def expert_layers(model: ModelSpec) -> float:
 
 
 def _price_linear_layer(
-    deployment: Deployment, layer: LinearLayer, forward: ForwardPass, rows: Numeric
+    deployment: Deployment,
+    layer: LinearLayer,
+    forward: ForwardPass,
+    rows: Numeric,
+    once: Once | None = None,
 ) -> Numeric:
     """Price one GPU's share of a linear layer; distinct experts are that many products of one launch. [s]
 
@@ -221,6 +235,7 @@ def _price_linear_layer(
     split, dealt = deployment.shares(layer)
     n, k = layer.n_per_gpu(split), layer.k_per_gpu(split)
     price = partial(
+        remembering(once),
         linear,
         deployment.hardware,
         n=n,

@@ -59,6 +59,11 @@ class ForwardPass:
                 object.__setattr__(self, field.name, as_floats(value)[0])
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """What its fields broadcast to."""
+        return np.broadcast_shapes(*(np.shape(getattr(self, field.name)) for field in fields(self)))
+
+    @property
     def rows(self) -> Numeric:
         """Tokens of all sequences, the rows of a linear layer. [tokens]"""
         return np.multiply(self.batch, self.query_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
@@ -66,6 +67,7 @@ def column(unit: str, value: Callable[[Any], Any], *, default: Any = MISSING, **
     return dataclasses.field(default=default, metadata={"column": declared})
 
 
+@functools.cache
 def columns_of(cell: type[Cell]) -> tuple[Column, ...]:
     """Return the columns that the fields of a cell are."""
     return tuple(

@@ -11,19 +11,32 @@ import numpy as np
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment, Drafter
-from perfmodel.files.numbers import FloatArray
+from perfmodel.files.numbers import FloatArray, keep_memory
+from perfmodel.latency import Once
 from perfmodel.model import ModelSpec
 from perfmodel.planning.executors import Mapper, in_order
-from perfmodel.speculation import Configuration, Round, half_way, price, price_steps, take
+from perfmodel.speculation import (
+    Configuration,
+    Drafts,
+    Round,
+    Terms,
+    count_drafts,
+    half_way,
+    price_steps,
+    price_terms,
+    take,
+)  # fmt: skip
 from perfmodel.workload import Workload
 
 __all__ = [
-    "CHUNK", "Part", "Priced", "SearchSpace", "Task", "count_configurations", "price_drafters", "split",
-    "sweep",
+    "CHUNK", "Part", "Priced", "Prices", "SearchSpace", "Task", "count_configurations", "price_drafters",
+    "price_pieces", "price_task", "split", "sweep",
 ]  # fmt: skip
 
 CHUNK = 262_144
 """Configurations priced at once: arrays stay in a core's cache, memory stays bounded. [configurations]"""
+KEPT = 2
+"""Pieces of the contexts of which terms are kept; the next but one batch size has others. [1]"""
 
 Part: TypeAlias = tuple[slice, slice]
 """Some batch sizes and some context lengths of a workload."""
@@ -157,7 +170,7 @@ def split(workload: Workload, space: SearchSpace, chunk: int = CHUNK) -> list[Pa
 def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpace) -> list[Priced]:
     """Price every configuration: one `Priced` a drafter, axes (batch, context, kv_budget, gamma).
 
-    The target's own passes are priced once for all drafters.
+    The target's own passes are priced once for all drafters, draft passes at their distinct counts only.
 
     Parameters
     ----------
@@ -165,24 +178,130 @@ def price_drafters(deployment: Deployment, workload: Workload, space: SearchSpac
     workload : batch sizes [sequences] and context lengths [tokens].
     space : who may draft, at which budgets and lengths. [tokens]
     """
-    batch = np.asarray(workload.batch_sizes, dtype=float)[:, None, None, None]
-    context_len = np.asarray(workload.context_lens, dtype=float)[:, None, None]
-    gammas = np.asarray(space.gammas, dtype=float)
-    middle = half_way(context_len, workload.output_tokens)
-    steps = price_steps(deployment, batch=batch, context_len=middle, gamma=gammas)
-    priced = []
-    for drafter in space.drafters:
-        budget, gamma = space.budgets_of(drafter, deployment.model)[:, None], space.gammas_of(drafter)
-        terms = price(
-            deployment, drafter, batch=batch, context_len=context_len, kv_budget=budget, gamma=gamma,
-            output_tokens=workload.output_tokens, alpha=space.alpha, deviations=space.deviations, steps=steps,
-        )  # fmt: skip
-        priced.append(
-            Priced(
-                deployment, drafter, batch, context_len, budget, gamma, terms, workload.output_tokens
-            )
+    counted = _count(deployment, workload, space)
+    return _join(deployment, workload, space, _price_terms(deployment, workload, space, counted))
+
+
+def _count(deployment: Deployment, workload: Workload, space: SearchSpace) -> list[Drafts | None]:
+    """Count what every drafter does in a round of one sequence; arguments as in `price_drafters`."""
+    _, context_len = _cells(workload)
+    return [
+        drafter
+        and count_drafts(
+            deployment, drafter, context_len=context_len, gamma=space.gammas_of(drafter),
+            kv_budget=space.budgets_of(drafter, deployment.model)[:, None],
+            output_tokens=workload.output_tokens, alpha=space.alpha, deviations=space.deviations, alike=True,
         )
-    return priced
+        for drafter in space.drafters
+    ]  # fmt: skip
+
+
+def _price_terms(
+    deployment: Deployment, workload: Workload, space: SearchSpace, counted: Sequence[Drafts | None]
+) -> list[Terms]:
+    """Price the terms of every drafter's rounds; arguments as in `price_drafters`."""
+    batch, context_len = _cells(workload)
+    gammas, once = np.asarray(space.gammas, dtype=float), Once()
+    middle = half_way(context_len, workload.output_tokens)
+    steps = price_steps(deployment, batch=batch, context_len=middle, gamma=gammas, once=once)
+    return [
+        price_terms(
+            deployment, drafter, drafts, batch=batch, context_len=context_len,
+            gamma=space.gammas_of(drafter), output_tokens=workload.output_tokens, steps=steps, once=once,
+        )
+        for drafter, drafts in zip(space.drafters, counted, strict=True)
+    ]  # fmt: skip
+
+
+def _cells(workload: Workload) -> tuple[FloatArray, FloatArray]:
+    """Return batch sizes and context lengths along their axes. [sequences], [tokens]"""
+    batch = np.asarray(workload.batch_sizes, dtype=float)[:, None, None, None]
+    return batch, np.asarray(workload.context_lens, dtype=float)[:, None, None]
+
+
+def _join(
+    deployment: Deployment, workload: Workload, space: SearchSpace, terms: Sequence[Terms]
+) -> list[Priced]:
+    """Join the terms of every drafter's rounds."""
+    batch, context_len = _cells(workload)
+    return [
+        Priced(
+            deployment, drafter, batch, context_len, space.budgets_of(drafter, deployment.model)[:, None],
+            space.gammas_of(drafter), of_drafter.join(), workload.output_tokens,
+        )
+        for drafter, of_drafter in zip(space.drafters, terms, strict=True)
+    ]  # fmt: skip
+
+
+class Prices:
+    """The prices of one deployment, asked for piece by piece: what pieces share is priced once for them.
+
+    What drafters count knows no batch. Of what is priced each term lies on few axes, so those of many batch
+    sizes are priced at once, as many as make none larger than `chunk` elements. They are joined piece by
+    piece, and kept until others are asked for. Any order of pieces has the same prices.
+    """
+
+    def __init__(
+        self, deployment: Deployment, workload: Workload, space: SearchSpace, chunk: int = CHUNK
+    ) -> None:
+        """Price nothing yet.
+
+        Parameters
+        ----------
+        deployment, workload, space : as in `price_drafters`.
+        chunk : as in `split`. [configurations]
+        """
+        keep_memory()
+        self.deployment, self.workload, self.space, self.chunk = deployment, workload, space, chunk
+        self._kept: dict[int, _Kept] = {}
+
+    def of(self, part: Part) -> list[Priced]:
+        """Return what `price_drafters` returns for a piece of `split`."""
+        (rows, columns), cells, most = part, self.workload.part(*part), len(self.workload.batch_sizes)
+        first, end = rows.start, min(rows.stop, most)
+        if columns.start not in self._kept:
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            self._kept[columns.start] = _Kept(_count(self.deployment, cells, self.space))
+        kept = self._kept[columns.start]
+        if first not in kept.batches or end > kept.batches.stop:
+            kept.batches, kept.terms = range(0), ()
+            last = min(max(end, first + self._at_once(part, kept.counted)), most)
+            wide = self.workload.part(slice(first, last), columns)
+            kept.terms = _price_terms(self.deployment, wide, self.space, kept.counted)
+            kept.batches = range(first, last)
+        here = slice(first - kept.batches.start, end - kept.batches.start)
+        terms = [of_drafter.of_batches(here) for of_drafter in kept.terms]
+        return _join(self.deployment, cells, self.space, terms)
+
+    def _at_once(self, part: Part, counted: Sequence[Drafts | None]) -> int:
+        """Return how many batch sizes may be priced at once, such that those of all contexts are kept. [1]"""
+        contexts = len(self.workload.context_lens[part[1]])
+        pieces = -(-len(self.workload.context_lens) // contexts)
+        if pieces > KEPT:
+            return 0
+        each = max(contexts * len(self.space.gammas), *(drafts.elements for drafts in counted if drafts), 1)
+        if self.deployment.piped:  # the fullest stage is that of every configuration
+            each = max(each, contexts * self.space.most)
+        return self.chunk // (each * pieces)
+
+
+@dataclass
+class _Kept:
+    """What is kept of some contexts: what drafters count, and the terms of some batch sizes."""
+
+    counted: Sequence[Drafts | None]
+    batches: range = range(0)
+    terms: Sequence[Terms] = ()
+
+
+def price_pieces(
+    deployment: Deployment, workload: Workload, space: SearchSpace, chunk: int = CHUNK
+) -> Iterator[tuple[Part, list[Priced]]]:
+    """Price piece by piece, each as `price_drafters` does; arguments as in `Prices`."""
+    prices = Prices(deployment, workload, space, chunk)
+    for part in split(workload, space, chunk):
+        yield part, prices.of(part)
 
 
 def sweep(
@@ -200,6 +319,11 @@ def sweep(
     executor : anything with ``Executor.map``; this process when absent. What comes, comes in the same order.
     chunk : configurations that one `Priced` holds at most, as long as one cell holds no more.
     """
+    if executor is None:
+        for deployment in deployments:
+            for _, priced in price_pieces(deployment, workload, space, chunk):
+                yield from priced
+        return
     pieces = split(workload, space, chunk)
     tasks = [(deployment, workload, space, piece) for deployment in deployments for piece in pieces]
     for priced in in_order(executor, price_task, tasks):
