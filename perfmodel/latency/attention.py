@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.files.compiled import compiled
 from perfmodel.hardware import AttentionKernel, HardwareProfile, Numeric
 from perfmodel.model.dtypes import BYTES
 
@@ -93,16 +94,17 @@ def attention(
     rate_of_dtype = figures.compute_fraction * hardware.peak(kv_dtype)
     rate_of_slot = figures.compute_fraction * hardware.peak("bf16") / slots
     row_of_walk = blocks * (2.0 * figures.kv_block * widths / rate_of_slot)  # seconds per row of a tile
-    kv_of_head = BYTES[kv_dtype] * stored * kv_fraction * batch * kv_tokens
-    missed_again = np.clip(kv_of_head / hardware.l2_bytes - 0.5, 0.0, 1.0)
-    kv = whole_kv = kv_of_head * kv_heads
-    if not cold:
-        resident = np.clip(1.5 - kv / hardware.l2_bytes, 0.0, 1.0)
-        kv = kv * (1.0 - resident * (1.0 - 1.0 / figures.l2_speedup))
+    entries = BYTES[kv_dtype] * stored * kv_fraction * batch  # one of each sequence, for one KV head
     row_bytes = figures.row_passes * 2.0 * batch * heads * widths
     stream = narrow * hardware.memory_bandwidth
+    overlaps = hardware.as_it_runs(1.0, lambda: 0.0)
+    from_memory: Numeric = 1.0
+    if not cold:
+        resident = np.clip(1.5 - entries * kv_tokens * kv_heads / hardware.l2_bytes, 0.0, 1.0)
+        from_memory = 1.0 - resident * (1.0 - 1.0 / figures.l2_speedup)
+    kv = (1.0 / blocks, row_of_walk, entries, kv_tokens, kv_heads, from_memory, hardware.l2_bytes, stream, overlaps)
 
-    def launch(rows_per_head: Numeric, packed: NDArray[np.bool_]) -> Numeric:
+    def launch(rows_per_head: Numeric, packed: NDArray[np.bool_]) -> tuple[Numeric, ...]:
         shared = np.where(packed, group, 1.0)
         rows = rows_per_head * shared
         together = _tile_height(figures, rows)
@@ -111,24 +113,74 @@ def attention(
         waves = batch * kv_heads * np.ceil(rows / tile) * (group / shared) / slots
         may_split = packed & (splits_verification | np.equal(rows_per_head, 1.0))
         split = may_split & (waves < figures.split_below)
-        walked = np.where(split, np.maximum(waves, 1.0 / blocks), _whole_waves(waves, figures.ctas_per_sm))
-        compute = walked * (tile + figures.tile_overhead) * row_of_walk
-        passes = np.clip(batch * copies / slots, 1.0, copies)
-        memory = (kv * (1.0 + (passes - 1.0) * missed_again) + row_bytes * rows_per_head) / stream
-        compute, memory = compute * compute, memory * memory
-        seconds = figures.t0 + figures.cta * waves + np.sqrt(np.sqrt(compute**2 + memory**2))
-        all_rows = rows_per_head * group
-        moved = whole_kv * np.ceil(all_rows / figures.tile_large) / stream
-        worked = kv_heads * all_rows * (2.0 * widths * batch * kv_tokens) / rate_of_dtype
-        return hardware.as_it_runs(seconds, figures.t0 + moved + worked)
+        walked = np.where(split, waves, _whole_waves(waves, figures.ctas_per_sm))
+        again = np.clip(batch * copies / slots, 1.0, copies) - 1.0
 
-    decode = launch(1.0, packs | (group > 1.0))
+        def in_turn() -> Numeric:
+            all_rows = rows_per_head * group
+            moved = entries * kv_tokens * kv_heads * np.ceil(all_rows / figures.tile_large) / stream
+            worked = kv_heads * all_rows * (2.0 * widths * batch * kv_tokens) / rate_of_dtype
+            return figures.t0 + moved + worked
+
+        return (
+            walked, np.multiply(split, 1.0), tile + figures.tile_overhead, again, row_bytes * rows_per_head,
+            figures.t0 + figures.cta * waves, hardware.as_it_runs(0.0, in_turn),
+        )  # fmt: skip
+
+    step = launch(1.0, packs | (group > 1.0))
     if np.ndim(query_tokens) == 0 and float(query_tokens) == 1.0:
-        return decode
+        return _step(*kv, *step)
     together = launch(query_tokens, packs | ((group > 1.0) & (np.asarray(query_tokens) == 1.0)))
-    most = np.where(splits_verification, query_tokens * decode, np.inf)
-    held: Numeric = np.clip(together, decode, most)
-    return held
+    return _verification(*kv, *step, *together, np.where(splits_verification, query_tokens, np.inf))
+
+
+def _join(
+    least_waves: Numeric, row_s: Numeric, kv_of_head: Numeric, kv: Numeric, l2_bytes: Numeric, stream: Numeric, overlaps: Numeric,
+    waves: Numeric, splits: Numeric, tile_rows: Numeric, again: Numeric, row_bytes: Numeric, fixed_s: Numeric,
+    in_turn_s: Numeric,
+) -> Numeric:  # fmt: skip
+    compute = np.maximum(waves, splits * least_waves) * tile_rows * row_s
+    missed_again = np.minimum(np.maximum(kv_of_head / l2_bytes - 0.5, 0.0), 1.0)
+    memory = (kv * (1.0 + again * missed_again) + row_bytes) / stream
+    compute *= compute
+    memory *= memory
+    compute *= compute
+    memory *= memory
+    return np.maximum(overlaps * (fixed_s + np.sqrt(np.sqrt(compute + memory))), in_turn_s)
+
+
+@compiled
+def _step(
+    least_waves: Numeric, row_s: Numeric, entries: Numeric, kv_tokens: Numeric, kv_heads: Numeric,
+    from_memory: Numeric, l2_bytes: Numeric, stream: Numeric, overlaps: Numeric,
+    waves: Numeric, splits: Numeric, tile_rows: Numeric, again: Numeric, row_bytes: Numeric, fixed_s: Numeric,
+    in_turn_s: Numeric,
+) -> Numeric:
+    kv_of_head = entries * kv_tokens
+    kv = kv_of_head * kv_heads * from_memory
+    return _join(
+        least_waves, row_s, kv_of_head, kv, l2_bytes, stream, overlaps,
+        waves, splits, tile_rows, again, row_bytes, fixed_s, in_turn_s)
+
+
+@compiled
+def _verification(
+    least_waves: Numeric, row_s: Numeric, entries: Numeric, kv_tokens: Numeric, kv_heads: Numeric,
+    from_memory: Numeric, l2_bytes: Numeric, stream: Numeric, overlaps: Numeric,
+    waves: Numeric, splits: Numeric, tile_rows: Numeric, again: Numeric, row_bytes: Numeric, fixed_s: Numeric,
+    in_turn_s: Numeric,
+    waves_q: Numeric, splits_q: Numeric, tile_rows_q: Numeric, again_q: Numeric, row_bytes_q: Numeric, fixed_s_q: Numeric,
+    in_turn_s_q: Numeric, most: Numeric,
+) -> Numeric:
+    kv_of_head = entries * kv_tokens
+    kv = kv_of_head * kv_heads * from_memory
+    step = _join(
+        least_waves, row_s, kv_of_head, kv, l2_bytes, stream, overlaps,
+        waves, splits, tile_rows, again, row_bytes, fixed_s, in_turn_s)
+    together = _join(
+        least_waves, row_s, kv_of_head, kv, l2_bytes, stream, overlaps,
+        waves_q, splits_q, tile_rows_q, again_q, row_bytes_q, fixed_s_q, in_turn_s_q)
+    return np.minimum(np.maximum(together, step), most * step)
 
 
 def _whole_waves(waves: Numeric, ctas_per_sm: Numeric) -> NDArray[np.float64]:
