@@ -220,7 +220,7 @@ class HardwareProfile(Spec):
         in_turn : returns those on hardware that does not; asked where there is some. [s]
         """
         one_by_one = np.less(self.overlap, 0.5)
-        return np.where(one_by_one, in_turn(), overlapped) if np.any(one_by_one) else overlapped
+        return np.where(one_by_one, in_turn(), overlapped) if one_by_one.any() else overlapped
 
     def with_defaults(self) -> HardwareProfile:
         """Return the profile with what nobody gave assumed, an attention kernel and NCCL's all-reduce too."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib import import_module
+from inspect import unwrap
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -45,7 +46,8 @@ def compiled(formula: Formula) -> Formula:
 
     @wraps(formula)
     def either(*terms: Numeric) -> Numeric:
-        shape = np.broadcast(*terms).shape
+        arrays = [term for term in terms if isinstance(term, np.ndarray)]
+        shape = np.broadcast(*arrays).shape if arrays else ()
         size = math.prod(shape)
         if size <= BLOCK:
             result: Numeric = formula(*terms)
@@ -146,7 +148,7 @@ def _of_numbers(njit: Callable[..., Any], formula: Formula) -> Any:
     """Return a formula compiled for numbers, with the plain functions of its module that it calls."""
     around = formula.__globals__
     calls = {
-        name: _of_numbers(njit, around[name])
+        name: _of_numbers(njit, unwrap(around[name]))
         for name in formula.__code__.co_names
         if isinstance(around.get(name), FunctionType)
     }
