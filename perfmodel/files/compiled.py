@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -23,10 +25,17 @@ BLOCK = 16_384
 INNER = 8
 """Length below which the last axis is too short for a loop of its own. [1]"""
 WORTH_IT = 2**23
-"""Elements after which a formula is compiled: numpy has spent on them what loading a compiler takes. [1]"""
+"""Elements of a formula after which the compiler is loaded: numpy took about as long for them. [1]"""
+LOADED = 2**20
+"""Elements after which one more formula, or a form of it, is compiled once the compiler is loaded. [1]"""
 
-Formula: TypeAlias = Callable[..., Any]
+Formula: TypeAlias = Callable[..., Numeric]
 Kernel: TypeAlias = Callable[..., Any]
+Form: TypeAlias = tuple[Formula, tuple[bool, ...]]
+"""A formula, and which of its terms vary along the innermost axis."""
+
+_KERNELS: dict[Form, Kernel | None] = {}
+_SEEN: Counter[Form] = Counter()
 
 
 def compiled(formula: Formula) -> Formula:
@@ -37,12 +46,10 @@ def compiled(formula: Formula) -> Formula:
 
     Parameters
     ----------
-    formula : of positional numbers or arrays that broadcast: arithmetic with its own temporaries in place,
-        `numpy.minimum`, `maximum` and `sqrt`; it may call plain functions of its module that are alike. What
-        else a compiler of numbers takes for another thing, ``numpy.where`` and ``x**2``, it leaves to others.
+    formula : of positional numbers or arrays that broadcast, in double precision: arithmetic, comparisons,
+        `numpy.minimum`, `maximum` and `sqrt`, and functions of the same module that are made of these. Not
+        ``numpy.where`` and ``x**2``: on numbers, a compiler takes them for something else.
     """
-    kernels: dict[tuple[bool, ...], Kernel | None] = {}
-    seen: Counter[tuple[bool, ...]] = Counter()
 
     @wraps(formula)
     def either(*terms: Numeric) -> Numeric:
@@ -50,20 +57,20 @@ def compiled(formula: Formula) -> Formula:
         shape = np.broadcast(*arrays).shape if arrays else ()
         size = math.prod(shape)
         if size <= BLOCK:
-            result: Numeric = formula(*terms)
-            return result
+            return formula(*terms)
         order = _order(shape)
         lined = [_line_up(term, order) for term in terms]
         out = np.empty([shape[axis] for axis in order])
         varying = tuple(np.ndim(term) > 0 and np.shape(term)[-1] > 1 for term in lined)
-        kernel = kernels.get(varying)
+        form = formula, varying
+        kernel = _KERNELS.get(form)
         if kernel is not None:
             _run(kernel, lined, varying, out)
         else:
             _fill(formula, lined, out)
-            seen[varying] += size
-            if seen[varying] >= WORTH_IT and varying not in kernels:
-                kernels[varying] = _checked(formula, lined, varying, out)
+            _SEEN[form] += size
+            if form not in _KERNELS and _SEEN[form] >= (LOADED if "numba" in sys.modules else WORTH_IT):
+                _KERNELS[form] = _checked(formula, lined, varying, out)
         return np.ascontiguousarray(np.moveaxis(out, -1, order[-1]))
 
     return either
@@ -116,9 +123,11 @@ def _checked(
     again = np.empty_like(computed)
     for cache in (True, False):  # nowhere to write what was compiled: compile it anew each time
         try:
-            kernel = _compile(formula, varying, cache)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                kernel = _compile(formula, varying, cache)
             _run(kernel, terms, varying, again)
-        except Exception:  # noqa: BLE001, S112  absent, broken or too old: numpy computes the same
+        except Exception:  # absent, broken or too old for this Python: numpy computes the same
             continue
         return kernel if again.tobytes() == computed.tobytes() else None
     return None
@@ -136,7 +145,7 @@ def _compile(formula: Formula, varying: Sequence[bool], cache: bool) -> Kernel:
         f"        out[i] = formula({', '.join(numbers)})\n"
     )
     loop: dict[str, Any] = {"formula": _of_numbers(numba.njit, formula), "__name__": formula.__module__}
-    exec(compile(text, formula.__code__.co_filename, "exec"), loop)  # noqa: S102
+    exec(compile(text, formula.__code__.co_filename, "exec"), loop)
     array, number = numba.float64[::1], numba.float64
     signature = numba.void(*(array if varies else number for varies in varying), array)
     layout = f"{','.join('(n)' if varies else '()' for varies in varying)}->(n)"

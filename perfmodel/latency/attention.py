@@ -120,7 +120,8 @@ def attention(
             all_rows = rows_per_head * group
             moved = entries * kv_tokens * kv_heads * np.ceil(all_rows / figures.tile_large) / stream
             worked = kv_heads * all_rows * (2.0 * widths * batch * kv_tokens) / rate_of_dtype
-            return figures.t0 + moved + worked
+            seconds: Numeric = figures.t0 + moved + worked
+            return seconds
 
         return (
             walked, np.multiply(split, 1.0), tile + figures.tile_overhead, again, row_bytes * rows_per_head,
@@ -145,7 +146,7 @@ def _launch_s(
 
     Parameters
     ----------
-    entries, kv_tokens, kv_heads : bytes of an entry, entries and KV heads of all sequences. [B], [tokens], [1]
+    entries, kv_tokens, kv_heads : bytes of one in all sequences, how many, for how many heads. [B], [1], [1]
     from_memory, l2_bytes, stream : share not met in L2, its size, and the rate of memory. [1], [B], [B/s]
     least_waves, row_of_walk : what a split KV leaves at least, seconds in which a row walks it. [waves], [s]
     waves, splits, tile_rows : that are walked, 1 where the KV is split, rows of a tile. [waves], [1], [rows]
