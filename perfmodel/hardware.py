@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -211,10 +211,16 @@ class HardwareProfile(Spec):
         name = ALL_REDUCE_ALIASES.get(key, key)
         return name if name in self.all_reduce else "nccl"
 
-    def as_it_runs(self, overlapped: Numeric, in_turn: Numeric) -> Numeric:
-        """Return seconds where memory and arithmetic overlap, or of both in turn without `overlap`. [s]"""
-        seconds: Numeric = np.where(np.asarray(self.overlap) < 0.5, in_turn, overlapped)
-        return seconds
+    def as_it_runs(self, overlapped: Numeric, in_turn: Callable[[], Numeric]) -> Numeric:
+        """Return seconds where memory and arithmetic overlap, or of both in turn without `overlap`. [s]
+
+        Parameters
+        ----------
+        overlapped : seconds on hardware that overlaps them. [s]
+        in_turn : returns those on hardware that does not; asked where there is some. [s]
+        """
+        one_by_one = np.less(self.overlap, 0.5)
+        return np.where(one_by_one, in_turn(), overlapped) if one_by_one.any() else overlapped
 
     def with_defaults(self) -> HardwareProfile:
         """Return the profile with what nobody gave assumed, an attention kernel and NCCL's all-reduce too."""

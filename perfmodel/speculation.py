@@ -20,6 +20,7 @@ from perfmodel.drafting import (
     draft_with,
 )  # fmt: skip
 from perfmodel.engine import EngineOverhead
+from perfmodel.files.compiled import compiled
 from perfmodel.files.numbers import as_floats, repeated
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import (
@@ -85,22 +86,27 @@ class Round:
     @property
     def round_s(self) -> Numeric:
         """Seconds of one round, ``gamma T_D + T_V + overhead`` (MagicDec section 3.1). [s]"""
-        return self.draft_s + self.verify.total + self.overhead
+        return _round_s(*self._phases)
+
+    @property
+    def _phases(self) -> tuple[Numeric, ...]:
+        """Draft passes [1], then seconds of one, of the verification and of the engine. [s]"""
+        return np.asarray(self.passes), self.draft.total, self.verify.total, self.overhead
 
     @property
     def tpot(self) -> Numeric:
         """Seconds per output token of one sequence, the round over its tokens. [s]"""
-        return self.round_s / self.tokens_per_round
+        return _tpot_s(self.tokens_per_round, *self._phases)
 
     @property
     def throughput(self) -> Numeric:
         """Output tokens per second of the whole batch. [tokens/s]"""
-        return self.batch / self.tpot
+        return _in_tpot(self.batch, self.tokens_per_round, *self._phases)
 
     @property
     def speedup(self) -> Numeric:
         """Plain decode step over seconds per token; exactly 1 at gamma 0. [1]"""
-        return self.baseline.total / self.tpot
+        return _in_tpot(self.baseline.total, self.tokens_per_round, *self._phases)
 
     @property
     def draft_ratio(self) -> Numeric:
@@ -126,6 +132,21 @@ class Round:
     def break_even_tokens(self) -> Numeric:
         """Tokens per round above which speculation pays: ``round / baseline``. [tokens]"""
         return self.round_s / self.baseline.total
+
+
+@compiled
+def _round_s(passes: Numeric, draft_s: Numeric, verify_s: Numeric, overhead_s: Numeric) -> Numeric:
+    return passes * draft_s + verify_s + overhead_s
+
+
+@compiled
+def _tpot_s(tokens_per_round: Numeric, *phases: Numeric) -> Numeric:
+    return _round_s(*phases) / tokens_per_round
+
+
+@compiled
+def _in_tpot(amount: Numeric, tokens_per_round: Numeric, *phases: Numeric) -> Numeric:
+    return amount / _tpot_s(tokens_per_round, *phases)
 
 
 class Configuration(TypedDict):

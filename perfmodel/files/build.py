@@ -27,6 +27,8 @@ _ENDINGS = (".py", ".yaml", ".json", ".csv")
 class Build:
     """What two processes must have in common for their results to be one, bit for bit.
 
+    Not numba: compiled formulas are used only where they give numpy's bits (`perfmodel.files.compiled`).
+
     Parameters
     ----------
     draftplan : the version.

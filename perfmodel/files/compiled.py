@@ -1,44 +1,164 @@
-"""Formulas compiled where numba is installed and arrays are long, else the same formula in numpy."""
+"""Formulas of long arrays: in blocks that stay in a core's cache, compiled where numba is installed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, wraps
+import math
+import os
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
+from inspect import unwrap
+from types import FunctionType
+from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["WORTH_IT", "compiled"]
+from perfmodel.files.numbers import FloatArray, Numeric
 
-WORTH_IT = 65_536
-"""Elements from which compiled code is used: for fewer, loading the compiler takes longer. [1]"""
+__all__ = ["BLOCK", "WORTH_IT", "compiled"]
+
+BLOCK = 16_384
+"""Elements that are computed at once: what comes between stays in a core's cache. [1]"""
+INNER = 8
+"""Length below which the last axis is too short for a loop of its own. [1]"""
+WORTH_IT = 2**23
+"""Elements of a formula after which the compiler is loaded: numpy took about as long for them. [1]"""
+LOADED = 2**20
+"""Elements after which one more formula, or a form of it, is compiled once the compiler is loaded. [1]"""
+
+Formula: TypeAlias = Callable[..., Numeric]
+Kernel: TypeAlias = Callable[..., Any]
+Form: TypeAlias = tuple[Formula, tuple[bool, ...]]
+"""A formula, and which of its terms vary along the innermost axis."""
+
+_KERNELS: dict[Form, Kernel | None] = {}
+_SEEN: Counter[Form] = Counter()
 
 
-def compiled(formula: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an elementwise formula that runs compiled where that can be and is worth it.
+def compiled(formula: Formula) -> Formula:
+    """Return an elementwise formula that runs long arrays in blocks, and compiled once that is worth it.
+
+    The equation is written once: numpy runs it on blocks, numba on numbers, both to the same bits. Where they
+    ever differ, or numba is absent, broken or switched off (``DRAFTPLAN_FAST=0``), numpy goes on.
 
     Parameters
     ----------
-    formula : positional numbers or arrays that broadcast; arithmetic, comparisons and numpy functions that
-        work element by element, so that one source serves arrays and a compiler of scalars.
+    formula : of positional numbers or arrays that broadcast, in double precision: arithmetic, comparisons,
+        `numpy.minimum`, `maximum` and `sqrt`, and functions of the same module that are made of these. Not
+        ``numpy.where`` and ``x**2``: on numbers, a compiler takes them for something else.
     """
 
     @wraps(formula)
-    def either(*terms: Any) -> Any:
-        if np.broadcast(*terms).size >= WORTH_IT and (fast := _compile(formula)) is not None:
-            return fast(*terms)
-        return formula(*terms)
+    def either(*terms: Numeric) -> Numeric:
+        arrays = [term for term in terms if isinstance(term, np.ndarray)]
+        shape = np.broadcast(*arrays).shape if arrays else ()
+        size = math.prod(shape)
+        if size <= BLOCK:
+            return formula(*terms)
+        order = _order(shape)
+        lined = [_line_up(term, order) for term in terms]
+        out = np.empty([shape[axis] for axis in order])
+        varying = tuple(np.ndim(term) > 0 and np.shape(term)[-1] > 1 for term in lined)
+        form = formula, varying
+        kernel = _KERNELS.get(form)
+        if kernel is not None:
+            _run(kernel, lined, varying, out)
+        else:
+            _fill(formula, lined, out)
+            _SEEN[form] += size
+            if form not in _KERNELS and _SEEN[form] >= (LOADED if "numba" in sys.modules else WORTH_IT):
+                _KERNELS[form] = _checked(formula, lined, varying, out)
+        return np.ascontiguousarray(np.moveaxis(out, -1, order[-1]))
 
     return either
 
 
-@cache
-def _compile(formula: Callable[..., Any]) -> Callable[..., Any] | None:
-    """Return the formula as a compiled function of arrays; None where numba is not installed."""
-    if find_spec("numba") is None:
+def _order(shape: Sequence[int]) -> list[int]:
+    """Return the axes with that of the innermost loop last: the last one, or the longest if that is short."""
+    last = max(axis for axis, length in enumerate(shape) if length > 1)
+    inner = last if shape[last] >= INNER else max(range(len(shape)), key=shape.__getitem__)
+    return [axis for axis in range(len(shape)) if axis != inner] + [inner]
+
+
+def _line_up(term: Numeric, order: Sequence[int]) -> Numeric:
+    """Return a term with all the axes, in that order; a number stays one."""
+    if np.ndim(term) == 0:
+        return term
+    array = np.asarray(term, dtype=float)
+    return array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(order)
+
+
+def _fill(formula: Formula, terms: Sequence[Any], out: FloatArray) -> None:
+    """Compute the formula block by block along the longest axis."""
+    axis = max(range(out.ndim), key=out.shape.__getitem__)
+    step = max(1, BLOCK * out.shape[axis] // out.size)
+    for start in range(0, out.shape[axis], step):
+        place = (*(slice(None),) * axis, slice(start, start + step))
+        out[place] = formula(
+            *(term[place] if np.ndim(term) and term.shape[axis] > 1 else term for term in terms)
+        )
+
+
+def _run(kernel: Kernel, terms: Sequence[Any], varying: Sequence[bool], out: FloatArray) -> None:
+    """Compute the compiled formula; a term that does not vary along the innermost loop is a number there."""
+    with np.errstate(all="ignore"):  # compiled code may compute what it does not take
+        kernel(
+            *(
+                np.ascontiguousarray(term) if varies else term[..., 0] if np.ndim(term) else term
+                for term, varies in zip(terms, varying, strict=True)
+            ),
+            out,
+        )
+
+
+def _checked(
+    formula: Formula, terms: Sequence[Any], varying: tuple[bool, ...], computed: FloatArray
+) -> Kernel | None:
+    """Return the formula compiled; None where that cannot be, or gives other bits than numpy computed."""
+    if os.environ.get("DRAFTPLAN_FAST") == "0":
         return None
-    vectorize: Any = import_module("numba").vectorize
-    fast: Callable[..., Any] = vectorize(nopython=True, cache=True)(formula)
-    return fast
+    again = np.empty_like(computed)
+    for cache in (True, False):  # nowhere to write what was compiled: compile it anew each time
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                kernel = _compile(formula, varying, cache)
+            _run(kernel, terms, varying, again)
+        except Exception:  # absent, broken or too old for this Python: numpy computes the same
+            continue
+        return kernel if again.tobytes() == computed.tobytes() else None
+    return None
+
+
+def _compile(formula: Formula, varying: Sequence[bool], cache: bool) -> Kernel:
+    """Return a loop over the innermost axis, compiled, whose terms are arrays there or numbers."""
+    numba: Any = import_module("numba")
+    names = [f"term{index}" for index in range(len(varying))]
+    numbers = [f"{name}[i]" if varies else name for name, varies in zip(names, varying, strict=True)]
+    name = f"{formula.__name__}_{''.join('ni'[varies] for varies in varying)}"
+    text = (
+        f"def {name}({', '.join(names)}, out):\n"
+        f"    for i in range(out.size):\n"
+        f"        out[i] = formula({', '.join(numbers)})\n"
+    )
+    loop: dict[str, Any] = {"formula": _of_numbers(numba.njit, formula), "__name__": formula.__module__}
+    exec(compile(text, formula.__code__.co_filename, "exec"), loop)
+    array, number = numba.float64[::1], numba.float64
+    signature = numba.void(*(array if varies else number for varies in varying), array)
+    layout = f"{','.join('(n)' if varies else '()' for varies in varying)}->(n)"
+    kernel: Kernel = numba.guvectorize([signature], layout, nopython=True, cache=cache)(loop[name])
+    return kernel
+
+
+def _of_numbers(njit: Callable[..., Any], formula: Formula) -> Any:
+    """Return a formula compiled for numbers, with the plain functions of its module that it calls."""
+    around = formula.__globals__
+    calls = {
+        name: _of_numbers(njit, unwrap(around[name]))
+        for name in formula.__code__.co_names
+        if isinstance(around.get(name), FunctionType)
+    }
+    return njit(FunctionType(formula.__code__, {**around, **calls}, formula.__name__))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.files.compiled import compiled
 from perfmodel.hardware import AttentionKernel, HardwareProfile, Numeric
 from perfmodel.model.dtypes import BYTES
 
@@ -86,63 +87,110 @@ def attention(
     value_width = np.asarray(head_dim if value_dim is None else value_dim)
     widths = np.add(head_dim, value_width)
     stored = widths if entry_elements is None else entry_elements
+    tallest = ACCUMULATORS / np.maximum(value_width, 1.0)
     packs, splits_verification = np.greater(figures.packs, 0.5), np.equal(figures.packs, 1.0)
     narrow = figures.narrow_memory_fraction if BYTES[kv_dtype] < 2 else figures.memory_fraction
+    stream = narrow * hardware.memory_bandwidth
     slots = hardware.sms * figures.ctas_per_sm
     blocks = np.maximum(np.ceil(np.asarray(kv_tokens) / figures.kv_block), 1.0)
     rate_of_dtype = figures.compute_fraction * hardware.peak(kv_dtype)
     rate_of_slot = figures.compute_fraction * hardware.peak("bf16") / slots
     row_of_walk = blocks * (2.0 * figures.kv_block * widths / rate_of_slot)  # seconds per row of a tile
-    kv_of_head = BYTES[kv_dtype] * stored * kv_fraction * batch * kv_tokens
-    missed_again = np.clip(kv_of_head / hardware.l2_bytes - 0.5, 0.0, 1.0)
-    kv = whole_kv = kv_of_head * kv_heads
-    if not cold:
-        resident = np.clip(1.5 - kv / hardware.l2_bytes, 0.0, 1.0)
-        kv = kv * (1.0 - resident * (1.0 - 1.0 / figures.l2_speedup))
+    entries = BYTES[kv_dtype] * stored * kv_fraction * batch  # bytes of one entry in every sequence
     row_bytes = figures.row_passes * 2.0 * batch * heads * widths
-    stream = narrow * hardware.memory_bandwidth
+    from_memory: Numeric = 1.0
+    if not cold:
+        resident = np.clip(1.5 - entries * kv_tokens * kv_heads / hardware.l2_bytes, 0.0, 1.0)
+        from_memory = 1.0 - resident * (1.0 - 1.0 / figures.l2_speedup)
+    cache = (entries, kv_tokens, kv_heads, from_memory, hardware.l2_bytes, stream, 1.0 / blocks, row_of_walk)
 
-    def launch(rows_per_head: Numeric, packed: NDArray[np.bool_]) -> Numeric:
+    def launch(rows_per_head: Numeric, packed: NDArray[np.bool_]) -> tuple[Numeric, ...]:
         shared = np.where(packed, group, 1.0)
-        rows = rows_per_head * shared
+        rows, apart = rows_per_head * shared, group / shared
         together = _tile_height(figures, rows)
-        tile = np.minimum(together, ACCUMULATORS / np.maximum(value_width, 1.0))
-        copies = np.ceil(rows / together) * (group / shared)  # CTAs, or groups of them, that read the same KV
-        waves = batch * kv_heads * np.ceil(rows / tile) * (group / shared) / slots
+        tile = np.minimum(together, tallest)
+        copies = np.ceil(rows / together) * apart  # CTAs, or groups of them, that read the same KV
+        waves = batch * kv_heads * np.ceil(rows / tile) * apart / slots
         may_split = packed & (splits_verification | np.equal(rows_per_head, 1.0))
         split = may_split & (waves < figures.split_below)
-        walked = np.where(split, np.maximum(waves, 1.0 / blocks), _whole_waves(waves, figures.ctas_per_sm))
-        compute = walked * (tile + figures.tile_overhead) * row_of_walk
-        passes = np.clip(batch * copies / slots, 1.0, copies)
-        memory = (kv * (1.0 + (passes - 1.0) * missed_again) + row_bytes * rows_per_head) / stream
-        compute, memory = compute * compute, memory * memory
-        seconds = figures.t0 + figures.cta * waves + np.sqrt(np.sqrt(compute**2 + memory**2))
-        all_rows = rows_per_head * group
-        moved = whole_kv * np.ceil(all_rows / figures.tile_large) / stream
-        worked = kv_heads * all_rows * (2.0 * widths * batch * kv_tokens) / rate_of_dtype
-        return hardware.as_it_runs(seconds, figures.t0 + moved + worked)
+        walked = np.where(split, waves, _whole_waves(waves, figures.ctas_per_sm))
+        again = np.minimum(np.maximum(batch * copies / slots, 1.0), copies) - 1.0
 
-    decode = launch(1.0, packs | (group > 1.0))
+        def in_turn() -> Numeric:
+            all_rows = rows_per_head * group
+            moved = entries * kv_tokens * kv_heads * np.ceil(all_rows / figures.tile_large) / stream
+            worked = kv_heads * all_rows * (2.0 * widths * batch * kv_tokens) / rate_of_dtype
+            seconds: Numeric = figures.t0 + moved + worked
+            return seconds
+
+        return (
+            walked, np.multiply(split, 1.0), tile + figures.tile_overhead, again, row_bytes * rows_per_head,
+            figures.t0 + figures.cta * waves, hardware.as_it_runs(0.0, in_turn),
+        )  # fmt: skip
+
+    step = launch(1.0, packs | (group > 1.0))
     if np.ndim(query_tokens) == 0 and float(query_tokens) == 1.0:
-        return decode
+        return _launch_s(*cache, *step)
     together = launch(query_tokens, packs | ((group > 1.0) & (np.asarray(query_tokens) == 1.0)))
-    most = np.where(splits_verification, query_tokens * decode, np.inf)
-    held: Numeric = np.clip(together, decode, most)
-    return held
+    most_steps = np.where(splits_verification, query_tokens, np.inf)
+    return _verification_s(most_steps, *cache, *step, *together)
 
 
-def _whole_waves(waves: Numeric, ctas_per_sm: Numeric) -> NDArray[np.float64]:
+@compiled
+def _launch_s(
+    entries: Numeric, kv_tokens: Numeric, kv_heads: Numeric, from_memory: Numeric, l2_bytes: Numeric,
+    stream: Numeric, least_waves: Numeric, row_of_walk: Numeric, waves: Numeric, splits: Numeric,
+    tile_rows: Numeric, again: Numeric, row_bytes: Numeric, fixed_s: Numeric, in_turn_s: Numeric,
+) -> Numeric:  # fmt: skip
+    """Return the seconds of one launch; those of hardware that overlaps nothing are given. [s]
+
+    Parameters
+    ----------
+    entries, kv_tokens, kv_heads : bytes of one in all sequences, how many, for how many heads. [B], [1], [1]
+    from_memory, l2_bytes, stream : share not met in L2, its size, and the rate of memory. [1], [B], [B/s]
+    least_waves, row_of_walk : what a split KV leaves at least, seconds in which a row walks it. [waves], [s]
+    waves, splits, tile_rows : that are walked, 1 where the KV is split, rows of a tile. [waves], [1], [rows]
+    again, row_bytes : times that the KV is read anew where L2 cannot hold it; queries, outputs. [1], [B]
+    fixed_s, in_turn_s : seconds beside both; seconds without overlap, 0 with it. [s]
+    """
+    kv_of_head = entries * kv_tokens
+    missed_again = np.minimum(np.maximum(kv_of_head / l2_bytes - 0.5, 0.0), 1.0)
+    compute = np.maximum(waves, splits * least_waves) * tile_rows * row_of_walk
+    memory = (kv_of_head * kv_heads * from_memory * (1.0 + again * missed_again) + row_bytes) / stream
+    compute *= compute
+    memory *= memory
+    compute *= compute
+    memory *= memory
+    overlapped = fixed_s + np.sqrt(np.sqrt(compute + memory))
+    return np.maximum(overlapped * (in_turn_s == 0.0), in_turn_s)
+
+
+@compiled
+def _verification_s(most_steps: Numeric, *terms: Numeric) -> Numeric:
+    """Return the seconds of a verification, held between one decode step and so many. [s]
+
+    Parameters
+    ----------
+    most_steps : steps that it takes at most. [1]
+    terms : as in `_launch_s`: 8 of the cache, 7 of the decode step, 7 of the verification.
+    """
+    step_s, together_s = _launch_s(*terms[:15]), _launch_s(*(terms[:8] + terms[15:]))
+    return np.minimum(np.maximum(together_s, step_s), most_steps * step_s)
+
+
+def _whole_waves(waves: Numeric, ctas_per_sm: Numeric) -> Numeric:
     """Return how many waves long an unsplit grid computes: whole ones, with drawn-out edges. [waves]
 
     A CTA that has its SM to itself runs at the rate of all its slots, so a wave that is not full takes whole
     CTAs per SM. Whole waves are what launches of equal lengths show (docs/verification.md); over the first
     `EDGE` of a wave they rise in proportion, so that no answer hangs on one sequence more or less.
     """
-    partial_wave = np.less_equal(waves, 1.0)
-    units = np.multiply(waves, np.where(partial_wave, ctas_per_sm, 1.0))
+    shares = np.where(np.less_equal(waves, 1.0), ctas_per_sm, 1.0)
+    units = np.multiply(waves, shares)
     full = np.floor(units)
     begun = np.minimum((units - full) / EDGE, 1.0)
-    return np.asarray(np.maximum(full + begun, 1.0) / np.where(partial_wave, ctas_per_sm, 1.0))
+    lasted: Numeric = np.maximum(full + begun, 1.0) / shares
+    return lasted
 
 
 def _tile_height(figures: AttentionKernel, rows: Numeric) -> Numeric:

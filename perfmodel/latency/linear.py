@@ -106,7 +106,7 @@ def linear(
     memory, compute = memory * memory, compute * compute
     seconds: Numeric = gemm.t0 + np.sqrt(np.sqrt(memory * memory + compute * compute))
     moved = (weights + BYTES[dtype] * products * tokens * (k + n)) / stream
-    return hardware.as_it_runs(seconds, gemm.t0 + moved + arithmetic / rate)
+    return hardware.as_it_runs(seconds, lambda: gemm.t0 + moved + arithmetic / rate)
 
 
 def pass_over(hardware: HardwareProfile, *, elements: Numeric) -> Numeric:

@@ -56,4 +56,4 @@ def recurrence(
     memory = np.asarray(bytes_moved, dtype=float) / (figures.memory_fraction * hardware.memory_bandwidth)
     compute = np.asarray(flops, dtype=float) / rate
     joined = np.sqrt(np.sqrt(memory**4 + compute**4))
-    return hardware.as_it_runs(figures.t0 + joined, figures.t0 + memory + compute)
+    return hardware.as_it_runs(figures.t0 + joined, lambda: figures.t0 + memory + compute)
