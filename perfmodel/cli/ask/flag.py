@@ -142,7 +142,8 @@ def commands_of(package: ModuleType, name: str) -> list[tuple[str, Any]]:
 
 def summary(declared: Any) -> str:
     """Return the help of a command or of a group."""
-    return inspect.cleandoc((declared.info.help if isinstance(declared, Commands) else declared.__doc__) or "")
+    text = declared.info.help if isinstance(declared, Commands) else declared.__doc__
+    return inspect.cleandoc(text or "")
 
 
 def _declared_in(module: str) -> dict[tuple[float, str], Any]:

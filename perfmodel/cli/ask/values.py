@@ -1,4 +1,4 @@
-"""What flags were given is taken as it is where nothing has to be made of it, which loads no validators."""
+"""What a flag was given is taken as it is where nothing has to be made of it: no validator is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["take_as_given"]
 
 
 def take_as_given(params: Iterable[Any], wanted: Callable[[str], Any]) -> None:
-    """Let flags and arguments take an absent value, and one of the wanted type, without making anything of it.
+    """Let flags and arguments take an absent value, and one of the wanted type, as they are.
 
     Typer loads pydantic and builds a validator for every flag of a command, given or not. Lists, and texts
     of which a number or a choice is made, are left to it, and so is what is required and absent.
