@@ -214,7 +214,7 @@ class EngineOverhead(Spec):
         A release of its software may follow, as in ``vllm@0.11.0``: an older one spends more. Figures that
         the file leaves out take generic defaults, listed in `assumed`. Raises SpecError.
         """
-        from perfmodel.files.schema import noun_from
+        from perfmodel.files.nouns import noun_from
 
         name, release = _released(os.fspath(name_or_path))
         document = _catalogue().document(name, profiles_path)

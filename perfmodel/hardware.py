@@ -163,7 +163,7 @@ class HardwareProfile(Spec):
         Further folders of profiles come from `profiles_path` and the environment variable DRAFTPLAN_PROFILES.
         Figures that the file leaves out take generic defaults, listed in `assumed`. Raises SpecError.
         """
-        from perfmodel.files.schema import noun_from
+        from perfmodel.files.nouns import noun_from
 
         return noun_from(cls, _catalogue().document(name_or_path, profiles_path))
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.errors import SpecError
-from perfmodel.files import catalogue, quantity, schema
+from perfmodel.files import catalogue, nouns, quantity, schema
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import Figure, Grid, figures_of
 from perfmodel.files.spec import Spec
@@ -336,14 +336,14 @@ def test_a_new_figure_is_one_line_and_everything_follows_from_it(tmp_path):
     path.write_text(
         "name: x\npart: {delay: {value: 3 us, low: 2 us, high: 5 us, source: me, kind: measured}}"
     )
-    thing = schema.noun_from(Thing, catalogue.read_yaml(path))
+    thing = nouns.noun_from(Thing, catalogue.read_yaml(path))
     assert thing.part.delay == 3e-6
     assert thing.quantities["part.delay"].source == "me"
     assert thing.with_values({"part.delay": 1e-6}).part.delay == 1e-6
     assert np.shape(thing.sample(5).part.delay) == (5,)
     assert "delay" in json.dumps(schema.json_schema(Thing))
     path.write_text("name: x")
-    assert schema.noun_from(Thing, catalogue.read_yaml(path)).part.delay == 2e-6
+    assert nouns.noun_from(Thing, catalogue.read_yaml(path)).part.delay == 2e-6
 
 
 def test_profiles_survive_pickling_and_cannot_be_changed():

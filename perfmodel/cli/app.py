@@ -13,13 +13,13 @@ from typer.core import TyperGroup
 
 from perfmodel import cli
 from perfmodel.cli.ask.config import sentence_on
-from perfmodel.cli.ask.flag import commands_in, flag
+from perfmodel.cli.ask.flag import commands_in, commands_of, flag, summary
 from perfmodel.cli.ask.outputs import Command
 from perfmodel.cli.ending import Terminated, terminating
 from perfmodel.cli.tell.output import broken_pipe, discard_stdout, remark
 from perfmodel.errors import InfeasibleError, SpecError, nearest_name, printable
 
-__all__ = ["app", "build_app"]
+__all__ = ["app", "build_app"]  # noqa: F822
 
 _STDOUT_LOST = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EBADF)
 ANSWERED, UNEXPECTED, ASKED_WRONGLY, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -121,8 +121,14 @@ def _top_level(
     pass
 
 
-def build_app() -> typer.Typer:
-    """Build the command line of everything that the files of this package declare."""
+def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
+    """Build the command line of what the files of this package declare.
+
+    Parameters
+    ----------
+    arguments : what follows `draftplan`. The flags of one command are enough where it is named first, and
+        none where only help or the version is asked for; without arguments every command is there.
+    """
     app = typer.Typer(
         name="draftplan",
         cls=Commands,
@@ -135,12 +141,25 @@ def build_app() -> typer.Typer:
         "3 nothing feasible or a limit passed, 130 interrupted, 143 terminated.",
     )
     app.callback()(_top_level)
-    for name, declared in commands_in(cli):
-        if isinstance(declared, typer.Typer):
+    is_list = list(arguments) in (["-h"], ["--help"], ["--version"])
+    asked = commands_of(cli, arguments[0]) if arguments and not is_list else []
+    for name, declared in asked or commands_in(cli):
+        if is_list:
+            app.command(name, help=summary(declared))(_listed)
+        elif isinstance(declared, typer.Typer):
             app.add_typer(declared, name=name)
         else:
             app.command(name, cls=Command)(declared)
     return app
 
 
-app = build_app()
+def _listed() -> None:
+    """Stand in the list of commands, whose flags it does not show."""
+
+
+def __getattr__(name: str) -> typer.Typer:
+    """Build `app`, the command line with every command, when it is first asked for."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = app = build_app()
+    return app

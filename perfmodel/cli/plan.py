@@ -64,8 +64,6 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     from perfmodel.cli.ask.question import read_objective, read_question, read_shares
     from perfmodel.cli.tell.plan import draw_plan
     from perfmodel.errors import InfeasibleError
-    from perfmodel.export import export, load
-    from perfmodel.planning.lossy import lossy_alternatives
     from perfmodel.planning.planner import plan as plan_deployments
 
     question = read_question(ctx, flags)
@@ -93,6 +91,8 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
         except InfeasibleError as failure:
             refusal = failure
         if flags.lossy:
+            from perfmodel.planning.lossy import lossy_alternatives
+
             alternatives = lossy_alternatives(question.target, answer, search, shares=shares)
     note(question.remarks)
     if answer is not None:
@@ -108,6 +108,8 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
                 rows=lambda: rows,
             )
         else:
+            from perfmodel.export import export, load
+
             tell_exported(load(engine), export(answer, engine), flags.output)
         _say_what_is_missing(question, answer)
     if refusal is not None:

@@ -1,8 +1,8 @@
 """Figures: declared once in the noun that they belong to, and kept with range, unit and source.
 
 A noun is a frozen dataclass whose fields are declared with the functions below. Reading its file, the JSON
-Schema, provenance, replacing, sampling and writing all follow from the declaration (`files.schema`,
-`files.spec`), so a fitted form changes by editing the one line that declares the figure.
+Schema, provenance, replacing, sampling and writing all follow from the declaration (`files.nouns`,
+`files.schema`, `files.spec`), so a fitted form changes by editing the one line that declares the figure.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from perfmodel.files.units import DIMENSIONS, SI_UNIT
 
 __all__ = [
     "KINDS", "Z90", "Declared", "Figure", "Grid", "Kind", "Quantity", "Section", "Table", "Text",
-    "declared_in", "figure", "figures", "figures_of", "refill", "section", "sections", "table", "text",
-    "texts",
+    "declared_in", "figure", "figures", "figures_of", "is_required", "refill", "section", "sections", "table",
+    "text", "texts", "tree_of",
 ]  # fmt: skip
 
 Z90 = 1.2815515655446004
@@ -176,6 +176,25 @@ def declared_in(noun: type[Any]) -> tuple[tuple[str, Declared], ...]:
     """Return field name and declaration, its `path` filled in, of everything declared in a dataclass."""
     fields = [(field.name, field.metadata[_KEY]) for field in dataclasses.fields(noun) if field.metadata]
     return tuple((name, dataclasses.replace(entry, path=entry.path or name)) for name, entry in fields)
+
+
+def tree_of(noun: type[Any]) -> dict[str, Any]:
+    """Return the declarations of a dataclass as its files are nested: by key, groups as further mappings."""
+    tree: dict[str, Any] = {}
+    for _, declared in declared_in(noun):
+        *groups, last = declared.path.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[last] = declared
+    return tree
+
+
+def is_required(declared: Declared) -> bool:
+    """Return whether files have to give it."""
+    if isinstance(declared, Figure):
+        return bool(declared.required) if declared.keys else declared.default is None
+    return isinstance(declared, Table) or (isinstance(declared, Text) and declared.default is None)
 
 
 def figures_of(noun: Any, prefix: str = "") -> Iterator[tuple[str, Figure | Table, Any]]:

@@ -13,7 +13,7 @@ from perfmodel.evidence.calibration.fit import fit_figures
 from perfmodel.evidence.calibration.response import KINDS, observations, priors, respond
 from perfmodel.evidence.published import measurements
 from perfmodel.files.document import parse_yaml
-from perfmodel.files.schema import noun_from
+from perfmodel.files.nouns import noun_from
 
 START = replace(
     EngineOverhead.load("generic").with_values({"row": 0.0, "streaming": 1.0, "draft_forward": 1.0}),

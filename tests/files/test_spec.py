@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
+from perfmodel.files.nouns import read_back
 from perfmodel.files.quantity import Figure, Grid, Quantity, figures_of
-from perfmodel.files.schema import read_back
 from perfmodel.files.spec import to_yaml
 from perfmodel.hardware import HardwareProfile
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perfmodel.errors import SpecError
 from perfmodel.files.document import parse_yaml
-from perfmodel.files.schema import noun_from
+from perfmodel.files.nouns import noun_from
 from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import attention, linear
 

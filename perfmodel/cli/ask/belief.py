@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perfmodel.acceptance import Conditions
-from perfmodel.acceptance.file import MeasuredAcceptance, read_acceptance
 from perfmodel.acceptance.inverse import alpha_from_mean_length
 from perfmodel.cli.ask.flags import AcceptanceFlags
 from perfmodel.cli.ask.reading import Reading
 from perfmodel.errors import SpecError
 from perfmodel.files.units import parse_count, parse_quantity
 from strategies.base import Tree
+
+if TYPE_CHECKING:
+    from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = ["Belief", "read_belief", "read_share"]
 
@@ -53,7 +55,7 @@ def read_belief(
     }
     return Belief(
         alpha=alpha,
-        measured=read("acceptance", read_acceptance, flags.acceptance) or (),
+        measured=read("acceptance", _measured, flags.acceptance) or (),
         conditions=Conditions(**{name: value for name, value in given.items() if value is not None}),
     )
 
@@ -64,6 +66,12 @@ def read_share(text: str) -> float:
     if not 0.0 <= value <= 1.0:
         raise SpecError.single("", "", f"found {text}", "Give a share from 0 to 1, such as 0.8")
     return value
+
+
+def _measured(file: str) -> tuple[MeasuredAcceptance, ...]:
+    from perfmodel.acceptance.file import read_acceptance
+
+    return read_acceptance(file)
 
 
 def _temperature(text: str) -> float:

@@ -18,8 +18,8 @@ from perfmodel.cli.ask.outputs import Commands
 from perfmodel.errors import SpecError
 
 __all__ = [
-    "ALLOW_CODE", "NO_COLOR", "OUTPUT", "PROFILES", "argument", "command", "commands_in", "flag", "group",
-    "takes", "without",
+    "ALLOW_CODE", "NO_COLOR", "OUTPUT", "PROFILES", "argument", "command", "commands_in", "commands_of",
+    "flag", "group", "summary", "takes", "without",
 ]  # fmt: skip
 
 FlagsT = TypeVar("FlagsT")
@@ -124,12 +124,30 @@ def group(name: str, place: int, help: str) -> typer.Typer:
 
 def commands_in(package: ModuleType) -> list[tuple[str, Any]]:
     """Return every command and group that the files of a package declare, by name, in their places."""
-    declared = {}
+    declared: dict[tuple[float, str], Any] = {}
     for file in pkgutil.iter_modules(package.__path__):
         if not file.ispkg and file.name != "app":
-            module = importlib.import_module(f"{package.__name__}.{file.name}")
-            for value in vars(module).values():
-                for candidate in value if isinstance(value, tuple) else (value,):
-                    if isinstance(getattr(candidate, "declared", None), tuple):
-                        declared[candidate.declared] = candidate
+            declared |= _declared_in(f"{package.__name__}.{file.name}")
     return [(name, declared[place, name]) for place, name in sorted(declared)]
+
+
+def commands_of(package: ModuleType, name: str) -> list[tuple[str, Any]]:
+    """Return the command or group `name` where a file that is called like it declares it, else nothing."""
+    files = [file.name for file in pkgutil.iter_modules(package.__path__) if not file.ispkg]
+    if name not in files or name == "app":
+        return []
+    declared = _declared_in(f"{package.__name__}.{name}").items()
+    return [(name, command) for (_, declared_name), command in declared if declared_name == name]
+
+
+def summary(declared: Any) -> str:
+    """Return the help of a command or of a group."""
+    text = declared.info.help if isinstance(declared, Commands) else declared.__doc__
+    return inspect.cleandoc(text or "")
+
+
+def _declared_in(module: str) -> dict[tuple[float, str], Any]:
+    """Return the commands and groups of a module by place and name."""
+    values = vars(importlib.import_module(module)).values()
+    candidates = [each for value in values for each in (value if isinstance(value, tuple) else (value,))]
+    return {each.declared: each for each in candidates if isinstance(getattr(each, "declared", None), tuple)}

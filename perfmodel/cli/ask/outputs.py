@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
+
+from perfmodel.cli.ask.values import take_as_given
 
 __all__ = ["Command", "Commands", "check_outputs"]
 
@@ -16,6 +18,10 @@ STDOUT = "-"
 
 class Command(TyperCommand):
     """A command whose outputs are refused at once where they could not be written at the end."""
+
+    def __init__(self, name: str | None, **settings: Any) -> None:
+        super().__init__(name, **settings)
+        take_as_given(self.params, get_type_hints(self.callback).get)
 
     def invoke(self, ctx: Any) -> Any:
         """Look at the outputs, then run."""

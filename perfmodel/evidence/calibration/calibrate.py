@@ -36,9 +36,9 @@ from perfmodel.evidence.calibration.response import (
 )
 from perfmodel.evidence.calibration.result import Calibration, FittedFigure
 from perfmodel.evidence.published.measurements import Measurement
+from perfmodel.files.nouns import read_back
 from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Z90, Quantity
-from perfmodel.files.schema import read_back
 from perfmodel.files.spec import to_yaml
 from perfmodel.hardware import HardwareProfile
 

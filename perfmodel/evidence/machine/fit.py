@@ -13,9 +13,9 @@ from perfmodel.errors import SpecError
 from perfmodel.evidence.machine.points import MachinePoint
 from perfmodel.evidence.machine.profile import measured_profile, with_fitted
 from perfmodel.evidence.machine.rates import peak_rates, shares_of
+from perfmodel.files.nouns import read_back
 from perfmodel.files.numbers import FloatArray
 from perfmodel.files.quantity import Z90, Quantity
-from perfmodel.files.schema import read_back
 from perfmodel.files.spec import to_yaml
 from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import attention, linear
