@@ -142,7 +142,8 @@ class Cluster:
     @property
     def in_flight(self) -> int:
         """Pieces that keep all workers busy, and a scheduler that adapts their number asking for more. [1]"""
-        return max(LEAST_IN_FLIGHT, AHEAD * sum(self._ask(self._client.nthreads, SILENCE).values()))
+        threads = sum(self._ask(self._client.nthreads, patience=SILENCE).values())
+        return max(LEAST_IN_FLIGHT, AHEAD * int(threads))
 
     def check_workers(self) -> None:
         """Refuse workers of another build by name; one that is too busy to say is asked with its work."""

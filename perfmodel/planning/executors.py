@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeVar
 
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.planning.common import Common, given
-from perfmodel.planning.local_pool import LocalPool
+from perfmodel.planning.local_pool import LocalPool, start_importing
 
-__all__ = ["LocalPool", "Mapper", "in_order", "open_executor"]
+__all__ = ["LocalPool", "Mapper", "begin_workers", "in_order", "open_executor"]
 
 WorkT = TypeVar("WorkT")
 DoneT = TypeVar("DoneT")
@@ -28,6 +28,13 @@ class Mapper(Protocol):
     """Anything with ``Executor.map``: a process pool, a Dask client's executor."""
 
     def map(self, fn: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]: ...
+
+
+def begin_workers(text: str | None) -> None:
+    """Let the processes of ``local:N`` begin to import, while this one reads what is asked of them."""
+    kind, _, place = (text or "").partition(":")
+    if kind == "local" and place.isdecimal() and int(place) != 1:
+        start_importing()
 
 
 @contextlib.contextmanager
@@ -62,7 +69,7 @@ def open_executor(text: str | None) -> Iterator[Mapper | None]:
     else:
         raise SpecError.single(
             "", "--executor", f"found {text!r}",
-            "Write local:4 (processes), local:0 (one a core) or dask:tcp://host:8786",
+            "Write local:4 (processes), local:0 (one a core), dask:tcp://host:8786 or package.module:name",
             nearest_name(kind, _KINDS),
         )  # fmt: skip
 
@@ -91,7 +98,8 @@ def in_order(
         yield from map(fn if common is None else partial(fn, common), work)
         return
     begin = _beginning(executor, fn, common)
-    size = max(1, (in_flight or getattr(executor, "in_flight", IN_FLIGHT)) // 2)
+    most: int = in_flight if in_flight is not None else getattr(executor, "in_flight", IN_FLIGHT)
+    size = max(1, most // 2)
     ahead: Iterator[DoneT] = iter(())
     for start in range(0, len(work), size):
         coming = begin(work[start : start + size])

@@ -52,7 +52,7 @@ class LocalPool:
         return self._results(fn, work, [self._submit(fn, arguments) for arguments in work])
 
     def map_common(self, common: Common, fn: Callable[..., Any], pieces: Iterable[Any]) -> Iterator[Any]:
-        """As `map`, where `fn` takes what all pieces have in common before the piece; each worker asks once."""
+        """As `map`, where `fn` takes what all pieces have in common before the piece."""
         self._shelf[common.key] = common
         return self.map(partial(given, fn, Arrived(common.key)), pieces)
 
