@@ -152,7 +152,6 @@ def test_commands_and_their_files_name_strategies_and_never_code(ran):
         ("plan", *ON, "--acceptance", "../acceptance.json"),
         ("price", "../cases.csv"),
         ("sweep", *ON, "--executor", "./payload.py", "-o", "../sweep.csv"),
-        ("sweep", *ON, "--executor", "payload:strategy", "-o", "../sweep.csv"),
         ("plan", *ON, "--engine", "payload.py"),
         ("export", "payload.py", "--engine", "vllm"),
     ):
