@@ -142,7 +142,7 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
         Comparison, speeds=[speed for speed in speeds for _ in policies], ttft=ttft, tpot=question.tpot,
         deployed=deployed, concurrency=flags.concurrency, warm_up=warm_up or WarmUp(),
     )  # fmt: skip
-    _answer(ctx, flags, cases, comparison)
+    _answer(flags, cases, comparison)
 
 
 def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
@@ -257,10 +257,7 @@ def _cells(flags: SimulateFlags, question: Question, replica: Replica) -> Worklo
 
 
 def _answer(
-    ctx: typer.Context,
-    flags: SimulateFlags,
-    cases: list[Case],
-    compare: Callable[[list[Metrics]], Comparison],
+    flags: SimulateFlags, cases: list[Case], compare: Callable[[list[Metrics]], Comparison]
 ) -> None:
     """Simulate, write the comparison and the figure, and keep what is done until both are there."""
     from perfmodel.cli.ask.executor import opened_executor
@@ -275,7 +272,7 @@ def _answer(
     with parts.held() if parts is not None else nullcontext():
         with (
             resuming(parts, "simulations"),
-            opened_executor(ctx, flags.executor, remark, allow_code=flags.allow_code) as executor,
+            opened_executor(flags.executor, remark, allow_code=flags.allow_code) as executor,
             progress_bar("requests") as progress,
         ):
             outcomes = outcomes_of(cases, executor=executor, output=output, progress=progress)

@@ -89,7 +89,7 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
     targets = Targets(ttft, question.tpot, flags.percentile / 100.0)
     note(question.remarks)
     with (
-        opened_executor(ctx, flags.executor, remark, allow_code=flags.allow_code) as executor,
+        opened_executor(flags.executor, remark, allow_code=flags.allow_code) as executor,
         progress_bar("offers") as progress,
     ):
         sizing = size(

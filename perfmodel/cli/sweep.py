@@ -67,7 +67,7 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
     asked = Sweep(question.deployments, question.workload, space)
     note(question.remarks)
     with (
-        opened_executor(ctx, where, remark, allow_code=flags.allow_code) as executor,
+        opened_executor(where, remark, allow_code=flags.allow_code) as executor,
         progress_bar("configurations") as progress,
     ):
         if flags.output is not None and flags.output != "-":

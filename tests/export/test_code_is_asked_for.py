@@ -221,7 +221,7 @@ def test_that_code_may_run_is_typed_and_never_written_in_a_file(ran):
     ]  # fmt: skip
     assert {command.name for command in taking} == {"show", "check", "sweep", "simulate", "size"}
     assert all(param.envvar is None for command in taking for param in command.params)
-    assert "allow_code" in _NOT_IN_FILES
+    assert {"allow_code", "executor"} <= set(_NOT_IN_FILES)
     (ran.parent / "config.yaml").write_text("allow-code: true\nstrategy: quest\n")
     answer = run("plan", *ON, "--config", str(ran.parent / "config.yaml"))
     assert answer.exit_code == 2 and "there is no such flag" in answer.stderr

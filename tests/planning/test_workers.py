@@ -82,7 +82,7 @@ def test_two_pieces_of_work_at_a_time_have_each_their_own(tmp_path, pool):
     assert [(one[0], other[0]) for one, other in coming] == [(100 + n, 200 + n) for n in range(40)]
 
 
-def test_a_failure_of_the_work_is_its_own_and_so_is_one_of_reading_what_it_needs(tmp_path, pool):
+def test_a_failure_of_the_work_is_its_own_and_so_is_one_of_reading_what_it_needs(pool):
     with pytest.raises(FileNotFoundError, match="of the work"):
         list(in_order(pool, which_disk, range(3), common=1))
     with pytest.raises(ZeroDivisionError):
@@ -126,7 +126,7 @@ def test_a_process_keeps_little_of_what_it_has_read(monkeypatch):
 def test_processes_that_do_no_work_are_imported_by_one_and_end_with_the_command():
     code = (
         "from perfmodel.planning.executors import begin_workers; import sys;"
-        "begin_workers('local:many'); begin_workers('local:1'); begin_workers(None); begin_workers('dask:h:1');"
+        "[begin_workers(text) for text in ('local:many', 'local:1', None, 'dask:h:1')];"
         "assert 'perfmodel.files.build' not in sys.modules; begin_workers('local:2')"
     )
     root = str(Path(__file__).parents[2])

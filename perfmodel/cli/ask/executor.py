@@ -13,10 +13,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NoReturn
 
-import typer
-
 from perfmodel.cli.ask.code import allowed_code
-from perfmodel.cli.ask.config import place_of
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.planning.any_executor import AnyExecutor
 from perfmodel.planning.executors import Mapper, open_executor
@@ -29,13 +26,12 @@ _MODULE = re.compile(r"(?!(?:local|dask):)(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):
 
 @contextlib.contextmanager
 def opened_executor(
-    ctx: typer.Context, text: str | None, say: Callable[[str], None], *, allow_code: bool
+    text: str | None, say: Callable[[str], None], *, allow_code: bool
 ) -> Iterator[Mapper | None]:
     """Open what --executor names, and close it again; None is this process.
 
     Parameters
     ----------
-    ctx : of the command, which knows what came from a config.
     text : ``local:N``, ``dask:ADDRESS``, or ``package.module:name``, a class or a function that makes a
         `concurrent.futures.Executor` without arguments.
     say : told which code runs.
@@ -44,20 +40,14 @@ def opened_executor(
     Raises
     ------
     SpecError
-        As `open_executor`; when the module may not run or is named in a config, when there is no such module
-        or attribute, or when what it makes is no executor.
+        As `open_executor`; when the module may not run, when there is no such module or attribute, or when
+        what it makes is no executor.
     """
     match = _MODULE.fullmatch(text or "")
     if text is None or match is None:
         with open_executor(text) as mapper:
             yield mapper
         return
-    file, line, field = place_of(ctx, "executor")
-    if file:
-        raise SpecError.single(
-            file, field, f"found {text!r}: it runs code, which no file may ask for",
-            f"Type it: --executor {text}", line=line,
-        )  # fmt: skip
     with _current_folder():
         for path in _files(text, match["module"]):
             code = allowed_code(path, allow_code=allow_code)
@@ -114,8 +104,8 @@ def _files(text: str, module: str) -> list[str]:
         if spec is None or (depth < len(parts) and spec.submodule_search_locations is None):
             _refuse(
                 f"found {text!r}: there is no module {name if spec is None else module}",
-                "Write local:4, dask:tcp://host:8786 or package.module:name, of a package that is installed or "
-                "in the current folder",
+                "Write local:4, dask:tcp://host:8786 or package.module:name, of a package that is installed "
+                "or in the current folder",
                 nearest_name(parts[0], ("local", "dask")) if depth == 1 else None,
             )
         path = spec.submodule_search_locations
