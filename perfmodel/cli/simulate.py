@@ -91,6 +91,9 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
 
     draftplan simulate result.json --model qwen3-8b --hardware h100-sxm-80gb --engine vllm
     """
+    from perfmodel.planning.executors import begin_workers
+
+    begin_workers(flags.executor)
     from perfmodel.acceptance.intervals import BETWEEN_REQUESTS
     from perfmodel.cli.ask.reading import read_flag
     from perfmodel.cli.ask.traffic import read_factors, read_policies, read_warm_up, seconds
@@ -257,9 +260,9 @@ def _answer(
     flags: SimulateFlags, cases: list[Case], compare: Callable[[list[Metrics]], Comparison]
 ) -> None:
     """Simulate, write the comparison and the figure, and keep what is done until both are there."""
+    from perfmodel.cli.ask.executor import opened_executor
     from perfmodel.cli.tell.simulate import draw_comparison
     from perfmodel.files.writing import target_of
-    from perfmodel.planning.executors import open_executor
     from perfmodel.traffic.runs import outcomes_of, parts_of
 
     output = flags.output if flags.output not in (None, "-") else None
@@ -269,7 +272,7 @@ def _answer(
     with parts.held() if parts is not None else nullcontext():
         with (
             resuming(parts, "simulations"),
-            open_executor(flags.executor) as executor,
+            opened_executor(flags.executor, remark, allow_code=flags.allow_code) as executor,
             progress_bar("requests") as progress,
         ):
             outcomes = outcomes_of(cases, executor=executor, output=output, progress=progress)

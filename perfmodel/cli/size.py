@@ -9,7 +9,7 @@ import typer
 
 from perfmodel.cli.ask.flag import command, flag, takes
 from perfmodel.cli.ask.flags import TrafficFlags
-from perfmodel.cli.tell.output import note, tell
+from perfmodel.cli.tell.output import note, remark, tell
 from perfmodel.cli.tell.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -65,12 +65,15 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
     Example: draftplan size --model llama-3.1-8b --target-qps 20 --context 32k --output-tokens 500 --ttft 5s
     --tpot 30 --hardware h100-sxm-80gb,l40s-48gb
     """
+    from perfmodel.planning.executors import begin_workers
+
+    begin_workers(flags.executor)
+    from perfmodel.cli.ask.executor import opened_executor
     from perfmodel.cli.ask.reading import read_flag
     from perfmodel.cli.ask.traffic import seconds
     from perfmodel.cli.tell.size import draw_sizing
     from perfmodel.errors import SpecError
     from perfmodel.files.units import parse_count
-    from perfmodel.planning.executors import open_executor
     from perfmodel.traffic.sizing import size
     from perfmodel.traffic.steady_state import Load, Targets
 
@@ -85,7 +88,10 @@ def size(ctx: typer.Context, flags: SizeFlags) -> None:
     load = Load(flags.target_qps, prompt_tokens, output_tokens, flags.spread, flags.burst)
     targets = Targets(ttft, question.tpot, flags.percentile / 100.0)
     note(question.remarks)
-    with open_executor(flags.executor) as executor, progress_bar("offers") as progress:
+    with (
+        opened_executor(flags.executor, remark, allow_code=flags.allow_code) as executor,
+        progress_bar("offers") as progress,
+    ):
         sizing = size(
             question.deployments, _space(flags, question), load, targets, max_batch=flags.max_batch,
             max_step_tokens=flags.max_step_tokens, scheduler=flags.scheduler,

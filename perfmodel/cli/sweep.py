@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.ask.flag import command, flag, takes
+from perfmodel.cli.ask.flag import ALLOW_CODE, command, flag, takes
 from perfmodel.cli.ask.flags import EXECUTOR, QuestionFlags
 from perfmodel.cli.tell.output import broken_pipe, note, remark
 from perfmodel.cli.tell.progress import progress_bar, resuming
@@ -31,6 +31,7 @@ class SweepFlags(QuestionFlags):
     jobs: int = flag("--jobs", "-j", default=1, min=0, max=1024, panel="Answer",
         help="Worker processes; 0: one a core.")
     executor: str | None = EXECUTOR
+    allow_code: bool = ALLOW_CODE
 
 
 @command("sweep", 5)
@@ -44,9 +45,13 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
 
     Example: draftplan sweep --model llama-3.1-8b --hardware a100 --context 1k:64k:x2 -b 1:64:x2 -o all.csv
     """
+    from perfmodel.planning.executors import begin_workers
+
+    where = flags.executor or f"local:{flags.jobs}"
+    begin_workers(where)
+    from perfmodel.cli.ask.executor import opened_executor
     from perfmodel.cli.ask.question import read_question
     from perfmodel.errors import SpecError
-    from perfmodel.planning.executors import open_executor
     from perfmodel.planning.price import SearchSpace
     from perfmodel.planning.price import sweep as price_sweep
     from perfmodel.planning.sweep import Sweep, rows_of, write_csv
@@ -62,7 +67,7 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
     asked = Sweep(question.deployments, question.workload, space)
     note(question.remarks)
     with (
-        open_executor(flags.executor or f"local:{flags.jobs}") as executor,
+        opened_executor(where, remark, allow_code=flags.allow_code) as executor,
         progress_bar("configurations") as progress,
     ):
         if flags.output is not None and flags.output != "-":

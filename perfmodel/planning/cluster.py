@@ -22,7 +22,8 @@ from typing import Any, NoReturn
 
 from perfmodel.errors import Fault, SpecError, nearest_name, shown
 from perfmodel.files.build import build_here
-from perfmodel.planning.replies import SAME_BUILD, answer, believed, stranger
+from perfmodel.planning.common import Arrived, Common, given
+from perfmodel.planning.replies import SAME_BUILD, answer, believed, shown_failure, stranger
 
 __all__ = ["Cluster", "checked_address", "open_cluster"]
 
@@ -34,6 +35,8 @@ SILENCE = 15.0
 """Seconds without an answer after which a scheduler is taken to be lost. [s]"""
 WITHOUT_WORKERS = 30.0
 """Seconds that a cluster may be without any worker. [s]"""
+LEAST_IN_FLIGHT, AHEAD = 32, 4
+"""Pieces that are asked for ahead at least, and for each thread of a worker. [1]"""
 _ASK = 3.0
 """Seconds between two looks at whether the scheduler still answers. [s]"""
 _NAMED = 8
@@ -114,6 +117,7 @@ class Cluster:
         self._client, self._address, self._killed, self._late = client, address, killed, late
         self._build = build_here()
         self._deserted: float | None = None
+        self._brought: tuple[str, Any] | None = None
 
     def map(self, fn: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
         """Start on all of it, and yield the results in order as they come."""
@@ -121,6 +125,25 @@ class Cluster:
             work = functools.partial(answer, self._build, fn)
             futures = self._client.map(work, *map(list, iterables), pure=False, retries=RETRIES)
         return self._results(deque(futures))
+
+    def map_common(self, common: Common, fn: Callable[..., Any], pieces: Iterable[Any]) -> Iterator[Any]:
+        """As `map`, where `fn` takes what all pieces have in common before the piece.
+
+        It is the result of work of its own: workers hand it on to one another, and when all that had it are
+        gone it is brought anew. It stays bytes on the way, so that no other build reads and passes it on.
+        """
+        if self._brought is None or self._brought[0] != common.key:
+            with self._losses():
+                bringing = self._client.submit(bytes, common.data, pure=False, retries=RETRIES)
+            self._brought = (common.key, bringing)
+        work, brought = list(pieces), self._brought[1]
+        return self.map(functools.partial(_given_bytes, fn, common.key), [brought] * len(work), work)
+
+    @property
+    def in_flight(self) -> int:
+        """Pieces that keep all workers busy, and a scheduler that adapts their number asking for more. [1]"""
+        threads = sum(self._ask(self._client.nthreads, patience=SILENCE).values())
+        return max(LEAST_IN_FLIGHT, AHEAD * int(threads))
 
     def check_workers(self) -> None:
         """Refuse workers of another build by name; one that is too busy to say is asked with its work."""
@@ -198,13 +221,8 @@ class Cluster:
             _refuse(f"a worker or the scheduler cannot take the work: {shown_failure(failure)}", SAME_BUILD)
 
 
-def shown_failure(failure: BaseException) -> str:
-    """Return the kind and the first words of a failure of a library, on one line."""
-    causes: list[BaseException] = [failure]
-    while (cause := causes[-1].__cause__) is not None and len(causes) < 5:
-        causes.append(cause)
-    words = (" ".join(f"{type(cause).__name__}: {cause}".split()).rstrip(":")[:160] for cause in causes)
-    return "; ".join(dict.fromkeys(words))
+def _given_bytes(fn: Callable[..., Any], key: str, data: bytes, piece: Any) -> Any:
+    return given(fn, Arrived(key, data), piece)
 
 
 def _refuse(problem: str, remedy: str, nearest: str | None = None) -> NoReturn:

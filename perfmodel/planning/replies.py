@@ -10,7 +10,7 @@ from typing import Any
 from perfmodel.errors import Fault, SpecError
 from perfmodel.files.build import Build, build_here
 
-__all__ = ["SAME_BUILD", "Reply", "answer", "believed", "stranger"]
+__all__ = ["SAME_BUILD", "Reply", "answer", "believed", "shown_failure", "stranger"]
 
 SAME_BUILD = "Install the same draftplan, Python, numpy and scipy on every worker and start it again"
 
@@ -61,6 +61,15 @@ def stranger(here: Build, place: str, there: object) -> Fault:
     else:
         problem = f"does not say which draftplan it has; here {here.draftplan}"
     return Fault("", None, "--executor", f"the worker{place and ' at '}{place} {problem}", SAME_BUILD)
+
+
+def shown_failure(failure: BaseException) -> str:
+    """Return the kind and the first words of a failure of a library, on one line."""
+    causes: list[BaseException] = [failure]
+    while (cause := causes[-1].__cause__) is not None and len(causes) < 5:
+        causes.append(cause)
+    words = (" ".join(f"{type(cause).__name__}: {cause}".split()).rstrip(":")[:160] for cause in causes)
+    return "; ".join(dict.fromkeys(words))
 
 
 def _place() -> str:

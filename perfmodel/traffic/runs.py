@@ -136,7 +136,7 @@ def _outcomes(
     finished = (
         (run_case(case, tell) for case in wanted)
         if executor is None
-        else in_order(executor, run_case, wanted)
+        else in_order(executor, _run_of, range(len(wanted)), common=wanted)
     )
     for index, arrays in zip(missing, finished, strict=True):
         if parts is not None:
@@ -145,6 +145,11 @@ def _outcomes(
         served += len(cases[index].trace)
         tell()
     return done
+
+
+def _run_of(cases: Sequence[Case], index: int) -> Arrays:
+    """Simulate one of several cases: they have the trace in common, and travel together."""
+    return run_case(cases[index])
 
 
 def parts_of(cases: Sequence[Case], output: str | os.PathLike[str]) -> Parts:

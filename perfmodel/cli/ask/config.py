@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["NOUNS", "blamed", "has_place", "place_of", "read_config", "sentence_on"]
 
 _META = "draftplan.config"
-_NOT_IN_FILES = ("config", "help", "ctx", "allow_code")
+_NOT_IN_FILES = ("config", "help", "ctx", "allow_code", "executor")
 """What no file may say; that code may run is only typed."""
 _MOST_FAULTS = 50
 NOUNS = ("policy", "synthetic trace")

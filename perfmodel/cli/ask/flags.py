@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perfmodel.cli.ask.completion import engine_names, hardware_names, model_names, strategy_names
-from perfmodel.cli.ask.flag import flag
+from perfmodel.cli.ask.flag import ALLOW_CODE, flag
 from perfmodel.cli.ask.format import OutputFlags
 
 __all__ = ["EXECUTOR", "AcceptanceFlags", "DeploymentFlags", "QuestionFlags", "TrafficFlags"]
 
 _ACCEPTANCE, _DEPLOYMENT, _WORKLOAD, _DRAFTING = "Acceptance", "Deployment", "Workload", "Drafting"
 _TRAFFIC, _SERVING = "Traffic", "Serving"
-EXECUTOR = flag("--executor", "local:N|dask:ADDRESS", panel="Answer",
-    help="Worker processes (local:4; local:0 is one a core) or a Dask scheduler (dask:tcp://host:8786). With "
-    "-o, what is done survives any end, and the same command goes on.")
+EXECUTOR = flag("--executor", "local:N|dask:ADDRESS|MODULE:NAME", panel="Answer",
+    help="Worker processes (local:4; local:0 is one a core), a Dask scheduler (dask:tcp://host:8786) or what "
+    "makes an executor (package.module:name). With -o, what is done survives any end, and the same command "
+    "goes on.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,7 @@ class TrafficFlags(OutputFlags, QuestionFlags):
     """What is served under which targets, within which limits of the scheduler."""
 
     executor: str | None = EXECUTOR
+    allow_code: bool = ALLOW_CODE
     ttft: str | None = flag("--ttft", "MS", panel=_TRAFFIC,
         help="Longest time to first token that counts as good: milliseconds, or with a unit (2s).")
     max_batch: int | None = flag("--max-batch", "--max-num-seqs", "--max-running-requests", min=1,
