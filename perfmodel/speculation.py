@@ -243,7 +243,8 @@ class Terms:
     def join(self) -> Round:
         """Join the terms to the round of every configuration."""
         causes = {cause: spread(getattr(self.draft, cause), self.places) for cause in CAUSES}
-        draft, overhead, tokens = StepLatency(**causes), 0.0, self.tokens_per_round
+        draft, tokens = StepLatency(**causes), self.tokens_per_round
+        overhead: Numeric = 0.0
         if self.loaded:
             overhead = round_overhead(
                 self.deployment, batch=self.batch, gamma=self.gamma, steps=self.steps, draft=draft,

@@ -186,8 +186,9 @@ def _count(deployment: Deployment, workload: Workload, space: SearchSpace) -> li
     """Count what every drafter does in a round of one sequence; arguments as in `price_drafters`."""
     _, context_len = _cells(workload)
     return [
-        drafter
-        and count_drafts(
+        None
+        if drafter is None
+        else count_drafts(
             deployment, drafter, context_len=context_len, gamma=space.gammas_of(drafter),
             kv_budget=space.budgets_of(drafter, deployment.model)[:, None],
             output_tokens=workload.output_tokens, alpha=space.alpha, deviations=space.deviations, alike=True,
