@@ -28,7 +28,6 @@ from perfmodel.latency import (
     Once,
     Places,
     StepLatency,
-    by_budget,
     price_pass,
     spread,
 )  # fmt: skip
@@ -367,7 +366,7 @@ def price_terms(
         batch=batch,
         draft=drafting.price(once),
         steps=replace(steps, verify=mean_pass(steps, drafts.match)),
-        tokens_per_round=by_budget(drafts.tokens_per_round),
+        tokens_per_round=drafts.tokens_per_round,
         memory=memory,
         match=drafts.match,
         acceptance=drafts.acceptance,
