@@ -9,7 +9,7 @@ import numpy as np
 from perfmodel.acceptance import Acceptance, expected_tokens
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import Numeric
-from perfmodel.latency import ForwardPass, Once, Places, StepLatency, distinct, price_pass
+from perfmodel.latency import ForwardPass, Once, Places, StepLatency, by_budget, distinct, price_pass
 from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, budget_after
 
@@ -181,7 +181,7 @@ def count_drafts(
     match: Numeric = 1.0
     if acceptance is not None and acceptance.tokens is None:
         match = acceptance.shifted(deviations).match
-    return Drafts(acceptance, tokens_per_round, match, drafting, places)
+    return Drafts(acceptance, by_budget(tokens_per_round), match, drafting, places)
 
 
 def _accept_over(

@@ -29,7 +29,6 @@ from perfmodel.latency import (
     Once,
     Places,
     StepLatency,
-    by_budget,
     price_pass,
     spread,
 )  # fmt: skip
@@ -264,7 +263,8 @@ class Terms:
     def join(self) -> Round:
         """Join the terms to the round of every configuration."""
         causes = {cause: spread(getattr(self.draft, cause), self.places) for cause in CAUSES}
-        draft, overhead, tokens = StepLatency(**causes), 0.0, self.tokens_per_round
+        draft, tokens = StepLatency(**causes), self.tokens_per_round
+        overhead: Numeric = 0.0
         if self.loaded:
             overhead = round_overhead(
                 self.deployment, batch=self.batch, gamma=self.gamma, steps=self.steps, draft=draft,
@@ -387,7 +387,7 @@ def price_terms(
         batch=batch,
         draft=drafting.price(once),
         steps=replace(steps, verify=mean_pass(steps, drafts.match)),
-        tokens_per_round=by_budget(drafts.tokens_per_round),
+        tokens_per_round=drafts.tokens_per_round,
         memory=memory,
         match=drafts.match,
         acceptance=drafts.acceptance,

@@ -135,7 +135,7 @@ def _price_layers(
     attention_s: Numeric = np.zeros(())
     recurrence_s: Numeric = np.zeros(())
     for mixer, count in model.token_mixers:
-        seconds = _between_kernels(deployment, partial(_price_mixer, deployment, mixer, forward))
+        seconds = _between_kernels(deployment, partial(_price_mixer, deployment, mixer, forward, once))
         if mixer.reach:
             attention_s = attention_s + count * seconds
         else:
@@ -246,7 +246,8 @@ def _price_linear_layer(
         cold=True,
     )
     if not layer.experts:
-        return price(tokens=rows)
+        alone: Numeric = price(tokens=rows)
+        return alone
     distinct, visits = layer.distinct_experts(rows, dealt), layer.visits(rows, dealt)
     together = _between_whole(distinct, lambda experts: price(tokens=visits / experts, products=experts))
     one_token = _between_whole(
@@ -292,17 +293,22 @@ def _between_kernels(deployment: Deployment, price: Callable[[str], Numeric]) ->
     return between
 
 
-def _price_mixer(deployment: Deployment, mixer: TokenMixer, forward: ForwardPass, kernel: str) -> Numeric:
+def _price_mixer(
+    deployment: Deployment, mixer: TokenMixer, forward: ForwardPass, once: Once | None, kernel: str
+) -> Numeric:
     """Price the token mixer of one layer on one GPU, the fastest of the ways to compute it. [s]"""
 
     def price_way(way: Way) -> Numeric:
-        return sum((_price_launch(deployment, launch, forward, kernel) for launch in way), start=np.zeros(()))
+        launches = (_price_launch(deployment, launch, forward, once, kernel) for launch in way)
+        return sum(launches, start=np.zeros(()))
 
     first, *others = map(price_way, mixer.ways(forward))
     return reduce(np.minimum, others, first)
 
 
-def _price_launch(deployment: Deployment, launch: Launch, forward: ForwardPass, kernel: str) -> Numeric:
+def _price_launch(
+    deployment: Deployment, launch: Launch, forward: ForwardPass, once: Once | None, kernel: str
+) -> Numeric:
     """Price one launch of a token mixer on one GPU. [s]
 
     The other layers have flushed its cache entries out of L2 since the last pass, so they are read cold.
@@ -311,7 +317,8 @@ def _price_launch(deployment: Deployment, launch: Launch, forward: ForwardPass, 
     hardware, gpus = deployment.hardware, deployment.tensor_parallel
     if isinstance(launch, Attend):
         heads, kv_heads = launch.heads_per_gpu(gpus)
-        return attention(
+        attended: Numeric = remembering(once)(
+            attention,
             hardware,
             batch=np.multiply(forward.batch, launch.choices),
             query_tokens=launch.query_tokens,
@@ -326,6 +333,7 @@ def _price_launch(deployment: Deployment, launch: Launch, forward: ForwardPass, 
             kernel=kernel,
             cold=True,
         )
+        return attended
     if isinstance(launch, Recur):
         shards = launch.shards(gpus)
         return recurrence(
@@ -337,7 +345,8 @@ def _price_launch(deployment: Deployment, launch: Launch, forward: ForwardPass, 
         )
     if isinstance(launch, Multiply):
         rows = np.multiply(forward.batch, launch.tokens)
-        return np.where(rows > 0, _price_linear_layer(deployment, launch.product, forward, rows), 0.0)
+        priced = _price_linear_layer(deployment, launch.product, forward, rows, once)
+        return np.where(rows > 0, priced, 0.0)
     seconds: Numeric = launch.launches * hardware.attention_kernel(kernel).t0
     return seconds
 

@@ -50,6 +50,7 @@ def _call(function: Callable[..., AnswerT], *about: Any, **arguments: Any) -> An
 
 
 def _by_value(value: Any) -> Hashable:
+    by_value: Hashable = value
     if isinstance(value, np.ndarray):
-        return value.shape, value.dtype.str, value.tobytes()
-    return value
+        by_value = (value.shape, value.dtype.str, value.tobytes())
+    return by_value

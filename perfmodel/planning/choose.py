@@ -14,7 +14,7 @@ from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.near_tie import NEAR_TIE, shortest_near_best
 from perfmodel.planning.plan import NO_DRAFT
-from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
+from perfmodel.planning.price import Priced, SearchSpace, price_pieces
 from perfmodel.workload import Workload
 
 __all__ = [
@@ -196,8 +196,7 @@ def choose_deployed(
         return space, ""
     by_drafter: list[list[FloatArray]] = [[] for _ in drafters]
     fits = False
-    for piece in split(workload, space):
-        every = price_drafters(deployment, workload.part(*piece), replace(space, drafters=drafters))
+    for _, every in price_pieces(deployment, workload, replace(space, drafters=drafters)):
         for gains, priced in zip(by_drafter, every, strict=True):
             lengths = (priced.gamma == 0) | priced.drafter.may_draft(priced.gamma)  # type: ignore[union-attr]
             by_budget = allowed_seconds(priced, constraints, Counter(), lengths)[..., None, :]

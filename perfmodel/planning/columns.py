@@ -445,5 +445,6 @@ def swept(priced: Any, name: str) -> FloatArray:
 
 def titled(plan: Any) -> list[Column]:
     """Return the columns that a plan's printed table has, in their places."""
-    columns = [column for column in columns_of(type(plan.cells[0])) if column.title and column.printed(plan)]
+    cell: type[Cell] = type(plan.cells[0])
+    columns = [column for column in columns_of(cell) if column.title and column.printed(plan)]  # type: ignore[arg-type]
     return sorted(columns, key=lambda column: column.place)

@@ -11,7 +11,7 @@ import numpy as np
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.planning.choose import Choice, Constraints, choose_deployed
 from perfmodel.planning.plan import Cell, Elsewhere
-from perfmodel.planning.price import SearchSpace, price_drafters, split
+from perfmodel.planning.price import SearchSpace, price_pieces
 from perfmodel.planning.served import runs_in
 from perfmodel.workload import Workload
 
@@ -41,8 +41,8 @@ def gained_elsewhere(
     if one_deployment:
         space, _ = choose_deployed(deployment, workload, space, constraints)
     best: Elsewhere | None = None
-    for piece in split(workload, space):
-        for priced in price_drafters(deployment, workload.part(*piece), space):
+    for _, every in price_pieces(deployment, workload, space):
+        for priced in every:
             if priced.drafter is None:
                 continue
             choice = Choice.among(priced, constraints, Counter())

@@ -11,7 +11,7 @@ from perfmodel.deployment import Deployment
 from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.near_tie import NEAR_TIE
 from perfmodel.planning.plan import Cell
-from perfmodel.planning.price import SearchSpace, price_drafters, split
+from perfmodel.planning.price import SearchSpace, price_pieces
 from perfmodel.workload import Workload
 
 __all__ = ["bear_out", "inflection_context"]
@@ -54,8 +54,8 @@ def inflection_context(deployment: Deployment, workload: Workload, space: Search
 def best_speedups(deployment: Deployment, workload: Workload, space: SearchSpace) -> FloatArray:
     """Return the best speedup of any drafter, plain decoding included, axes (batch, context). [1]"""
     best = np.ones((len(workload.batch_sizes), len(workload.context_lens)))
-    for rows, columns in split(workload, space):
-        for priced in price_drafters(deployment, workload.part(rows, columns), space):
+    for (rows, columns), every in price_pieces(deployment, workload, space):
+        for priced in every:
             speedup = priced.expand(priced.round.speedup).max(axis=(-2, -1))
             best[rows, columns] = np.maximum(best[rows, columns], speedup)
     return best

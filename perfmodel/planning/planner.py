@@ -35,7 +35,7 @@ from perfmodel.planning.explain import assumptions, nearest_miss, reason
 from perfmodel.planning.inflection import bear_out, inflection_context
 from perfmodel.planning.parallelism import check_parallelism
 from perfmodel.planning.plan import OBJECTIVES, Cell, Elsewhere, Plan, best_machine
-from perfmodel.planning.price import Priced, SearchSpace, price_drafters, split
+from perfmodel.planning.price import Priced, SearchSpace, price_pieces
 from perfmodel.planning.served import check_served, runs_in, serve, served_drafters, why_not_served
 from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, Draws, draw, judge
 from perfmodel.speculation import Drafter, price
@@ -342,8 +342,7 @@ def _answer_cells(
     drawn = int(np.clip(MOST_DRAWN // count, 16, draws))
     worlds = draw(deployment, count=drawn, seed=seed) if draws else None
     cells: list[Cell | None] = []
-    for piece in split(workload, space):
-        every = price_drafters(deployment, workload.part(*piece), space)
+    for _, every in price_pieces(deployment, workload, space):
         choices = [Choice.among(priced, constraints, fallen) for priced in every]
         if all(choice.drafts for choice in choices):  # one deployed drafter: plain decoding is its length 0
             choices.insert(0, Choice.among(every[0], constraints, fallen, idle=True))

@@ -35,8 +35,6 @@ __all__ = [
 
 CHUNK = 262_144
 """Configurations priced at once: arrays stay in a core's cache, memory stays bounded. [configurations]"""
-KEPT = 2
-"""Pieces of the contexts of which terms are kept; the next but one batch size has others. [1]"""
 
 Part: TypeAlias = tuple[slice, slice]
 """Some batch sizes and some context lengths of a workload."""
@@ -186,8 +184,9 @@ def _count(deployment: Deployment, workload: Workload, space: SearchSpace) -> li
     """Count what every drafter does in a round of one sequence; arguments as in `price_drafters`."""
     _, context_len = _cells(workload)
     return [
-        drafter
-        and count_drafts(
+        None
+        if drafter is None
+        else count_drafts(
             deployment, drafter, context_len=context_len, gamma=space.gammas_of(drafter),
             kv_budget=space.budgets_of(drafter, deployment.model)[:, None],
             output_tokens=workload.output_tokens, alpha=space.alpha, deviations=space.deviations, alike=True,
@@ -253,17 +252,16 @@ class Prices:
         """
         keep_memory()
         self.deployment, self.workload, self.space, self.chunk = deployment, workload, space, chunk
-        self._kept: dict[int, _Kept] = {}
+        self._kept = _Kept()
 
     def of(self, part: Part) -> list[Priced]:
         """Return what `price_drafters` returns for a piece of `split`."""
         (rows, columns), cells, most = part, self.workload.part(*part), len(self.workload.batch_sizes)
         first, end = rows.start, min(rows.stop, most)
-        if columns.start not in self._kept:
-            if len(self._kept) >= KEPT:
-                self._kept.clear()
-            self._kept[columns.start] = _Kept(_count(self.deployment, cells, self.space))
-        kept = self._kept[columns.start]
+        if columns != self._kept.columns:
+            self._kept = _Kept()  # what was kept is gone before more is counted
+            self._kept = _Kept(columns, _count(self.deployment, cells, self.space))
+        kept = self._kept
         if first not in kept.batches or end > kept.batches.stop:
             kept.batches, kept.terms = range(0), ()
             last = min(max(end, first + self._at_once(part, kept.counted)), most)
@@ -275,22 +273,22 @@ class Prices:
         return _join(self.deployment, cells, self.space, terms)
 
     def _at_once(self, part: Part, counted: Sequence[Drafts | None]) -> int:
-        """Return how many batch sizes may be priced at once, such that those of all contexts are kept. [1]"""
+        """Return how many batch sizes may be priced at once; where other contexts come between them, none."""
         contexts = len(self.workload.context_lens[part[1]])
-        pieces = -(-len(self.workload.context_lens) // contexts)
-        if pieces > KEPT:
+        if contexts < len(self.workload.context_lens):
             return 0
         each = max(contexts * len(self.space.gammas), *(drafts.elements for drafts in counted if drafts), 1)
         if self.deployment.piped:  # the fullest stage is that of every configuration
             each = max(each, contexts * self.space.most)
-        return self.chunk // (each * pieces)
+        return self.chunk // each
 
 
 @dataclass
 class _Kept:
     """What is kept of some contexts: what drafters count, and the terms of some batch sizes."""
 
-    counted: Sequence[Drafts | None]
+    columns: slice | None = None
+    counted: Sequence[Drafts | None] = ()
     batches: range = range(0)
     terms: Sequence[Terms] = ()
 

@@ -124,12 +124,12 @@ def attended(monkeypatch):
 
 
 def test_attention_of_drafts_is_priced_for_distinct_counts_only(attended):
-    """16 contexts up to the largest budget and 3 smaller budgets, of which 2 are a context: 17 counts."""
+    """16 contexts up to the largest budget and a smaller budget make 17, which both drafters read."""
     price_drafters(Deployment(H100, LLAMA, ENGINE), GRID, SPACE)
     plain, verified, *drafts = attended
     assert plain == 64 * 32
     assert verified == 64 * 32 * 8
-    assert drafts == [64 * 17 * 8] * 2
+    assert drafts == [64 * 17 * 8]
 
 
 def test_a_sweep_prices_attention_as_often_as_its_terms_need(attended):
@@ -137,7 +137,7 @@ def test_a_sweep_prices_attention_as_often_as_its_terms_need(attended):
     chunk = 2 * 32 * 32
     parts = [part for part, _ in price_pieces(Deployment(H100, LLAMA, ENGINE), GRID, SPACE, chunk)]
     assert len(parts) == 32
-    assert len(attended) == 4 * 8
+    assert len(attended) == 3 * 8
     assert max(attended) == chunk
 
 
