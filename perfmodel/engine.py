@@ -20,7 +20,10 @@ from perfmodel.software import Older, Software
 if TYPE_CHECKING:
     from perfmodel.hardware import HardwareProfile
 
-__all__ = ["EngineOverhead", "Numeric", "json_schema"]
+__all__ = ["DEFAULT_ENGINE", "EngineOverhead", "Numeric", "json_schema"]
+
+DEFAULT_ENGINE = "generic"
+"""The engine whose overheads count where none is named."""
 
 _DIGITS = 9
 

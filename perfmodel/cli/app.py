@@ -15,6 +15,7 @@ from perfmodel import cli
 from perfmodel.cli.ask.config import sentence_on
 from perfmodel.cli.ask.flag import commands_in, commands_of, flag, summary
 from perfmodel.cli.ask.outputs import Command
+from perfmodel.cli.ask.values import take_as_given
 from perfmodel.cli.ending import Terminated, terminating
 from perfmodel.cli.tell.output import broken_pipe, discard_stdout, remark
 from perfmodel.errors import InfeasibleError, SpecError, nearest_name, printable
@@ -27,6 +28,12 @@ ANSWERED, UNEXPECTED, ASKED_WRONGLY, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 class Commands(TyperGroup):
     """The top level: every exception below it ends here."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the flags of the top level, of which nothing is made where they are absent."""
+        params = super().get_params(ctx)
+        take_as_given(params, lambda _: None)
+        return params
 
     def main(
         self,

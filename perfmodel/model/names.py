@@ -89,8 +89,8 @@ def bundled_name(name: str) -> str | None:
     Case, and the signs between words, do not count: ``llama 3.1 8b``, ``Llama-3-1-8B`` and ``llama31-8b`` are
     one. An organisation may be left out, but a wrong one is no match.
     """
-    if name in bundled_models():
-        return name
+    if own := [model for model in bundled_models() if model.lower() == name.lower()]:
+        return own[0]  # the names of others need not be read
     models = _spellings(_LEVELS[0]).get(_spell(name.lower()), frozenset())
     return next(iter(models)) if len(models) == 1 else None
 

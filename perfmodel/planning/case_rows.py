@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from perfmodel.deployment import Deployment
-from perfmodel.engine import EngineOverhead
+from perfmodel.engine import DEFAULT_ENGINE, EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.files.csv_rows import CsvRow
 from perfmodel.files.units import parse_count, parse_quantity
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
 __all__ = ["DEFAULT_ENGINE", "MOST_GAMMA", "Case", "CaseGroup", "CaseReader"]
-
-DEFAULT_ENGINE = "generic"
 
 _NOUNS = (
     "hardware", "engine", "target_model", "weight_dtype", "kv_dtype", "draft_model", "draft_tensor_parallel",

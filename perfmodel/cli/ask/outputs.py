@@ -19,9 +19,11 @@ STDOUT = "-"
 class Command(TyperCommand):
     """A command whose outputs are refused at once where they could not be written at the end."""
 
-    def __init__(self, name: str | None, **settings: Any) -> None:
-        super().__init__(name, **settings)
-        take_as_given(self.params, get_type_hints(self.callback).get)
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return flags and arguments, which take what they are given as it is where it may stay so."""
+        params = super().get_params(ctx)
+        take_as_given(params, get_type_hints(self.callback).get)
+        return params
 
     def invoke(self, ctx: Any) -> Any:
         """Look at the outputs, then run."""

@@ -16,12 +16,11 @@ from perfmodel.cli.ask.reading import Reading, read_flag
 from perfmodel.cli.ask.traffic import seconds
 from perfmodel.cli.ask.trees import read_trees
 from perfmodel.deployment import Deployment
-from perfmodel.engine import EngineOverhead
+from perfmodel.engine import DEFAULT_ENGINE, EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.files.units import format_seconds, parse_list
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.case_rows import DEFAULT_ENGINE
 from perfmodel.planning.drafters import (
     applicable,
     check_drafters,

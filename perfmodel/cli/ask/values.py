@@ -21,8 +21,8 @@ def take_as_given(params: Iterable[Any], wanted: Callable[[str], Any]) -> None:
     wanted : gives the type of one by its name; None where it is not known.
     """
     for param in params:
-        types = _alternatives(wanted(param.name))
-        if types and param.nargs == 1 and not getattr(param, "multiple", False):
+        if "process_value" not in vars(param) and param.nargs == 1 and not getattr(param, "multiple", False):
+            types = _alternatives(wanted(param.name))
             param.process_value = _process(param, param.process_value, types)
 
 
