@@ -102,7 +102,7 @@ def read_columns(
             kept.take(cells, number)
             start, number = end, number + len(cells) // width
             continue
-        after = number + _line_ends(block)
+        after = number + _line_ends(block) + (end == len(content))  # the last line may lack its end
         stream = io.BytesIO(content)
         stream.seek(start)
         with Lines(stream, file, number=number, empty=empty) as lines:

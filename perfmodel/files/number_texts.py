@@ -68,7 +68,8 @@ def _written(whole: NDArray[np.int64], power: NDArray[np.int8]) -> NDArray[np.ui
     ahead = np.maximum(digits, ord("0"))
     signs = np.zeros((whole.size, WIDTH), dtype=np.uint8)
     signs[:, :_AHEAD] = np.take(tables.before, power - _LEAST, axis=0)
-    signs[:, _AHEAD : _AHEAD + DIGITS + 1] = behind ^ ((behind ^ ahead) & np.take(tables.ahead, power - _LEAST, axis=0))
+    is_ahead = np.take(tables.ahead, power - _LEAST, axis=0)
+    signs[:, _AHEAD : _AHEAD + DIGITS + 1] = behind ^ ((behind ^ ahead) & is_ahead)
     return signs
 
 

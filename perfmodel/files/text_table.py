@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -21,6 +20,8 @@ __all__ = ["TableColumn", "TextTable"]
 
 _ROWS = 8192
 """Rows that are written at once."""
+_ANYWHERE = re.compile(r"(?:[0-9A-Za-z][0-9A-Za-z_. /-]*)?", re.ASCII)
+"""Texts that are written as they are."""
 _WIDEST = 200
 """Longest text of a column that is written as an array of bytes. [B]"""
 
@@ -122,7 +123,8 @@ class _Written:
             self._signs = fixed.view(np.uint8).reshape(len(fixed), -1)
         codes = self._column.texts.codes[rows]
         numbers = None if self._column.numbers is None else self._column.numbers[rows]
-        signs = np.zeros((codes.size, max(self._signs.shape[1], WIDTH if numbers is not None else 0) + 1), np.uint8)
+        width = max(self._signs.shape[1], 0 if numbers is None else WIDTH)
+        signs = np.zeros((codes.size, width + 1), dtype=np.uint8)
         signs[:, -1] = ord(",")
         if numbers is None:
             signs[:, :-1] = self._signs[codes]
@@ -141,4 +143,6 @@ class _Written:
 
 def _quoted(text: str) -> str:
     """Return a text as a cell of a CSV file."""
+    if _ANYWHERE.fullmatch(text):
+        return text
     return csv_text((), [(text, "")]).removeprefix("\n")[:-2]
