@@ -248,7 +248,7 @@ def _answer(
         "tokens_per_round": numbers["acceptance"] if group.acceptance == "tokens" else None,
     }
     priced = price(worlds.central, group.drafter, **configuration, **known)
-    drawn = price_draws(worlds, group.drafter, configuration, **known)
+    drawn = price_draws(worlds, group.drafter, configuration, value=priced, **known)
     values = [np.broadcast_to(column.value(priced), rows) for column in ANSWERS]
     by_name = {column.name: column.value for column in ANSWERS}
     for name in RANGED:
