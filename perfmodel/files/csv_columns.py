@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import Fault, SpecError
 from perfmodel.files.csv_rows import (
-    HOPELESS, LONGEST_CELL, MOST_FAULTS, MOST_ROWS, CsvRow, located_in, open_csv, rows_of,
+    HOPELESS,
+    LONGEST_CELL,
+    MOST_FAULTS,
+    MOST_ROWS,
+    CsvRow,
+    located_in,
+    open_csv,
+    rows_of,
 )  # fmt: skip
 from perfmodel.files.lines import Lines
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.errors import printable
 from perfmodel.files.csv_columns import Texts
 from perfmodel.files.csv_rows import csv_text
 from perfmodel.files.number_texts import DIGITS, WIDTH, number_signs

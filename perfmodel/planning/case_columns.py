@@ -15,7 +15,16 @@ from perfmodel.files.csv_columns import CsvColumns, Texts
 from perfmodel.files.csv_rows import CsvRow
 from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.case_rows import (
-    SIZES, CaseGroup, CaseReader, Setting, are_possible, budget_of, group_of, rate_in, size_of, tokens_in,
+    SIZES,
+    CaseGroup,
+    CaseReader,
+    Setting,
+    are_possible,
+    budget_of,
+    group_of,
+    rate_in,
+    size_of,
+    tokens_in,
 )  # fmt: skip
 
 __all__ = ["Cases", "understand"]
@@ -65,7 +74,7 @@ def understand(
 
     at, examples = _distinct(codes[name] for name in columns if name not in _OWN)
     settings = [_read(reader.setting, _cells(texts, rows[index])) for index in examples]
-    gamma = _floats(setting and setting.gamma for setting in settings)[at]
+    gamma = _floats(None if setting is None else setting.gamma for setting in settings)[at]
     sizes = {name: _floats(_each(texts[name], partial(_size, name)))[codes[name]] for name in SIZES}
     given, acceptance = _acceptance(texts, codes, gamma)
     budgets, remarks = _budgets(texts["kv_budget"], codes["kv_budget"], at, settings)
@@ -131,7 +140,8 @@ def _groups(
     keys: dict[tuple[str, ...], int] = {}
     key = np.array([keys.setdefault(each.key, len(keys)) if each else -1 for each in settings])
     layouts = {
-        name: _floats(setting and getattr(setting.runs, name) for setting in settings) for name in _LAYOUT
+        name: _floats(None if setting is None else getattr(setting.runs, name) for setting in settings)
+        for name in _LAYOUT
     }
     group = (key[at] * len(_GIVEN) + given)[sure]
     order = np.argsort(group, kind="stable")

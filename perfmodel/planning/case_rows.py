@@ -179,7 +179,7 @@ def size_of(cells: Mapping[str, str], name: str) -> int:
 
 
 def budget_of(cells: Mapping[str, str], setting: Setting) -> tuple[float, str]:
-    """Return the draft KV budget [tokens] and all that is remarked on a row; SpecError where there is none."""
+    """Return the draft KV budget [tokens] and all remarks on a row; SpecError where it is refused."""
     kv_budget, remark = _kv_budget(cells, setting.drafter)
     remarks = (setting.remark, remark, _unserved(setting.runs.engine, setting.drafter, kv_budget))
     return kv_budget, "; ".join(filter(None, remarks))
