@@ -19,7 +19,7 @@ WIDTH = 17
 _LEAST, _MOST = -4, DIGITS - 1
 """Powers of ten between which numbers are written at once, without an exponent."""
 _NEAR = 1e-4
-"""How near a half the digit after the last may be for its rounding to be left to Python: products err by 1e-6."""
+"""How near a half what is behind the last digit is left to Python to round: products err by 1e-6."""
 _HALF, _PER_HALF = DIGITS // 2, 10 ** (DIGITS // 2)
 _AHEAD = 1 - _LEAST
 """Bytes of ``0.000``, which stand before the digits of the least number."""
@@ -83,7 +83,7 @@ class _Tables(NamedTuple):
     """Bytes that are looked up.
 
     halves : the digits of every half of a number, and from `_PER_HALF` on less the zeros that end it.
-    before, ahead : by power, what stands before the first digit, and all bits set for digits up to the power 0.
+    before, ahead : by power, what stands before the first digit, and all bits for digits up to the power 0.
     """
 
     halves: NDArray[np.uint8]

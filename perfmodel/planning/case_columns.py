@@ -99,7 +99,7 @@ def understand(
 def _acceptance(
     texts: Mapping[str, Texts], codes: Mapping[str, NDArray[Any]], gamma: FloatArray
 ) -> tuple[NDArray[np.int8], FloatArray]:
-    """Return which of `_GIVEN` every row gives, and its value, nan where it is refused or nothing is given."""
+    """Return which of `_GIVEN` every row gives, and its value, nan where refused or not given."""
 
     def column(name: str, read: Callable[[str], float]) -> tuple[NDArray[np.bool_], FloatArray]:
         is_given = np.array([bool(text) for text in texts[name].distinct])

@@ -88,8 +88,10 @@ class Setting:
 
 
 SIZES: Mapping[str, tuple[int, int, int | None]] = {
-    "batch_size": (1, MAX_BATCH, None), "context_len": (1, MAX_CONTEXT, None), "output_tokens": (0, MAX_CONTEXT, 0),
-}  # fmt: skip
+    "batch_size": (1, MAX_BATCH, None),
+    "context_len": (1, MAX_CONTEXT, None),
+    "output_tokens": (0, MAX_CONTEXT, 0),
+}
 """Columns of whole numbers that depend on no other: the least, the most, and what an empty one is."""
 
 

@@ -275,8 +275,8 @@ def _table(
     if faults:
         reasons = np.zeros(len(table), dtype=np.uint32)
         reasons[list(faults)] = np.arange(1, len(faults) + 1)
-        said = ["", *(str(replace(fault, line=None)) for fault in faults.values())]
-        columns[ERROR] = TableColumn(Texts(reasons, said))
+        sentences = ["", *(str(replace(fault, line=None)) for fault in faults.values())]
+        columns[ERROR] = TableColumn(Texts(reasons, sentences))
     return PricedCases(
         tuple(columns),
         TextTable(columns, len(table)),

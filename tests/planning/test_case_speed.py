@@ -21,10 +21,9 @@ def table(rows: int, groups: int) -> bytes:
     for _ in range(rows):
         strategy = random.choice(STRATEGIES[: groups + 1 if groups > 1 else 1])
         gamma = 0 if strategy == "none" else random.integers(1, 9)
-        lines.append(
-            f"{random.choice(HARDWARE[:groups])},ideal,8,{random.choice(MODELS[:groups])},{strategy},"
-            f"{random.choice((256, 512, 1024))},{random.integers(1, 128_000)},{random.integers(1, 513)},{gamma}"
-        )
+        sizes = [random.choice((256, 512, 1024)), random.integers(1, 128_000), random.integers(1, 513), gamma]
+        names = [random.choice(HARDWARE[:groups]), "ideal", 8, random.choice(MODELS[:groups]), strategy]
+        lines.append(",".join(map(str, names + sizes)))
     return "\n".join(lines).encode()
 
 

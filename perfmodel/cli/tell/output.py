@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from perfmodel.export import Exported, Exporter
 
 __all__ = [
-    "broken_pipe", "discard_stdout", "dump", "emit", "emit_pieces", "is_terminal", "note", "plain", "remark", "render",
-    "tell", "tell_exported", "to_csv", "yaml_text",
+    "broken_pipe", "discard_stdout", "dump", "emit", "emit_pieces", "is_terminal", "note", "plain", "remark",
+    "render", "tell", "tell_exported", "to_csv", "yaml_text",
 ]  # fmt: skip
 
 BROKEN_PIPE = 141
