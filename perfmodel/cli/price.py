@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from perfmodel.cli.ask.flag import PROFILES, argument, command, flag
-from perfmodel.cli.tell.output import emit, remark
+from perfmodel.cli.tell.output import emit_pieces, remark
 from perfmodel.cli.tell.progress import working
 
 __all__ = ["price"]
@@ -45,7 +45,7 @@ def price(
             priced = price_cases(read_file("-", TABLE), "stdin", profiles_path, measured)
         else:
             priced = price_file(cases, profiles_path, measured)
-    emit(priced.to_csv(), output)
+    emit_pieces(priced.csv_blocks(), output)
     for line in [*(f"note: {text}" for text in priced.remarks), *map(str, priced.faults)][:_MOST_SAID]:
         remark(line)
     hidden = len(priced.remarks) + len(priced.faults) - _MOST_SAID

@@ -14,17 +14,17 @@ from typing import NamedTuple, TypeVar
 from perfmodel.errors import Fault, SpecError, nearest_name, printable
 from perfmodel.files.lines import LONGEST_LINE, Lines
 
-__all__ = ["CsvFile", "CsvRow", "csv_text", "each_row", "open_csv", "read_csv"]
+__all__ = ["CsvFile", "CsvRow", "csv_text", "each_row", "open_csv", "read_csv", "rows_of"]
 
 RowT = TypeVar("RowT")
 
-_LONGEST_CELL = 10_000
-_MOST_ROWS = 1_000_000
+LONGEST_CELL = 10_000
+MOST_ROWS = 1_000_000
 _MOST_COLUMNS = 1_000
 _MOST_LINES = 10_000
 """Lines that a record may span."""
-_MOST_FAULTS = 50
-_HOPELESS = 10_000
+MOST_FAULTS = 50
+HOPELESS = 10_000
 """Damaged rows after which a file is not read on."""
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?=.*[(|!])", re.DOTALL)
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -79,7 +79,7 @@ def read_csv(
             if exact and name not in known
         ]
         if faults:
-            raise SpecError(faults[:_MOST_FAULTS])
+            raise SpecError(faults[:MOST_FAULTS])
         return CsvFile(file, columns, _whole(read, file))
 
 
@@ -87,14 +87,14 @@ def _whole(read: Iterator[CsvRow], file: str) -> tuple[CsvRow, ...]:
     """Return all rows; SpecError where they are too many, or too many of them are damaged."""
     rows: list[CsvRow] = []
     damaged: list[Fault] = []
-    for row in islice(read, _MOST_ROWS + 1):
+    for row in islice(read, MOST_ROWS + 1):
         rows.append(row)
-        damaged += [] if row.fault is None else [_of_row(row.fault, file, row)]
-        if len(damaged) > _HOPELESS:
-            problem, remedy = f"more than {_HOPELESS:,} rows cannot be read", "Mend these first"
-            raise SpecError([*damaged[:_MOST_FAULTS], Fault(file, None, "", problem, remedy)])
-    if len(rows) > _MOST_ROWS:
-        raise SpecError.single(file, "", f"more than {_MOST_ROWS:,} rows", "Split the file")
+        damaged += [] if row.fault is None else [located_in(row.fault, file, row.number, row.line)]
+        if len(damaged) > HOPELESS:
+            problem, remedy = f"more than {HOPELESS:,} rows cannot be read", "Mend these first"
+            raise SpecError([*damaged[:MOST_FAULTS], Fault(file, None, "", problem, remedy)])
+    if len(rows) > MOST_ROWS:
+        raise SpecError.single(file, "", f"more than {MOST_ROWS:,} rows", "Split the file")
     return tuple(rows)
 
 
@@ -114,17 +114,18 @@ def each_row(
                 raise SpecError([row.fault])
             made.append(make(row, {name: column[index] for name, column in cells.items()}))
         except SpecError as refusal:
-            faults += [_of_row(fault, table.name, row) for fault in refusal.faults]
-        if len(faults) >= _MOST_FAULTS:
+            faults += [located_in(fault, table.name, row.number, row.line) for fault in refusal.faults]
+        if len(faults) >= MOST_FAULTS:
             break
     if faults:
         raise SpecError(faults)
     return tuple(made)
 
 
-def _of_row(fault: Fault, file: str, row: CsvRow) -> Fault:
-    field = ", ".join(part for part in (f"row {row.number}", fault.field) if part)
-    return replace(fault, file=file, line=row.line, field=field)
+def located_in(fault: Fault, file: str, number: int, line: int) -> Fault:
+    """Return a fault of a row with its place: the file, the row's number and its line."""
+    field = ", ".join(part for part in (f"row {number}", fault.field) if part)
+    return replace(fault, file=file, line=line, field=field)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -167,9 +168,20 @@ def open_csv(
     names = _names(lines, place, known)
     columns = tuple(names if wanted is None else wanted(names))
     _check_header(names, columns, place, required, known)
+    return columns, rows_of(lines, names, columns)
+
+
+def rows_of(lines: Lines, names: Sequence[str], columns: Sequence[str]) -> Iterator[CsvRow]:
+    """Yield the rows on the lines that follow, numbered from 1 on.
+
+    Parameters
+    ----------
+    names : of all cells of a row, as the header says.
+    columns : those of them that are kept and looked at.
+    """
     places = [names.index(name) for name in columns]
-    records = enumerate(_records(lines, len(names)), start=1)
-    return columns, (_row(number, *record, columns, places) for number, record in records)
+    for number, record in enumerate(_records(lines, len(names)), start=1):
+        yield _row(number, *record, columns, places)
 
 
 def _names(lines: Lines, place: tuple[str, int], known: Sequence[str]) -> list[str]:
@@ -272,19 +284,19 @@ def _row(
 ) -> CsvRow:
     kept = [cells[place] if place < len(cells) else "" for place in places]
     text = "\n".join(kept)
-    if fault is None and (len(text) > _LONGEST_CELL or _SUSPECT.search(text)):
+    if fault is None and (len(text) > LONGEST_CELL or _SUSPECT.search(text)):
         wrong = ((name, _wrong_in(cell)) for name, cell in zip(columns, kept, strict=True))
         fault = next((Fault("", line, name, *reason) for name, reason in wrong if reason), None)
     if fault is None:
         return CsvRow(number, line, tuple(kept))
-    return CsvRow(number, line, tuple(_NOT_TEXT.sub("\ufffd", cell)[:_LONGEST_CELL] for cell in kept), fault)
+    return CsvRow(number, line, tuple(_NOT_TEXT.sub("\ufffd", cell)[:LONGEST_CELL] for cell in kept), fault)
 
 
 def _wrong_in(cell: str) -> tuple[str, str] | None:
     if _NOT_TEXT.search(cell):
         return "holds control characters, or bytes that are no UTF-8 text", "Remove them; save as CSV UTF-8"
-    if len(cell) > _LONGEST_CELL:
-        return f"holds {len(cell)} characters", f"Give at most {_LONGEST_CELL}"
+    if len(cell) > LONGEST_CELL:
+        return f"holds {len(cell)} characters", f"Give at most {LONGEST_CELL}"
     if _FORMULA.match(cell):
         return f"starts with {cell[0]!r}, which a spreadsheet runs as a formula", "Write plain text"
     return None

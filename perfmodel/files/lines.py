@@ -21,10 +21,16 @@ class Lines:
     Bytes that are no UTF-8 become halves of character pairs, so that only their line is spoiled. Of a
     line longer than `LONGEST_LINE` that many characters and one more are given, and the rest is passed over.
 
+    Parameters
+    ----------
+    stream : what is read, from where it stands.
+    file : what messages call it.
+    number, empty : of the next line, from 1 on, and how many empty ones were left behind before it.
+
     Attributes
     ----------
-    number : of the next line, from 1 on.
-    characters : how many the lines before it have.
+    number, empty : as they are by now.
+    characters : how many the lines before the next have.
 
     Raises
     ------
@@ -32,15 +38,18 @@ class Lines:
         Where it is UTF-16.
     """
 
-    def __init__(self, stream: BinaryIO, file: str) -> None:
-        self.number, self.characters = 1, 0
-        self._text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    def __init__(self, stream: BinaryIO, file: str, *, number: int = 1, empty: int = 0) -> None:
+        self.number, self.empty, self.characters = number, empty, 0
+        self._starts = number == 1  # only there stands the mark of an encoding
+        encoding = "utf-8-sig" if self._starts else "utf-8"
+        self._text = io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape", newline="")
         self._ahead: list[str] = []
         self._cut = False
-        self._empty = 0
         self._file = file
 
     def __enter__(self) -> Lines:
+        if not self._starts:
+            return self
         try:
             start = self.ahead()[:2].encode("utf-8", "surrogateescape")
             text_of(start, self._file, errors="ignore")  # which refuses UTF-16
@@ -71,8 +80,8 @@ class Lines:
         """Leave empty lines behind and return the next one; SpecError where far too many are empty."""
         while (line := self.ahead()) and line.isspace():
             self.take()
-            self._empty += 1
-            if self._empty > _MOST_EMPTY:
+            self.empty += 1
+            if self.empty > _MOST_EMPTY:
                 problem = f"more than {_MOST_EMPTY:,} lines are empty"
                 raise SpecError.single(self._file, "", problem, "Leave them out", line=self.number)
         return line

@@ -93,6 +93,8 @@ def parse_count(text: str | int) -> int:
 
     Raises SpecError on negative, fractional and absurdly large counts (above 1e15).
     """
+    if isinstance(text, str) and len(text) < 16 and text.isascii() and text.isdigit():
+        return int(text)
     remedy = "Write a whole number such as 64, 32k (32000) or 32K (32768)"
     match = _COUNT.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST_TEXT else None
     if isinstance(text, int) and not isinstance(text, bool):

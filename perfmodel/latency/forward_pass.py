@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from perfmodel.deployment import Deployment, stages_of
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile, Numeric
+from perfmodel.latency.alike import at_distinct_rows
 from perfmodel.latency.all_reduce import all_gather, all_reduce, all_to_all, hop
 from perfmodel.latency.attention import attention
 from perfmodel.latency.linear import NARROW, linear, pass_over
@@ -219,6 +220,7 @@ def expert_layers(model: ModelSpec) -> float:
     return float(sum(count for _, count in model.experts))
 
 
+@at_distinct_rows
 def _price_linear_layer(
     deployment: Deployment,
     layer: LinearLayer,

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from perfmodel.deployment import Deployment
 from perfmodel.engine import DEFAULT_ENGINE, EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.files.csv_rows import CsvRow
+from perfmodel.files.numbers import Numeric
 from perfmodel.files.units import parse_count, parse_quantity
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
@@ -24,7 +27,10 @@ from strategies.base import MOST_NODES, MOST_TOPK, Tree, needs_budget
 if TYPE_CHECKING:
     from perfmodel.acceptance.file import MeasuredAcceptance
 
-__all__ = ["DEFAULT_ENGINE", "MOST_GAMMA", "Case", "CaseGroup", "CaseReader"]
+__all__ = [
+    "DEFAULT_ENGINE", "MOST_GAMMA", "SIZES", "Case", "CaseGroup", "CaseReader", "Setting", "acceptance_of",
+    "are_possible", "budget_of", "group_of", "rate_in", "size_of", "tokens_in",
+]  # fmt: skip
 
 _NOUNS = (
     "hardware", "engine", "target_model", "weight_dtype", "kv_dtype", "draft_model", "draft_tensor_parallel",
@@ -64,6 +70,29 @@ class Case:
     data_parallel: int = 1
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a row says beside its sizes, its budget and its acceptance.
+
+    key : texts that rows of one group share.
+    remark : what had to be read into its texts.
+    """
+
+    runs: Deployment
+    drafter: Drafter | None
+    gamma: int
+    key: tuple[str, ...]
+    remark: str
+
+
+SIZES: Mapping[str, tuple[int, int, int | None]] = {
+    "batch_size": (1, MAX_BATCH, None),
+    "context_len": (1, MAX_CONTEXT, None),
+    "output_tokens": (0, MAX_CONTEXT, 0),
+}
+"""Columns of whole numbers that depend on no other: the least, the most, and what an empty one is."""
+
+
 class CaseReader:
     """Turns rows into cases; every name is looked up once, and every drafter gets what was `measured`."""
 
@@ -77,6 +106,28 @@ class CaseReader:
 
     def case(self, row: CsvRow, cells: Mapping[str, str]) -> tuple[tuple[str, ...], CaseGroup, Case, str]:
         """Return the group and its key, the row's own numbers, and a remark; SpecError names the column."""
+        setting = self.setting(cells)
+        given, acceptance = acceptance_of(cells, setting.gamma)
+        kv_budget, remark = budget_of(cells, setting)
+        sizes = {name: size_of(cells, name) for name in SIZES}
+        runs = setting.runs
+        case = Case(
+            row=row.number,
+            batch=sizes["batch_size"],
+            context_len=sizes["context_len"],
+            output_tokens=sizes["output_tokens"],
+            kv_budget=kv_budget,
+            gamma=setting.gamma,
+            tensor_parallel=int(runs.tensor_parallel),
+            acceptance=acceptance,
+            expert_parallel=bool(runs.expert_parallel),
+            pipeline_parallel=int(runs.pipeline_parallel),
+            data_parallel=int(runs.data_parallel),
+        )
+        return (*setting.key, given), group_of(setting, given), case, remark
+
+    def setting(self, cells: Mapping[str, str]) -> Setting:
+        """Return what runs and who drafts how much; SpecError names the column."""
         for name in ("hardware", "target_model"):
             if not cells[name]:
                 raise SpecError.single("", name, "is empty", "Name one")
@@ -110,29 +161,28 @@ class CaseReader:
         if drafter is not None and (tree := _tree(cells, gamma)) is not None:
             drafter = replace(drafter, tree=tree)
             check_drafters([drafter], target)
-        given, acceptance = _acceptance(cells, gamma)
-        kv_budget, budget_remark = _kv_budget(cells, drafter)
-        case = Case(
-            row=row.number,
-            batch=_count(cells, "batch_size", 1, MAX_BATCH),
-            context_len=_count(cells, "context_len", 1, MAX_CONTEXT),
-            output_tokens=_count(cells, "output_tokens", 0, MAX_CONTEXT, empty=0),
-            kv_budget=kv_budget,
-            gamma=gamma,
-            tensor_parallel=gpus,
-            acceptance=acceptance,
-            expert_parallel=bool(runs.expert_parallel),
-            pipeline_parallel=stages,
-            data_parallel=groups,
-        )
-        group = CaseGroup(hardware, engine, target, drafter, given)
-        key = (
-            *(cells.get(name, "") for name in _NOUNS),
-            given,
-            drafter.tree.label if drafter is not None and drafter.tree is not None else "",
-        )
-        remarks = (spelling.remark, budget_remark, _unserved(engine, drafter, kv_budget))
-        return key, group, case, "; ".join(filter(None, remarks))
+        label = drafter.tree.label if drafter is not None and drafter.tree is not None else ""
+        key = (*(cells.get(name, "") for name in _NOUNS), label)
+        return Setting(runs, drafter, gamma, key, spelling.remark)
+
+
+def group_of(setting: Setting, given: str) -> CaseGroup:
+    """Return what a row is priced with, by its setting and what is given of acceptance."""
+    runs = setting.runs
+    return CaseGroup(runs.hardware, runs.engine, runs.model, setting.drafter, given)
+
+
+def size_of(cells: Mapping[str, str], name: str) -> int:
+    """Return a column of `SIZES`; SpecError where it is no such number."""
+    least, most, empty = SIZES[name]
+    return _count(cells, name, least, most, empty)
+
+
+def budget_of(cells: Mapping[str, str], setting: Setting) -> tuple[float, str]:
+    """Return the draft KV budget [tokens] and all remarks on a row; SpecError where it is refused."""
+    kv_budget, remark = _kv_budget(cells, setting.drafter)
+    remarks = (setting.remark, remark, _unserved(setting.runs.engine, setting.drafter, kv_budget))
+    return kv_budget, "; ".join(filter(None, remarks))
 
 
 def _stored_as(target: ModelSpec, which: str, dtype: str) -> ModelSpec:
@@ -192,22 +242,35 @@ def _unserved(engine: EngineOverhead, drafter: Drafter | None, kv_budget: float)
     return f"{engine.served_by.label} cannot run {drafter.label}: {reason}; priced with its overheads"
 
 
-def _acceptance(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:
+def acceptance_of(cells: Mapping[str, str], gamma: int) -> tuple[str, float]:
     """Return what is given, ``tokens``, ``alpha`` or nothing, and its value; tokens per round win."""
     if cells["tokens_per_round"]:
-        tokens = _in(
-            "tokens_per_round", lambda text: parse_quantity(text, "count"), cells["tokens_per_round"]
-        )
-        if not 1.0 <= tokens <= gamma + 1.0:
+        tokens = tokens_in(cells["tokens_per_round"])
+        if not are_possible(tokens, gamma):
             remedy = f"Give tokens per round, bonus token included: from 1 to gamma + 1 = {gamma + 1}"
             raise SpecError.single("", "tokens_per_round", f"found {tokens:g}", remedy)
         return "tokens", tokens
     if cells["acceptance_rate"]:
-        alpha = _in("acceptance_rate", lambda text: parse_quantity(text, "ratio"), cells["acceptance_rate"])
-        if not 0.0 <= alpha <= 1.0:
-            raise SpecError.single("", "acceptance_rate", f"found {alpha:g}", "Give a rate from 0 to 1")
-        return "alpha", alpha
+        return "alpha", rate_in(cells["acceptance_rate"])
     return "", float("nan")
+
+
+def tokens_in(text: str) -> float:
+    """Return the tokens per round that a cell says. [tokens]"""
+    return _in("tokens_per_round", lambda text: parse_quantity(text, "count"), text)
+
+
+def are_possible(tokens: Numeric, gamma: Numeric) -> Any:
+    """Whether a round of so many drafts can yield so many tokens; arguments broadcast."""
+    return np.less_equal(1.0, tokens) & np.less_equal(tokens, np.add(gamma, 1.0))
+
+
+def rate_in(text: str) -> float:
+    """Return the acceptance rate that a cell says; SpecError where it is none. [0..1]"""
+    alpha = _in("acceptance_rate", lambda text: parse_quantity(text, "ratio"), text)
+    if not 0.0 <= alpha <= 1.0:
+        raise SpecError.single("", "acceptance_rate", f"found {alpha:g}", "Give a rate from 0 to 1")
+    return alpha
 
 
 def _switch(cells: Mapping[str, str], name: str) -> bool:

@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.deployment import Deployment
 from perfmodel.errors import Fault, SpecError
-from perfmodel.files.csv_rows import CsvFile, CsvRow, csv_text, read_csv
-from perfmodel.files.numbers import FloatArray
+from perfmodel.files.csv_columns import CsvColumns, Texts, read_columns
+from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.files.opening import TABLE, read_file
-from perfmodel.planning.case_rows import DEFAULT_ENGINE, Case, CaseGroup, CaseReader
+from perfmodel.files.text_table import TableColumn, TextTable
+from perfmodel.planning.case_columns import Cases, understand
+from perfmodel.planning.case_rows import DEFAULT_ENGINE, CaseGroup, CaseReader
 from perfmodel.planning.columns import Column
 from perfmodel.planning.drafters import passed_over
-from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, draw, interval, price_draws
+from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, Draws, draw, interval, price_draws
 from perfmodel.speculation import Configuration, price
 
 if TYPE_CHECKING:
@@ -37,20 +40,29 @@ _DIGITS = 10
 _HOPELESS = 2_000
 """Rows that cannot be priced after which a file in which most cannot be is not read on."""
 _MOST_FAULTS = 50
+AT_ONCE = MOST_DRAWN
+"""Rows times draws that are priced in one call: more take memory and are no faster. [1]"""
 
 
 @dataclass(frozen=True)
 class PricedCases:
-    """The table with the answers beside the questions, as texts; faults and remarks name the row."""
+    """The table with the answers beside the questions; faults and remarks name the row.
+
+    rows : a sequence of tuples of texts, which are made when they are asked for.
+    """
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: TextTable
     faults: tuple[Fault, ...]
     remarks: tuple[str, ...]
 
     def to_csv(self) -> str:
         """The table as CSV text."""
-        return csv_text(self.columns, self.rows)
+        return b"".join(self.csv_blocks()).decode()
+
+    def csv_blocks(self) -> Iterator[bytes]:
+        """The same piece by piece, in UTF-8."""
+        return self.rows.csv_blocks()
 
 
 def price_file(
@@ -105,31 +117,27 @@ def price_cases(
     SpecError
         When the file as a whole cannot be used, such as without one of the columns `REQUIRED`.
     """
-    table = read_csv(content, file, required=REQUIRED, known=(*INPUTS, *OUTPUTS))
-    faults: dict[int, Fault] = {row.number: row.fault for row in table.rows if row.fault}
-    remarks: list[str] = []
-    groups: dict[tuple[str, ...], tuple[CaseGroup, list[Case]]] = {}
-    understand = CaseReader(profiles_path, measured)
-    for row, cells in _named_cells(table):
+    table = read_columns(content, file, required=REQUIRED, known=(*INPUTS, *OUTPUTS))
+    faults: dict[int, Fault] = dict(table.faults)
+
+    def refuse(place: int, fault: Fault) -> None:
+        faults[place] = fault
+        if len(faults) > _HOPELESS and 2 * len(faults) > place + 1:
+            raise _hopeless(file, faults)
+
+    groups, remarked = understand(table, INPUTS, CaseReader(profiles_path, measured), refuse)
+    remarks = [f"row {place + 1}: {remark}" for place, remark in remarked.items()]
+    remarks += passed_over(measured, [(cases.group.drafter, cases.group.target) for cases in groups])
+    answers = Answers(len(table))
+    for cases in groups:
         try:
-            key, group, case, remark = understand.case(row, cells)
+            for places, values, fits in _answer_group(cases):
+                answers.put(places, values, fits)
         except SpecError as fault:
-            faults[row.number] = fault.located("", row.line, "").faults[0]
-            if len(faults) > _HOPELESS and 2 * len(faults) > row.number:
-                raise _hopeless(file, faults) from fault
-            continue
-        groups.setdefault(key, (group, []))[1].append(case)
-        remarks += [f"row {row.number}: {remark}"] if remark else []
-    remarks += passed_over(measured, [(group.drafter, group.target) for group, _ in groups.values()])
-    answers: dict[int, list[str]] = {}
-    for group, cases in groups.values():
-        try:
-            answers.update(_answer_group(group, cases))
-        except SpecError as fault:
-            faults.update((case.row, fault.faults[0]) for case in cases)
-    for number in set(answers) - {number for number, texts in answers.items() if "nan" not in texts}:
-        del answers[number]
-        faults[number] = Fault("", None, "", "its price is not a finite number", "Check the row's figures")
+            faults.update((place, fault.faults[0]) for place in cases.places.tolist())
+            answers.drop(cases.places)
+    for place in answers.drop_infinite():
+        faults[place] = Fault("", None, "", "its price is not a finite number", "Check the row's figures")
     return _table(table, answers, faults, remarks)
 
 
@@ -160,68 +168,118 @@ OUTPUTS = (
 )  # fmt: skip
 
 
-def _answer_group(group: CaseGroup, cases: Sequence[Case]) -> Iterator[tuple[int, list[str]]]:
-    """Price the cases of one group in one call and yield each row's answers in the order of `OUTPUTS`."""
+class Answers:
+    """What rows are answered with, nan and False where one is not.
 
-    def column(name: str) -> FloatArray:
-        return np.asarray([getattr(case, name) for case in cases], dtype=float)
+    values : in the order of `OUTPUTS` but for the last; shape (columns, rows).
+    fits : whether it fits; shape (rows,).
+    is_priced : whether there is an answer; shape (rows,).
+    """
 
-    deployment = Deployment(
-        group.hardware, group.target, group.engine,
-        *map(column, ("tensor_parallel", "expert_parallel", "pipeline_parallel", "data_parallel")),
-    )  # fmt: skip
+    def __init__(self, rows: int) -> None:
+        self.values = np.full((len(OUTPUTS) - 1, rows), np.nan)
+        self.fits = np.zeros(rows, dtype=bool)
+        self.is_priced = np.zeros(rows, dtype=bool)
+
+    def put(self, places: NDArray[np.int64], values: Sequence[FloatArray], fits: NDArray[np.bool_]) -> None:
+        """Take the answers of some rows."""
+        for row, value in zip(self.values, values, strict=True):
+            row[places] = value
+        self.fits[places], self.is_priced[places] = fits, True
+
+    def drop(self, places: NDArray[np.int64]) -> None:
+        """Take back the answers of some rows."""
+        self.values[:, places], self.is_priced[places] = np.nan, False
+
+    def drop_infinite(self) -> list[int]:
+        """Take back the answers in which a number is not finite; returns their places."""
+        is_finite = np.ones(self.is_priced.size, dtype=bool)
+        for row in self.values:
+            is_finite &= np.isfinite(row)
+        places = np.flatnonzero(self.is_priced & ~is_finite)
+        self.drop(places)
+        return places.tolist()
+
+
+def _answer_group(
+    cases: Cases,
+) -> Iterator[tuple[NDArray[np.int64], list[FloatArray], NDArray[np.bool_]]]:
+    """Price the cases of a group, and yield places, answers in the order of `OUTPUTS`, and what fits.
+
+    They are priced as many at once as are drawn for at once; the number of draws is that of the whole group.
+    """
+    group, rows = cases.group, cases.places.size
+    count = int(np.clip(MOST_DRAWN // rows, 16, DRAWS))
+    worlds = draw(Deployment(group.hardware, group.target, group.engine), count=count)
+    at_once = max(AT_ONCE // count, 1)
+    for start in range(0, rows, at_once):
+        some = slice(start, start + at_once)
+        places = cases.places[some]
+        numbers = {name: _as_one(column[some]) for name, column in cases.numbers.items()}
+        values, fits = _answer(group, worlds, numbers, places.size)
+        yield places, values, fits
+
+
+def _as_one(column: FloatArray) -> Numeric:
+    """Return a column of equal numbers as that number: what hangs on it alone is worked out once."""
+    return float(column[0]) if np.all(column == column[0]) else column
+
+
+def _answer(
+    group: CaseGroup, worlds: Draws, numbers: Mapping[str, Numeric], rows: int
+) -> tuple[list[FloatArray], NDArray[np.bool_]]:
+    """Price some cases of one group in one call."""
+    layout: dict[str, Any] = {
+        name: numbers[name]
+        for name in ("tensor_parallel", "expert_parallel", "pipeline_parallel", "data_parallel")
+    }
+    worlds = replace(
+        worlds,
+        central=replace(worlds.central, **layout),
+        deployment=replace(worlds.deployment, **layout),
+    )
     configuration = Configuration(
-        batch=column("batch"),
-        context_len=column("context_len"),
-        kv_budget=column("kv_budget"),
-        gamma=column("gamma"),
-        output_tokens=column("output_tokens"),
+        batch=numbers["batch"],
+        context_len=numbers["context_len"],
+        kv_budget=numbers["kv_budget"],
+        gamma=numbers["gamma"],
+        output_tokens=numbers["output_tokens"],
     )
     known: dict[str, Any] = {
-        "alpha": column("acceptance") if group.acceptance == "alpha" else None,
-        "tokens_per_round": column("acceptance") if group.acceptance == "tokens" else None,
+        "alpha": numbers["acceptance"] if group.acceptance == "alpha" else None,
+        "tokens_per_round": numbers["acceptance"] if group.acceptance == "tokens" else None,
     }
-    priced = price(deployment, group.drafter, **configuration, **known)
-    worlds = draw(deployment, count=int(np.clip(MOST_DRAWN // len(cases), 16, DRAWS)))
-    drawn = price_draws(worlds, group.drafter, configuration, **known)
-    values = [np.broadcast_to(column.value(priced), len(cases)) for column in ANSWERS]
+    priced = price(worlds.central, group.drafter, **configuration, **known)
+    drawn = price_draws(worlds, group.drafter, configuration, value=priced, **known)
+    values = [np.broadcast_to(column.value(priced), rows) for column in ANSWERS]
     by_name = {column.name: column.value for column in ANSWERS}
     for name in RANGED:
-        values += interval(np.broadcast_to(by_name[name](drawn), (len(cases), worlds.size)))
-    fits = np.broadcast_to(priced.memory.fits, len(cases))
-    for case, row, fit in zip(cases, np.stack(values, axis=1), fits, strict=True):
-        texts = [f"{value:.{_DIGITS}g}" if np.isfinite(value) else "nan" for value in row]
-        yield case.row, [*texts, "true" if fit else "false"]
+        values += interval(np.broadcast_to(by_name[name](drawn), (rows, worlds.size)))
+    return values, np.broadcast_to(priced.memory.fits, rows)
 
 
 def _table(
-    table: CsvFile, answers: dict[int, list[str]], faults: dict[int, Fault], remarks: list[str]
+    table: CsvColumns, answers: Answers, faults: Mapping[int, Fault], remarks: list[str]
 ) -> PricedCases:
     """Put the answers beside the questions."""
     taken = [name for name in OUTPUTS if name in table.columns and name not in INPUTS]
     if taken:
         remarks = [f"these columns of the input are replaced: {', '.join(taken)}", *remarks]
-    columns = list(dict.fromkeys([name for name in table.columns if name != ERROR] + list(OUTPUTS)))
-    rows = []
-    for row in table.rows:
-        cells = dict(zip(table.columns, row.cells, strict=True))
-        texts = answers.get(row.number)
-        given = cells.get("tokens_per_round", "")
-        cells.update(zip(OUTPUTS, texts or [""] * len(OUTPUTS), strict=True))
-        if texts is None:
-            cells["tokens_per_round"] = given
-        cells[ERROR] = str(replace(faults[row.number], line=None)) if row.number in faults else ""
-        rows.append(tuple(cells[name] for name in [*columns, *([ERROR] if faults else [])]))
+    columns = {name: TableColumn(texts) for name, texts in table.texts.items() if name != ERROR}
+    blank = Texts(np.broadcast_to(np.zeros((), np.uint8), len(table)), ("",))
+    for name, numbers in zip(OUTPUTS, answers.values, strict=False):
+        given = table.texts.get(name, blank) if name in INPUTS else blank
+        columns[name] = TableColumn(given, numbers)
+    fits = np.where(answers.is_priced, np.where(answers.fits, 1, 2), 0).astype(np.uint8)
+    columns[OUTPUTS[-1]] = TableColumn(Texts(fits, ("", "true", "false")))
+    if faults:
+        reasons = np.zeros(len(table), dtype=np.uint32)
+        reasons[list(faults)] = np.arange(1, len(faults) + 1)
+        sentences = ["", *(str(replace(fault, line=None)) for fault in faults.values())]
+        columns[ERROR] = TableColumn(Texts(reasons, sentences))
     return PricedCases(
-        tuple(columns) + ((ERROR,) if faults else ()),
-        tuple(rows),
-        tuple(replace(faults[number], file=f"row {number}", line=None) for number in sorted(faults)),
+        tuple(columns),
+        TextTable(columns, len(table)),
+        tuple(replace(faults[place], file=f"row {place + 1}", line=None) for place in sorted(faults)),
         tuple(remarks),
     )
-
-
-def _named_cells(table: CsvFile) -> Iterator[tuple[CsvRow, dict[str, str]]]:
-    columns = [table.column(name) for name in INPUTS]
-    for row, *cells in zip(table.rows, *columns, strict=True):
-        if row.fault is None:
-            yield row, dict(zip(INPUTS, cells, strict=True))

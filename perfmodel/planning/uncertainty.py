@@ -121,6 +121,7 @@ def price_draws(
     *,
     alpha: Numeric | Acceptance | None = None,
     tokens_per_round: Numeric | None = None,
+    value: Round | None = None,
 ) -> Round:
     """Price a configuration in every possible world, on a new last axis of every term.
 
@@ -133,6 +134,7 @@ def price_draws(
     ----------
     configuration : what `price` takes, by name. [sequences], [tokens]
     alpha, tokens_per_round : as in `price_round`. [0..1], [tokens]
+    value : the configuration in `worlds.central`, where it is priced already.
     """
 
     def widen(value: Any) -> Any:
@@ -147,7 +149,12 @@ def price_draws(
     def priced(deployment: Deployment, deviations: Numeric = 0.0) -> Round:
         return price(replace(deployment, **shared), drafter, deviations=deviations, **asked, **believed)
 
-    value, drawn = priced(worlds.central), priced(worlds.deployment, worlds.deviations(drafter))
+    drawn = priced(worlds.deployment, worlds.deviations(drafter))
+    if value is None:
+        value = priced(worlds.central)
+        tpot, speedup = value.tpot, value.speedup
+    else:
+        tpot, speedup = widen(value.tpot), widen(value.speedup)
     residual = np.where(np.asarray(drawn.gamma) > 0, worlds.verify_residual, worlds.target_residual)
     drawn = replace(
         drawn,
@@ -155,14 +162,14 @@ def price_draws(
         verify=drawn.verify.scale(residual),
         draft=drawn.draft.scale(worlds.draft_residual),
     )
-    round_off = value.tpot / np.median(drawn.tpot, axis=-1, keepdims=True)
+    round_off = tpot / np.median(drawn.tpot, axis=-1, keepdims=True)
     drawn = replace(
         drawn,
         verify=drawn.verify.scale(round_off),
         draft=drawn.draft.scale(round_off),
         overhead=drawn.overhead * round_off,
     )
-    step_off = value.speedup / np.median(drawn.speedup, axis=-1, keepdims=True)
+    step_off = speedup / np.median(drawn.speedup, axis=-1, keepdims=True)
     return replace(drawn, baseline=drawn.baseline.scale(step_off))
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from perfmodel.export import Exported, Exporter
 
 __all__ = [
-    "broken_pipe", "discard_stdout", "dump", "emit", "is_terminal", "note", "plain", "remark", "render",
-    "tell", "tell_exported", "to_csv", "yaml_text",
+    "broken_pipe", "discard_stdout", "dump", "emit", "emit_pieces", "is_terminal", "note", "plain", "remark",
+    "render", "tell", "tell_exported", "to_csv", "yaml_text",
 ]  # fmt: skip
 
 BROKEN_PIPE = 141
@@ -93,6 +93,30 @@ def note(sentences: Iterable[str]) -> None:
     """Write sentences to stderr that the answer should be read with."""
     for sentence in sentences:
         remark(f"note: {sentence}")
+
+
+def emit_pieces(pieces: Iterable[bytes], output: str | None = None) -> None:
+    """Write a result of many pieces as `emit` does, without holding it whole.
+
+    Parameters
+    ----------
+    pieces : UTF-8, each of whole characters, with nothing invisible in them but line ends.
+
+    Raises
+    ------
+    SpecError
+        Where it cannot be written.
+    """
+    if output is None or output == "-":
+        with broken_pipe() as stdout:
+            for piece in pieces:
+                stdout.write(piece.decode())
+            stdout.flush()
+        return
+    from perfmodel.files.writing import write_pieces
+
+    write_pieces(output, pieces)
+    remark(f"wrote {output}")
 
 
 def emit(text: str, output: str | None = None, *, coloured: bool = False) -> None:
