@@ -13,7 +13,7 @@ from perfmodel.latency import ForwardPass, Once, Places, StepLatency, by_budget,
 from perfmodel.model import BYTES, ModelSpec
 from strategies.base import DraftPass, budget_after
 
-__all__ = ["FREE", "Drafting", "Drafts", "copied_fraction", "count_drafts", "draft_with"]
+__all__ = ["FREE", "Drafting", "Drafts", "copied_fraction", "count_drafts", "draft_with", "lookup"]
 
 FREE = StepLatency(0.0, 0.0, 0.0, 0.0)
 MOMENTS = (0.012702, 0.25, 0.787298)

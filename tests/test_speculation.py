@@ -13,13 +13,14 @@ from numpy.testing import assert_allclose
 import strategies
 from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment
+from perfmodel.drafting import lookup
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import SpecError
 from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import StepLatency
 from perfmodel.memory import resident_memory
 from perfmodel.model import ModelSpec
-from perfmodel.speculation import Drafter, Round, lookup, price_round, price_steps, target_passes
+from perfmodel.speculation import Drafter, Round, price_round, price_steps, target_passes
 from strategies.base import EXACT
 
 H100 = HardwareProfile.load("h100-sxm-80gb")
