@@ -172,26 +172,42 @@ def _one_rate(answer: Any) -> Any:
     import numpy as np
 
     from perfmodel.acceptance import alpha_from_mean_length
+    from perfmodel.planning.packed import distinct
 
     rest = _accepted(answer, "rest")
     if rest is None or not np.any(answer.gamma > 0):
         return rest
-    tree = answer.drafter.tree if answer.drafter else None
     tokens = np.clip(answer.expand(answer.round.tokens_per_round), 1.0, answer.gamma + 1.0)
-    rate = alpha_from_mean_length(tokens, np.maximum(answer.gamma, 1.0), tree)
-    return np.where(answer.gamma > 0, rate, rest)
+    gamma, tree = np.maximum(answer.gamma, 1.0), answer.drafter.tree if answer.drafter else None
+    codes, each = distinct(tokens + 1j * gamma)  # tokens depend on few of what tells cells apart
+    rates = np.asarray(alpha_from_mean_length(each.real, each.imag, tree))[codes]
+    return np.where(answer.gamma > 0, rates, rest)
 
 
 def _break_even_alpha(answer: Any) -> Any:
     """Acceptance rate at which each round costs what plain decoding does; None where none drafts."""
     import numpy as np
 
+    from perfmodel.planning.packed import Later, pack
+
+    needed = np.clip(answer.expand(answer.round.break_even_tokens), 1.0, answer.gamma + 1.0)
+    gammas = np.where(answer.gamma > 0, answer.gamma, np.nan)
+    tree, size = answer.drafter.tree if answer.drafter else None, answer.shape[0]
+    return Later(_break_even, (pack(needed, size), pack(gammas, size), pack(tree, size)))
+
+
+def _break_even(needed: Any, gammas: Any, trees: Any) -> FloatArray:
+    """Acceptance rates that yield so many tokens of so long drafts; nan where nothing is drafted."""
+    import numpy as np
+
     from perfmodel.acceptance import alpha_from_mean_length
 
-    if not np.any(answer.gamma > 0):
-        return None
-    needed = np.clip(answer.expand(answer.round.break_even_tokens), 1.0, answer.gamma + 1.0)
-    return np.atleast_1d(alpha_from_mean_length(needed, answer.gamma, answer.drafter.tree))
+    tokens, gamma = needed.floats(), gammas.floats()
+    rates = np.full(tokens.shape, np.nan)
+    for tree in trees.table:
+        here = np.flatnonzero(~np.isnan(gamma) & trees.equals(tree))
+        rates[here] = alpha_from_mean_length(tokens[here], gamma[here], tree)
+    return rates
 
 
 def _kept_state_ratio(answer: Any) -> Numeric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perfmodel.files.numbers import FloatArray
 
-__all__ = ["Coded", "Numbers", "Packed", "Rows", "chosen", "coded", "codes_of", "distinct", "join", "pack"]
+__all__ = ["Coded", "Later", "Numbers", "Packed", "Rows", "chosen", "coded", "codes_of", "distinct", "join", "pack"]
 
 _FEW = 16
 """Distinct values that are looked for one after another, which is faster than to sort. [1]"""
@@ -115,7 +115,43 @@ class Rows:
         return np.array([row == value for row in self.listed()], dtype=bool)
 
 
-Packed: TypeAlias = Numbers | Coded | Rows
+@dataclass(frozen=True, eq=False)
+class Later:
+    """What a function makes of other columns when somebody asks for it: numbers, nan where there is none.
+
+    make : a function of a module, so that it can be pickled; it takes the columns, packed.
+    """
+
+    make: Callable[..., FloatArray]
+    of: tuple[Packed, ...]
+
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        return self.of[0].size
+
+    def take(self, place: Any) -> Packed:
+        """Return some of the values, not made yet either."""
+        return Later(self.make, tuple(column.take(place) for column in self.of))
+
+    def made(self) -> Numbers:
+        """Return the values."""
+        return Numbers(np.asarray(self.make(*self.of), dtype=float))
+
+    def listed(self) -> list[Any]:
+        """Return the values as Python's own, None where there is no number."""
+        return self.made().listed()
+
+    def floats(self) -> FloatArray:
+        """Return the values as numbers, nan where there is none."""
+        return self.made().values
+
+    def equals(self, value: Any) -> NDArray[np.bool_]:
+        """Return which values equal another."""
+        return self.made().equals(value)
+
+
+Packed: TypeAlias = "Numbers | Coded | Rows | Later"
 
 
 def pack(values: Any, size: int) -> Packed:
@@ -127,7 +163,7 @@ def pack(values: Any, size: int) -> Packed:
         axes (cell, place); or packed already.
     size : how many there are. [1]
     """
-    if isinstance(values, (Numbers, Coded, Rows)):
+    if isinstance(values, (Numbers, Coded, Rows, Later)):
         return values
     if isinstance(values, list):
         return _packed_list(values)
@@ -255,6 +291,9 @@ def join(parts: Sequence[Packed], places: Sequence[Any], size: int) -> Packed:
         return _join_coded([part for part in parts if isinstance(part, Coded)], places, size)
     if all(isinstance(part, Rows) for part in parts):
         return _join_rows([part for part in parts if isinstance(part, Rows)], places, size)
+    if all(isinstance(part, Later) for part in parts):
+        return _join_later([part for part in parts if isinstance(part, Later)], places, size)
+    parts = [part.made() if isinstance(part, Later) else part for part in parts]
     kind = _kind_of(parts)
     if kind is None:
         objects = np.empty(size, dtype=object)
@@ -306,3 +345,10 @@ def _join_rows(parts: Sequence[Rows], places: Sequence[Any], size: int) -> Packe
     lengths = join([part.lengths for part in parts], places, size)
     assert isinstance(lengths, Coded)
     return Rows(table, lengths)
+
+
+def _join_later(parts: Sequence[Later], places: Sequence[Any], size: int) -> Packed:
+    if len({part.make for part in parts}) > 1:
+        return join([part.made() for part in parts], places, size)
+    columns = zip(*(part.of for part in parts), strict=True)
+    return Later(parts[0].make, tuple(join(each, places, size) for each in columns))

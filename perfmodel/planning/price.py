@@ -14,7 +14,7 @@ from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray
 from perfmodel.model import ModelSpec
 from perfmodel.planning.executors import Mapper, in_order
-from perfmodel.speculation import Configuration, Round, half_way, price, price_steps, take
+from perfmodel.speculation import Configuration, Round, elements, half_way, price, price_steps, take
 from perfmodel.workload import Workload
 
 __all__ = [
@@ -113,7 +113,7 @@ class Priced:
 
     def at(self, place: Any) -> Priced:
         """Return some of the configurations: every term indexed, nothing computed."""
-        batch, context_len, kv_budget, gamma = (self.expand(axis)[place] for axis in self.axes)
+        batch, context_len, kv_budget, gamma = (elements(axis, self.shape, place) for axis in self.axes)
         terms = take(self.round, self.shape, place)
         return Priced(
             self.deployment, self.drafter, batch, context_len, kv_budget, gamma, terms, self.output_tokens
