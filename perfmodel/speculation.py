@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FREE", "Configuration", "Drafter", "Drafting", "Drafts", "Round", "TargetSteps", "Terms",
-    "copied_fraction", "count_drafts", "draft_with", "half_way", "price", "price_round", "price_steps",
-    "price_terms", "take", "target_passes", "with_acceptance",
+    "copied_fraction", "count_drafts", "draft_with", "elements", "half_way", "price", "price_round",
+    "price_steps", "price_terms", "take", "target_passes", "with_acceptance",
 ]  # fmt: skip
 
 TermsT = TypeVar("TermsT")
@@ -164,9 +164,23 @@ def take(terms: TermsT, shape: tuple[int, ...], place: Any) -> TermsT:
     def indexed(term: Any) -> Any:
         if is_dataclass(term) and not isinstance(term, Tree):
             return take(term, shape, place)
-        return np.broadcast_to(term, shape)[place] if isinstance(term, (float, int, np.ndarray)) else term
+        return elements(term, shape, place) if isinstance(term, (float, int, np.ndarray)) else term
 
     return replace(terms, **{field.name: indexed(getattr(terms, field.name)) for field in fields(terms)})  # type: ignore[type-var, arg-type]
+
+
+def elements(term: Numeric, shape: tuple[int, ...], place: Any) -> Any:
+    """Return ``np.broadcast_to(term, shape)[place]``, indexed on those axes alone that the term has."""
+    if isinstance(place, tuple) and place and isinstance(place[-1], slice) and place[-1] == slice(None):
+        place = place[:-1] if len(place) == len(shape) else place
+    if not isinstance(place, tuple) or not all(isinstance(index, np.ndarray) for index in place):
+        return np.broadcast_to(term, shape)[place]
+    own = (1,) * (len(shape) - np.ndim(term)) + np.shape(term)
+    axes = [axis for axis, length in enumerate(own[: len(place)]) if length > 1]
+    rest = shape[len(place) :]
+    few = np.reshape(term, [own[axis] for axis in axes] + list(own[len(place) :]))
+    taken = few[tuple(place[axis] for axis in axes)] if axes else few
+    return np.broadcast_to(taken, np.broadcast_shapes(*(index.shape for index in place)) + rest)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.near_tie import NEAR_TIE, shortest_near_best
+from perfmodel.planning.packed import Coded, coded, distinct
 from perfmodel.planning.plan import NO_DRAFT
 from perfmodel.planning.price import Priced, SearchSpace, price_pieces
 from perfmodel.workload import Workload
@@ -138,9 +139,13 @@ class Choice:
         """Every speculation length of the chosen budgets in some cells, axes (cell, gamma)."""
         return self.priced.at((*(index[cells] for index in self.place[:-1]), slice(None)))
 
-    def describe(self, cell: int) -> str:
-        """Say in a few words what was chosen in one cell."""
-        *_, budget, gamma = (int(index[cell]) for index in self.place)
+    def describe(self, cells: NDArray[np.intp]) -> Coded:
+        """Say in a few words what was chosen in some cells."""
+        budget, gamma = (index[cells] for index in self.place[-2:])
+        codes, each = distinct(budget * self.priced.gamma.size + gamma)
+        return coded(codes, [self._describe(*divmod(int(code), self.priced.gamma.size)) for code in each])
+
+    def _describe(self, budget: int, gamma: int) -> str:
         label = self.drafter.label if self.drafter and self.drafts else NO_DRAFT
         if self.drafter and not self.drafts:
             return f"{describe(label, None, 0.0)} with the drafter loaded"

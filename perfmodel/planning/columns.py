@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perfmodel.files.numbers import FloatArray, Numeric
+    from perfmodel.planning.cells import Cells
     from strategies.base import Tree
 
 __all__ = [
@@ -102,55 +103,56 @@ def gain(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}x"
 
 
-def _drafting(answer: Any, values: Any) -> list[Any]:
-    """Return one value per cell, None where nothing is drafted."""
-    import numpy as np
+def _drafting(answer: Any, value: Any, otherwise: Any = None) -> Any:
+    """Return a value in the cells that draft, another where nothing is drafted."""
+    from perfmodel.planning.packed import chosen  # here and below, so that --help loads no numpy
 
-    spread = np.broadcast_to(values, answer.shape).tolist()
-    return [value if gamma > 0 else None for value, gamma in zip(spread, answer.gamma, strict=True)]
-
-
-def _strategies(answer: Any) -> list[str]:
-    name = answer.drafter.strategy.name if answer.drafter else NO_DRAFT
-    return [value or NO_DRAFT for value in _drafting(answer, name)]
+    return chosen(answer.gamma > 0, value, otherwise)
 
 
-def _draft_models(answer: Any) -> list[str | None]:
+def _strategies(answer: Any) -> Any:
+    return _drafting(answer, answer.drafter.strategy.name if answer.drafter else NO_DRAFT, NO_DRAFT)
+
+
+def _draft_models(answer: Any) -> Any:
     model = answer.drafter.draft_model if answer.drafter else None
     return _drafting(answer, model.name if model else None)
 
 
-def _needs(answer: Any) -> list[str]:
+def _needs(answer: Any) -> Any:
     """What must exist before each cell's drafter can draft; empty where it is there."""
-    needs = answer.drafter.needs(answer.deployment.model) if answer.drafter else ""
-    return [need or "" for need in _drafting(answer, needs)]
+    return _drafting(answer, answer.drafter.needs(answer.deployment.model) if answer.drafter else "", "")
 
 
-def _draft_tensor_parallel(answer: Any) -> list[int | None]:
+def _draft_tensor_parallel(answer: Any) -> Any:
     own = answer.drafter.draft_tensor_parallel if answer.drafter else None
     return _drafting(answer, None if own is None else min(own, int(answer.deployment.tensor_parallel)))
 
 
-def _of_tree(answer: Any, name: str) -> list[int | None]:
+def _of_tree(answer: Any, name: str) -> Any:
     """Return a number of the tree that is drafted, None where nothing is or no tree is named."""
-    tree = answer.drafter.tree if answer.drafter else None
-    return _drafting(answer, getattr(tree, name, None))
+    return _drafting(answer, getattr(answer.drafter.tree if answer.drafter else None, name, None))
 
 
 def _branches(plan: Any) -> bool:
     """Whether a tree is drafted anywhere."""
-    return any(cell.nodes for cell in plan.cells)
+    return plan.columns.says("nodes")  # type: ignore[no-any-return]
 
 
-def _most_gammas(answer: Any) -> list[int | None]:
+def _most_gammas(answer: Any) -> Any:
     drafter = answer.drafter
     longest = drafter.longest(answer.deployment.model) if drafter else math.inf
     return _drafting(answer, int(longest) if math.isfinite(longest) else None)
 
 
-def _kv_budgets(answer: Any) -> list[int | None]:
-    budgets = _drafting(answer, answer.kv_budget)
-    return [int(budget) if budget is not None and math.isfinite(budget) else None for budget in budgets]
+def _kv_budgets(answer: Any) -> Any:
+    """The draft KV budget; None where nothing is drafted or all is kept."""
+    import numpy as np
+
+    from perfmodel.planning.packed import coded, distinct
+
+    codes, budgets = distinct(np.where(answer.gamma > 0, answer.kv_budget, np.inf))
+    return coded(codes, [int(budget) if math.isfinite(budget) else None for budget in budgets.tolist()])
 
 
 def _accepted(answer: Any, name: str) -> Any:
@@ -159,10 +161,12 @@ def _accepted(answer: Any, name: str) -> Any:
     return None if acceptance is None else getattr(acceptance, name)
 
 
-def _match_shares(answer: Any) -> list[float | None]:
+def _match_shares(answer: Any) -> Any:
     """Return the share of rounds that draft where some find nothing to draft, else None."""
-    shares = _drafting(answer, answer.round.match)
-    return [None if share is None or share >= 1.0 else share for share in shares]
+    import numpy as np
+
+    match = np.asarray(answer.round.match, dtype=float)
+    return np.where((answer.gamma > 0) & (match < 1.0), match, np.nan)
 
 
 def _one_rate(answer: Any) -> Any:
@@ -170,26 +174,42 @@ def _one_rate(answer: Any) -> Any:
     import numpy as np
 
     from perfmodel.acceptance import alpha_from_mean_length
+    from perfmodel.planning.packed import distinct
 
     rest = _accepted(answer, "rest")
     if rest is None or not np.any(answer.gamma > 0):
         return rest
-    tree = answer.drafter.tree if answer.drafter else None
     tokens = np.clip(answer.expand(answer.round.tokens_per_round), 1.0, answer.gamma + 1.0)
-    rate = alpha_from_mean_length(tokens, np.maximum(answer.gamma, 1.0), tree)
-    return np.where(answer.gamma > 0, rate, rest)
+    gamma, tree = np.maximum(answer.gamma, 1.0), answer.drafter.tree if answer.drafter else None
+    codes, each = distinct(tokens + 1j * gamma)  # tokens depend on few of what tells cells apart
+    rates = np.asarray(alpha_from_mean_length(each.real, each.imag, tree))[codes]
+    return np.where(answer.gamma > 0, rates, rest)
 
 
 def _break_even_alpha(answer: Any) -> Any:
     """Acceptance rate at which each round costs what plain decoding does; None where none drafts."""
     import numpy as np
 
+    from perfmodel.planning.packed import Later, pack
+
+    needed = np.clip(answer.expand(answer.round.break_even_tokens), 1.0, answer.gamma + 1.0)
+    gammas = np.where(answer.gamma > 0, answer.gamma, np.nan)
+    tree, size = answer.drafter.tree if answer.drafter else None, answer.shape[0]
+    return Later(_break_even, (pack(needed, size), pack(gammas, size), pack(tree, size)))
+
+
+def _break_even(needed: Any, gammas: Any, trees: Any) -> FloatArray:
+    """Acceptance rates that yield so many tokens of so long drafts; nan where nothing is drafted."""
+    import numpy as np
+
     from perfmodel.acceptance import alpha_from_mean_length
 
-    if not np.any(answer.gamma > 0):
-        return None
-    needed = np.clip(answer.expand(answer.round.break_even_tokens), 1.0, answer.gamma + 1.0)
-    return np.atleast_1d(alpha_from_mean_length(needed, answer.gamma, answer.drafter.tree))
+    tokens, gamma = needed.floats(), gammas.floats()
+    rates = np.full(tokens.shape, np.nan)
+    for tree in trees.table:
+        here = np.flatnonzero(~np.isnan(gamma) & trees.equals(tree))
+        rates[here] = alpha_from_mean_length(tokens[here], gamma[here], tree)
+    return rates
 
 
 def _kept_state_ratio(answer: Any) -> Numeric:
@@ -210,6 +230,12 @@ def _cost_per_million_tokens(answer: Any) -> Numeric:
 def _machines(plan: Any) -> int:
     """How many machines each cell was chosen among."""
     return len(plan.hardware.split(", ")) * len(plan.request.get("tensor_parallel") or [1])
+
+
+def _barely_fits(plan: Any) -> bool:
+    """Whether any cell fits by less than engines were seen to keep on top."""
+    left = plan.columns.numbers("memory_left_bytes")
+    return bool(((left >= 0.0) & (left < plan.columns.numbers("memory_in_doubt_bytes"))).any())
 
 
 def _between(cell: Cell) -> str:
@@ -243,7 +269,7 @@ class Cell:
     draft_model: str | None = column(
         "", _draft_models, title="draft\nmodel", place=6, left=True,
         show=lambda cell: cell.draft_model or ("self" if cell.speculates else "-"),
-        printed=lambda plan: any(cell.draft_model for cell in plan.cells),
+        printed=lambda plan: plan.columns.says("draft_model"),
     )
     kv_budget: int | None = column(
         "tokens", _kv_budgets, title="KV\nbudget", place=7, least=1.0,
@@ -300,7 +326,7 @@ class Cell:
     tpot_high_s: float | None = _judged("tpot_high_s", "s")
     speedup_low: float | None = _judged(
         "speedup_low", "1", title="80 %\nrange", place=13, left=True, show=_between,
-        printed=lambda plan: any(cell.speedup_low is not None for cell in plan.cells),
+        printed=lambda plan: plan.columns.says("speedup_low"),
     )
     speedup_high: float | None = _judged("speedup_high", "1")
     probability_beats_plain: float | None = _judged("probability_beats_plain", "1", most=1.0)
@@ -310,13 +336,13 @@ class Cell:
     regret_if_alpha_wrong: float | None = _judged("regret_if_alpha_wrong", "1")
     value_of_knowing_alpha: float | None = _judged("value_of_knowing_alpha", "1")
     round_by_gamma_s: tuple[float, ...] = column(
-        "s", lambda answer: [tuple(rounds) for rounds in answer.round_by_gamma_s.tolist()], default=()
+        "s", lambda answer: answer.round_by_gamma_s, default=()
     )
     why: str = column("", lambda _: "", default="")  # said of the other fields by `fill`
     draft_tensor_parallel: int | None = column(
         "GPUs", _draft_tensor_parallel, default=None, title="draft\ntp", place=6.5, least=1.0,
         show=lambda cell: str(cell.draft_tensor_parallel or "-"),
-        printed=lambda plan: any(cell.draft_tensor_parallel for cell in plan.cells),
+        printed=lambda plan: plan.columns.says("draft_tensor_parallel"),
     )
 
     topk: int | None = column(
@@ -330,14 +356,14 @@ class Cell:
     output_tokens: int = column("tokens", lambda answer: round(answer.output_tokens), default=0)
     needs: str = column(
         "", _needs, default="", title="needs", place=16, left=True, show=lambda cell: cell.needs,
-        printed=lambda plan: any(cell.needs for cell in plan.cells),
+        printed=lambda plan: plan.columns.says("needs"),
     )
     most_gamma: int | None = column("tokens", _most_gammas, default=None, least=1.0)
     memory_left_bytes: float = column(
         "B", lambda answer: answer.round.memory.left, default=0.0, title="fits", place=15, left=True,
         least=-math.inf,
         show=lambda cell: "barely" if cell.barely_fits else "yes",
-        printed=lambda plan: any(cell.barely_fits for cell in plan.cells),
+        printed=_barely_fits,
     )
     memory_in_doubt_bytes: float = column("B", lambda answer: answer.round.memory.in_doubt, default=0.0)
     cache_share: float = column(
@@ -413,27 +439,19 @@ class Cell:
         return 1.0 if self.match_share is None or self.alpha_first is None else self.match_share
 
 
-def fill(answer: Any, reason: Callable[[Mapping[str, Any], str], str]) -> list[Cell]:
+def fill(answer: Any, reason: Callable[[Mapping[str, Any], str], str]) -> Cells[Cell]:
     """Return the cells of an answer, one element of its arrays each.
 
     Parameters
     ----------
     reason : makes the sentence of a cell from its other fields and what hinders its drafts.
     """
-    import numpy as np
+    from perfmodel.planning.cells import Cells
+    from perfmodel.planning.packed import pack
 
-    values = {}
-    for declared in columns_of(Cell):
-        value = declared.value(answer)
-        if isinstance(value, np.ndarray) or np.isscalar(value):
-            value = [None if item != item else item for item in np.broadcast_to(value, answer.shape).tolist()]
-        values[declared.name] = [None] * answer.shape[0] if value is None else value
-    cells = []
-    for row, hindrance in zip(zip(*values.values(), strict=True), answer.hindrance, strict=True):
-        fields = dict(zip(values, row, strict=True))
-        fields["why"] = reason(fields, hindrance)
-        cells.append(Cell(**fields))
-    return cells
+    size = answer.shape[0]
+    columns = {declared.name: pack(declared.value(answer), size) for declared in columns_of(Cell)}
+    return Cells(Cell, columns, reason, pack(answer.hindrance, size))
 
 
 def swept(priced: Any, name: str) -> FloatArray:
@@ -445,6 +463,5 @@ def swept(priced: Any, name: str) -> FloatArray:
 
 def titled(plan: Any) -> list[Column]:
     """Return the columns that a plan's printed table has, in their places."""
-    cell: type[Cell] = type(plan.cells[0])
-    columns = [column for column in columns_of(cell) if column.title and column.printed(plan)]  # type: ignore[arg-type]
+    columns = [column for column in columns_of(plan.columns.kind) if column.title and column.printed(plan)]
     return sorted(columns, key=lambda column: column.place)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from perfmodel.deployment import Deployment, Drafter
+from perfmodel.planning.cells import Cells
 from perfmodel.planning.choose import Choice, Constraints, choose_deployed
 from perfmodel.planning.plan import Cell, Elsewhere
 from perfmodel.planning.price import SearchSpace, price_pieces
@@ -23,7 +24,7 @@ def gained_elsewhere(
     workload: Workload,
     space: SearchSpace,
     constraints: Constraints,
-    cells: Iterable[Cell],
+    cells: Cells[Cell],
     *,
     one_deployment: bool = False,
 ) -> Elsewhere | None:
@@ -37,25 +38,27 @@ def gained_elsewhere(
     cells : of the plan, those that this deployment answers.
     one_deployment : whether one drafter and budget serves all cells.
     """
-    planned = {(cell.batch_size, cell.context_len): cell for cell in cells}
     if one_deployment:
         space, _ = choose_deployed(deployment, workload, space, constraints)
+    shape = len(workload.batch_sizes), len(workload.context_lens)
+    place = np.full(shape, -1)
+    rows, columns = (np.searchsorted(axis, cells.numbers(name)) for axis, name in (
+        (workload.batch_sizes, "batch_size"), (workload.context_lens, "context_len")
+    ))
+    place[rows, columns] = np.arange(len(cells))
+    planned = np.append(cells.numbers("tpot_s"), np.nan)  # the last where nothing is planned
     best: Elsewhere | None = None
-    for _, every in price_pieces(deployment, workload, space):
+    for piece, every in price_pieces(deployment, workload, space):
+        instead = place[piece].ravel()
         for priced in every:
             if priced.drafter is None:
                 continue
             choice = Choice.among(priced, constraints, Counter())
-            runs = choice.at()
-            places = zip(runs.batch.astype(int).tolist(), runs.context_len.astype(int).tolist(), strict=True)
-            instead = [planned.get(place) for place in places]
-            tpot = np.array([np.nan if cell is None else cell.tpot_s for cell in instead])
-            gains = np.nan_to_num(tpot / choice.tpot - 1.0)
+            gains = np.nan_to_num(planned[instead] / choice.tpot - 1.0)
             most = int(np.argmax(gains))
-            cell = instead[most]
-            if cell is None or gains[most] <= max(constraints.near_tie, best.gain if best else 0.0):
+            if instead[most] < 0 or gains[most] <= max(constraints.near_tie, best.gain if best else 0.0):
                 continue
-            best = _describe(choice, most, cell, float(gains[most]))
+            best = _describe(choice, most, cells[int(instead[most])], float(gains[most]))
     return best
 
 

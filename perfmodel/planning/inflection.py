@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
 
 import numpy as np
 
 from perfmodel.deployment import Deployment
 from perfmodel.files.numbers import FloatArray
+from perfmodel.planning.cells import Cells
 from perfmodel.planning.near_tie import NEAR_TIE
 from perfmodel.planning.plan import Cell
 from perfmodel.planning.price import SearchSpace, price_pieces
@@ -68,16 +68,15 @@ def bear_out(context: float, cells: Sequence[Cell]) -> bool:
     than a smaller one by more than a near tie. Limits of memory and time may have it otherwise than the
     prices; then nothing is said.
     """
-    beyond = sorted(
-        (cell for cell in cells if cell.context_len >= context),
-        key=lambda cell: (cell.context_len, cell.batch_size),
-    )
-    columns = [list(group) for _, group in groupby(beyond, key=lambda cell: cell.context_len)]
-    compared = [[cell.speedup for cell in column] for column in columns if len(column) > 1]
-    rises = all(
-        speedups[-1] >= speedups[0]
-        and all(after >= before / (1.0 + NEAR_TIE) for before, after in pairwise(speedups))
-        for speedups in compared
-    )
-    drafts = all(column[-1].speculates for column in columns)
-    return rises and drafts and bool(compared or not beyond)
+    columns = Cells.of(cells, Cell)
+    context_len, speedup = columns.numbers("context_len"), columns.numbers("speedup")
+    beyond = np.flatnonzero(context_len >= context)
+    beyond = beyond[np.lexsort((columns.numbers("batch_size")[beyond], context_len[beyond]))]
+    context_len, speedup, gamma = context_len[beyond], speedup[beyond], columns.numbers("gamma")[beyond]
+    alike = context_len[1:] == context_len[:-1]  # a batch and the next smaller one, of one context
+    first, last = np.flatnonzero(np.append(True, ~alike)), np.flatnonzero(np.append(~alike, True))
+    rises = np.all(speedup[1:][alike] >= speedup[:-1][alike] / (1.0 + NEAR_TIE))
+    if beyond.size == 0:
+        return True
+    rises &= np.all(speedup[last] >= speedup[first])
+    return bool(rises and np.all(gamma[last] > 0) and np.any(alike))

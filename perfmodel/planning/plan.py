@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perfmodel.errors import SpecError, shown
 from perfmodel.files.json_text import load_json
 from perfmodel.files.opening import PLAN, read_file, text_of
 from perfmodel.planning.columns import NO_DRAFT, Cell
 
+if TYPE_CHECKING:
+    from perfmodel.files.numbers import FloatArray
+    from perfmodel.planning.cells import Cells
+
 __all__ = [
-    "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Elsewhere", "Objective", "Plan", "best_machine", "read_plan",
+    "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Elsewhere", "Objective", "Plan", "read_plan",
 ]  # fmt: skip
 
 SCHEMA = "draftplan/plan/1"
@@ -29,13 +33,14 @@ class Objective:
     least: bool = False
     per_gpu: bool = False
 
-    def cost(self, cell: Cell) -> float:
-        """Return what is to be least; infinite where the column is not known."""
-        value = getattr(cell, self.column)
-        if value is None:
-            return math.inf
-        shared = value / cell.gpus if self.per_gpu else value
-        return float(shared if self.least else -shared)
+    def cost(self, cells: Cells[Cell]) -> FloatArray:
+        """Return what is to be least, one a cell; infinite where the column is not known."""
+        import numpy as np  # here and below, so that help begins sooner
+
+        value = cells.numbers(self.column)
+        layout = ("tensor_parallel", "pipeline_parallel", "data_parallel")
+        shared = value / math.prod(cells.numbers(name) for name in layout) if self.per_gpu else value
+        return np.where(np.isnan(value), np.inf, shared if self.least else -shared)
 
 
 OBJECTIVES = {
@@ -45,28 +50,6 @@ OBJECTIVES = {
     "cost": Objective("cost_per_million_tokens_usd", least=True),
 }
 """What may decide among machines; on one machine they agree, and `speedup` orders drafters on one only."""
-
-
-def best_machine(cells: Sequence[Cell | None], objective: str) -> Cell | None:
-    """Return the best of one cell's answers on several machines; None where there is none.
-
-    An answer that is both slower and dearer than another is none.
-
-    Parameters
-    ----------
-    cells : one answer a machine, None where it has none.
-    objective : one of `OBJECTIVES`.
-    """
-    answers = [cell for cell in cells if cell is not None]
-    if len(answers) < 2:
-        return answers[0] if answers else None
-    time, money = OBJECTIVES["tpot"].cost, OBJECTIVES["cost"].cost
-    worth = [
-        cell
-        for cell in answers
-        if not any(time(other) < time(cell) and money(other) < money(cell) for other in answers)
-    ]
-    return min(worth, key=OBJECTIVES[objective].cost)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +93,7 @@ class Elsewhere:
 class Plan:
     """All cells of one question, and the header that says what they rest on.
 
+    cells : any sequence of `Cell`, which is kept as columns; a cell is made when it is asked for.
     software : what serves, as people call it; empty where any may.
     elsewhere : what another software would gain, where that is material.
     runs_in : the software that can run each drafter of the cells, where any may serve.
@@ -120,7 +104,7 @@ class Plan:
     engine: str
     tensor_parallel: int
     objective: str
-    cells: tuple[Cell, ...]
+    cells: Sequence[Cell]
     gammas: tuple[int, ...] = (0,)
     assumed: tuple[str, ...] = ()
     inflection_context_len: float | None = None
@@ -133,6 +117,16 @@ class Plan:
     software: str = ""
     elsewhere: Elsewhere | None = None
     runs_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from perfmodel.planning.cells import Cells
+
+        object.__setattr__(self, "cells", Cells.of(self.cells, Cell))
+
+    @property
+    def columns(self) -> Cells[Cell]:
+        """The cells, by their columns."""
+        return self.cells  # type: ignore[return-value]
 
     @property
     def layout(self) -> str:
@@ -158,10 +152,7 @@ class Plan:
 
     def cell(self, batch_size: int, context_len: int) -> Cell:
         """The cell of exactly this batch size and context length; KeyError when it was not planned."""
-        for cell in self.cells:
-            if (cell.batch_size, cell.context_len) == (batch_size, context_len):
-                return cell
-        raise KeyError((batch_size, context_len))
+        return self.columns.find(batch_size=batch_size, context_len=context_len)
 
     @property
     def header(self) -> dict[str, Any]:
@@ -173,15 +164,17 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON or YAML."""
-        cells = [{**asdict(cell), "round_by_gamma_s": list(cell.round_by_gamma_s)} for cell in self.cells]
+        cells = [
+            {**fields, "round_by_gamma_s": list(fields["round_by_gamma_s"])} for fields in self.columns.fields()
+        ]
         return {"schema": SCHEMA, **self.header, "cells": cells}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """One row per cell: every field of it that is one number or word."""
         return [
-            {name: value for name, value in asdict(cell).items() if not isinstance(value, (list, tuple))}
-            for cell in self.cells
+            {name: value for name, value in fields.items() if not isinstance(value, (list, tuple))}
+            for fields in self.columns.fields()
         ]
 
     def to_json(self) -> str:
@@ -218,22 +211,19 @@ class Plan:
 
     def check(self, file: str = "plan") -> None:
         """Refuse a plan whose figures cannot be an answer: SpecError names cell, key and value."""
-        rows = [vars(cell) for cell in self.cells]
-        columns = {each.name: [row[each.name] for row in rows] for each in fields(Cell)}
-        if not rows:
+        columns = {each.name: self.columns.listed(each.name) for each in fields(Cell)}
+        if not self.cells:
             raise SpecError.single(file, "cells", "there are none", "Plan at least one cell")
         _check(self.header, columns, file)
 
 
-def _cells(columns: dict[str, list[Any]]) -> tuple[Cell, ...]:
-    """Return cells of their columns, without the ways of a frozen class, which take five times as long."""
-    columns = columns | {"round_by_gamma_s": list(map(tuple, columns["round_by_gamma_s"]))}
-    cells = []
-    for row in zip(*columns.values(), strict=True):
-        cell = Cell.__new__(Cell)
-        vars(cell).update(zip(columns, row, strict=True))
-        cells.append(cell)
-    return tuple(cells)
+def _cells(columns: dict[str, list[Any]]) -> Cells[Cell]:
+    from perfmodel.planning.cells import Cells
+    from perfmodel.planning.packed import pack
+
+    size = len(columns["why"])
+    columns["round_by_gamma_s"] = list(map(tuple, columns["round_by_gamma_s"]))
+    return Cells(Cell, {name: pack(values, size) for name, values in columns.items()})
 
 
 def _check(header: Mapping[str, Any], columns: dict[str, list[Any]], file: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -15,30 +15,25 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
 from perfmodel.errors import InfeasibleError, SpecError
-from perfmodel.files.numbers import FloatArray
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.choose import (
-    Choice,
-    Constraints,
-    choose_deployed,
-    rank,
-)  # fmt: skip
-from perfmodel.planning.columns import fill
+from perfmodel.planning.answers import answer_cells, best_answers
+from perfmodel.planning.cells import Cells
+from perfmodel.planning.choose import Constraints, choose_deployed
 from perfmodel.planning.drafters import (
     applicable,
     check_drafters,
     ships,
 )
 from perfmodel.planning.elsewhere import gained_elsewhere, unbound
-from perfmodel.planning.explain import assumptions, nearest_miss, reason
+from perfmodel.planning.explain import assumptions, nearest_miss
 from perfmodel.planning.inflection import bear_out, inflection_context
 from perfmodel.planning.parallelism import check_parallelism
-from perfmodel.planning.plan import OBJECTIVES, Cell, Elsewhere, Plan, best_machine
-from perfmodel.planning.price import Priced, SearchSpace, price_pieces
+from perfmodel.planning.plan import OBJECTIVES, Cell, Elsewhere, Plan
+from perfmodel.planning.price import SearchSpace
 from perfmodel.planning.served import check_served, runs_in, serve, served_drafters, why_not_served
-from perfmodel.planning.uncertainty import DRAWS, MOST_DRAWN, Draws, draw, judge
-from perfmodel.speculation import Drafter, price
+from perfmodel.planning.uncertainty import DRAWS
+from perfmodel.speculation import Drafter
 from perfmodel.workload import MOST_GAMMA, Workload
 
 DEFAULT_GAMMAS = tuple(range(17))
@@ -185,23 +180,24 @@ def plan(
         alpha,
         0.0 if risk is None else NormalDist().inv_cdf(risk),
     )
-    fallen: Counter[str] = Counter()
     spaces, left_out = [space] * len(deployments), [""] * len(deployments)
     if one_deployment:
         chosen_for = [choose_deployed(each, workload, space, constraints) for each in deployments]
         spaces, left_out = [list(part) for part in zip(*chosen_for, strict=True)]
     answers = [
-        _answer_cells(deployment, workload, searched_here, constraints, fallen, why, draws=draws, seed=seed)
+        answer_cells(deployment, workload, searched_here, constraints, why, draws=draws, seed=seed)
         for deployment, searched_here, why in zip(deployments, spaces, left_out, strict=True)
     ]
     if len(deployments) > 1 and objective in (None, "speedup"):
         objective = "tpot" if constraints.tpot is None else "cost"
     objective = objective or "speedup"
-    best = [best_machine(candidates, objective) for candidates in zip(*answers, strict=True)]
-    cells = tuple(cell for cell in best if cell is not None)
+    fallen = sum((answered.fallen for answered in answers), Counter[str]())
+    cells = best_answers(answers, objective)
+    del answers
     if not cells:
         raise InfeasibleError(dict(fallen), nearest_miss(deployments, workload, constraints.tpot))
-    machines = {(cell.hardware, cell.tensor_parallel) for cell in cells}
+    each = cells.first_of_each("hardware", "tensor_parallel")
+    machines = {(cell.hardware, cell.tensor_parallel) for cell in each}
     chosen = [
         deployment
         for deployment in deployments
@@ -218,7 +214,7 @@ def plan(
         machine = str(deployment.hardware.name), deployment.tensor_parallel
         most = gained_elsewhere(
             deployment, workload, replace(space, drafters=others, deviations=0.0), constraints,
-            [cell for cell in cells if (cell.hardware, cell.tensor_parallel) == machine],
+            cells.where(hardware=machine[0], tensor_parallel=machine[1]),
             one_deployment=one_deployment,
         )  # fmt: skip
         outside = max((each for each in (outside, most) if each), key=lambda each: each.gain, default=None)
@@ -273,10 +269,10 @@ def _run_elsewhere(
     return [each for each in every if why_not_served(each, engine.served_by)] + unbound(bound)
 
 
-def _run_in(cells: Iterable[Cell], searched: Sequence[Drafter]) -> dict[str, tuple[str, ...]]:
+def _run_in(cells: Cells[Cell], searched: Sequence[Drafter]) -> dict[str, tuple[str, ...]]:
     """Return the software that can run each drafter of some cells, by the drafter's label."""
     budgets: dict[str, tuple[Drafter, set[float | None]]] = {}
-    for cell in cells:
+    for cell in cells.first_of_each("gamma", "strategy", "draft_model", "topk", "nodes", "kv_budget"):
         for drafter in searched:
             if cell.speculates and drafter.plays(cell.strategy, cell.draft_model, cell.tree):
                 budgets.setdefault(drafter.label, (drafter, set()))[1].add(cell.kv_budget)
@@ -303,133 +299,3 @@ def _check_request(objective: str | None, alpha: object, risk: float | None) -> 
         raise SpecError.single("request", "alpha", f"found {alpha!r}", "give an acceptance rate from 0 to 1")
     if risk is not None and not 0.0 < risk < 1.0:
         raise SpecError.single("request", "risk", f"found {risk!r}", "give a quantile between 0 and 1")
-
-
-@dataclass(frozen=True)
-class Answer(Priced):
-    """The cells that one drafter answers, as arrays of one element a cell: what `COLUMNS` read.
-
-    round_by_gamma_s : seconds of a round at every length of the plan, axes (cell, gamma). [s]
-    runner_up, runner_up_behind : what came second, and by what share of the winner's time per token; nan
-        where nothing did. [1]
-    alpha_kind : the weakest of what each cell's acceptance rests on, given where stated; None where nothing
-        drafts.
-    hindrance : why nothing drafts in a cell where it is not the price; else empty.
-    judged : how sure it is, by the names of `Cell`.
-    """
-
-    round_by_gamma_s: FloatArray
-    runner_up: Sequence[str]
-    runner_up_behind: FloatArray
-    alpha_kind: Sequence[str | None]
-    hindrance: Sequence[str]
-    judged: Mapping[str, FloatArray]
-
-
-def _answer_cells(
-    deployment: Deployment,
-    workload: Workload,
-    space: SearchSpace,
-    constraints: Constraints,
-    fallen: Counter[str],
-    left_out: str,
-    *,
-    draws: int,
-    seed: int,
-) -> list[Cell | None]:
-    """Answer every cell in (batch, context) order, None where nothing is allowed."""
-    count = len(workload.batch_sizes) * len(workload.context_lens)
-    drawn = int(np.clip(MOST_DRAWN // count, 16, draws))
-    worlds = draw(deployment, count=drawn, seed=seed) if draws else None
-    cells: list[Cell | None] = []
-    for _, every in price_pieces(deployment, workload, space):
-        choices = [Choice.among(priced, constraints, fallen) for priced in every]
-        if all(choice.drafts for choice in choices):  # one deployed drafter: plain decoding is its length 0
-            choices.insert(0, Choice.among(every[0], constraints, fallen, idle=True))
-        cells += _answer_piece(choices, constraints, space, worlds, left_out)
-    return cells
-
-
-def _name_kinds(runs: Priced, space: SearchSpace) -> list[str | None]:
-    """Return the weakest of what the acceptance of each cell rests on; None where nothing drafts."""
-    drafter, believed = runs.drafter, runs.round.acceptance
-    if drafter is None or believed is None or space.alpha is not None:
-        return [None if believed is None else believed.kind] * runs.shape[0]
-    places = list(zip(runs.context_len.tolist(), runs.kv_budget.tolist(), strict=True))
-    kinds = {
-        (context, budget): drafter.acceptance(
-            runs.deployment.model, context_len=context, kv_budget=budget
-        ).kind
-        for context, budget in set(places)
-    }
-    return [kinds[place] for place in places]
-
-
-def _expected(runs: Priced, space: SearchSpace) -> Priced:
-    """Return configurations, chosen at a quantile of acceptance, priced at its expectation."""
-    return replace(runs, round=price(runs.deployment, runs.drafter, **runs.configuration, alpha=space.alpha))
-
-
-def _at_expectation(choice: Choice, constraints: Constraints, space: SearchSpace) -> Choice:
-    """Return a choice ranked at its quantile and told at its expectation, which keeps the limit at both."""
-    runs = _expected(choice.at(), space)
-    tpot = np.where(np.isfinite(choice.tpot), runs.expand(runs.round.tpot), np.inf)
-    late = tpot > (np.inf if constraints.tpot is None else constraints.tpot)
-    return replace(choice, tpot=np.where(late, np.inf, tpot), least=np.where(late, np.inf, choice.least))
-
-
-def _answer_piece(
-    choices: Sequence[Choice],
-    constraints: Constraints,
-    space: SearchSpace,
-    worlds: Draws | None,
-    left_out: str,
-) -> list[Cell | None]:
-    """Answer the cells of one piece by the best of the choices, plain decoding the first of them."""
-    if space.deviations:
-        choices = [_at_expectation(choice, constraints, space) for choice in choices]
-    tpots = np.stack([choice.tpot for choice in choices])
-    order = rank(choices, constraints.near_tie)
-    first, second = order[0], order[min(1, len(choices) - 1)]
-    chosen, rival = (np.take_along_axis(tpots, index[None], axis=0)[0] for index in (first, second))
-    rivalled = np.isfinite(rival) & (second != first)
-    behind = np.where(rivalled, rival, np.nan) / np.where(np.isfinite(chosen), chosen, 1.0) - 1.0
-    hindrances = _name_hindrances(choices, left_out)
-    answers: list[Cell | None] = [None] * first.size
-
-    for index, choice in enumerate(choices):
-        cells = np.flatnonzero((first == index) & np.isfinite(choice.tpot))
-        if not cells.size:
-            continue
-        runs, by_gamma = choice.at(cells), choice.by_gamma(cells)
-        judged = (
-            judge(worlds, choice, choices, cells, second[cells], behind[cells], space.alpha) if worlds else {}
-        )
-        if space.deviations:  # chosen at a quantile of acceptance, told at its expectation
-            runs, by_gamma = _expected(runs, space), _expected(by_gamma, space)
-        answer = Answer(
-            runs.deployment, runs.drafter, *runs.axes, runs.round, runs.output_tokens,
-            round_by_gamma_s=by_gamma.expand(by_gamma.round.round_s),
-            runner_up=[
-                choices[second[cell]].describe(cell) if np.isfinite(behind[cell]) else "" for cell in cells
-            ],
-            runner_up_behind=np.nan_to_num(behind[cells]),
-            alpha_kind=_name_kinds(runs, space),
-            hindrance=[hindrances[cell] for cell in cells],
-            judged=judged,
-        )  # fmt: skip
-        for cell, row in zip(cells, fill(answer, reason), strict=True):
-            answers[cell] = row
-    return answers
-
-
-def _name_hindrances(choices: Sequence[Choice], left_out: str) -> list[str]:
-    """Return why nothing drafts in each cell where it is not the price; empty where it is, or one drafts."""
-    drafting = [choice for choice in choices if choice.drafts]
-    if not drafting:
-        return [left_out] * choices[0].tpot.size
-    allowed = np.any([np.isfinite(choice.tpot) for choice in drafting], axis=0)
-    fits = np.any([choice.fits for choice in drafting], axis=0)
-    held = np.where(fits, "no draft that fits keeps the TPOT limit", "no draft fits in memory")
-    names: list[str] = np.where(allowed, "", held).tolist()
-    return names

@@ -21,6 +21,7 @@ from perfmodel.speculation import (
     Round,
     Terms,
     count_drafts,
+    elements,
     half_way,
     price_steps,
     price_terms,
@@ -124,7 +125,7 @@ class Priced:
 
     def at(self, place: Any) -> Priced:
         """Return some of the configurations: every term indexed, nothing computed."""
-        batch, context_len, kv_budget, gamma = (self.expand(axis)[place] for axis in self.axes)
+        batch, context_len, kv_budget, gamma = (elements(axis, self.shape, place) for axis in self.axes)
         terms = take(self.round, self.shape, place)
         return Priced(
             self.deployment, self.drafter, batch, context_len, kv_budget, gamma, terms, self.output_tokens

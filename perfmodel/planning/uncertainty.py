@@ -14,6 +14,7 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import HALF_WIDTH, requests_for
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.planning.cells import Cells
 from perfmodel.planning.choose import Choice
 from perfmodel.planning.plan import Cell
 from perfmodel.planning.price import Priced
@@ -292,18 +293,17 @@ def _at_length(speedup: FloatArray, by_gamma: Priced, gamma: FloatArray) -> Floa
 def worth_of_measuring(cells: Sequence[Cell]) -> str | None:
     """One sentence on what knowing acceptance would gain over all cells, or None where it hardly matters."""
 
-    def gain(cell: Cell) -> float:
-        return cell.value_of_knowing_alpha or 0.0
-
-    most = max(cells, key=gain, default=None)
-    if most is None:
+    columns = Cells.of(cells, Cell)
+    if not columns:
         return None
-    regret = max(cell.regret_if_alpha_wrong or 0.0 for cell in cells)
+    gains = np.nan_to_num(columns.numbers("value_of_knowing_alpha"))
+    most = columns[int(np.argmax(gains))]
+    gain, regret = float(gains.max()), float(np.nan_to_num(columns.numbers("regret_if_alpha_wrong")).max())
     requests = requests_for(HALF_WIDTH, known_sd=most.alpha_sd)
-    if max(gain(most), regret) < MATERIAL or not requests:
+    if max(gain, regret) < MATERIAL or not requests:
         return None
     return (
-        f"Measuring acceptance on about {requests} requests would be worth up to {gain(most):.1%} of speed "
+        f"Measuring acceptance on about {requests} requests would be worth up to {gain:.1%} of speed "
         f"(batch {most.batch_size}, context {most.context_len:,}); choosing without knowing it loses up to "
         f"{regret:.1%}."
     )
