@@ -93,7 +93,10 @@ def printable(text: str, keep: str = "") -> str:
     ----------
     keep : characters that stay, such as the line end of a text of many lines.
     """
-    if text.isprintable():
+    bare = text
+    for sign in keep:
+        bare = bare.replace(sign, "")
+    if bare.isprintable():
         return text
     seen = (sign.isprintable() or sign in keep for sign in text)
     return "".join(

@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from perfmodel.errors import SpecError
 from perfmodel.files.lock import try_lock
 
 __all__ = ["TEMPORARY", "Target", "foreign_in", "is_abandoned", "place_for", "remove_abandoned", "replacing",
-           "target_of", "write_whole"]  # fmt: skip
+           "target_of", "write_pieces", "write_whole"]  # fmt: skip
 
 TEMPORARY = re.compile(r"\..{0,50}\.draftplan-[a-z0-9_]{8}", re.DOTALL)
 """Names of the folders in which files lie until they are whole."""
@@ -140,6 +140,21 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview)
         return
     with replacing(path) as unfinished, open(unfinished, "wb") as stream:
         stream.write(data)
+
+
+def write_pieces(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> None:
+    """Write a file of many pieces as `write_whole` does, none of which is kept.
+
+    Raises
+    ------
+    SpecError
+        As there.
+    """
+    if target_of(path).is_stream:
+        write_whole(path, b"".join(pieces))
+        return
+    with replacing(path) as unfinished, open(unfinished, "wb") as stream:
+        stream.writelines(pieces)
 
 
 def remove_abandoned(folder: Path, prefix: str = "") -> list[Path]:
