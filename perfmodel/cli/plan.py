@@ -100,13 +100,15 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
             changes = [asdict(change) for change in alternatives]
             lossy = {"lossy_alternatives": changes} if flags.lossy else {}
             unchanged = {"change": ""} if alternatives else {}
-            rows = [*(unchanged | row for row in answer.rows), *(change.row for change in alternatives)]
             tell(
                 lambda: answer.to_dict() | lossy,
                 flags,
                 table=lambda console: draw_plan(console, answer, alternatives),
-                rows=lambda: rows,
-            )
+                rows=lambda: [
+                    *(unchanged | row for row in answer.rows), *(change.row for change in alternatives),
+                ],
+                parts=lambda encode: answer.json_texts(encode, lossy),
+            )  # fmt: skip
         else:
             from perfmodel.export import export, load
 

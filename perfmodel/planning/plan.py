@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perfmodel.errors import SpecError, shown
@@ -177,9 +178,30 @@ class Plan:
             for fields in self.columns.fields()
         ]
 
+    def json_texts(
+        self, encode: Callable[[Any], str] | None = None, more: Mapping[str, Any] | None = None
+    ) -> Iterator[str]:
+        """Yield the parts of the plan's JSON, in which memory is bounded however many cells there are.
+
+        Parameters
+        ----------
+        encode : writes any plain value, indented by one space a level; as `to_json` does when absent.
+        more : plain values that stand behind the cells.
+
+        Raises
+        ------
+        ValueError
+            Where a number is not finite, unless `encode` writes it.
+        """
+        from perfmodel.planning.plan_json import json_texts
+
+        written = encode or partial(json.dumps, indent=1, allow_nan=False)
+        yield from json_texts({"schema": SCHEMA, **self.header}, self.columns, more or {}, written)
+        yield "\n"
+
     def to_json(self) -> str:
         """The plan as indented JSON with a trailing newline."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        return "".join(self.json_texts())
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any], file: str = "plan") -> Plan:

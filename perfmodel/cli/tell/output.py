@@ -38,6 +38,7 @@ def tell(
     *,
     table: Callable[[Console], None],
     rows: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
+    parts: Callable[[Callable[[Any], str]], Iterable[str]] | None = None,
 ) -> None:
     """Write an answer as the flags ask: a table, JSON, YAML or CSV, to stdout or a file.
 
@@ -46,6 +47,7 @@ def tell(
     answer : gives the whole answer, for JSON and YAML.
     table : draws it for people.
     rows : gives its rows, for CSV; all have the columns of the first.
+    parts : gives its JSON in parts, with the function that writes any value; `answer` is taken where absent.
 
     Raises
     ------
@@ -55,6 +57,9 @@ def tell(
     wanted = read_format(flags)
     if wanted is Format.TABLE:
         emit(render(table, flags), flags.output, coloured=True)
+        return
+    if wanted is Format.JSON and parts is not None:
+        emit_pieces((text.encode("utf-8") for text in parts(_json)), flags.output)
         return
     if wanted is Format.CSV and rows is not None:
         text = to_csv(rows())
@@ -194,8 +199,11 @@ def dump(body: Mapping[str, Any], wanted: Format) -> str:
     """Return a mapping as JSON or YAML text; what is not finite becomes null."""
     if wanted is Format.YAML:
         return yaml_text(plain(body), width=120)
-    text = json.dumps(plain(body), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    return escaped(text, pairs=True)
+    return _json(body) + "\n"
+
+
+def _json(value: Any) -> str:
+    return escaped(json.dumps(plain(value), indent=1, allow_nan=False, ensure_ascii=False), pairs=True)
 
 
 def yaml_text(body: Mapping[str, Any], width: int) -> str:
