@@ -1,0 +1,200 @@
+"""Long columns of an npz that come piece by piece, each piece packed where it was computed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Column", "pack", "write_columns"]
+
+Packed = Mapping[str, NDArray[Any]]
+"""A piece of some columns: the bytes of each, and under `_SUMS` its checksum and its length unpacked."""
+
+_SUMS = "sums"
+_LEVEL = 1
+"""Of deflate: axes become some hundredths of their size at once; higher levels take longer for no more. [1]"""
+_LAST = b"\x03\x00"
+"""An empty block that ends deflated bytes."""
+_POLYNOMIAL = 0xEDB88320
+"""Of the CRC of zip files, its highest power in the lowest bit."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of an npz.
+
+    Parameters
+    ----------
+    dtype : of its elements.
+    deflated : whether it is worth it; digits of measured floats are not.
+    """
+
+    dtype: np.dtype[Any]
+    deflated: bool
+
+
+def pack(columns: Mapping[str, Column], values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return a piece of some columns as the bytes that the file will hold.
+
+    Parameters
+    ----------
+    columns : all of them, in the order of the file.
+    values : the piece's elements of each, flat.
+    """
+    packed: dict[str, NDArray[Any]] = {}
+    sums = []
+    for name, column in columns.items():
+        raw = np.ascontiguousarray(values[name], column.dtype).view(np.uint8)
+        sums.append((zlib.crc32(raw), raw.size))
+        packed[name] = np.frombuffer(_deflated(raw), np.uint8) if column.deflated else raw
+    return {**packed, _SUMS: np.array(sums, dtype=np.int64)}
+
+
+def write_columns(
+    columns: Mapping[str, Column], pieces: Iterator[Packed], path: Path, size: int,
+    short: Mapping[str, NDArray[Any]],
+) -> None:  # fmt: skip
+    """Write packed pieces as the columns of an npz, one after the other.
+
+    Until all are there, the columns lie beside the file, where nothing else may be.
+
+    Parameters
+    ----------
+    columns : as in `pack`.
+    path : the file, made anew.
+    size : elements of each column. [1]
+    short : arrays that are written whole after the columns.
+
+    Raises
+    ------
+    OSError
+        Where that cannot be written.
+    """
+    with contextlib.ExitStack() as opened:
+        written = {name: _Written.begin(path.with_name(f"{name}.npy"), column, size, opened)
+                   for name, column in columns.items()}  # fmt: skip
+        for piece in pieces:
+            for column, (crc, length) in zip(written.values(), piece[_SUMS].tolist(), strict=True):
+                column.add(piece[column.name].data, crc, length)
+        for column in written.values():
+            column.end()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for column in written.values():
+            _move(column, archive)
+        for name, values in short.items():
+            with archive.open(_entry(name, deflated=True), "w") as entry:
+                np.lib.format.write_array(entry, values, allow_pickle=False)
+
+
+@dataclass
+class _Written:
+    """A column that grows in a file of its own, as the bytes of its entry in the archive."""
+
+    file: Path
+    deflated: bool
+    stream: IO[bytes] = field(repr=False)
+    crc: int = 0
+    length: int = 0
+
+    @classmethod
+    def begin(cls, file: Path, column: Column, size: int, opened: contextlib.ExitStack) -> _Written:
+        """Open the file and write what stands before the elements."""
+        written = cls(file, column.deflated, opened.enter_context(file.open("wb")))
+        head = _npy_head(column.dtype, size)
+        written.add(_deflated(head) if column.deflated else head, zlib.crc32(head), len(head))
+        return written
+
+    @property
+    def name(self) -> str:
+        return self.file.stem
+
+    def add(self, content: bytes | memoryview, crc: int, length: int) -> None:
+        self.stream.write(content)
+        self.crc = _crc_of_both(self.crc, crc, length)
+        self.length += length
+
+    def end(self) -> None:
+        if self.deflated:
+            self.stream.write(_LAST)
+
+
+def _move(column: _Written, archive: zipfile.ZipFile) -> None:
+    """Copy a column into the archive and delete its file. What is deflated is copied as it is."""
+    entry = _entry(column.name, deflated=False)
+    with column.file.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    column.file.unlink()
+    if column.deflated:  # zipfile took the bytes for what is stored: say what they are
+        entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.CRC, entry.file_size = column.crc, column.length
+    stream = archive.fp
+    assert stream is not None
+    end = stream.tell()
+    stream.seek(entry.header_offset)
+    stream.write(entry.FileHeader(zip64=True))
+    stream.seek(end)
+
+
+def _entry(name: str, *, deflated: bool) -> zipfile.ZipInfo:
+    """An entry without a time of its own, so that equal columns give equal files."""
+    entry = zipfile.ZipInfo(f"{name}.npy")
+    entry.compress_type = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
+    return entry
+
+
+def _deflated(raw: Any) -> bytes:
+    """Bytes that others may follow."""
+    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return packer.compress(raw) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+
+def _npy_head(dtype: np.dtype[Any], size: int) -> bytes:
+    """What stands before the elements in an npy file."""
+    import io
+
+    head = io.BytesIO()
+    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (size,)}
+    np.lib.format.write_array_header_1_0(head, about)
+    return head.getvalue()
+
+
+def _crc_of_both(first: int, second: int, length: int) -> int:
+    """The CRC of some bytes and others after them, from the CRC of each; zlib's `crc32_combine`.
+
+    Parameters
+    ----------
+    length : of the others. [bytes]
+    """
+    return _times(_power(8 * length), first) ^ second
+
+
+@functools.lru_cache(maxsize=256)
+def _power(exponent: int) -> int:
+    """A power of x, modulo the polynomial of the CRC."""
+    power, factor = 1 << 31, 1 << 30
+    while exponent:
+        if exponent & 1:
+            power = _times(factor, power)
+        factor = _times(factor, factor)
+        exponent >>= 1
+    return power
+
+
+def _times(one: int, other: int) -> int:
+    """The product of two polynomials over the bits, modulo that of the CRC."""
+    product = 0
+    for place in range(31, -1, -1):
+        if one >> place & 1:
+            product ^= other
+        other = other >> 1 ^ (_POLYNOMIAL if other & 1 else 0)
+    return product
