@@ -149,10 +149,22 @@ class Parts:
         SpecError
             When the folder cannot be written.
         """
-        packed = io.BytesIO()
-        np.savez(packed, **arrays)  # type: ignore[arg-type]
         self.begin()
-        self._write(f"{index}.npz", packed.getbuffer())
+        self._write(f"{index}.npz", _packed(arrays))
+
+    def add(self, index: int, arrays: Arrays) -> None:
+        """Keep a piece for another process, which holds them; nothing is kept when that has given them up.
+
+        Raises
+        ------
+        SpecError
+            When the folder is gone or cannot be written.
+        """
+        self._write(f"{index}.npz", _packed(arrays))
+        if not (self.folder / MANIFEST).exists():
+            with contextlib.suppress(OSError):
+                (self.folder / f"{index}.npz").unlink()
+                self.folder.rmdir()
 
     def read(self, index: int) -> dict[str, NDArray[Any]] | None:
         """Return a piece, or None where it is absent or damaged."""
@@ -234,6 +246,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         content = json.loads(read_file(folder / MANIFEST, PROFILE))
         return content if isinstance(content, dict) else {}
     return {}
+
+
+def _packed(arrays: Arrays) -> memoryview:
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)  # type: ignore[arg-type]
+    return packed.getbuffer()
 
 
 def _delete(folder: Path) -> None:

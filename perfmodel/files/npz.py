@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Column", "pack", "write_columns"]
+__all__ = ["pack", "write_columns"]
 
-Packed = Mapping[str, NDArray[Any]]
-"""A piece of some columns: the bytes of each, and under `_SUMS` its checksum and its length unpacked."""
-
-_SUMS = "sums"
+_ABOUT, _SUMS = "about", "sums"
+"""Of a packed piece: names, types and whether deflated; the checksum and the length of each, unpacked."""
 _LEVEL = 1
 """Of deflate: axes become some hundredths of their size at once; higher levels take longer for no more. [1]"""
 _LAST = b"\x03\x00"
@@ -29,48 +28,34 @@ _POLYNOMIAL = 0xEDB88320
 """Of the CRC of zip files, its highest power in the lowest bit."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of an npz.
-
-    Parameters
-    ----------
-    dtype : of its elements.
-    deflated : whether it is worth it; digits of measured floats are not.
-    """
-
-    dtype: np.dtype[Any]
-    deflated: bool
-
-
-def pack(columns: Mapping[str, Column], values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def pack(values: Mapping[str, NDArray[Any]], deflated: Container[str]) -> dict[str, NDArray[Any]]:
     """Return a piece of some columns as the bytes that the file will hold.
 
     Parameters
     ----------
-    columns : all of them, in the order of the file.
-    values : the piece's elements of each, flat.
+    values : elements of each column, flat, in the order of the file.
+    deflated : names of the columns that it makes shorter; digits of measured floats it does not.
     """
     packed: dict[str, NDArray[Any]] = {}
-    sums = []
-    for name, column in columns.items():
-        raw = np.ascontiguousarray(values[name], column.dtype).view(np.uint8)
+    about, sums = [], []
+    for name, column in values.items():
+        raw = np.ascontiguousarray(column).view(np.uint8)
+        about.append((name, column.dtype.str, "deflated" if name in deflated else ""))
         sums.append((zlib.crc32(raw), raw.size))
-        packed[name] = np.frombuffer(_deflated(raw), np.uint8) if column.deflated else raw
-    return {**packed, _SUMS: np.array(sums, dtype=np.int64)}
+        packed[name] = np.frombuffer(_deflated(raw), np.uint8) if name in deflated else raw
+    return {**packed, _ABOUT: np.array(about), _SUMS: np.array(sums, dtype=np.int64)}
 
 
 def write_columns(
-    columns: Mapping[str, Column], pieces: Iterator[Packed], path: Path, size: int,
-    short: Mapping[str, NDArray[Any]],
-) -> None:  # fmt: skip
+    pieces: Iterator[Mapping[str, NDArray[Any]]], path: Path, size: int, short: Mapping[str, NDArray[Any]]
+) -> None:
     """Write packed pieces as the columns of an npz, one after the other.
 
     Until all are there, the columns lie beside the file, where nothing else may be.
 
     Parameters
     ----------
-    columns : as in `pack`.
+    pieces : at least one, of the same columns.
     path : the file, made anew.
     size : elements of each column. [1]
     short : arrays that are written whole after the columns.
@@ -80,16 +65,20 @@ def write_columns(
     OSError
         Where that cannot be written.
     """
+    columns: list[_Written] = []
     with contextlib.ExitStack() as opened:
-        written = {name: _Written.begin(path.with_name(f"{name}.npy"), column, size, opened)
-                   for name, column in columns.items()}  # fmt: skip
         for piece in pieces:
-            for column, (crc, length) in zip(written.values(), piece[_SUMS].tolist(), strict=True):
+            if not columns:
+                for name, dtype, deflated in piece[_ABOUT].tolist():
+                    stream = opened.enter_context(path.with_name(f"{name}.npy").open("wb"))
+                    columns.append(_Written(path.with_name(f"{name}.npy"), bool(deflated), stream))
+                    columns[-1].begin(np.dtype(dtype), size)
+            for column, (crc, length) in zip(columns, piece[_SUMS].tolist(), strict=True):
                 column.add(piece[column.name].data, crc, length)
-        for column in written.values():
+        for column in columns:
             column.end()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for column in written.values():
+        for column in columns:
             _move(column, archive)
         for name, values in short.items():
             with archive.open(_entry(name, deflated=True), "w") as entry:
@@ -102,21 +91,21 @@ class _Written:
 
     file: Path
     deflated: bool
-    stream: IO[bytes] = field(repr=False)
+    stream: IO[bytes]
     crc: int = 0
     length: int = 0
-
-    @classmethod
-    def begin(cls, file: Path, column: Column, size: int, opened: contextlib.ExitStack) -> _Written:
-        """Open the file and write what stands before the elements."""
-        written = cls(file, column.deflated, opened.enter_context(file.open("wb")))
-        head = _npy_head(column.dtype, size)
-        written.add(_deflated(head) if column.deflated else head, zlib.crc32(head), len(head))
-        return written
 
     @property
     def name(self) -> str:
         return self.file.stem
+
+    def begin(self, dtype: np.dtype[Any], size: int) -> None:
+        """Write what stands before the elements."""
+        about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (size,)}
+        head = io.BytesIO()
+        np.lib.format.write_array_header_1_0(head, about)
+        raw = head.getvalue()
+        self.add(_deflated(raw) if self.deflated else raw, zlib.crc32(raw), len(raw))
 
     def add(self, content: bytes | memoryview, crc: int, length: int) -> None:
         self.stream.write(content)
@@ -156,16 +145,6 @@ def _deflated(raw: Any) -> bytes:
     """Bytes that others may follow."""
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     return packer.compress(raw) + packer.flush(zlib.Z_SYNC_FLUSH)
-
-
-def _npy_head(dtype: np.dtype[Any], size: int) -> bytes:
-    """What stands before the elements in an npy file."""
-    import io
-
-    head = io.BytesIO()
-    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (size,)}
-    np.lib.format.write_array_header_1_0(head, about)
-    return head.getvalue()
 
 
 def _crc_of_both(first: int, second: int, length: int) -> int:

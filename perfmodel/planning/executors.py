@@ -40,6 +40,9 @@ class Mapper(Protocol):
 class LocalPool:
     """Worker processes on this machine; work that a lost worker had is done again, up to three times."""
 
+    same_disk = True
+    """Whether workers can write where this process can."""
+
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
