@@ -46,7 +46,7 @@ def csv_text(columns: Sequence[Column], shape: tuple[int, ...]) -> str:
 
 
 def _cells(columns: Sequence[Column], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
-    """The columns with all axes, floats that differ row by row side by side, else as texts with the commas."""
+    """The columns with all axes: floats that differ row by row side by side, else texts with commas."""
 
     def differs(column: Column) -> bool:
         return not isinstance(column, str) and column.dtype.kind == "f" and column.size == math.prod(shape)
@@ -90,12 +90,19 @@ def _joined(cells: list[NDArray[Any]], may: Callable[[NDArray[Any]], bool]) -> l
     """The cells, those side by side that may be joined as one; from the right, whose axes vary fastest."""
     joined: list[NDArray[Any]] = []
     for together, group in groupby(cells, may):
-        joined += [reduce(lambda right, left: left + right, [*group][::-1])] if together else group
+        side_by_side = list(group)
+        joined += [reduce(_before, reversed(side_by_side))] if together else side_by_side
     return joined
 
 
+def _before(right: NDArray[Any], left: NDArray[Any]) -> NDArray[Any]:
+    """The texts of one column before those of the other."""
+    both: NDArray[Any] = left + right
+    return both
+
+
 def _texts(column: Column, axes: int) -> NDArray[Any]:
-    """The texts of a column along the axes that it differs on, as objects, of which numpy adds one to another."""
+    """The texts of a column along the axes on which it differs, as objects: numpy adds one to another."""
     if isinstance(column, str):
         return np.full((1,) * axes, _quoted(column), dtype=object)
     column = column.reshape((1,) * (axes - column.ndim) + column.shape)
@@ -120,7 +127,7 @@ def _marked(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _of_floats(marked: NDArray[Any]) -> list[str]:
-    """A text a row, with commas between; JSON's writer is the fastest of shortest texts that is always there."""
+    """A text a row, with commas between; of all that is always there JSON's writer is the fastest."""
     rows = marked[:, :-1]
     size = np.abs(rows)
     odd = np.flatnonzero(~(((size >= _LEAST) & (size < _MOST)) | (size == 0.0)).all(axis=1)).tolist()

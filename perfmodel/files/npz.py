@@ -21,7 +21,7 @@ __all__ = ["pack", "write_columns"]
 _ABOUT, _SUMS = "about", "sums"
 """Of a packed piece: names, types and whether deflated; the checksum and the length of each, unpacked."""
 _LEVEL = 1
-"""Of deflate: axes become some hundredths of their size at once; higher levels take longer for no more. [1]"""
+"""Of deflate: axes become hundredths of their size at once, and more takes longer. [1]"""
 _LAST = b"\x03\x00"
 """An empty block that ends deflated bytes."""
 _POLYNOMIAL = 0xEDB88320
@@ -41,8 +41,8 @@ def pack(values: Mapping[str, NDArray[Any]], deflated: Container[str]) -> dict[s
     for name, column in values.items():
         raw = np.ascontiguousarray(column).view(np.uint8)
         about.append((name, column.dtype.str, "deflated" if name in deflated else ""))
-        sums.append((zlib.crc32(raw), raw.size))
-        packed[name] = np.frombuffer(_deflated(raw), np.uint8) if name in deflated else raw
+        sums.append((zlib.crc32(raw.data), raw.size))
+        packed[name] = np.frombuffer(_deflated(raw.data), np.uint8) if name in deflated else raw
     return {**packed, _ABOUT: np.array(about), _SUMS: np.array(sums, dtype=np.int64)}
 
 

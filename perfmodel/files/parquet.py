@@ -1,9 +1,9 @@
-"""Parquet that is written in pieces: a row group where it was computed, copied into one file without a change."""
+"""Parquet in pieces: row groups that were made anywhere become one file, their bytes copied as they are."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +17,7 @@ Fields: TypeAlias = dict[int, tuple[int, Any]]
 """A struct of thrift: the number of a field -> its type and its value."""
 
 # Numbers of fields in parquet.thrift, https://github.com/apache/parquet-format.
-_NUM_ROWS, _ROW_GROUPS = 3, 4
+_NUM_ROWS, _ROW_GROUPS, _KEY_VALUES = 3, 4, 5
 """Of FileMetaData."""
 _COLUMNS, _GROUP_OFFSET, _ORDINAL = 1, 5, 7
 """Of RowGroup."""
@@ -38,13 +38,14 @@ def row_group(table: Any, **settings: Any) -> bytes:
     return content.getvalue()
 
 
-def join_row_groups(pieces: Iterable[Any], path: Path) -> None:
+def join_row_groups(pieces: Iterable[Any], path: Path, metadata: Mapping[str, str]) -> None:
     """Write the row groups of parquet files as one file, in order; their bytes are copied as they are.
 
     Parameters
     ----------
     pieces : the content of whole files, one at least, of one schema and written with the same settings.
     path : the file, made anew.
+    metadata : what the file says of itself, beside what is in its schema.
 
     Raises
     ------
@@ -65,6 +66,9 @@ def join_row_groups(pieces: Iterable[Any], path: Path) -> None:
                 continue
             _groups(about).extend(_groups(of_piece))
             about[_NUM_ROWS] = about[_NUM_ROWS][0], about[_NUM_ROWS][1] + of_piece[_NUM_ROWS][1]
+        about[_KEY_VALUES] = _LIST, (_STRUCT, [
+            {1: (_STRING, key.encode()), 2: (_STRING, value.encode())} for key, value in metadata.items()
+        ])  # fmt: skip
         footer = _footer(about)
         stream.write(footer + len(footer).to_bytes(4, "little") + _MAGIC)
 
@@ -150,7 +154,7 @@ def _write(protocol: Any, kind: int, value: Any) -> None:
         getattr(protocol, f"write{_SCALARS[kind]}")(value)
     elif kind == _STRUCT:
         protocol.writeStructBegin("")
-        for number, (of, inner) in value.items():
+        for number, (of, inner) in sorted(value.items()):
             protocol.writeFieldBegin("", of, number)
             _write(protocol, of, inner)
             protocol.writeFieldEnd()

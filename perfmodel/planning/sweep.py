@@ -33,7 +33,9 @@ from perfmodel.planning.sweep_formats import (
 )  # fmt: skip
 from perfmodel.workload import Workload
 
-__all__ = ["ENDINGS", "Rows", "Sweep", "check_ending", "rows_of", "sweep_parts", "sweep_text", "sweep_to_file"]
+__all__ = [
+    "ENDINGS", "Rows", "Sweep", "check_ending", "rows_of", "sweep_parts", "sweep_text", "sweep_to_file",
+]  # fmt: skip
 
 Piece: TypeAlias = list[tuple[int, Part]]
 """What is priced and kept together: places of deployments, and which batch sizes and contexts of each."""
@@ -181,7 +183,7 @@ def sweep_text(
     executor: Mapper | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[str]:
-    """Yield a sweep as CSV, piece by piece, the names of the columns first; parameters as of `sweep_to_file`."""
+    """Yield a sweep as CSV, names first, then piece by piece; parameters as of `sweep_to_file`."""
     pieces, safe = sweep.pieces, 0
     ahead = 2 * getattr(executor, "workers", IN_FLIGHT // 2)
     made = in_order(

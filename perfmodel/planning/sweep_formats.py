@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class Format:
     library: Callable[[], str]
 
 
-def format_of(path: str | Path) -> Format:
+def format_of(path: str | os.PathLike[str]) -> Format:
     """Return the format that the ending of a file names.
 
     Raises
@@ -126,7 +127,7 @@ def format_of(path: str | Path) -> Format:
     return _FORMATS[ending]
 
 
-def check_ending(path: str | Path) -> None:
+def check_ending(path: str | os.PathLike[str]) -> None:
     """Refuse a file whose ending is not one of `ENDINGS`, and parquet without what writes it: SpecError."""
     format_of(path)
 
@@ -211,10 +212,9 @@ def _pack_parquet(blocks: Sequence[Priced], texts: Texts) -> Arrays:
             columns[name] = pa.array(np.where(whole, 0, budgets).astype(np.int64), mask=whole)
         else:
             columns[name] = pa.chunked_array([table[name] for table in tables])
-    table = pa.table(columns).replace_schema_metadata({"pandas": json.dumps(_FOR_PANDAS)})
     shared = [name for name in columns if name not in (*_MEASURED, "fits")]
     content = row_group(
-        table, use_dictionary=shared, use_byte_stream_split=list(_MEASURED), store_schema=False,
+        pa.table(columns), use_dictionary=shared, use_byte_stream_split=list(_MEASURED), store_schema=False,
     )  # fmt: skip
     return {_PIECE: _bytes(content)}
 
@@ -229,7 +229,7 @@ def _join_parquet(pieces: Iterator[Arrays], path: Path, size: int, texts: Texts)
     from perfmodel.files.parquet import join_row_groups
 
     del size, texts
-    join_row_groups((piece[_PIECE].data for piece in pieces), path)
+    join_row_groups((piece[_PIECE].data for piece in pieces), path, {"pandas": json.dumps(_FOR_PANDAS)})
 
 
 def _bytes(content: bytes) -> Any:
@@ -240,9 +240,8 @@ def _need_parquet(name: str) -> None:
     """Refuse parquet where a package that writes it is absent."""
     for package in ("pyarrow", "thrift"):
         if find_spec(package) is None:
-            raise SpecError.single(
-                name, "", f"parquet needs {package}, which is not installed", "pip install 'draftplan[parquet]'"
-            )
+            problem = f"parquet needs {package}, which is not installed"
+            raise SpecError.single(name, "", problem, "pip install 'draftplan[parquet]'")
 
 
 def _pyarrow() -> str:
