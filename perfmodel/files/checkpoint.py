@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import math
 import os
@@ -150,7 +149,7 @@ class Parts:
             When the folder cannot be written.
         """
         self.begin()
-        self._write(f"{index}.npz", _packed(arrays))
+        self._write_piece(index, arrays)
 
     def add(self, index: int, arrays: Arrays) -> None:
         """Keep a piece for another process, which holds them; nothing is kept when that has given them up.
@@ -160,7 +159,7 @@ class Parts:
         SpecError
             When the folder is gone or cannot be written.
         """
-        self._write(f"{index}.npz", _packed(arrays))
+        self._write_piece(index, arrays)
         if not (self.folder / MANIFEST).exists():
             with contextlib.suppress(OSError):
                 (self.folder / f"{index}.npz").unlink()
@@ -172,8 +171,7 @@ class Parts:
         try:
             if not stat.S_ISREG(os.stat(file, follow_symlinks=False).st_mode):
                 return None
-            packed = io.BytesIO(file.read_bytes())
-            with np.load(packed, allow_pickle=False) as archive:
+            with file.open("rb") as packed, np.load(packed, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
@@ -231,9 +229,13 @@ class Parts:
         stated = manifest.get("key", self.key), manifest.get("draftplan", __version__)
         return stated == (self.key, __version__)
 
-    def _write(self, name: str, content: bytes | memoryview) -> None:
+    def _write(self, name: str, content: bytes) -> None:
         with replacing(self.folder / name, self.folder) as unfinished:
             unfinished.write_bytes(content)
+
+    def _write_piece(self, index: int, arrays: Arrays) -> None:
+        with replacing(self.folder / f"{index}.npz", self.folder) as unfinished, unfinished.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
 
     def _unwritable(self, error: OSError) -> SpecError:
         problem = f"the file cannot be written: {error.strerror or error}"
@@ -246,12 +248,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         content = json.loads(read_file(folder / MANIFEST, PROFILE))
         return content if isinstance(content, dict) else {}
     return {}
-
-
-def _packed(arrays: Arrays) -> memoryview:
-    packed = io.BytesIO()
-    np.savez(packed, **arrays)  # type: ignore[arg-type]
-    return packed.getbuffer()
 
 
 def _delete(folder: Path) -> None:
@@ -303,7 +299,7 @@ def _feed(value: Any, put: Callable[[bytes], None]) -> None:
             raise TypeError(f"an array of objects has no value: {kind}")
         put(f"{value.dtype.str}{value.shape}".encode())
         put(np.ascontiguousarray(value).tobytes())
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple, range)):
         put(str(len(value)).encode())
         for item in value:
             _feed(item, put)

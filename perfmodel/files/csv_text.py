@@ -30,8 +30,8 @@ def csv_header(names: Sequence[str]) -> str:
     return ",".join(map(_quoted, names)) + "\n"
 
 
-def csv_text(columns: Sequence[Column], shape: tuple[int, ...]) -> str:
-    """Return the rows of some columns; the last axis runs fastest.
+def csv_text(columns: Sequence[Column], shape: tuple[int, ...]) -> Iterator[str]:
+    """Yield the rows of some columns, some at a time; the last axis runs fastest.
 
     A float is the shortest text that is read back as the same number, as Python writes it, and empty where it
     is none: the text of ``DataFrame.to_csv``.
@@ -42,7 +42,7 @@ def csv_text(columns: Sequence[Column], shape: tuple[int, ...]) -> str:
     shape : of the rows, at least one axis.
     """
     shape = shape[next((axis for axis, length in enumerate(shape) if length > 1), len(shape) - 1) :]
-    return "".join(_lines(list(_cells(columns, shape)), shape))
+    yield from _lines(list(_cells(columns, shape)), shape)
 
 
 def _cells(columns: Sequence[Column], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:

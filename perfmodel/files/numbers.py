@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FloatArray", "Numeric", "as_floats", "repeated"]
+__all__ = ["FloatArray", "Numeric", "as_floats", "keep_memory", "repeated"]
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Numeric: TypeAlias = float | FloatArray
@@ -22,3 +22,13 @@ def repeated(chance: Numeric, times: Numeric) -> Numeric:
     """Return ``chance ** times``: of so many in a row, 0 where that is below the smallest number. [0..1]"""
     with np.errstate(under="ignore"):
         return np.power(chance, times)
+
+
+def keep_memory() -> None:
+    """Let the process keep the memory of arrays that come and go, up to 64 MB, in place of asking anew.
+
+    glibc maps large arrays one by one, and each page of a new one costs more than the arithmetic on it. After
+    an array of almost 32 MB was freed it takes those up to that size from its heap ("dynamic mmap threshold",
+    mallopt(3)). Nothing is touched; elsewhere it is without effect.
+    """
+    np.empty(31 << 20, dtype=np.uint8)

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
 from perfmodel.files.checkpoint import Arrays, Parts, fingerprint
+from perfmodel.files.numbers import keep_memory
 from perfmodel.files.writing import replacing
 from perfmodel.planning.executors import IN_FLIGHT, Mapper, in_order
 from perfmodel.planning.price import (
@@ -47,8 +48,8 @@ class Sweep:
 
     Parameters
     ----------
-    chunk : configurations of a drafter that are priced at once, and rows that are kept together as a piece:
-        no more of either, where one cell has no more. [configurations]
+    chunk : rows that are priced at once and kept together as a piece, no more where one cell has no more.
+            [configurations]
     """
 
     deployments: Sequence[Deployment]
@@ -65,7 +66,8 @@ class Sweep:
     def pieces(self) -> list[Piece]:
         """Its pieces, in order."""
         pieces: list[Piece] = []
-        parts = split(self.workload, self.space, self.chunk)
+        a_cell = max(sum(self.space.sizes(deployment.model)) for deployment in self.deployments)
+        parts = split(self.workload, self.space, self.chunk * self.space.most // a_cell)
         room = 0
         for place in range(len(self.deployments)):
             for part in parts:
@@ -125,6 +127,7 @@ def make_piece(making: Making, numbered: tuple[int, Piece]) -> Arrays | None:
     SpecError
         When another library would make the bytes here, or the piece cannot be kept.
     """
+    keep_memory()
     index, piece = numbered
     form = format_of(making.name)
     if (library := form.library()) != making.library:
@@ -205,6 +208,7 @@ def _pieces(
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Arrays]:
     """Yield all pieces in order once they are safe; one that is damaged or gone is made again."""
+    keep_memory()
     pieces, done, size = sweep.pieces, parts.done(), sweep.size
     library = format_of(name).library()
     there = parts if getattr(executor, "same_disk", False) else None

@@ -34,6 +34,8 @@ _MEASURED = ("round_s", "tpot_s", "speedup", "throughput_tokens_per_s")
 """Columns whose digits differ from row to row: no coding makes them much shorter."""
 _GZIP = 6
 _HEAD, _PIECE = "head", "piece"
+_BLOCK = 8 << 20
+"""[bytes]"""
 
 
 def rows_of(priced: Priced) -> Rows:
@@ -135,15 +137,28 @@ def check_ending(path: str | os.PathLike[str]) -> None:
 def _pack_csv(blocks: Sequence[Priced], texts: Texts) -> Arrays:
     del texts
     tables = [(_columns(priced), priced.shape) for priced in blocks]
-    rows = "".join(csv_text([_words(name, value) for name, value in columns.items()], shape)
-                   for columns, shape in tables)  # fmt: skip
-    return {_HEAD: _bytes(csv_header([*tables[0][0]]).encode()), _PIECE: _bytes(rows.encode())}
+    texts_of_rows = (text for columns, shape in tables
+                     for text in csv_text([_words(name, column) for name, column in columns.items()], shape))
+    return {_HEAD: _bytes(csv_header([*tables[0][0]]).encode()), **_in_blocks(texts_of_rows)}  # fmt: skip
+
+
+def _in_blocks(some: Iterator[str]) -> Arrays:
+    """Texts as arrays of some MB, whose memory is used again: one that is larger is asked for each time."""
+    blocks: dict[str, Any] = {}
+    block = bytearray()
+    for text in some:
+        block += text.encode()
+        if len(block) > _BLOCK:
+            blocks[f"{_PIECE}{len(blocks)}"] = _bytes(block)
+            block = bytearray()
+    return {**blocks, f"{_PIECE}{len(blocks)}": _bytes(block)}
 
 
 def csv_of(piece: Arrays, *, head: bool) -> Iterator[str]:
     """Yield a piece of CSV as text, with the names of the columns before it or without."""
-    for name in (_HEAD, _PIECE) if head else (_PIECE,):
-        yield piece[name].tobytes().decode()
+    for name, content in piece.items():
+        if name != _HEAD or head:
+            yield content.tobytes().decode()
 
 
 def _words(name: str, value: Any) -> Any:
@@ -166,9 +181,9 @@ def _join_bytes(pieces: Iterator[Arrays], path: Path, size: int, texts: Texts) -
     del size, texts
     with path.open("wb") as stream:
         for place, piece in enumerate(pieces):
-            if place == 0:
-                stream.write(piece[_HEAD].data)
-            stream.write(piece[_PIECE].data)
+            for name, content in piece.items():
+                if name != _HEAD or place == 0:
+                    stream.write(content.data)
 
 
 def _pack_npz(blocks: Sequence[Priced], texts: Texts) -> Arrays:
@@ -232,7 +247,7 @@ def _join_parquet(pieces: Iterator[Arrays], path: Path, size: int, texts: Texts)
     join_row_groups((piece[_PIECE].data for piece in pieces), path, {"pandas": json.dumps(_FOR_PANDAS)})
 
 
-def _bytes(content: bytes) -> Any:
+def _bytes(content: bytes | bytearray) -> Any:
     return np.frombuffer(content, np.uint8)
 
 
