@@ -234,7 +234,8 @@ class Parts:
             unfinished.write_bytes(content)
 
     def _write_piece(self, index: int, arrays: Arrays) -> None:
-        with replacing(self.folder / f"{index}.npz", self.folder) as unfinished, unfinished.open("wb") as stream:
+        file = self.folder / f"{index}.npz"
+        with replacing(file, self.folder) as unfinished, unfinished.open("wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
 
     def _unwritable(self, error: OSError) -> SpecError:

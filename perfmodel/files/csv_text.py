@@ -105,7 +105,7 @@ def _texts(column: Column, axes: int) -> NDArray[Any]:
     """The texts of a column along the axes on which it differs, as objects: numpy adds one to another."""
     if isinstance(column, str):
         return np.full((1,) * axes, _quoted(column), dtype=object)
-    column = column.reshape((1,) * (axes - column.ndim) + column.shape)
+    column = column.reshape((1,) * (axes - column.ndim) + column.shape[-axes:])
     for axis in range(axes):
         first = column.take([0], axis)
         column = first if (column == first).all() else column

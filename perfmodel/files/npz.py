@@ -169,11 +169,11 @@ def _power(exponent: int) -> int:
     return power
 
 
-def _times(one: int, other: int) -> int:
+def _times(left: int, right: int) -> int:
     """The product of two polynomials over the bits, modulo that of the CRC."""
     product = 0
     for place in range(31, -1, -1):
-        if one >> place & 1:
-            product ^= other
-        other = other >> 1 ^ (_POLYNOMIAL if other & 1 else 0)
+        if left >> place & 1:
+            product ^= right
+        right = right >> 1 ^ (_POLYNOMIAL if right & 1 else 0)
     return product
