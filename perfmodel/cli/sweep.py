@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +13,6 @@ from perfmodel.cli.tell.output import broken_pipe, note, remark
 from perfmodel.cli.tell.progress import progress_bar, resuming
 
 if TYPE_CHECKING:
-    from perfmodel.planning.executors import Mapper
-    from perfmodel.planning.price import Priced
     from perfmodel.planning.sweep import Sweep
 
 __all__ = ["sweep"]
@@ -53,8 +49,7 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
     from perfmodel.cli.ask.question import read_question
     from perfmodel.errors import SpecError
     from perfmodel.planning.price import SearchSpace
-    from perfmodel.planning.price import sweep as price_sweep
-    from perfmodel.planning.sweep import Sweep, rows_of, write_csv
+    from perfmodel.planning.sweep import Sweep, sweep_text
 
     question = read_question(ctx, flags, most_cells=None)
     if question.tpot is not None:
@@ -66,38 +61,32 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
     )
     asked = Sweep(question.deployments, question.workload, space)
     note(question.remarks)
+    if flags.output is not None and flags.output != "-":
+        _to_file(asked, flags.output, where, allow_code=flags.allow_code)
+        return
     with (
         opened_executor(where, remark, allow_code=flags.allow_code) as executor,
         progress_bar("configurations") as progress,
+        broken_pipe() as stdout,
     ):
-        if flags.output is not None and flags.output != "-":
-            _to_file(asked, flags.output, executor, progress)
-            return
-        with broken_pipe() as stdout:
-            priced = price_sweep(asked.deployments, asked.workload, space, executor=executor)
-            write_csv(map(rows_of, _count(priced, asked.size, progress)), stdout)
-            stdout.flush()
+        for text in sweep_text(asked, executor=executor, progress=progress):
+            stdout.write(text)
+        stdout.flush()
 
 
-def _to_file(
-    sweep: Sweep, output: str, executor: Mapper | None, progress: Callable[[int, int], None] | None
-) -> None:
-    """Write a sweep, and say what was found done and what is kept when it ends early."""
+def _to_file(sweep: Sweep, output: str, executor: str, *, allow_code: bool) -> None:
+    """Write a sweep, and say what was found done and what is kept when it ends early.
+
+    Workers end before that is said, so that nothing comes to it later.
+    """
+    from perfmodel.cli.ask.executor import opened_executor
     from perfmodel.planning.sweep import sweep_parts, sweep_to_file
 
     parts = sweep_parts(sweep, output)
-    with resuming(parts, "pieces"):
-        sweep_to_file(sweep, output, executor=executor, progress=progress)
+    with (
+        resuming(parts, "pieces"),
+        opened_executor(executor, remark, allow_code=allow_code) as workers,
+        progress_bar("configurations") as progress,
+    ):
+        sweep_to_file(sweep, output, executor=workers, progress=progress)
     remark(f"wrote {output}: {sweep.size} configurations")
-
-
-def _count(
-    every: Iterable[Priced], size: int, progress: Callable[[int, int], None] | None
-) -> Iterator[Priced]:
-    """Pass on what is priced, and show how many configurations have passed."""
-    done = 0
-    for priced in every:
-        yield priced
-        done += math.prod(priced.shape)
-        if progress is not None:
-            progress(done, size)

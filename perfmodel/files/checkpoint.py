@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import math
 import os
@@ -149,10 +148,22 @@ class Parts:
         SpecError
             When the folder cannot be written.
         """
-        packed = io.BytesIO()
-        np.savez(packed, **arrays)  # type: ignore[arg-type]
         self.begin()
-        self._write(f"{index}.npz", packed.getbuffer())
+        self._write_piece(index, arrays)
+
+    def add(self, index: int, arrays: Arrays) -> None:
+        """Keep a piece for another process, which holds them; nothing is kept when that has given them up.
+
+        Raises
+        ------
+        SpecError
+            When the folder is gone or cannot be written.
+        """
+        self._write_piece(index, arrays)
+        if not (self.folder / MANIFEST).exists():
+            with contextlib.suppress(OSError):
+                (self.folder / f"{index}.npz").unlink()
+                self.folder.rmdir()
 
     def read(self, index: int) -> dict[str, NDArray[Any]] | None:
         """Return a piece, or None where it is absent or damaged."""
@@ -160,8 +171,7 @@ class Parts:
         try:
             if not stat.S_ISREG(os.stat(file, follow_symlinks=False).st_mode):
                 return None
-            packed = io.BytesIO(file.read_bytes())
-            with np.load(packed, allow_pickle=False) as archive:
+            with file.open("rb") as packed, np.load(packed, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
@@ -219,9 +229,14 @@ class Parts:
         stated = manifest.get("key", self.key), manifest.get("draftplan", __version__)
         return stated == (self.key, __version__)
 
-    def _write(self, name: str, content: bytes | memoryview) -> None:
+    def _write(self, name: str, content: bytes) -> None:
         with replacing(self.folder / name, self.folder) as unfinished:
             unfinished.write_bytes(content)
+
+    def _write_piece(self, index: int, arrays: Arrays) -> None:
+        file = self.folder / f"{index}.npz"
+        with replacing(file, self.folder) as unfinished, unfinished.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
 
     def _unwritable(self, error: OSError) -> SpecError:
         problem = f"the file cannot be written: {error.strerror or error}"
@@ -285,7 +300,7 @@ def _feed(value: Any, put: Callable[[bytes], None]) -> None:
             raise TypeError(f"an array of objects has no value: {kind}")
         put(f"{value.dtype.str}{value.shape}".encode())
         put(np.ascontiguousarray(value).tobytes())
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple, range)):
         put(str(len(value)).encode())
         for item in value:
             _feed(item, put)

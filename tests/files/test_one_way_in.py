@@ -32,7 +32,9 @@ OF_OTHERS = {
     "files/lock.py": "locks that this program made, and /proc of the process that holds one",
     "files/build.py": "its own source",
     "files/checkpoint.py": "pieces that this program wrote, and the source of classes",
-    "planning/sweep.py": "writes, and packs what it wrote itself",
+    "files/npz.py": "writes, and packs what it wrote itself",
+    "files/parquet.py": "writes",
+    "planning/sweep_formats.py": "writes",
     "cli/tell/output.py": "the null device, when nobody reads on",
     "reference/timing/stopwatch.py": "/proc and /sys of this machine",
 }

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +20,9 @@ from perfmodel import Drafter, EngineOverhead, HardwareProfile, ModelSpec, Workl
 from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
 from perfmodel.files.checkpoint import Parts, fingerprint
-from perfmodel.planning import sweep as sweeping
 from perfmodel.planning.executors import LocalPool, in_order, open_executor
-from perfmodel.planning.price import SearchSpace, price_task
-from perfmodel.planning.sweep import Sweep, rows_of, sweep_parts, sweep_to_file, write_sweep
+from perfmodel.planning.price import SearchSpace
+from perfmodel.planning.sweep import Sweep
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,11 +39,6 @@ def grid(**changes):
         Deployment(HardwareProfile.load(name), target, engine, count) for name in names for count in gpus
     ]
     return Sweep(machines, workload, replace(space, **changes), chunk)
-
-
-def written(path, **changes):
-    sweep_to_file(grid(**changes), path)
-    return path.read_bytes()
 
 
 def command(*arguments):
@@ -270,62 +263,6 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 # Sweeps that survive.
 
 
-@pytest.mark.parametrize("ending", ["csv", "csv.gz", "npz", "parquet"])
-def test_a_sweep_through_parts_is_the_sweep_itself_bit_for_bit(tmp_path, ending):
-    if ending == "parquet":
-        pytest.importorskip("pyarrow")
-    whole = grid()
-    write_sweep(
-        (rows_of(priced) for task in whole.tasks for priced in price_task(task)),
-        tmp_path / f"a.{ending}",
-        whole.size,
-    )
-    assert written(tmp_path / f"b.{ending}") == (tmp_path / f"a.{ending}").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{ending}", f"b.{ending}"]
-
-
-def test_a_sweep_that_was_cut_off_goes_on_and_prices_nothing_twice(tmp_path, monkeypatch):
-    expected = written(tmp_path / "whole.csv")
-    priced = []
-
-    def counted(task):
-        if len(priced) == 3:
-            raise KeyboardInterrupt
-        priced.append(task)
-        return price_task(task)
-
-    monkeypatch.setattr(sweeping, "price_task", counted)
-    told = []
-    with pytest.raises(KeyboardInterrupt):
-        sweep_to_file(grid(), tmp_path / "cut.csv", progress=lambda done, of: told.append((done, of)))
-    assert not (tmp_path / "cut.csv").exists()
-    parts = sweep_parts(grid(), tmp_path / "cut.csv")
-    assert len(parts.done()) == 3
-    assert told[-1][0] == 3 * grid().size / 4
-    (parts.folder / "1.npz").write_bytes(b"damaged")
-    monkeypatch.setattr(sweeping, "price_task", lambda task: (priced.append(task), price_task(task))[1])
-    sweep_to_file(grid(), tmp_path / "cut.csv", progress=lambda done, of: told.append((done, of)))
-    assert len(priced) == 3 + 1 + 1, "the one that was missing and the one that was damaged"
-    assert told[-1] == (grid().size, grid().size)
-    assert (tmp_path / "cut.csv").read_bytes() == expected
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.csv", "whole.csv"]
-
-
-def test_a_sweep_on_threads_is_the_same(tmp_path):
-    with ThreadPoolExecutor(3) as pool:
-        sweep_to_file(grid(), tmp_path / "threads.csv", executor=pool)
-    assert (tmp_path / "threads.csv").read_bytes() == written(tmp_path / "here.csv")
-
-
-def test_a_sweep_on_two_processes_is_the_same_though_one_is_killed(tmp_path, pool):
-    sweep_to_file(grid(chunk=8), tmp_path / "two.npz", executor=pool)
-    next(iter(pool._pool._processes.values())).kill()
-    sweep_to_file(grid(chunk=8), tmp_path / "killed.npz", executor=pool)
-    sweep_to_file(grid(chunk=8), tmp_path / "here.npz")
-    assert (tmp_path / "two.npz").read_bytes() == (tmp_path / "here.npz").read_bytes()
-    assert (tmp_path / "killed.npz").read_bytes() == (tmp_path / "here.npz").read_bytes()
-
-
 def waited_for_parts(folder, least, process, patience=60.0):
     """Wait until so many pieces are done; returns which are."""
     deadline = time.monotonic() + patience
@@ -357,7 +294,7 @@ def alive(pid):
 
 LARGE = [
     "--model", "llama-3.1-8b", "--hardware", ",".join(HardwareProfile.available()), "--tp", "1,2,4,8",
-    "--engine", "ideal", "--context", "1k:24k:1k", "-b", "1:24:1", "--strategy", "streaming_llm",
+    "--engine", "ideal", "--context", "1k:24k:1k", "-b", "1:768:1", "--strategy", "streaming_llm",
     "--gamma", "1:2:1", "--draft-budget", "512,1024",
 ]  # fmt: skip
 

@@ -180,4 +180,5 @@ class TestABillionConfigurations:
     def test_pieces_are_large_and_few(self):
         pieces = split(self.GRID.workload, self.GRID.space)
         assert len(pieces) < 3000
-        assert math.prod(price_task(self.GRID.tasks[0])[0].shape) > 200_000
+        assert len(self.GRID.pieces) < 6000
+        assert math.prod(self.GRID.price(self.GRID.pieces[0])[0].shape) > 100_000

@@ -21,6 +21,7 @@ from pathlib import Path
 from writers import BENCHMARK, CELLS, ON, contents, ran
 
 from perfmodel.cli import main as main_command
+from perfmodel.planning.sweep import Sweep
 
 DRAFTS = ["--strategy", "streaming_llm", "--draft-budget", "512", "--gamma", "1:2:1"]
 MACHINES = "a100-sxm-80gb,h100-sxm-80gb,h200-sxm-141gb,l40s-48gb"
@@ -48,6 +49,8 @@ QUICK = {
 }  # fmt: skip
 """The same without a fit, for few moments."""
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+PIECE = 200
+"""Rows of a piece of the sweep, so that it has some. [rows]"""
 ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 OLD = b"what was there before\n"
 
@@ -157,6 +160,7 @@ def left_by(folder):
 
 def main(moments, seed, folder):
     """Kill every command at its share of the moments."""
+    Sweep.__init__.__defaults__ = (PIECE,)
     draw = random.Random(seed)
     share = -(-moments // len(COMMANDS))
     commands = COMMANDS if moments > 50 else QUICK

@@ -14,14 +14,15 @@ PRODUCT = sorted(path for folder in ("perfmodel", "strategies") for path in (ROO
 THE_WRITER = {"perfmodel/files/writing.py", "perfmodel/files/lock.py"}
 ALLOWED = {
     ("perfmodel/files/checkpoint.py", "write_bytes"): "into the file that `replacing` yields",
-    ("perfmodel/files/checkpoint.py", "savez"): "into memory",
+    ("perfmodel/files/checkpoint.py", "savez"): "into a stream that is open",
+    ("perfmodel/files/checkpoint.py", "open"): "the file that `replacing` yields",
+    ("perfmodel/files/csv_text.py", "to_json"): "into memory",
+    ("perfmodel/files/npz.py", "open"): "the file that `replacing` yields, and columns beside it",
+    ("perfmodel/files/npz.py", "ZipFile"): "the file that `replacing` yields",
+    ("perfmodel/files/parquet.py", "open"): "the file that `replacing` yields",
     ("perfmodel/files/checkpoint.py", "mkdir"): "the folder of pieces, under its lock",
     ("perfmodel/plots/style.py", "savefig"): "into memory",
-    ("perfmodel/planning/sweep.py", "open"): "the file that `replacing` yields, and columns beside it",
-    ("perfmodel/planning/sweep.py", "ZipFile"): "the file that `replacing` yields",
-    ("perfmodel/planning/sweep.py", "GzipFile"): "into a stream that is open",
-    ("perfmodel/planning/sweep.py", "to_csv"): "into a stream that is open",
-    ("perfmodel/planning/sweep.py", "ParquetWriter"): "the file that `replacing` yields",
+    ("perfmodel/planning/sweep_formats.py", "open"): "the file that `replacing` yields",
     ("perfmodel/cli/tell/output.py", "open"): "the null device, in place of a lost stdout",
 }  # fmt: skip
 WRITERS = {
