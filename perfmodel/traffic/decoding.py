@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +33,15 @@ class Decoding(Protocol):
     @property
     def index(self) -> IntArray:
         """Which requests they are; shape (sequences,)."""
+        ...
+
+    @property
+    def prompts(self) -> IntArray:
+        """Entries of each that were there when its prompt ended; shape (sequences,). [tokens]"""
+        ...
+
+    def contexts(self, gamma: int = 0, rounds: int = 0) -> IntArray:
+        """Entries of each after some rounds of what `given` said last; shape (sequences,). [tokens]"""
         ...
 
     def join(self, index: int, prompt: int, generated: int) -> None:
@@ -68,21 +78,19 @@ class OneLength:
 
     Parameters
     ----------
-    prompt_tokens, output_tokens : of every request of the trace. [tokens]
+    output_tokens : of every request of the trace. [tokens]
     draws : what every request accepts.
     gamma : tokens that each drafts in every round. [tokens]
     """
 
-    def __init__(
-        self, prompt_tokens: IntArray, output_tokens: IntArray, draws: AcceptanceDraws, gamma: int
-    ) -> None:
+    def __init__(self, output_tokens: IntArray, draws: AcceptanceDraws, gamma: int) -> None:
         self.count = self.sum_context = self.sum_prompt = 0
-        self._prompts, self._outputs, self._draws, self.gamma = prompt_tokens, output_tokens, draws, gamma
+        self._outputs, self._draws, self.gamma = output_tokens, draws, gamma
         self._round = 0
         self._ends: list[tuple[int, int]] = []
-        self._running: dict[int, tuple[int, int, NDArray[np.uint8] | None]] = {}
+        self._running: dict[int, _Course] = {}
         self._ended: list[int] = []
-        self._beyond = 0
+        self._left = self._left_prompt = 0
         # Tokens of all together from round `_sums_from` on.
         self._sums, self._sums_from = np.zeros(1024, dtype=np.int64), 0
         self._drawn, self._given, self._offsets = range(0), np.zeros(0, dtype=np.uint8), [0]
@@ -91,22 +99,29 @@ class OneLength:
     def index(self) -> IntArray:
         return np.fromiter(self._running, np.int64, self.count)
 
-    def _generated(self, index: int) -> int:
-        """What a request has put out. [tokens]"""
-        joined, generated, tokens = self._running[index]
-        rounds = self._round - joined
-        return generated + (rounds if tokens is None else int(tokens[:rounds].sum()))
+    @property
+    def prompts(self) -> IntArray:
+        return np.fromiter([course.prompt for course in self._running.values()], np.int64, self.count)
+
+    def contexts(self, gamma: int = 0, rounds: int = 0) -> IntArray:  # noqa: ARG002
+        now = self._round + rounds
+        return np.fromiter([course.context(now) for course in self._running.values()], np.int64, self.count)
 
     def join(self, index: int, prompt: int, generated: int) -> None:
-        tokens = self._rounds(index, generated) if self.gamma else None
-        lasts = int(self._outputs[index]) - generated if tokens is None else tokens.size
-        self._running[index] = (self._round, generated, tokens)
+        if self.gamma:
+            tokens = self._rounds(index, generated)
+            reached = [prompt + 1, *(tokens.cumsum(dtype=np.int64) + (prompt + 1)).tolist()]
+            course = _Course(self._round, prompt, generated, tokens, reached)
+            self._from_now(tokens.size)[: tokens.size] += tokens
+            lasts = tokens.size
+        else:
+            course = _Course(self._round, prompt, generated)
+            lasts = int(self._outputs[index]) - generated
+        self._running[index] = course
         heapq.heappush(self._ends, (self._round + lasts, index))
         self.count += 1
         self.sum_context += prompt + 1
         self.sum_prompt += prompt
-        if tokens is not None:
-            self._from_now(lasts)[:lasts] += tokens
 
     def _rounds(self, index: int, generated: int) -> NDArray[np.uint8]:
         """Tokens of each round of a request to its end."""
@@ -130,19 +145,17 @@ class OneLength:
         return self._sums[begin:]
 
     def stop_last(self) -> tuple[int, int, int]:
-        index = next(reversed(self._running))
-        generated = self._generated(index)
-        joined, before, tokens = self._running.pop(index)
+        index, course = self._running.popitem()
         self._ends = [(end, each) for end, each in self._ends if each != index]
         heapq.heapify(self._ends)
-        context = int(self._prompts[index]) + generated
+        context = course.context(self._round)
         self.count -= 1
         self.sum_context -= context
-        self.sum_prompt -= int(self._prompts[index]) + before - 1
-        if tokens is not None:
-            left = tokens[self._round - joined :]
+        self.sum_prompt -= course.prompt
+        if course.tokens is not None:
+            left = course.tokens[self._round - course.joined :]
             self._from_now(left.size)[: left.size] -= left
-        return index, context, generated
+        return index, context, course.generated + context - course.prompt - 1
 
     def given(self, gamma: int, most: int) -> tuple[int, IntArray | None]:
         rounds = min(most, self._ends[0][0] - self._round)
@@ -151,22 +164,52 @@ class OneLength:
     def advance(self, gamma: int, rounds: int) -> list[int]:
         tokens = int(self._from_now(rounds)[:rounds].sum()) if gamma else rounds * self.count
         self._round += rounds
-        ended = []
-        while self._ends and self._ends[0][0] == self._round:
-            index = heapq.heappop(self._ends)[1]
+        ends, now = self._ends, self._round
+        ended: list[int] = []
+        self._left = self._left_prompt = 0
+        while ends and ends[0][0] == now:
+            index = heapq.heappop(ends)[1]
             ended.append(index)
-            if gamma:
-                tokens -= self._generated(index) - int(self._outputs[index])
+            course = self._running[index]
+            wanted = course.prompt + 1 - course.generated + int(self._outputs[index])
+            tokens -= course.context(now) - wanted
+            self._left += wanted
+            self._left_prompt += course.prompt
         self.sum_context += tokens
         self._ended = ended
         return ended
 
     def leave(self) -> None:
         for index in self._ended:
-            prompt = int(self._prompts[index])
-            self.sum_context -= prompt + int(self._outputs[index])
-            self.sum_prompt -= prompt + self._running.pop(index)[1] - 1
+            del self._running[index]
         self.count -= len(self._ended)
+        self.sum_context -= self._left
+        self.sum_prompt -= self._left_prompt
+
+
+class _Course:
+    """How one sequence goes on from the round in which it joins; one that never drafts has no tokens listed.
+
+    reached : its entries before each round, and at its end. [tokens]
+    """
+
+    __slots__ = ("generated", "joined", "prompt", "reached", "tokens")
+
+    def __init__(
+        self,
+        joined: int,
+        prompt: int,
+        generated: int,
+        tokens: NDArray[np.uint8] | None = None,
+        reached: Sequence[int] = (),
+    ) -> None:
+        self.joined, self.prompt, self.generated = joined, prompt, generated
+        self.tokens, self.reached = tokens, reached
+
+    def context(self, now: int) -> int:
+        """Its entries before a round. [tokens]"""
+        rounds = now - self.joined
+        return self.reached[rounds] if self.reached else self.prompt + 1 + rounds
 
 
 class AnyLength:
@@ -187,9 +230,9 @@ class AnyLength:
         self._last: list[IntArray] = []
 
     def _set(self, count: int) -> None:
-        """Look at the columns of so many sequences: `left` are tokens that each still has to put out."""
+        """Look at the columns of so many sequences: `_left` are tokens that each still has to put out."""
         self.count = count
-        self.index, self.contexts, self.prompts, self.generated, self.left = self._columns[:, :count]
+        self.index, self._contexts, self.prompts, self._generated, self._left = self._columns[:, :count]
 
     def join(self, index: int, prompt: int, generated: int) -> None:
         left = int(self._outputs[index]) - generated
@@ -207,40 +250,43 @@ class AnyLength:
 
     def given(self, gamma: int, most: int) -> tuple[int, IntArray | None]:
         if gamma == 0:
-            return min(most, int(self.left.min())), None
+            return min(most, int(self._left.min())), None
         self._draws.forget(int(self.index[0]))
         sums = []
-        generated = self.generated
+        generated = self._generated
         self._last = []
         for _ in range(most):
             tokens = self._draws.tokens(self.index, generated, gamma)
             self._last.append(tokens)
             sums.append(int(tokens.sum()))
             generated = generated + tokens
-            if (generated - self.generated >= self.left).any():
+            if (generated - self._generated >= self._left).any():
                 break
         return len(sums), np.array(sums)
 
-    def grown(self, gamma: int, rounds: int) -> IntArray | int:
-        """Tokens that each is given in the first rounds of what `given` said last; shape (sequences,)."""
+    def contexts(self, gamma: int = 0, rounds: int = 0) -> IntArray:
+        return self._contexts + self._grown(gamma, rounds)
+
+    def _grown(self, gamma: int, rounds: int) -> IntArray | int:
+        """Tokens that each is given in some rounds of what `given` said last; shape (sequences,)."""
         return sum(self._last[:rounds], start=0) if gamma else rounds
 
     def advance(self, gamma: int, rounds: int) -> list[int]:
         if gamma:
-            tokens = np.minimum(self.grown(gamma, rounds), self.left)
+            tokens = np.minimum(self._grown(gamma, rounds), self._left)
             self.sum_context += int(tokens.sum())
         else:
             tokens = np.int64(rounds)
             self.sum_context += rounds * self.count
-        self.contexts += tokens
-        self.generated += tokens
-        self.left -= tokens
-        ended: list[int] = self.index[self.left == 0].tolist() if self.count else []
+        self._contexts += tokens
+        self._generated += tokens
+        self._left -= tokens
+        ended: list[int] = self.index[self._left == 0].tolist() if self.count else []
         return ended
 
     def leave(self) -> None:
-        going = self.left > 0
-        self.sum_context -= int(self.contexts[~going].sum())
+        going = self._left > 0
+        self.sum_context -= int(self._contexts[~going].sum())
         self.sum_prompt -= int(self.prompts[~going].sum())
         stay = self._columns[:, : self.count][:, going]
         self._columns[:, : stay.shape[1]] = stay

@@ -19,6 +19,8 @@ __all__ = ["Chunk", "Prompt", "Scheduler"]
 
 _AT_ONCE = 4096
 """Requests whose lengths and bytes are looked up together."""
+_TABLED = 1 << 22
+"""Longest context up to which the bytes of every one are tabled, where they are no line. [tokens]"""
 
 
 @dataclass(slots=True)
@@ -85,8 +87,8 @@ class Scheduler:
         self._line = replica.kv_line(shortest, trace.longest + replica.look_ahead + 1)
         always = gamma is not None and gamma < replica.max_step_tokens // replica.max_batch
         self.decoding: OneLength | AnyLength
-        if gamma is not None and always and self._line is not None:
-            self.decoding = OneLength(trace.prompt_tokens, trace.output_tokens, draws, gamma)
+        if gamma is not None and always:
+            self.decoding = OneLength(trace.output_tokens, draws, gamma)
         else:
             self.decoding = AnyLength(trace.output_tokens, draws, replica.max_batch)
         self._had: dict[int, int] = {}
@@ -94,6 +96,10 @@ class Scheduler:
         self._promises: list[float] = []
         self._known_from = 0
         self._max_batch = replica.max_batch
+        reach = trace.longest + 2 * replica.look_ahead
+        tabled = self._line is None and not replica.chooses_once and reach <= _TABLED
+        self._bytes = replica.kv_bytes(np.arange(reach + 1)) if tabled else None
+        self._decoding_held: dict[tuple[int, int], float] = {}
         self._shares = self.prefixes.cached is not None
         self._apart = replica.schedules == "prefill-first" and not share_steps
         self._whole = replica.schedules == "in-flight"
@@ -133,11 +139,14 @@ class Scheduler:
             at_zero, per_token = self._line
             entries = decoding.sum_context + ahead * count + grown
             return promised + at_zero * count + per_token * entries
-        assert isinstance(decoding, AnyLength)
-        contexts = decoding.contexts + ahead
-        if rounds:
-            contexts = contexts + decoding.grown(gamma, rounds)
-        return promised + float(self.replica.kv_bytes(contexts, contexts - decoding.prompts).sum())
+        if (asked := (ahead, rounds)) not in self._decoding_held:
+            contexts = decoding.contexts(gamma, rounds) + ahead
+            if self._bytes is not None:
+                each = self._bytes[contexts]
+            else:
+                each = self.replica.kv_bytes(contexts, contexts - decoding.prompts)
+            self._decoding_held[asked] = float(each.sum())
+        return promised + self._decoding_held[asked]
 
     @property
     def admits_one(self) -> bool:
@@ -158,6 +167,7 @@ class Scheduler:
                 self.waiting.appendleft(Prompt(prompt.index, prompt.tokens, prompt.bytes))
             else:
                 index, context, had = self.decoding.stop_last()
+                self._decoding_held.clear()
                 self._had[index] = had
                 stopped.append(index)
                 self.prefixes.release(index)
@@ -232,12 +242,14 @@ class Scheduler:
     def commit(self, gamma: int, rounds: int) -> list[int]:
         """Go on by rounds of those that `decoding.given` said last; returns the requests that are done."""
         done = self.decoding.advance(gamma, rounds)
+        self._decoding_held.clear()
         if done:
             if self._shares:
                 self._keep_prefixes(0)
                 for index in done:
                     self.prefixes.release(index)
             self.decoding.leave()
+            self._decoding_held.clear()
         return done
 
     def finish_chunks(self, chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
@@ -260,6 +272,7 @@ class Scheduler:
             ended.append((index, generated))
             if generated < self.outputs[index]:
                 self.decoding.join(index, prompt.tokens, generated)
+                self._decoding_held.clear()
             else:
                 self.prefixes.release(index)
         return ended
