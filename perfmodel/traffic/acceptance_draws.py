@@ -18,6 +18,8 @@ IntArray = NDArray[np.int64]
 
 _AT_ONCE = 1 << 18
 """Positions that are drawn at once. [tokens]"""
+_ALONE = 16
+"""Requests up to which one after the other is quicker than all at once."""
 
 
 class AcceptanceDraws:
@@ -34,8 +36,7 @@ class AcceptanceDraws:
         self._start = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(output_tokens + 1)])
         self._random = np.random.default_rng([seed, 2])
         self._runs = np.zeros(0, dtype=np.uint8)
-        self._from = self._upto = 0
-        self._dropped = 0
+        self._upto = self._wanted = self._dropped = 0
 
     def tokens(self, index: IntArray, generated: IntArray, gamma: int) -> IntArray:
         """Tokens that a round of each request commits after so many generated, bonus token included."""
@@ -73,24 +74,30 @@ class AcceptanceDraws:
         going, generated = np.flatnonzero(outputs > 1), np.ones(begin.size, dtype=np.int64)
         each = []
         counts = np.zeros(begin.size, dtype=np.int64)
-        while going.size:
+        while going.size > _ALONE:
             tokens = np.minimum(self._runs[begin[going] + generated[going]], gamma) + np.uint8(1)
             each.append((going, tokens))
             counts[going] += 1
             generated[going] += tokens
             going = going[generated[going] < outputs[going]]
+        tails = [self.rounds(index + each, int(generated[each]), gamma) for each in going.tolist()]
+        starts = counts[going]
+        counts[going] += np.array([tail.size for tail in tails], dtype=np.int64)
         offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
         given = np.empty(offsets[-1], dtype=np.uint8)
         for number, (requests, tokens) in enumerate(each):
             given[offsets[requests] + number] = tokens
+        for begins, tail in zip((offsets[going] + starts).tolist(), tails, strict=True):
+            given[begins : begins + tail.size] = tail
         return range(index, self._upto), given, offsets
 
     def forget(self, before: int) -> None:
         """Let go of the draws of requests before this one, which are not asked for again."""
-        if before > self._from and self._start[before] - self._dropped > _AT_ONCE:
-            gone = int(self._start[before])
+        self._wanted = max(self._wanted, before)
+        gone = int(self._start[min(before, self._upto)])
+        if gone - self._dropped > _AT_ONCE:
             self._runs = self._runs[gone - self._dropped :].copy()
-            self._from, self._dropped = before, gone
+            self._dropped = gone
 
     def _draw(self, last: int) -> None:
         """Draw requests up to this one, and those that are drawn together with it."""
@@ -100,22 +107,25 @@ class AcceptanceDraws:
             reached = self._start[begin] + _AT_ONCE
             end = max(begin + 1, int(np.searchsorted(self._start, reached, side="right")) - 1)
             drawn.append(self._runs_of(begin, end))
+            if end <= self._wanted:
+                self._dropped = int(self._start[end])
+                drawn = []
             self._upto = end
         self._runs = np.concatenate(drawn)
 
     def _runs_of(self, begin: int, end: int) -> NDArray[np.uint8]:
         """The run of accepted tokens at each position of some requests, one after the other."""
         lengths = self._outputs[begin:end] + 1
-        owner = np.repeat(np.arange(begin, end), lengths)
-        drawn = self._random.random(owner.size)
-        hit = drawn < self._rest[owner]
+        first, rest = (np.repeat(rates[begin:end], lengths) for rates in (self._first, self._rest))
+        drawn = self._random.random(rest.size)
+        hit = drawn < rest
         hit[np.cumsum(lengths) - 1] = False  # nothing beyond the last
-        place = np.arange(owner.size)
-        miss = np.where(hit, owner.size, place)
+        place = np.arange(rest.size, dtype=np.int32 if rest.size < 1 << 31 else np.int64)
+        miss = np.where(hit, place[-1], place)  # the last one is a miss
         next_miss = np.minimum.accumulate(miss[::-1])[::-1]
-        run_after = np.append(next_miss[1:], owner.size) - place - 1
-        runs = np.where(drawn < self._first[owner], 1 + run_after, 0)
-        return np.minimum(runs, 255).astype(np.uint8)
+        accepted = np.zeros_like(place)
+        accepted[:-1] = next_miss[1:] - place[:-1]
+        return np.minimum(np.where(drawn < first, accepted, 0), 255).astype(np.uint8)
 
 
 def request_acceptance(

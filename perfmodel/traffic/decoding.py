@@ -105,7 +105,10 @@ class OneLength:
 
     def contexts(self, gamma: int = 0, rounds: int = 0) -> IntArray:  # noqa: ARG002
         now = self._round + rounds
-        return np.fromiter([course.context(now) for course in self._running.values()], np.int64, self.count)
+        running = self._running.values()
+        if self.gamma:
+            return np.array([course.reached[now - course.joined] for course in running], dtype=np.int64)
+        return np.array([course.context(now) for course in running], dtype=np.int64)
 
     def join(self, index: int, prompt: int, generated: int) -> None:
         if self.gamma:

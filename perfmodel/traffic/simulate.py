@@ -159,47 +159,41 @@ class _Simulation:
         if alone := batch.alone():
             return self._prefill_alone(alone)
         gamma = self._length() if decoding.count else 0
-        stopped = batch.make_room(gamma)
-        self.stopped_at.update(dict.fromkeys(stopped, self.now))
+        if stopped := batch.make_room(gamma):
+            self.stopped_at.update(dict.fromkeys(stopped, self.now))
         chunks = batch.chunks(gamma)
-        held = batch.held(gamma + 1)
+        held = held_last = batch.held(gamma + 1)
         count, context = decoding.count, decoding.sum_context
+        rounds, prefilled = 1, 0
+        each: Sequence[float] | FloatArray
         if chunks or not count:
-            rounds, given = decoding.given(gamma, 1) if count else (1, None)
-            seconds = self._seconds_of_round(gamma)
-            self._add_prefill(seconds, self.replica.verified(count, gamma) if gamma else count, chunks)
-            block = Block((total_of(seconds),), seconds)
+            given = decoding.given(gamma, 1)[1] if count else None
+            by_cause = self._seconds_of_round(gamma)
+            rows = self.replica.verified(count, gamma) if gamma else count
+            prefilled = self._add_prefill(by_cause, rows, chunks)
+            each = (total_of(by_cause),)
         else:
-            rounds, given = decoding.given(gamma, self._most_rounds(gamma, held))
-            block = self._block(gamma, rounds, given)
-            rounds = len(block.each)
-        if given is None:
-            tokens, before_last = rounds * count, (rounds - 1) * count
-        else:
-            tokens, before_last = int(given[:rounds].sum()), int(given[: rounds - 1].sum())
+            most, given = decoding.given(gamma, self._most_rounds(gamma, held))
+            each, by_cause = self._block(gamma, most, given)
+            rounds = len(each)
+            if rounds > 1:
+                before_last = (rounds - 1) * count if given is None else int(given[: rounds - 1].sum())
+                held_last = batch.held(gamma + 1, gamma, rounds - 1, before_last)
+        tokens = rounds * count if given is None else int(given[:rounds].sum())
         self.now = self.outcome.record(
             Steps(
-                start=self.now,
-                each=block.each,
-                by_cause=block.by_cause,
-                gamma=gamma,
-                decoding=count,
-                context=context / max(count, 1),
-                waiting=len(batch.waiting),
-                prefilled=sum([chunk.tokens for chunk in chunks]),
-                accepted=tokens - rounds * count,
-                held_first=held,
-                held_last=batch.held(gamma + 1, gamma, rounds - 1, before_last) if rounds > 1 else held,
-                stopped=len(stopped),
-                waits=None if self.waited is None else self._waits(self.waited),
+                self.now, each, by_cause, gamma, count, context / count if count else 0.0, len(batch.waiting),
+                prefilled, tokens - rounds * count, held, held_last, len(stopped),
+                None if self.waited is None else self._waits(self.waited),
             )
-        )
+        )  # fmt: skip
         if gamma and count:
             self.policy.learn(gamma, tokens - rounds * count, rounds * count, count, context)
         done = 0
         if count:
             finished = batch.commit(gamma, rounds)
-            self.outcome.finish[finished] = self.now
+            for index in finished:
+                self.outcome.finish[index] = self.now
             done = len(finished)
         return done + self._finish_prompts(chunks) if chunks else done
 
@@ -207,24 +201,11 @@ class _Simulation:
         """One step of chunks before which decoding waits; returns how many requests finished."""
         batch = self.batch
         seconds = [0.0] * len(CAUSES)
-        self._add_prefill(seconds, 0, chunks)
-        lasted = total_of(seconds)
-        held = batch.held(0)
+        waiting = len(batch.waiting)
+        prefilled = self._add_prefill(seconds, 0, chunks)
+        lasted, held = total_of(seconds), batch.held(0)
         self.now = self.outcome.record(
-            Steps(
-                start=self.now,
-                each=(lasted,),
-                by_cause=seconds,
-                gamma=0,
-                decoding=0,
-                context=0.0,
-                waiting=len(batch.waiting),
-                prefilled=sum([chunk.tokens for chunk in chunks]),
-                accepted=0,
-                held_first=held,
-                held_last=held,
-                stopped=0,
-            )
+            Steps(self.now, (lasted,), seconds, 0, 0, 0.0, waiting, prefilled, 0, held, held, 0)
         )
         assert self.waited is not None
         self.waited[batch.decoding.index] += lasted
@@ -308,11 +289,12 @@ class _Simulation:
             each, seconds = each[:upto], seconds[:, :upto]
         return Block(each, seconds.sum(axis=1).tolist())
 
-    def _add_prefill(self, seconds: list[float], decode_rows: int, chunks: list[Chunk]) -> None:
-        """Put prefill chunks into a step of so many decode rows, in place."""
+    def _add_prefill(self, seconds: list[float], rows: int, chunks: list[Chunk]) -> int:
+        """Put prefill chunks into a step of so many decode rows, in place; returns their tokens."""
         pieces = [(chunk.tokens, chunk.history, chunk.is_last) for chunk in chunks if chunk.tokens]
         if pieces:
-            self.table.prefill(seconds, decode_rows, pieces)
+            self.table.prefill(seconds, rows, pieces)
+        return sum([piece[0] for piece in pieces])
 
     def _finish_prompts(self, chunks: list[Chunk]) -> int:
         """Take prefilled prompts into the batch; returns how many requests wanted no more than one token."""
