@@ -268,7 +268,8 @@ class AnyLength:
         return len(sums), np.array(sums)
 
     def contexts(self, gamma: int = 0, rounds: int = 0) -> IntArray:
-        return self._contexts + self._grown(gamma, rounds)
+        contexts: IntArray = self._contexts + self._grown(gamma, rounds)
+        return contexts
 
     def _grown(self, gamma: int, rounds: int) -> IntArray | int:
         """Tokens that each is given in some rounds of what `given` said last; shape (sequences,)."""

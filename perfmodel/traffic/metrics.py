@@ -335,5 +335,7 @@ class Metrics:
             arrays.get("cached"),
             arrays["seconds"].tolist(),
             _packed=[arrays["rows"]],
-            **{f"_{name}": Values(arrays[name]) for name in ("intervals", "single", "single_began")},
+            _intervals=Values(arrays["intervals"]),
+            _single=Values(arrays["single"]),
+            _single_began=Values(arrays["single_began"]),
         )

@@ -226,7 +226,8 @@ class Scheduler:
         if not self._whole:
             return self.held(self.replica.look_ahead)
         prefilling = [prompt.index for prompt in self.prefilling]
-        return float(self._at_end[self.decoding.index].sum() + self._at_end[prefilling].sum()) - self.prefixes.saved
+        at_end = self._at_end[self.decoding.index].sum() + self._at_end[prefilling].sum()
+        return float(at_end) - self.prefixes.saved
 
     def _reserve(self, prompt: Prompt) -> float:
         """Bytes that a waiting request must find free. [B]"""

@@ -129,7 +129,9 @@ class StepTimes:
         plain, full = (sum(table[rows] for table in by_rows) for rows in (batch, batch * (gamma + 1)))
         return float(full if self.replica.match == 1.0 else plain + self.replica.match * (full - plain))
 
-    def prefill(self, seconds: list[float], decode_rows: int, chunks: Sequence[tuple[int, int, bool]]) -> None:
+    def prefill(
+        self, seconds: list[float], decode_rows: int, chunks: Sequence[tuple[int, int, bool]]
+    ) -> None:
         """Put prefill chunks into a step of so many decode rows, in place.
 
         A chunk is its tokens, the tokens of its prompt before it, and whether it is the prompt's last. Logits
