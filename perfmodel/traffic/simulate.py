@@ -124,8 +124,8 @@ class _Simulation:
         self.replica, self.outputs, self.table = replica, trace.output_tokens, table
         self.gammas = tuple(sorted({0, *policy.gammas}))
         self.policy = policy.begin(self.table)
-        one = max(self.gammas) if isinstance(self.policy, FixedGamma) or len(self.gammas) == 1 else None
-        self.batch = Scheduler(replica, trace, draws, gamma=one, share_steps=prefilled)
+        only = max(self.gammas) if isinstance(self.policy, FixedGamma) or len(self.gammas) == 1 else None
+        self.batch = Scheduler(replica, trace, draws, gamma=only, share_steps=prefilled)
         self.now = 0.0
         self.outcome = Metrics.of(trace, replica, policy.name, clients.sent)
         self.outcome.cached = self.batch.prefixes.cached
