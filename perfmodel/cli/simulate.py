@@ -166,12 +166,12 @@ def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
     assert flags.trace is not None
     with reading(flags.trace) as progress:
         trace = read_trace(
-            flags.trace, unit=unit, timeless=flags.concurrency is not None, progress=progress
-        )
+            flags.trace, unit=unit, timeless=flags.concurrency is not None, first=flags.requests,
+            progress=progress,
+        )  # fmt: skip
     note(trace.remarks)
     if flags.concurrency is not None and trace.arrival[-1] > 0.0:
         note([f"requests arrive as in the trace, of which at most {flags.concurrency} are in flight"])
-    trace = trace if flags.requests is None else trace.first(flags.requests)
     if trace.prefixes is not None and flags.no_prefix_cache:
         note([f"{PREFILLED_AGAIN}: --no-prefix-cache"])
         return trace.without_prefixes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from perfmodel.errors import SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.traffic.replica import Replica
-from perfmodel.traffic.step_times import CAUSES
+from perfmodel.traffic.step_times import CAUSES, total_of
 from perfmodel.traffic.trace import Trace
+from perfmodel.traffic.values import Values
 
 __all__ = ["NO_WARM_UP", "PERCENTILES", "TIMELINE", "Metrics", "Steps", "WarmUp"]
 
@@ -25,18 +26,31 @@ TIMELINE = (
 )  # fmt: skip
 """Columns of a timeline: one row per mixed step, or per block of rounds in which nothing joined."""
 
+_ROW = np.dtype(
+    [
+        ("start", float), ("lasted", float), ("rounds", np.int16), ("gamma", np.int8), ("decoding", np.int32),
+        ("context", float), ("waiting", np.int32), ("prefilled", np.int32), ("accepted", np.int32),
+        ("held", float), ("stopped", np.int32), ("waited", bool),
+    ]
+)  # fmt: skip
+"""A row of the timeline as it is kept, and whether its sequences waited for prefills before."""
+_AT_ONCE = 4096
+"""Rows that are packed together."""
+
 
 class Steps(NamedTuple):
     """A mixed step, or some rounds of an unchanged batch.
 
-    seconds : by cause and round. decoding, context : sequences and their mean context at the start. waiting :
-    requests not let in. prefilled, accepted : tokens. held_first, held_last : cache bytes at the first and at
-    the last round, look-ahead included. stopped : decoding sequences that lost their cache before it. waits :
-    seconds that each sequence waited for steps of prefill since its last token; None where none did.
+    each : seconds of each round. by_cause : of all rounds together. decoding, context : sequences and their
+    mean context at the start. waiting : requests not let in. prefilled, accepted : tokens. held_first,
+    held_last : cache bytes at the first and at the last round, look-ahead included. stopped : decoding
+    sequences that lost their cache before it. waits : seconds that each sequence waited for steps of prefill
+    since its last token; None where none did.
     """
 
     start: float
-    seconds: FloatArray
+    each: Sequence[float] | FloatArray
+    by_cause: Sequence[float]
     gamma: int
     decoding: int
     context: float
@@ -75,13 +89,14 @@ class Metrics:
     first_token: FloatArray
     finish: FloatArray
     sent: FloatArray
-    seconds: FloatArray = field(default_factory=lambda: np.zeros(len(CAUSES)))
     held_byte_seconds: float = 0.0
-    _steps: list[tuple[float, ...]] = field(default_factory=list, repr=False)
-    _intervals: list[FloatArray] = field(default_factory=list, repr=False)
-    _weights: list[float] = field(default_factory=list, repr=False)
-    _began: list[float] = field(default_factory=list, repr=False)
     cached: NDArray[np.int64] | None = None
+    _by_cause: list[float] = field(default_factory=lambda: [0.0] * len(CAUSES), repr=False)
+    _rows: list[tuple[float, ...]] = field(default_factory=list, repr=False)
+    _packed: list[NDArray[np.void]] = field(default_factory=list, repr=False)
+    _intervals: Values = field(default_factory=Values, repr=False)
+    _single: Values = field(default_factory=Values, repr=False)
+    _single_began: Values = field(default_factory=Values, repr=False)
 
     @classmethod
     def of(
@@ -93,37 +108,55 @@ class Metrics:
 
     def record(self, steps: Steps) -> float:
         """Add some steps; returns when they ended. [s]"""
-        each = steps.seconds.sum(axis=0)
-        lasted = float(each.sum())
-        self.seconds = self.seconds + steps.seconds.sum(axis=1)
-        self.held_byte_seconds += lasted * (steps.held_first + steps.held_last) / 2.0
-        if steps.waits is not None:
-            self._intervals += [steps.waits + each[0], each[1:]]
-            self._weights += [1, steps.decoding]
-            self._began += [steps.start, steps.start]
-        elif steps.decoding:
-            self._intervals.append(each)
-            self._weights.append(steps.decoding)
-            self._began.append(steps.start)
-        self._steps.append(
+        (
+            start, each, by_cause, gamma, decoding, context, waiting, prefilled, accepted, held_first,
+            held_last, stopped, waits,
+        ) = steps  # fmt: skip
+        lasted = float(each.sum()) if isinstance(each, np.ndarray) else total_of(each)
+        self._by_cause = [before + more for before, more in zip(self._by_cause, by_cause, strict=True)]
+        self.held_byte_seconds += lasted * (held_first + held_last) / 2.0
+        if decoding:
+            self._intervals.extend(each)
+        if waits is not None:
+            self._single.extend(waits + each[0])
+            self._single_began.extend([start] * waits.size)
+        self._rows.append(
             (
-                steps.start, lasted, each.size, steps.gamma, steps.decoding, steps.context, steps.waiting,
-                steps.prefilled, steps.accepted, steps.held_last, steps.stopped,
+                start, lasted, len(each), gamma, decoding, context, waiting, prefilled, accepted, held_last,
+                stopped, waits is not None,
             )
         )  # fmt: skip
-        return steps.start + lasted
+        if len(self._rows) >= _AT_ONCE:
+            self._pack()
+        return start + lasted
+
+    def _pack(self) -> None:
+        """Keep the rows so far as columns."""
+        self._packed.append(np.array(self._rows, dtype=_ROW))
+        self._rows.clear()
 
     def gap(self, began: float, ended: float) -> None:
         """Add the time that a sequence which had lost its cache waited for its next token. [s]"""
-        self._intervals.append(np.array([ended - began]))
-        self._weights.append(1)
-        self._began.append(began)
+        self._single.extend([ended - began])
+        self._single_began.extend([began])
+
+    @property
+    def seconds(self) -> FloatArray:
+        """Time of all steps by cause; shape (causes,). [s]"""
+        return np.array(self._by_cause)
+
+    @property
+    def _table(self) -> NDArray[np.void]:
+        """All rows of the timeline as they are kept."""
+        self._pack()
+        self._packed = [np.concatenate(self._packed)]
+        return self._packed[0]
 
     @property
     def timeline(self) -> dict[str, FloatArray]:
         """The columns of `TIMELINE`, one element per mixed step or block of rounds."""
-        columns = np.array(self._steps, dtype=float).reshape(-1, len(TIMELINE)).T
-        return dict(zip(TIMELINE, columns, strict=True))
+        table = self._table
+        return {name: table[name].astype(float) for name in TIMELINE}
 
     @property
     def makespan(self) -> float:
@@ -145,12 +178,19 @@ class Metrics:
         """Time per output token after the first of every request, 0 where there is only one. [s]"""
         return (self.finish - self.first_token) / np.maximum(self.trace.output_tokens - 1, 1)
 
-    def _intervals_from(self, begins: float = 0.0) -> tuple[FloatArray, FloatArray]:
+    def _intervals_from(self, begins: float = 0.0) -> tuple[FloatArray, NDArray[np.int64]]:
         """Times between stream events that began no sooner, and how many sequences saw each. [s]"""
-        later = [index for index, began in enumerate(self._began) if began >= begins]
-        each = [self._intervals[index] for index in later]
-        weights = np.repeat([self._weights[index] for index in later], [values.size for values in each])
-        return np.concatenate([np.zeros(0), *each]), weights
+        table = self._table
+        table = table[table["decoding"] > 0]
+        rounds = table["rounds"].astype(np.int64)
+        weights = np.repeat(np.where(table["start"] >= begins, table["decoding"], 0), rounds)
+        weights[(np.cumsum(rounds) - rounds)[table["waited"]]] = 0  # each sequence's own is among the single
+        values, seen = self._intervals.array(), weights > 0
+        single = self._single.array()[self._single_began.array() >= begins]
+        return (
+            np.concatenate([values[seen], single]),
+            np.concatenate([weights[seen], np.ones(single.size, dtype=np.int64)]),
+        )
 
     def itl(self, *percentiles: float, begins: float = 0.0) -> FloatArray:
         """Percentiles of the time between stream events: with speculation an event is a round. [s]
@@ -274,20 +314,16 @@ class Metrics:
             "sent": self.sent,
             "seconds": self.seconds,
             "held_byte_seconds": np.array(self.held_byte_seconds),
-            "steps": np.array(self._steps, dtype=float).reshape(-1, len(TIMELINE)),
-            "intervals": np.concatenate([np.zeros(0), *self._intervals]),
-            "lengths": np.array([each.size for each in self._intervals], dtype=np.int64),
-            "weights": np.array(self._weights, dtype=float),
-            "began": np.array(self._began, dtype=float),
+            "rows": self._table,
+            "intervals": self._intervals.array(),
+            "single": self._single.array(),
+            "single_began": self._single_began.array(),
             **({} if self.cached is None else {"cached": self.cached}),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], trace: Trace, replica: Replica) -> Metrics:
         """The outcome that `to_arrays` took apart, of the same trace and replica."""
-        pieces = (
-            np.split(arrays["intervals"], np.cumsum(arrays["lengths"])[:-1]) if arrays["lengths"].size else []
-        )
         return cls(
             str(arrays["name"]),
             trace,
@@ -295,11 +331,11 @@ class Metrics:
             arrays["first_token"],
             arrays["finish"],
             arrays["sent"],
-            arrays["seconds"],
             float(arrays["held_byte_seconds"]),
-            [tuple(row) for row in arrays["steps"].tolist()],
-            list(pieces),
-            arrays["weights"].tolist(),
-            arrays["began"].tolist(),
-            cached=arrays.get("cached"),
+            arrays.get("cached"),
+            arrays["seconds"].tolist(),
+            _packed=[arrays["rows"]],
+            _intervals=Values(arrays["intervals"]),
+            _single=Values(arrays["single"]),
+            _single_began=Values(arrays["single_began"]),
         )

@@ -10,7 +10,7 @@ from perfmodel.files.numbers import FloatArray
 from perfmodel.latency import price_prefill
 from perfmodel.latency.all_reduce import over_network
 from perfmodel.traffic.replica import Replica
-from perfmodel.traffic.step_times import CAUSES, StepTimes
+from perfmodel.traffic.step_times import CAUSES, StepTimes, total_of
 from perfmodel.traffic.trace import Trace
 
 __all__ = ["prompt_seconds", "ready_times", "transfer_seconds"]
@@ -39,9 +39,9 @@ def prompt_seconds(table: StepTimes, prompt_tokens: FloatArray) -> FloatArray:
         total = 0.0
         for start in range(0, length, most):
             size = min(most, length - start)
-            seconds = np.zeros((len(CAUSES), 1))
+            seconds = [0.0] * len(CAUSES)
             table.prefill(seconds, 0, [(size, start, start + size == length)])
-            total += float(seconds.sum()) + _beside_others(table.replica, size, start + size)
+            total += total_of(seconds) + _beside_others(table.replica, size, start + size)
         return total
 
     return np.interp(prompt_tokens, lengths, [in_chunks(int(length)) for length in lengths])

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from perfmodel.traffic.acceptance_draws import AcceptanceDraws
+from perfmodel.traffic.decoding import AnyLength, OneLength
 from perfmodel.traffic.prefix_cache import PrefixSharing
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.trace import Trace
 
 __all__ = ["Chunk", "Prompt", "Scheduler"]
 
-IntArray = NDArray[np.int64]
+_AT_ONCE = 4096
+"""Requests whose lengths and bytes are looked up together."""
+_TABLED = 1 << 22
+"""Longest context up to which the bytes of every one are tabled, where they are no line. [tokens]"""
 
 
-@dataclass
+@dataclass(slots=True)
 class Prompt:
-    """What has to be prefilled before a request can decode; after a preemption all that it had so far."""
+    """What has to be prefilled before a request can decode; after a preemption all that it had so far.
+
+    `bytes` are those of its cache when it is whole, with its first round. [B]
+    """
 
     index: int
     tokens: int
+    bytes: float
     done: int = 0
 
 
@@ -41,7 +50,7 @@ class Chunk(NamedTuple):
 
 
 class Scheduler:
-    """The requests of one replica; the decoding ones as parallel arrays. All in order of arrival.
+    """The requests of one replica, those that wait, are prefilled and decode. All in order of arrival.
 
     What a step holds depends on `Replica.schedules`. Mixed, chunks of prompts fill the tokens that decoding
     sequences leave. Prefill first, chunks fill a step of their own as long as there are any. In flight,
@@ -53,61 +62,98 @@ class Scheduler:
     what a full cache takes away is always what came last, and goes back to where it was.
 
     Prompts that share a prefix hold it once, and prefill what is not held yet: `prefixes`.
+
+    Parameters
+    ----------
+    draws : what every request accepts.
+    gamma : the one length that every round has; None where it may change. [tokens]
     """
 
-    def __init__(self, replica: Replica, trace: Trace, *, share_steps: bool = False) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        trace: Trace,
+        draws: AcceptanceDraws,
+        *,
+        gamma: int | None = None,
+        share_steps: bool = False,
+    ) -> None:
         self.replica = replica
-        self.outputs = trace.output_tokens
-        self.generated = np.zeros(len(trace), dtype=np.int64)
+        self.outputs, self._prompt_tokens = trace.output_tokens, trace.prompt_tokens
         self.waiting: deque[Prompt] = deque()
         self.prefilling: deque[Prompt] = deque()
-        self.index = np.zeros(0, dtype=np.int64)
-        self.context = np.zeros(0, dtype=np.int64)
-        self.prompt = np.zeros(0, dtype=np.int64)
-        self.sum_context = 0
         self.prefixes = PrefixSharing(replica, replace(trace, prefixes=None) if share_steps else trace)
         shortest = int(trace.prompt_tokens.min())
         self._line = replica.kv_line(shortest, trace.longest + replica.look_ahead + 1)
-        self._promise: dict[int, float] = {}
+        always = gamma is not None and gamma < replica.max_step_tokens // replica.max_batch
+        self.decoding: OneLength | AnyLength
+        if gamma is not None and always:
+            self.decoding = OneLength(trace.output_tokens, draws, gamma)
+        else:
+            self.decoding = AnyLength(trace.output_tokens, draws, replica.max_batch)
+        self._had: dict[int, int] = {}
+        self._lengths: list[int] = []
+        self._promises: list[float] = []
+        self._known_from = 0
+        self._max_batch = replica.max_batch
+        reach = trace.longest + 2 * replica.look_ahead
+        tabled = self._line is None and not replica.chooses_once and reach <= _TABLED
+        self._bytes = replica.kv_bytes(np.arange(reach + 1)) if tabled else None
+        self._decoding_held: dict[tuple[int, int], float] = {}
+        self._shares = self.prefixes.cached is not None
         self._apart = replica.schedules == "prefill-first" and not share_steps
         self._whole = replica.schedules == "in-flight"
         ends = trace.prompt_tokens + trace.output_tokens + replica.look_ahead
         self._at_end = replica.kv_bytes(ends, trace.output_tokens) if self._whole else np.zeros(0)
+    def arrive(self, index: int, *, prefilled: bool = False) -> None:
+        """Take in a request that has passed the front end; all come in order.
 
-    @property
-    def decoding(self) -> int:
-        """How many sequences decode."""
-        return int(self.index.size)
+        Parameters
+        ----------
+        prefilled : whether it brings the cache of its prompt.
+        """
+        place = index - self._known_from
+        if place >= len(self._lengths):
+            prompts = self._prompt_tokens[index : index + _AT_ONCE]
+            self._lengths, self._known_from, place = prompts.tolist(), index, 0
+            self._promises = self.replica.kv_bytes(prompts + self.replica.look_ahead).tolist()
+        tokens = self._lengths[place]
+        self.waiting.append(Prompt(index, tokens, self._promises[place], tokens if prefilled else 0))
 
-    @property
-    def remaining(self) -> IntArray:
-        """Tokens that each decoding sequence still has to put out. [tokens]"""
-        left: IntArray = self.outputs[self.index] - self.generated[self.index]
-        return left
+    def held(self, ahead: int, gamma: int = 0, rounds: int = 0, grown: int = 0) -> float:
+        """Bytes of all caches, with entries ahead of every decoding sequence. [B]
 
-    def held(self, ahead: int, grown: IntArray | None = None) -> float:
-        """Bytes of all caches, with entries ahead of every decoding sequence, each grown by some. [B]"""
-        promised = sum(self._promised(prompt) for prompt in self.prefilling) - self.prefixes.saved
-        if not self.decoding:
+        Parameters
+        ----------
+        gamma, rounds : after so many rounds of those that `decoding.given` said last, with so many drafts.
+        grown : tokens that these commit to all sequences together. [tokens]
+        """
+        promised = sum([prompt.bytes for prompt in self.prefilling]) if self.prefilling else 0.0
+        if self._shares:
+            promised -= self.prefixes.saved
+        decoding = self.decoding
+        count = decoding.count
+        if not count:
             return promised
         if self._line is not None:
             at_zero, per_token = self._line
-            entries = self.sum_context + ahead * self.decoding + (0 if grown is None else int(grown.sum()))
-            return promised + at_zero * self.decoding + per_token * entries
-        contexts = self.context + ahead if grown is None else self.context + ahead + grown
-        return promised + float(self.replica.kv_bytes(contexts, contexts - self.prompt).sum())
-
-    @property
-    def mean_prompt(self) -> float:
-        """Entries of the decoding sequences that were there when their prompts ended, mean. [tokens]"""
-        return float(self.prompt.mean()) if self.decoding else 0.0
+            entries = decoding.sum_context + ahead * count + grown
+            return promised + at_zero * count + per_token * entries
+        if (asked := (ahead, rounds)) not in self._decoding_held:
+            contexts = decoding.contexts(gamma, rounds) + ahead
+            if self._bytes is not None:
+                each = self._bytes[contexts]
+            else:
+                each = self.replica.kv_bytes(contexts, contexts - decoding.prompts)
+            self._decoding_held[asked] = float(each.sum())
+        return promised + self._decoding_held[asked]
 
     @property
     def admits_one(self) -> bool:
         """Whether the first waiting request will be let into the next step that decodes."""
         if self._apart or not self.waiting:
             return False
-        if self.decoding + len(self.prefilling) >= self.replica.max_batch:
+        if self.decoding.count + len(self.prefilling) >= self._max_batch:
             return False
         return self._reserved() + self._reserve(self.waiting[0]) <= self.replica.cache_bytes
 
@@ -118,13 +164,15 @@ class Scheduler:
             if self.prefilling:
                 prompt = self.prefilling.pop()
                 self.prefixes.release(prompt.index)
-                self.waiting.appendleft(Prompt(prompt.index, prompt.tokens))
+                self.waiting.appendleft(Prompt(prompt.index, prompt.tokens, prompt.bytes))
             else:
-                stopped.append(int(self.index[-1]))
-                self.prefixes.release(stopped[-1])
-                self.waiting.appendleft(Prompt(stopped[-1], int(self.context[-1])))
-                self.sum_context -= int(self.context[-1])
-                self.index, self.context, self.prompt = self.index[:-1], self.context[:-1], self.prompt[:-1]
+                index, context, had = self.decoding.stop_last()
+                self._decoding_held.clear()
+                self._had[index] = had
+                stopped.append(index)
+                self.prefixes.release(index)
+                longest = np.array([context + self.replica.look_ahead])
+                self.waiting.appendleft(Prompt(index, context, float(self.replica.kv_bytes(longest)[0])))
         self._keep_prefixes(gamma + 1)
         return stopped
 
@@ -136,22 +184,28 @@ class Scheduler:
         """Prefill chunks that fill a step beside its decode rows; none where they have steps of their own."""
         if self._apart:
             return []
-        return self._chunks(self.replica.max_step_tokens - self.decoding * (gamma + 1))
+        return self._chunks(self.replica.max_step_tokens - self.decoding.count * (gamma + 1))
 
     def _chunks(self, rows: int) -> list[Chunk]:
         """Prefill chunks of so many rows together; waiting requests are let in as they fit."""
         chunks: list[Chunk] = []
+        if not self.prefilling and not self.waiting:
+            return chunks
         for prompt in self.prefilling:
             if rows <= 0:
                 return chunks
             rows -= self._cut(chunks, prompt, rows)
         if rows <= 0 or not self.waiting:
             return chunks
+        if self.decoding.count + len(self.prefilling) >= self._max_batch:
+            return chunks
         free = self.replica.cache_bytes - self._reserved()
-        while rows > 0 and self.waiting and self.decoding + len(self.prefilling) < self.replica.max_batch:
+        while rows > 0 and self.waiting and self.decoding.count + len(self.prefilling) < self._max_batch:
             prompt = self.waiting[0]
             free -= self._reserve(prompt)
-            done = max(prompt.done, self.prefixes.match(prompt.index, prompt.tokens))
+            done = prompt.done
+            if self._shares:
+                done = max(done, self.prefixes.match(prompt.index, prompt.tokens))
             if free < 0 or (self._whole and rows < prompt.tokens - done <= self.replica.max_step_tokens):
                 break
             self.waiting.popleft()
@@ -164,7 +218,7 @@ class Scheduler:
 
     def _keep_prefixes(self, ahead: int) -> None:
         """Give up prefixes that nobody uses where the caches, so many entries ahead, need their room."""
-        if self.prefixes.keeps:
+        if self._shares and self.prefixes.keeps:
             self.prefixes.keep(self.replica.cache_bytes - self.held(ahead))
 
     def _reserved(self) -> float:
@@ -172,12 +226,13 @@ class Scheduler:
         if not self._whole:
             return self.held(self.replica.look_ahead)
         prefilling = [prompt.index for prompt in self.prefilling]
-        return float(self._at_end[self.index].sum() + self._at_end[prefilling].sum()) - self.prefixes.saved
+        at_end = self._at_end[self.decoding.index].sum() + self._at_end[prefilling].sum()
+        return float(at_end) - self.prefixes.saved
 
     def _reserve(self, prompt: Prompt) -> float:
         """Bytes that a waiting request must find free. [B]"""
-        needed = float(self._at_end[prompt.index]) if self._whole else self._promised(prompt)
-        return needed - self.prefixes.saves(prompt.index)
+        needed = float(self._at_end[prompt.index]) if self._whole else prompt.bytes
+        return needed - self.prefixes.saves(prompt.index) if self._shares else needed
 
     @staticmethod
     def _cut(chunks: list[Chunk], prompt: Prompt, rows: int) -> int:
@@ -185,46 +240,40 @@ class Scheduler:
         chunks.append(Chunk(prompt, tokens, prompt.done))
         return tokens
 
-    def _promised(self, prompt: Prompt) -> float:
-        """Bytes of a whole prompt and its first round. [B]"""
-        if prompt.tokens not in self._promise:
-            longest = np.array([prompt.tokens + self.replica.look_ahead])
-            self._promise[prompt.tokens] = float(self.replica.kv_bytes(longest)[0])
-        return self._promise[prompt.tokens]
-
-    def commit(self, tokens: IntArray) -> IntArray:
-        """Append what every sequence was given, at most what it wants; returns those that are done."""
-        given = np.minimum(tokens, self.remaining)
-        self.generated[self.index] += given
-        self.context = self.context + given
-        self.sum_context += int(given.sum())
-        going = self.generated[self.index] < self.outputs[self.index]
-        done = self.index[~going]
-        if done.size:
-            self._keep_prefixes(0)
-            for index in done.tolist():
-                self.prefixes.release(index)
-            self.sum_context -= int(self.context[~going].sum())
-            self.index, self.context = self.index[going], self.context[going]
-            self.prompt = self.prompt[going]
+    def commit(self, gamma: int, rounds: int) -> list[int]:
+        """Go on by rounds of those that `decoding.given` said last; returns the requests that are done."""
+        done = self.decoding.advance(gamma, rounds)
+        self._decoding_held.clear()
+        if done:
+            if self._shares:
+                self._keep_prefixes(0)
+                for index in done:
+                    self.prefixes.release(index)
+            self.decoding.leave()
+            self._decoding_held.clear()
         return done
 
-    def finish_chunks(self, chunks: list[Chunk]) -> list[int]:
-        """Note what was prefilled; a whole prompt yields a token and decodes. Returns whose prompts ended."""
+    def finish_chunks(self, chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
+        """Note what was prefilled; a whole prompt yields a token and decodes.
+
+        Returns
+        -------
+        Whose prompts ended, and the tokens that each has put out.
+        """
         ended = []
         for prompt, tokens, _ in chunks:
             prompt.done += tokens
-            self.prefixes.extend(prompt.index, prompt.done)
+            index = prompt.index
+            if self._shares:
+                self.prefixes.extend(index, prompt.done)
             if prompt.done < prompt.tokens:
                 continue
             self.prefilling.popleft()
-            ended.append(prompt.index)
-            self.generated[prompt.index] += 1
-            if self.generated[prompt.index] < self.outputs[prompt.index]:
-                self.index = np.append(self.index, prompt.index)
-                self.context = np.append(self.context, prompt.tokens + 1)
-                self.prompt = np.append(self.prompt, prompt.tokens)
-                self.sum_context += prompt.tokens + 1
+            generated = self._had.pop(index, 0) + 1
+            ended.append((index, generated))
+            if generated < self.outputs[index]:
+                self.decoding.join(index, prompt.tokens, generated)
+                self._decoding_held.clear()
             else:
-                self.prefixes.release(prompt.index)
+                self.prefixes.release(index)
         return ended

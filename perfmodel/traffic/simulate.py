@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,12 @@ from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.traffic.acceptance_draws import AcceptanceDraws, request_acceptance
 from perfmodel.traffic.clients import Clients
+from perfmodel.traffic.decoding import OneLength
 from perfmodel.traffic.metrics import Metrics, Steps
 from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
-from perfmodel.traffic.scheduler import Chunk, Prompt, Scheduler
-from perfmodel.traffic.step_times import CAUSES, StepTimes
+from perfmodel.traffic.scheduler import Chunk, Scheduler
+from perfmodel.traffic.step_times import CAUSES, StepTimes, total_of
 from perfmodel.traffic.trace import Trace
 
 __all__ = ["FixedGamma", "FollowPlan", "simulate"]
@@ -27,6 +29,9 @@ IntArray = NDArray[np.int64]
 
 PLAIN_BLOCK, DRAFTED_BLOCK = 256, 32
 """Rounds priced together at most while nothing joins or leaves, without and with drafts. [rounds]"""
+FEW = 7
+"""Rounds up to which one after the other is quicker than all at once. [rounds]"""
+_NUMBERS = np.arange(PLAIN_BLOCK)
 
 
 def simulate(
@@ -87,12 +92,19 @@ def simulate(
     if not 0.0 <= spread < 0.5:
         raise SpecError.single("simulation", "spread", f"found {spread}", "Give 0 or more, below 0.5")
     first, rest = request_acceptance(replica, trace, alpha=alpha, spread=spread, seed=seed)
-    hits = AcceptanceDraws(first, rest, trace.output_tokens, seed=seed)
+    draws = AcceptanceDraws(first, rest, trace.output_tokens, seed=seed)
     if table is None:
         table = StepTimes(replica, sorted({0, *policy.gammas}), trace.longest)
     front_end = (0.0, 0.0) if prefilled else (replica.request_s, replica.front_end_s - replica.request_s)
     clients = Clients(trace.arrival, concurrency, *front_end)
-    return _Simulation(replica, trace, policy, hits, table, clients, prefilled).run(progress)
+    return _Simulation(replica, trace, policy, draws, table, clients, prefilled).run(progress)
+
+
+class Block(NamedTuple):
+    """Rounds of an unchanged batch: seconds of each, and of all by cause. [s]"""
+
+    each: Sequence[float] | FloatArray
+    by_cause: list[float]
 
 
 class _Simulation:
@@ -103,16 +115,17 @@ class _Simulation:
         replica: Replica,
         trace: Trace,
         policy: ServingPolicy,
-        hits: AcceptanceDraws,
+        draws: AcceptanceDraws,
         table: StepTimes,
         clients: Clients,
         prefilled: bool,
     ) -> None:
         self.clients, self.prefilled = clients, prefilled
-        self.replica, self.trace, self.hits, self.table = replica, trace, hits, table
+        self.replica, self.outputs, self.table = replica, trace.output_tokens, table
         self.gammas = tuple(sorted({0, *policy.gammas}))
         self.policy = policy.begin(self.table)
-        self.batch = Scheduler(replica, trace, share_steps=prefilled)
+        only = max(self.gammas) if isinstance(self.policy, FixedGamma) or len(self.gammas) == 1 else None
+        self.batch = Scheduler(replica, trace, draws, gamma=only, share_steps=prefilled)
         self.now = 0.0
         self.outcome = Metrics.of(trace, replica, policy.name, clients.sent)
         self.outcome.cached = self.batch.prefixes.cached
@@ -121,11 +134,11 @@ class _Simulation:
 
     def run(self, progress: Callable[[int, int], None] | None) -> Metrics:
         """Serve every request to its last token."""
-        total, reported = len(self.trace), 0
+        total, reported = self.outputs.size, 0
         done = 0
         while done < total:
             self._arrive()
-            if not (self.batch.decoding or self.batch.prefilling or self.batch.waiting):
+            if not (self.batch.decoding.count or self.batch.prefilling or self.batch.waiting):
                 self.now = self.clients.next_ready
                 continue
             finished = self._step()
@@ -138,145 +151,160 @@ class _Simulation:
 
     def _arrive(self) -> None:
         for index in self.clients.ready(self.now):
-            prompt = int(self.trace.prompt_tokens[index])
-            self.batch.waiting.append(Prompt(index, prompt, prompt * self.prefilled))
+            self.batch.arrive(index, prefilled=self.prefilled)
 
     def _step(self) -> int:
         """A step that prefills, or a block of rounds in which nothing joins; returns how many finished."""
-        batch = self.batch
+        batch, decoding = self.batch, self.batch.decoding
         if alone := batch.alone():
             return self._prefill_alone(alone)
-        gamma = self._length()
-        stopped = batch.make_room(gamma)
-        self.stopped_at.update(dict.fromkeys(stopped, self.now))
+        gamma = self._length() if decoding.count else 0
+        if stopped := batch.make_room(gamma):
+            self.stopped_at.update(dict.fromkeys(stopped, self.now))
         chunks = batch.chunks(gamma)
-        tokens = self._rounds(gamma, 1 if chunks else self._most_rounds(gamma))
-        seconds = self._seconds(tokens, gamma, chunks)
-        if not chunks and math.isfinite(self.clients.next_ready):
-            ends = self.now + np.cumsum(seconds.sum(axis=0))
-            upto = 1 + int(np.searchsorted(ends[:-1], self.clients.next_ready))
-            tokens, seconds = tokens[:upto], seconds[:, :upto]
-        given = tokens.sum(axis=0)
+        held = held_last = batch.held(gamma + 1)
+        count, context = decoding.count, decoding.sum_context
+        rounds, prefilled = 1, 0
+        each: Sequence[float] | FloatArray
+        if chunks or not count:
+            given = decoding.given(gamma, 1)[1] if count else None
+            by_cause = self._seconds_of_round(gamma)
+            rows = self.replica.verified(count, gamma) if gamma else count
+            prefilled = self._add_prefill(by_cause, rows, chunks)
+            each = (total_of(by_cause),)
+        else:
+            most, given = decoding.given(gamma, self._most_rounds(gamma, held))
+            each, by_cause = self._block(gamma, most, given)
+            rounds = len(each)
+            if rounds > 1:
+                before_last = (rounds - 1) * count if given is None else int(given[: rounds - 1].sum())
+                held_last = batch.held(gamma + 1, gamma, rounds - 1, before_last)
+        tokens = rounds * count if given is None else int(given[:rounds].sum())
         self.now = self.outcome.record(
             Steps(
-                start=self.now,
-                seconds=seconds,
-                gamma=gamma,
-                decoding=batch.decoding,
-                context=batch.sum_context / max(batch.decoding, 1),
-                waiting=len(batch.waiting),
-                prefilled=sum(chunk.tokens for chunk in chunks),
-                accepted=int(given.sum()) - tokens.size,
-                held_first=batch.held(gamma + 1),
-                held_last=batch.held(gamma + 1, given - tokens[-1]),
-                stopped=len(stopped),
-                waits=self._waits(),
+                self.now, each, by_cause, gamma, count, context / count if count else 0.0, len(batch.waiting),
+                prefilled, tokens - rounds * count, held, held_last, len(stopped),
+                None if self.waited is None else self._waits(self.waited),
             )
-        )
-        if gamma and batch.decoding:
-            count, rounds = batch.decoding, tokens.size
-            self.policy.learn(gamma, int(given.sum()) - rounds, rounds, count, batch.sum_context)
-        finished = batch.commit(given)
-        self.outcome.finish[finished] = self.now
-        return int(finished.size) + self._finish_prompts(chunks)
+        )  # fmt: skip
+        if gamma and count:
+            self.policy.learn(gamma, tokens - rounds * count, rounds * count, count, context)
+        done = 0
+        if count:
+            finished = batch.commit(gamma, rounds)
+            for index in finished:
+                self.outcome.finish[index] = self.now
+            done = len(finished)
+        return done + self._finish_prompts(chunks) if chunks else done
 
     def _prefill_alone(self, chunks: list[Chunk]) -> int:
         """One step of chunks before which decoding waits; returns how many requests finished."""
         batch = self.batch
-        seconds = np.zeros((len(CAUSES), 1))
-        self._add_prefill(seconds, 0, chunks)
-        held = batch.held(0)
+        seconds = [0.0] * len(CAUSES)
+        waiting = len(batch.waiting)
+        prefilled = self._add_prefill(seconds, 0, chunks)
+        lasted, held = total_of(seconds), batch.held(0)
         self.now = self.outcome.record(
-            Steps(
-                start=self.now,
-                seconds=seconds,
-                gamma=0,
-                decoding=0,
-                context=0.0,
-                waiting=len(batch.waiting),
-                prefilled=sum(chunk.tokens for chunk in chunks),
-                accepted=0,
-                held_first=held,
-                held_last=held,
-                stopped=0,
-            )
+            Steps(self.now, (lasted,), seconds, 0, 0, 0.0, waiting, prefilled, 0, held, held, 0)
         )
         assert self.waited is not None
-        self.waited[batch.index] += float(seconds.sum())
+        self.waited[batch.decoding.index] += lasted
         return self._finish_prompts(chunks)
 
-    def _waits(self) -> FloatArray | None:
+    def _waits(self, waited: FloatArray) -> FloatArray | None:
         """Seconds that each decoding sequence waited for prefills since its last round, if any did. [s]"""
-        if self.waited is None:
-            return None
-        waits: FloatArray = self.waited[self.batch.index]
-        self.waited[self.batch.index] = 0.0
+        index = self.batch.decoding.index
+        waits: FloatArray = waited[index]
+        waited[index] = 0.0
         return waits if waits.any() else None
 
     def _length(self) -> int:
         """What the policy says, as far as a step has room to verify it."""
-        count = self.batch.decoding
-        if not count:
-            return 0
+        decoding = self.batch.decoding
+        if isinstance(decoding, OneLength):
+            return decoding.gamma
+        count = decoding.count
         joined = bool(self.batch.prefilling) or (self.batch.admits_one and not self.prefilled)
-        wanted = self.policy.length(count, self.batch.sum_context, joined)
+        wanted = self.policy.length(count, decoding.sum_context, joined)
         most = self.replica.max_step_tokens // count - 1
         return wanted if wanted <= most else max(gamma for gamma in self.gammas if gamma <= most)
 
-    def _most_rounds(self, gamma: int) -> int:
+    def _most_rounds(self, gamma: int, held: float) -> int:
         """Rounds that certainly fit into the cache one after the other; at least the first does."""
-        batch = self.batch
         most = DRAFTED_BLOCK if gamma else PLAIN_BLOCK
-        free = self.replica.cache_bytes - batch.held(gamma + 1)
-        a_round = batch.decoding * (gamma + 1) * self.replica.most_bytes_per_token
+        free = self.replica.cache_bytes - held
+        a_round = self.batch.decoding.count * (gamma + 1) * self.replica.most_bytes_per_token
         return max(1, min(most, 1 + int(free / a_round))) if a_round > 0.0 else most
 
-    def _rounds(self, gamma: int, most: int) -> IntArray:
-        """Tokens that every sequence commits per round, shape (rounds, sequences), to the first that ends."""
-        batch = self.batch
-        left = batch.remaining
-        if not left.size:
-            return np.zeros((1, 0), dtype=np.int64)
-        if gamma == 0:
-            return np.ones((min(most, int(left.min())), left.size), dtype=np.int64)
-        rounds = []
-        generated, outputs = batch.generated[batch.index], batch.outputs[batch.index]
-        for _ in range(most):
-            tokens = self.hits.tokens(batch.index, generated, gamma)
-            rounds.append(tokens)
-            generated = generated + tokens
-            if (generated >= outputs).any():
+    def _seconds_of_round(self, gamma: int) -> list[float]:
+        """Seconds by cause of the next round; none where nothing decodes. [s]"""
+        decoding = self.batch.decoding
+        count = decoding.count
+        if not count:
+            return [0.0] * len(CAUSES)
+        context = decoding.sum_context / count
+        return self.table.rounds(count, gamma).at(context, context - decoding.sum_prompt / count)
+
+    def _block(self, gamma: int, rounds: int, given: IntArray | None) -> Block:
+        """What rounds take, to the first that ends when a request is ready to join.
+
+        Parameters
+        ----------
+        rounds : how many at most.
+        given : tokens that each commits to all sequences together; None where each is given one. [tokens]
+        """
+        decoding, until = self.batch.decoding, self.clients.next_ready
+        count, context = decoding.count, decoding.sum_context
+        prompt = decoding.sum_prompt / count
+        take = self.table.rounds(count, gamma)
+        each: list[float] = []
+        by_cause, lasted = [0.0] * len(CAUSES), 0.0
+        for number in range(min(rounds, FEW)):
+            mean = context / count
+            seconds = take.at(mean, mean - prompt)
+            a_round = total_of(seconds)
+            if number == 0 and rounds > FEW and self.now + FEW * a_round < until:
                 break
-        return np.stack(rounds)
+            each.append(a_round)
+            lasted += a_round
+            by_cause = [before + more for before, more in zip(by_cause, seconds, strict=True)]
+            if self.now + lasted >= until:
+                return Block(each, by_cause)
+            context += count if given is None else int(given[number])
+        if len(each) == rounds:
+            return Block(each, by_cause)
+        return self._long_block(gamma, rounds, given)
 
-    def _seconds(self, tokens: IntArray, gamma: int, chunks: list[Chunk]) -> FloatArray:
-        """Seconds by cause of each round, prefill chunks included; shape (causes, rounds). [s]"""
-        count = self.batch.decoding
-        if count:
-            given = tokens.sum(axis=1)
-            before = self.batch.sum_context + np.cumsum(given) - given
-            mean_context = before / count
-            seconds = self.table.decode(count, mean_context, gamma, mean_context - self.batch.mean_prompt)
-        else:
-            seconds = np.zeros((len(CAUSES), 1))
-        self._add_prefill(seconds, self.replica.verified(count, gamma), chunks)
-        return seconds
+    def _long_block(self, gamma: int, rounds: int, given: IntArray | None) -> Block:
+        """`_block` at once, for many rounds."""
+        decoding, until = self.batch.decoding, self.clients.next_ready
+        count = decoding.count
+        before = _NUMBERS[:rounds] * count if given is None else np.cumsum(given) - given
+        mean_context = (before + decoding.sum_context) / count
+        seconds = self.table.decode(count, mean_context, gamma, mean_context - decoding.sum_prompt / count)
+        each = seconds.sum(axis=0)
+        if math.isfinite(until):
+            ends = self.now + np.cumsum(each)
+            upto = 1 + int(np.searchsorted(ends[:-1], until))
+            each, seconds = each[:upto], seconds[:, :upto]
+        return Block(each, seconds.sum(axis=1).tolist())
 
-    def _add_prefill(self, seconds: FloatArray, decode_rows: int, chunks: list[Chunk]) -> None:
-        """Put prefill chunks into a step of so many decode rows, in place."""
+    def _add_prefill(self, seconds: list[float], rows: int, chunks: list[Chunk]) -> int:
+        """Put prefill chunks into a step of so many decode rows, in place; returns their tokens."""
         pieces = [(chunk.tokens, chunk.history, chunk.is_last) for chunk in chunks if chunk.tokens]
         if pieces:
-            self.table.prefill(seconds, decode_rows, pieces)
+            self.table.prefill(seconds, rows, pieces)
+        return sum([piece[0] for piece in pieces])
 
     def _finish_prompts(self, chunks: list[Chunk]) -> int:
         """Take prefilled prompts into the batch; returns how many requests wanted no more than one token."""
         done = 0
-        for index in self.batch.finish_chunks(chunks):
-            if self.batch.generated[index] == 1:
+        for index, generated in self.batch.finish_chunks(chunks):
+            if generated == 1:
                 self.outcome.first_token[index] = self.now
             elif (stopped := self.stopped_at.pop(index, None)) is not None:
                 self.outcome.gap(stopped, self.now)
-            if self.batch.generated[index] == self.trace.output_tokens[index]:
+            if generated == self.outputs[index]:
                 self.outcome.finish[index] = self.now
                 done += 1
         return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from perfmodel.latency import ForwardPass, StepLatency, least_eager_s, price_pas
 from perfmodel.speculation import Round, draft_with, price
 from perfmodel.traffic.replica import Replica
 
-__all__ = ["CAUSES", "StepTimes", "without_least"]
+__all__ = ["CAUSES", "Rounds", "StepTimes", "total_of", "without_least"]
 
 CAUSES = ("draft", "linear", "attention", "communication", "overhead")
 """What the time of a step goes to; the first axis of every array of seconds."""
@@ -46,6 +47,8 @@ class StepTimes:
         evenly = np.rint(np.geomspace(_SHORTEST, max(longest, 64), _CONTEXTS))
         kinks = [replica.kv_budget] if replica.kv_budget < evenly[-1] else []
         self.contexts = np.union1d(evenly, np.maximum(kinks, _SHORTEST))
+        self._knots: list[float] = self.contexts.tolist()
+        self._known: dict[tuple[int, int], Rounds] = {}
         self._batches = np.arange(1.0, replica.max_batch + 1.0)
         rows = np.arange(1.0, replica.max_step_tokens + 1.0)
         one_pass = ForwardPass(batch=rows, kv_tokens=1.0)
@@ -67,7 +70,18 @@ class StepTimes:
             if drafter and extra
             else None
         )
-        self._draft_begins = self._price_beginning() if any(gammas) else np.zeros(self.contexts.size)
+        begins = self._price_beginning() if any(gammas) else np.zeros(self.contexts.size)
+        self._begins = _Line(DRAFT, self._knots, begins) if np.any(begins) else None
+        # The same figures where a step looks up one.
+        self._shared = [
+            (cause, by_rows.tolist(), of_logits.tolist())
+            for cause, by_rows, of_logits in (
+                (LINEAR, prefill.linear, self._logits),
+                (COMMUNICATION, prefill.communication, self._gathers),
+                (OVERHEAD, prefill.overhead, self._upkeep),
+            )
+        ]
+        self._beside: list[float] = self._sequences.tolist()
 
     def decode(
         self, batch: int, mean_context: FloatArray, gamma: int, mean_generated: FloatArray | float = 0.0
@@ -81,48 +95,72 @@ class StepTimes:
         gamma : the speculation length, one of those that the table was made for. [tokens]
         mean_generated : how much of it came after their prompts. [tokens]
         """
-        seconds = np.zeros((len(CAUSES), mean_context.size))
-        seconds[LINEAR] = self._mean(batch, gamma, self._prefill.linear, self._logits)
-        seconds[COMMUNICATION] = self._mean(batch, gamma, self._prefill.communication, self._gathers)
-        read = {DRAFT: self.replica.draft_context(mean_context, mean_generated)}
-        for cause, by_context in self._rounds[gamma].items():
-            seconds[cause] = np.interp(read.get(cause, mean_context), self.contexts, by_context[batch - 1])
-        seconds[OVERHEAD] += self._mean(batch, gamma, self._overhead) + self._sequences[batch]
+        rounds = self.rounds(batch, gamma)
+        seconds = np.empty((len(CAUSES), mean_context.size))
+        seconds[:] = rounds.fixed_column
+        for line in rounds.lines:
+            read = mean_context
+            if line.cause == DRAFT:
+                read = self.replica.draft_context(mean_context, mean_generated)
+            seconds[line.cause] += np.interp(read, self.contexts, line.seconds)
         return seconds
+
+    def rounds(self, batch: int, gamma: int) -> Rounds:
+        """What rounds of so many sequences and drafts take, at any context."""
+        if (known := self._known.get((batch, gamma))) is not None:
+            return known
+        fixed = np.zeros(len(CAUSES))
+        fixed[LINEAR] = self._mean(batch, gamma, self._prefill.linear, self._logits)
+        fixed[COMMUNICATION] = self._mean(batch, gamma, self._prefill.communication, self._gathers)
+        fixed[OVERHEAD] = self._mean(batch, gamma, self._overhead) + self._sequences[batch]
+        lines = []
+        for cause, by_context in self._rounds[gamma].items():
+            seconds = by_context[batch - 1]
+            if np.all(seconds == seconds[0]):
+                fixed[cause] += seconds[0]
+            else:
+                lines.append(_Line(cause, self._knots, seconds))
+        kept = self.replica.kv_budget if self.replica.chooses_once else np.inf
+        known = self._known[batch, gamma] = Rounds(fixed, tuple(lines), kept)
+        return known
 
     def _mean(self, batch: int, gamma: int, *by_rows: FloatArray) -> float:
         """Return the mean over rounds that draft and those that find nothing, as `mean_pass` has it. [s]"""
         plain, full = (sum(table[rows] for table in by_rows) for rows in (batch, batch * (gamma + 1)))
         return float(full if self.replica.match == 1.0 else plain + self.replica.match * (full - plain))
 
-    def prefill(self, seconds: FloatArray, decode_rows: int, chunks: Sequence[tuple[int, int, bool]]) -> None:
+    def prefill(
+        self, seconds: list[float], decode_rows: int, chunks: Sequence[tuple[int, int, bool]]
+    ) -> None:
         """Put prefill chunks into a step of so many decode rows, in place.
 
         A chunk is its tokens, the tokens of its prompt before it, and whether it is the prompt's last. Logits
         are computed for the last token of each chunk. A draft model prefills what the target does, and a
         self-speculating drafter chooses its entries when a prompt ends. A step with a chunk takes each of the
         two at least what launching its layers with experts does.
+
+        Parameters
+        ----------
+        seconds : by cause, those of the step's round. [s]
         """
-        tokens = sum(chunk[0] for chunk in chunks)
+        tokens = sum([chunk[0] for chunk in chunks])
         rows, logits = decode_rows + tokens, decode_rows + len(chunks)
-        for cause, by_rows, of_logits in (
-            (LINEAR, self._prefill.linear, self._logits),
-            (COMMUNICATION, self._prefill.communication, self._gathers),
-            (OVERHEAD, self._prefill.overhead, self._upkeep),
-        ):
+        for cause, by_rows, of_logits in self._shared:
             before = by_rows[decode_rows] + of_logits[decode_rows]
             seconds[cause] += by_rows[rows] + of_logits[logits] - before
-        seconds[OVERHEAD] += self._sequences[len(chunks)]
+        seconds[OVERHEAD] += self._beside[len(chunks)]
         seconds[ATTENTION] += self._prefill.attention(chunks)
         if self._prefill.least:
-            seconds[OVERHEAD] += np.maximum(self._prefill.least - seconds[DRAFT + 1 :].sum(axis=0), 0.0)
+            _, linear, attention, communication, overhead = seconds
+            lasted = linear + attention + communication + overhead
+            seconds[OVERHEAD] += max(self._prefill.least - lasted, 0.0)
         if self._draft_prefill is not None:
             draft = self._draft_prefill
-            by_tokens = draft.linear[tokens] + draft.communication[tokens] + draft.overhead[tokens]
-            seconds[DRAFT] += max(by_tokens + draft.attention(chunks), draft.least)
-        for size, history, last in chunks:
-            if last:
-                seconds[DRAFT] += np.interp(size + history, self.contexts, self._draft_begins)
+            seconds[DRAFT] += max(draft.by_tokens[tokens] + draft.attention(chunks), draft.least)
+        if self._begins is not None:
+            for size, history, last in chunks:
+                if last:
+                    seconds[DRAFT] += self._begins.at(size + history)
 
     def added(self, batch: int, mean_context: float, gamma: int, mean_generated: float = 0.0) -> float:
         """Seconds that rounds add to a step which prefill chunks fill: attention, drafts, their rows. [s]
@@ -182,6 +220,56 @@ class StepTimes:
         return np.broadcast_to(np.asarray(reading.attention), nothing.shape)
 
 
+class _Line:
+    """Seconds of one cause between contexts: looked up as `numpy.interp` does, to the last bit. [s]
+
+    Parameters
+    ----------
+    knots : contexts that are priced, ascending. [tokens]
+    seconds : what is priced there, one a knot. [s]
+    """
+
+    def __init__(self, cause: int, knots: list[float], seconds: FloatArray) -> None:
+        self.cause, self.seconds = cause, seconds
+        self._knots, self._last = knots, len(knots) - 1
+        self._values: list[float] = seconds.tolist()
+        self._slopes: list[float] = (np.diff(seconds) / np.diff(knots)).tolist()
+
+    def at(self, context: float) -> float:
+        """Seconds at one context. [s]"""
+        place = bisect_right(self._knots, context) - 1
+        if place < 0:
+            return self._values[0]
+        if place >= self._last:
+            return self._values[-1]
+        return self._slopes[place] * (context - self._knots[place]) + self._values[place]
+
+
+class Rounds:
+    """What rounds of one number of sequences and drafts take.
+
+    Attributes
+    ----------
+    fixed_column : seconds by cause whatever the context; shape (causes, 1). [s]
+    lines : what varies with the context.
+    """
+
+    def __init__(self, fixed: FloatArray, lines: tuple[_Line, ...], kept: float) -> None:
+        self.fixed_column, self.lines = fixed[:, None], lines
+        self._fixed: list[float] = fixed.tolist()
+        self._kept = kept
+
+    def at(self, mean_context: float, mean_generated: float = 0.0) -> list[float]:
+        """Seconds of one round by cause; arguments as of `StepTimes.decode`. [s]"""
+        seconds = self._fixed.copy()
+        for line in self.lines:
+            read = mean_context
+            if line.cause == DRAFT:
+                read = min(mean_context, self._kept + mean_generated)
+            seconds[line.cause] += line.at(read)
+        return seconds
+
+
 class _Prefill:
     """What prefill chunks cost one model: linear layers and the rest by rows, attention by chunk.
 
@@ -199,26 +287,38 @@ class _Prefill:
         self.linear = _from_zero(by_rows.linear, rows.size)
         self.communication = _from_zero(by_rows.communication, rows.size)
         self.overhead = _from_zero(by_rows.overhead, rows.size)
-        self._sizes = np.unique(np.rint(np.geomspace(1, replica.max_step_tokens, _CHUNKS)))
-        self._histories = np.concatenate([[0.0], contexts])
-        mixing = price_chunk(self._sizes[:, None], self._histories).token_mixing
-        table = np.broadcast_to(mixing, (self._sizes.size, self._histories.size))
+        self.by_tokens: list[float] = (self.linear + self.communication + self.overhead).tolist()
+        sizes = np.unique(np.rint(np.geomspace(1, replica.max_step_tokens, _CHUNKS)))
+        histories = np.concatenate([[0.0], contexts])
+        mixing = price_chunk(sizes[:, None], histories).token_mixing
+        table = np.broadcast_to(mixing, (sizes.size, histories.size))
         self._launch = float(table[0, 0])
         self.least = float(least_eager_s(deployment))
-        self._per_token = (table - self._launch) / self._sizes[:, None]
+        knots: list[float] = histories.tolist()
+        per_token = (table - self._launch) / sizes[:, None]
+        self._sizes: list[float] = sizes.tolist()
+        self._per_token = [_Line(ATTENTION, knots, of_size) for of_size in per_token]
 
     def attention(self, chunks: Iterable[tuple[int, int, bool]]) -> float:
         """Attention of the chunks of one step, which one launch computes together. [s]"""
         total = self._launch
         for size, history, _ in chunks:
-            above = int(np.searchsorted(self._sizes, size))
-            low = high = float(np.interp(history, self._histories, self._per_token[above]))
+            above = bisect_left(self._sizes, size)
+            low = high = self._per_token[above].at(history)
             if self._sizes[above] > size:
-                low = float(np.interp(history, self._histories, self._per_token[above - 1]))
+                low = self._per_token[above - 1].at(history)
             smaller = self._sizes[max(above - 1, 0)]
             share = (size - smaller) / max(self._sizes[above] - smaller, 1.0)
             total += size * (low + share * (high - low))
         return total
+
+
+def total_of(seconds: Sequence[float]) -> float:
+    """The sum of a few numbers, one after the other as numpy adds so few: `sum` rounds otherwise. [s]"""
+    total = 0.0
+    for each in seconds:
+        total += each
+    return total
 
 
 def without_least(deployment: Deployment) -> Deployment:

@@ -107,7 +107,7 @@ class Trace:
 
 
 def read_trace(
-    path: str | Path, *, unit: str | None = None, timeless: bool = False,
+    path: str | Path, *, unit: str | None = None, timeless: bool = False, first: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Trace:  # fmt: skip
     """Read a CSV or JSONL trace: arrival time, prompt tokens and output tokens of every request.
@@ -126,6 +126,8 @@ def read_trace(
     unit : of arrival times, a key of `perfmodel.traffic.trace_forms.TIME_UNITS`; as the trace or its numbers
         tell where absent.
     timeless : whether it may say nothing of when requests arrive, as in a closed loop: all at once then.
+    first : how many requests are wanted; all where None. Of a long file whose rows are in order of arrival no
+        more are read than that takes, and `perfmodel.traffic.trace_rows.ENOUGH` at least.
     progress : is called now and then with how much was read. [characters]
 
     Raises
@@ -135,7 +137,7 @@ def read_trace(
     """
     file = os.fspath(path)
     with opened(path, TRACE) as stream, Lines(stream, file) as lines:
-        read = read_rows(lines, file, timeless=timeless, progress=progress)
+        read = read_rows(lines, file, timeless=timeless, first=first, progress=progress)
     form = form_of((read.keys[0], read.keys[1], read.keys[2]), read.names)
     written, prompt, output = (np.frombuffer(column, dtype=float) for column in read.columns)
     order = np.argsort(written, kind="stable")
@@ -160,11 +162,14 @@ def read_trace(
         prefixes = Prefixes.of_ids(ids, offsets, block_tokens(form, counts, prompt))
         trace = replace(trace, prefixes=prefixes.take(order).within(trace.prompt_tokens))
     remarks = (*_of_rows(read), *_of_times(read, trace, unit, why), *_of_ids(read, trace, form))
-    return replace(trace, remarks=remarks)
+    trace = replace(trace, remarks=remarks)
+    return trace if first is None else trace.first(first)
 
 
 def _of_rows(read: TraceRows) -> Iterator[str]:
     """What was left out."""
+    if read.cut:
+        yield f"the first {read.rows:,} rows are read, in order of arrival"
     if read.silent:
         yield f"{read.silent} of {read.rows} rows put out nothing (calls that failed) and are left out"
     if read.damaged:

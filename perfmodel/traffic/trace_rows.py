@@ -16,9 +16,11 @@ from perfmodel.files.lines import LONGEST_LINE, Lines
 from perfmodel.traffic.trace_cells import MOST_TOKENS, date, number_of, puts_out_nothing, tokens
 from perfmodel.traffic.trace_forms import ARRIVAL, OUTPUT, PROMPT, columns_of
 
-__all__ = ["MOST_REQUESTS", "TraceRows", "read_rows"]
+__all__ = ["ENOUGH", "MOST_REQUESTS", "TraceRows", "read_rows"]
 
 MOST_REQUESTS = 10_000_000
+ENOUGH = 20_000
+"""Rows that tell how a trace is written: its unit of time, its blocks, and how many cannot be read."""
 _MOST_FAULTS = 20
 
 _DAMAGED_SHARE, _SILENT_SHARE = 0.01, 0.5
@@ -43,14 +45,21 @@ Rows = tuple[Sequence[str], Sequence[str], Iterator[Row | Fault]]
 
 
 def read_rows(
-    lines: Lines, file: str, *, timeless: bool = False, progress: Callable[[int], None] | None = None
+    lines: Lines,
+    file: str,
+    *,
+    timeless: bool = False,
+    first: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> TraceRows:
-    """Read all rows of a CSV file or of JSON lines.
+    """Read the rows of a CSV file or of JSON lines.
 
     Parameters
     ----------
     progress : is called now and then with how much was read. [characters]
     timeless : whether they may say nothing of when requests arrive: all at 0 then, but for delays.
+    first : how many requests are wanted; all where None. `ENOUGH` are read at least, and all where those are
+        not in order of arrival.
 
     Raises
     ------
@@ -61,7 +70,11 @@ def read_rows(
     is_json = lines.skip_empty().lstrip().startswith("{")
     names, keys, rows = (_json_rows if is_json else _csv_rows)(lines, file, timeless)
     read = TraceRows(file, names, keys)
+    enough = math.inf if first is None else max(first, ENOUGH)
     for row in rows:
+        if len(read.columns[0]) >= enough and read.in_order:
+            read.cut = True
+            break
         if read.add(row):
             break
         if progress is not None and read.rows % _ROWS_BETWEEN == 0:
@@ -162,13 +175,16 @@ class TraceRows:
     rows, silent, damaged, delayed : how many there are, put out nothing, cannot be read, and how many name a
         delay in place of a time.
     faults : what is wrong with the first damaged rows.
+    in_order : whether all arrive in the order in which they are written.
+    cut : whether there are more rows than were read.
     """
 
     def __init__(self, file: str, names: Sequence[str], keys: Sequence[str]) -> None:
         self.file, self.names, self.keys = file, names, keys
         self.columns = (array("d"), array("d"), array("d"))
         self.ids, self.counts = array("q"), array("q")
-        self.dated = False
+        self.dated = self.cut = False
+        self.in_order = True
         self.timeless = keys[0] == keys[1]
         self.first, self.last = (math.inf, 0), (-math.inf, 0)
         self.rows = self.silent = self.damaged = self.delayed = 0
@@ -198,6 +214,7 @@ class TraceRows:
             remedy = f"Give at most {MOST_TOKENS} together"
             return self._damage([Fault(self.file, line, self.keys[1], problem, remedy)])
         arrivals, prompts, outputs = self.columns
+        self.in_order = self.in_order and arrival >= self.last[0]
         self.first, self.last = min(self.first, (arrival, line)), max(self.last, (arrival, line))
         arrivals.append(arrival)
         prompts.append(prompt)

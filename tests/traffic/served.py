@@ -37,7 +37,7 @@ def replica(drafter=None, *, kv_budget=None, target=LLAMA, hardware=H100, engine
 def tight(sequences, trace, drafter=None, **limits):
     """A replica whose cache holds about so many of the longest requests of a trace."""
     roomy = replica(drafter, **limits)
-    wanted = sequences * float(roomy.kv_bytes(np.array([trace.longest + roomy.look_ahead]))[0])
+    wanted = sequences * float(roomy.kv_bytes(trace.longest + roomy.look_ahead, trace.output_tokens).max())
     capacity = float(np.asarray(H100.memory_capacity))
     share = float(np.asarray(ENGINE.memory_utilization)) - (roomy.cache_bytes - wanted) / capacity
     return replica(drafter, engine=ENGINE.with_values({"memory_utilization": share}, source="test"), **limits)

@@ -29,9 +29,9 @@ VLLM, SGLANG, IDEAL = map(EngineOverhead.load, ("vllm", "sglang", "ideal"))
 
 def prefilled(table: StepTimes, chunks: list[tuple[int, int, bool]], decode: int = 0) -> float:
     """Seconds of a step of chunks, with so many sequences that decode."""
-    seconds = table.decode(decode, np.array([1000.0]), 0) if decode else np.zeros((len(CAUSES), 1))
+    seconds = table.rounds(decode, 0).at(1000.0) if decode else [0.0] * len(CAUSES)
     table.prefill(seconds, decode, chunks)
-    return float(seconds.sum())
+    return sum(seconds)
 
 
 # Caches.

@@ -129,7 +129,7 @@ def test_under_every_scheduler_nothing_is_lost_or_exceeds_its_room(
     now = 0.0
     for step in seen:
         assert step.start >= now
-        now = step.start + float(step.seconds.sum(axis=0).sum())
+        now = step.start + float(np.sum(step.each))
         assert step.decoding * (step.gamma + 1) + step.prefilled <= 512
         assert max(step.held_first, step.held_last) <= served.cache_bytes
     assert now == outcome.makespan

@@ -9,8 +9,9 @@ from served import BUSY_ENGINE, ENGINE, H100, INF, LLAMA, SMALL, SNAP, drawn, re
 
 from perfmodel.latency import prefill_latency
 from perfmodel.speculation import price_round
+from perfmodel.traffic.acceptance_draws import AcceptanceDraws
 from perfmodel.traffic.metrics import Metrics
-from perfmodel.traffic.scheduler import Chunk, Prompt, Scheduler
+from perfmodel.traffic.scheduler import Chunk, Scheduler
 from perfmodel.traffic.simulate import FixedGamma, simulate
 from perfmodel.traffic.step_times import CAUSES
 from perfmodel.traffic.trace import Trace
@@ -76,9 +77,9 @@ def test_the_laws_of_steps_hold_for_any_traffic(requests, qps, prompt, output, s
     now = 0.0
     for step in seen:
         assert step.start >= now
-        now = step.start + float(step.seconds.sum(axis=0).sum())
-        assert np.all(step.seconds >= 0)
-        assert step.seconds.sum() > 0
+        now = step.start + float(np.sum(step.each))
+        assert min(step.by_cause) >= 0
+        assert np.sum(step.each) > 0
         assert step.decoding * (step.gamma + 1) + step.prefilled <= 512
         assert step.decoding <= 8
         assert max(step.held_first, step.held_last) <= served.cache_bytes
@@ -94,7 +95,7 @@ def test_a_full_cache_takes_from_the_last_and_nothing_is_lost(steps):
     assert outcome.timeline["prefilled"].sum() > trace.prompt_tokens.sum()
     assert np.all(np.diff(outcome.finish) >= 0)
     # Whoever lost its cache waited for its next token, and that wait is among the intervals.
-    assert outcome.itl(100)[0] > max(step.seconds.sum(axis=0).max() for step in steps)
+    assert outcome.itl(100)[0] > max(max(step.each) for step in steps)
 
 
 def test_a_request_of_one_token_is_done_with_its_prompt():
@@ -128,13 +129,20 @@ def test_the_cache_is_as_full_as_its_sequences_are_long():
     assert summary["kv_occupancy_peak"] == pytest.approx(whole * 42 / 41, rel=0.01)
 
 
-def test_who_loses_its_cache_goes_back_to_where_it_was():
+def nobody_accepts(trace):
+    return AcceptanceDraws(np.zeros(len(trace)), np.zeros(len(trace)), trace.output_tokens, seed=0)
+
+
+@pytest.mark.parametrize("gamma", [0, None])
+def test_who_loses_its_cache_goes_back_to_where_it_was(gamma):
     trace = Trace("four", np.zeros(4), np.full(4, 100), np.full(4, 10))
-    batch = Scheduler(replica(max_batch=4, max_step_tokens=150), trace)
-    batch.waiting.extend(Prompt(index, 100) for index in range(4))
+    batch = Scheduler(replica(max_batch=4, max_step_tokens=150), trace, nobody_accepts(trace), gamma=gamma)
+    for index in range(4):
+        batch.arrive(index)
     assert [(chunk.prompt.index, chunk.tokens) for chunk in batch.chunks(0)] == [(0, 100), (1, 50)]
-    batch.finish_chunks([Chunk(batch.prefilling[0], 100, 0), Chunk(batch.prefilling[1], 50, 0)])
-    assert batch.index.tolist() == [0]
+    first, second, *_ = batch.prefilling
+    batch.finish_chunks([Chunk(first, 100, 0), Chunk(second, 50, 0)])
+    assert batch.decoding.index.tolist() == [0]
     vars(batch.replica)["cache_bytes"] = 1.0
     assert batch.make_room(0) == [0]
     assert [(prompt.index, prompt.tokens, prompt.done) for prompt in batch.waiting] == [
@@ -142,14 +150,20 @@ def test_who_loses_its_cache_goes_back_to_where_it_was():
     ]  # fmt: skip
 
 
-def test_nobody_is_given_more_than_it_wants():
+@pytest.mark.parametrize("gamma", [3, None])
+def test_nobody_is_given_more_than_it_wants(gamma):
+    """Both accept all: of two and eight tokens that are left, a round of four gives two and four."""
     trace = Trace("two", np.zeros(2), np.full(2, 10), np.array([3, 9]))
-    batch = Scheduler(replica(), trace)
-    batch.waiting.extend(Prompt(index, 10) for index in range(2))
-    batch.finish_chunks(batch.chunks(0))
-    assert batch.commit(np.array([6, 6])).tolist() == [0]
-    assert batch.generated.tolist() == [3, 7]
-    assert (batch.sum_context, batch.context.tolist()) == (17, [17])
+    draws = AcceptanceDraws(np.ones(2), np.ones(2), trace.output_tokens, seed=0)
+    batch = Scheduler(replica(SNAP), trace, draws, gamma=gamma)
+    for index in range(2):
+        batch.arrive(index)
+    batch.finish_chunks(batch.chunks(3))
+    rounds, given = batch.decoding.given(3, 8)
+    assert (rounds, given.tolist()) == (1, [3 + 4])  # a bonus token beyond what is wanted
+    assert batch.commit(3, rounds) == [0]
+    assert batch.decoding.index.tolist() == [1]
+    assert (batch.decoding.sum_context, batch.decoding.contexts().tolist()) == (15, [15])
 
 
 # What steps cost.
