@@ -117,16 +117,21 @@ class SpeculationPolicy:
         SpecError
             When the file is not a plan, or its cells do not agree on one drafter and draft KV budget.
         """
-        return cls.from_plan(read_plan(path), hysteresis=hysteresis)
+        return cls._compiled(read_plan(path), hysteresis)
 
     @classmethod
     def from_plan(cls, plan: Plan, *, hysteresis: float = HYSTERESIS) -> SpeculationPolicy:
         """Compile a plan whose cells agree on one deployment; a batch lacks no context that another has."""
+        plan.check()
+        return cls._compiled(plan, hysteresis)
+
+    @classmethod
+    def _compiled(cls, plan: Plan, hysteresis: float) -> SpeculationPolicy:
+        """Compile a plan that can be believed."""
         if not 0.0 <= hysteresis < 1.0:
             raise SpecError.single(
                 "request", "hysteresis", f"found {hysteresis!r}", "give a share from 0 to 1"
             )
-        plan.check()
         planned_drafter(plan)
         batches, contexts, cells = nearest_cells(plan)
         return cls(plan, cells, batches, contexts, hysteresis)

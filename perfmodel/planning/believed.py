@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 import strategies
 from perfmodel.accelerators import CAPACITY
@@ -72,10 +73,9 @@ def _where_drafted(of: Figures, value: float | None) -> FloatArray:
 
 def _rival_bounds(of: Figures) -> Bounds:
     """How far the runner-up may be behind: as plain decoding is, with or without the drafter loaded."""
-    names = of.columns["runner_up"]
-    plain = np.array([name.startswith("plain decoding") for name in names]) & of.drafts
+    plain = of.columns.each("runner_up", lambda name: name.startswith("plain decoding")) & of.drafts
     without, loaded = of.baseline_s / of.tpot_s, of.rounds[:, 0] / of.tpot_s
-    nobody = np.array([not name for name in names])
+    nobody = of.columns.each("runner_up", lambda name: not name)
     least = np.where(nobody, 0.0, -1.0 if of.request.get("risk") is not None else -TIE)
     most = np.where(nobody, 0.0, np.inf)
     return (
@@ -92,10 +92,9 @@ def _beats_bounds(of: Figures) -> Bounds:
 
 
 def _rival_chance(of: Figures) -> Bounds:
-    names = of.columns["runner_up"]
-    plain = np.array([name == "plain decoding" for name in names]) & of.drafts
+    plain = of.columns.each("runner_up", lambda name: name == "plain decoding") & of.drafts
     behind = 1.0 - of.probability_beats_plain
-    most = np.where([not name for name in names], 0.0, np.inf)
+    most = np.where(of.columns.each("runner_up", lambda name: not name), 0.0, np.inf)
     return np.where(plain, behind - ONE_DRAW, 0.0), np.where(plain, behind + ONE_DRAW, most)
 
 
@@ -208,34 +207,32 @@ def _words(of: Figures) -> Iterator[Wrong]:
     yield from among(columns, "alpha_kind", {None, *KINDS}, f"rates are {', '.join(KINDS)}")
     machines = {*str(of.header["hardware"]).split(", "), of.header["hardware"], ""}
     yield from among(columns, "hardware", machines, "the plan's hardware names no such accelerator")
-    drafts = of.drafts.tolist()
-    for cell, (name, drafting) in enumerate(zip(columns["strategy"], drafts, strict=True)):
-        if (name == NO_DRAFT) == drafting or not name:
-            yield cell, "strategy", name, f" at gamma {columns['gamma'][cell]}"
+    drafts = of.drafts
+    names = columns.each("strategy", lambda name: name == NO_DRAFT)
+    nameless = columns.each("strategy", lambda name: not name)
+    for cell in np.flatnonzero((names == drafts) | nameless).tolist():
+        yield cell, "strategy", columns["strategy"][cell], f" at gamma {columns['gamma'][cell]}"
     for key in DRAFTERS:
-        if any(columns[key]):
-            for cell, (value, drafting) in enumerate(zip(columns[key], drafts, strict=True)):
-                if value and not drafting:
-                    yield cell, key, value, ", but nothing is drafted"
+        if columns.distinct(key) != {None}:
+            for cell in np.flatnonzero(columns.each(key, bool) & ~drafts).tolist():
+                yield cell, key, columns[key][cell], ", but nothing is drafted"
     first_release = bool(np.all(np.isnan(of.memory_left_bytes)))
     for key in BELIEFS if of.is_told else ():
         if key != "alpha_rest" or not first_release:
             yield from _unsaid(columns, key, drafts, ", but something is drafted")
-    everywhere = [True] * of.size
-    if any(value is not None for key in JUDGED for value in columns[key]):
+    everywhere = np.ones(of.size, dtype=bool)
+    if not all(np.all(columns.is_absent(key)) for key in JUDGED):
         for key in JUDGED:
             yield from _unsaid(columns, key, everywhere, ", but the plan says how sure it is")
         yield from _unsaid(columns, "probability_beats_plain", drafts, ", but something is drafted")
-    rented = (~np.isnan(of.common(of.rent))).tolist()
+    rented = ~np.isnan(of.common(of.rent))
     yield from _unsaid(columns, "cost_per_million_tokens_usd", rented, ", but other cells are priced")
     yield from _budgets(of)
 
 
-def _unsaid(columns: Columns, key: str, where: list[bool], why: str) -> Iterator[Wrong]:
-    if None in columns[key]:
-        for cell, (value, is_due) in enumerate(zip(columns[key], where, strict=True)):
-            if value is None and is_due:
-                yield cell, key, value, why
+def _unsaid(columns: Columns, key: str, where: NDArray[np.bool_], why: str) -> Iterator[Wrong]:
+    for cell in np.flatnonzero(columns.is_absent(key) & where).tolist():
+        yield cell, key, None, why
 
 
 def _budgets(of: Figures) -> Iterator[Wrong]:
@@ -306,7 +303,7 @@ def _of_header(of: Figures, file: str) -> Iterator[Fault]:
     asked_gpus = request.get("tensor_parallel") or []
     for key in ("tensor_parallel", "pipeline_parallel", "data_parallel"):
         value = header.get(key, 1)
-        if value not in columns[key] and (key != "tensor_parallel" or value not in asked_gpus):
+        if value not in columns.distinct(key) and (key != "tensor_parallel" or value not in asked_gpus):
             yield Fault(file, None, key, f"found {value}, which no cell has", REMEDY)
     for key in ("pipeline_parallel", "data_parallel"):
         for cell, _, value, why in among(columns, key, {header.get(key, 1)}, "the plan has another"):

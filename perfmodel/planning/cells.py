@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.files.numbers import FloatArray
-from perfmodel.planning.packed import Coded, Packed, codes_of, distinct, join, pack
+from perfmodel.planning.packed import Coded, Later, Packed, codes_of, distinct, join, pack
 
 __all__ = ["BLOCK", "Cells"]
 
@@ -113,6 +113,13 @@ class Cells(Sequence[CellT], Generic[CellT]):
         columns = {name: column.take(place) for name, column in self.columns.items()}
         hindrances = None if self.hindrances is None else self.hindrances.take(place)
         return Cells(self.kind, columns, self.reason, hindrances)
+
+    def packed(self, name: str) -> Packed:
+        """Return one field, packed; what makes each cell's ``why`` differ stands for a ``why`` not yet made."""
+        column = self.columns[name]
+        if name == "why" and self.hindrances is not None:
+            return self.hindrances
+        return column.made() if isinstance(column, Later) else column
 
     def listed(self, name: str) -> list[Any]:
         """Return the values of one field."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from perfmodel.acceptance.tokens import tokens_from_first_rest
 from perfmodel.acceptance.tree import tokens_from_tree
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.planning.columns import Cell
+from perfmodel.planning.packed import Rows, codes_of, pack
 from perfmodel.planning.plan_cells import FIRST, Columns, types_of
 from strategies.base import Tree
 
@@ -35,23 +35,21 @@ class Figures:
         self.is_told = bool((header.get("versions") or {}).get("draftplan"))
         self.numbers: dict[str, FloatArray] = {}
         for field in fields(Cell):
-            values = columns[field.name]
             if types_of(field.type) <= {int, float, type(None)}:
-                numbers = np.array(values, dtype=float)
+                numbers = columns.packed[field.name].floats()
                 may_lack = field.default not in (MISSING, None) and not (self.is_told and field.name in FIRST)
                 if may_lack and np.all(numbers == field.default):  # of a plan by hand, or of an older file
                     numbers = np.full(numbers.size, np.nan)
                 self.numbers[field.name] = numbers
         self.gammas = np.array(header["gammas"], dtype=float)
         self.drafts = self.gamma > 0.0
-        rounds = columns["round_by_gamma_s"]
-        lengths = np.fromiter(map(len, rounds), dtype=int, count=len(rounds))
-        self.rounds = np.full((lengths.size, self.gammas.size), np.nan)
-        filled = np.arange(self.gammas.size) < lengths[:, None]
-        self.rounds[filled] = np.fromiter(chain.from_iterable(rounds), dtype=float, count=int(lengths.sum()))
+        rounds = columns.packed["round_by_gamma_s"]
+        told = rounds.floats() if isinstance(rounds, Rows) else _table(columns["round_by_gamma_s"])
+        self.rounds = np.full((len(told), self.gammas.size), np.nan)
+        self.rounds[:, : told.shape[1]] = told
         self.place = np.searchsorted(self.gammas, self.gamma)
         names = [name or str(header["hardware"]) for name in columns["hardware"]]
-        self.machine = np.unique(np.array(names), return_inverse=True)[1]
+        self.machine = codes_of(pack(names, len(names)))
 
     def __getattr__(self, name: str) -> FloatArray:
         try:
@@ -118,6 +116,14 @@ class Figures:
         """Draft passes of a round, to the next whole number from 1 to gamma; 0 where nothing drafts. [1]"""
         passes = np.round(self.draft_s / (self.draft_ratio * self.baseline_s))
         return np.where(self.drafts, np.clip(np.nan_to_num(passes, nan=1.0), 1.0, self.gamma), 0.0)
+
+
+def _table(rows: list[Sequence[float]]) -> FloatArray:
+    """Return rows of numbers as an array, nan beyond the end of each."""
+    table = np.full((len(rows), max(map(len, rows))), np.nan)
+    for at, row in enumerate(rows):
+        table[at, : len(row)] = row
+    return table
 
 
 def _or(values: FloatArray, instead: Numeric) -> FloatArray:

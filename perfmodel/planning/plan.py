@@ -18,6 +18,7 @@ from perfmodel.planning.columns import NO_DRAFT, Cell
 if TYPE_CHECKING:
     from perfmodel.files.numbers import FloatArray
     from perfmodel.planning.cells import Cells
+    from perfmodel.planning.plan_cells import Columns
 
 __all__ = [
     "NO_DRAFT", "OBJECTIVES", "SCHEMA", "Cell", "Elsewhere", "Objective", "Plan", "read_plan",
@@ -213,7 +214,8 @@ class Plan:
             When it is not a plan, is of a schema this version does not know, or its figures cannot be an
             answer: up to 20 lines, each with the key, the value and what others allow (see `believe`).
         """
-        from perfmodel.planning.plan_cells import columns_in  # here and below, so that help begins sooner
+        from perfmodel.planning.cells import Cells  # here and below, so that help begins sooner
+        from perfmodel.planning.plan_cells import columns_in
 
         if not isinstance(body, Mapping) or body.get("schema") != SCHEMA:
             schema = body.get("schema") if isinstance(body, Mapping) else type(body).__name__
@@ -229,26 +231,19 @@ class Plan:
             given["elsewhere"] = Elsewhere(**{**outside, "runs_in": tuple(outside["runs_in"])})
         if "runs_in" in header:
             given["runs_in"] = {name: tuple(names) for name, names in header["runs_in"].items()}
-        return cls(**{**header, **given}, cells=_cells(columns))
+        return cls(**{**header, **given}, cells=Cells(Cell, columns.packed))
 
     def check(self, file: str = "plan") -> None:
         """Refuse a plan whose figures cannot be an answer: SpecError names cell, key and value."""
-        columns = {each.name: self.columns.listed(each.name) for each in fields(Cell)}
+        from perfmodel.planning.plan_cells import Columns
+
         if not self.cells:
             raise SpecError.single(file, "cells", "there are none", "Plan at least one cell")
-        _check(self.header, columns, file)
+        columns = {each.name: self.columns.packed(each.name) for each in fields(Cell)}
+        _check(self.header, Columns(columns), file)
 
 
-def _cells(columns: dict[str, list[Any]]) -> Cells[Cell]:
-    from perfmodel.planning.cells import Cells
-    from perfmodel.planning.packed import pack
-
-    size = len(columns["why"])
-    columns["round_by_gamma_s"] = list(map(tuple, columns["round_by_gamma_s"]))
-    return Cells(Cell, {name: pack(values, size) for name, values in columns.items()})
-
-
-def _check(header: Mapping[str, Any], columns: dict[str, list[Any]], file: str) -> None:
+def _check(header: Mapping[str, Any], columns: Columns, file: str) -> None:
     from perfmodel.planning.believed import believe
     from perfmodel.planning.plan_cells import REMEDY
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.errors import Fault, SpecError, nearest_name, shown
 from perfmodel.planning.columns import Cell, columns_of
 from perfmodel.planning.header import LONGEST_NAME, LONGEST_SENTENCE
+from perfmodel.planning.packed import Coded, Numbers, Packed, Rows, pack
 from strategies.base import Tree
 
 __all__ = [
@@ -34,9 +37,51 @@ FIRST = frozenset(re.findall(
 ))  # fmt: skip
 """What cells of the first release say; all cells of a file may leave out what has come since."""
 
-Columns: TypeAlias = "dict[str, list[Any]]"
 Wrong: TypeAlias = "tuple[int, str, Any, str]"
 """The cell, the key in it, the value that stands there, and why it cannot be."""
+
+
+class Columns(Mapping[str, "list[Any]"]):
+    """The columns of cells, packed; as the list of its values where one is asked for.
+
+    packed : the values of every field of `Cell`, by its name.
+    """
+
+    def __init__(self, packed: Mapping[str, Packed]) -> None:
+        self.packed = packed
+        self._listed: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._listed:
+            self._listed[name] = self.packed[name].listed()
+        return self._listed[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.packed)
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def distinct(self, name: str) -> set[Any]:
+        """Return the values of a column, each once."""
+        column = self.packed[name]
+        if isinstance(column, Numbers) and column.values.dtype.kind in "iu":
+            return set(np.unique(column.values).tolist())
+        return set(column.table) if isinstance(column, Coded) else set(self[name])
+
+    def each(self, name: str, test: Callable[[Any], bool]) -> NDArray[np.bool_]:
+        """Return what a test says of each value of a column."""
+        column = self.packed[name]
+        if isinstance(column, Coded):
+            return np.array([test(value) for value in column.table], dtype=bool)[column.codes]
+        return np.array([test(value) for value in self[name]], dtype=bool)
+
+    def is_absent(self, name: str) -> NDArray[np.bool_]:
+        """Return where a column says nothing."""
+        column = self.packed[name]
+        if isinstance(column, Numbers) and column.values.dtype.kind in "iuf":
+            return np.isnan(column.values)
+        return self.each(name, lambda value: value is None)
 
 
 def columns_in(cells: Any, file: str) -> Columns:
@@ -64,10 +109,17 @@ def columns_in(cells: Any, file: str) -> Columns:
             break
     if faults:
         raise SpecError(faults[:MOST_FAULTS])
-    return {
-        name: [cell[name] for cell in cells] if name in first else [default] * len(cells)
+    size = len(cells)
+    return Columns({
+        name: _packed([*map(itemgetter(name), cells)]) if name in first else pack(default, size)
         for name, default in known.items()
-    }
+    })  # fmt: skip
+
+
+def _packed(values: list[Any]) -> Packed:
+    if set(map(type, values)) == {list}:
+        values = [*map(tuple, values)]
+    return pack(values, len(values))
 
 
 def refuse(wrong: Sequence[Wrong] | Iterator[Wrong], file: str) -> None:
@@ -92,7 +144,10 @@ def types_of(annotation: Any) -> set[type]:
 def values(columns: Columns) -> Iterator[Wrong]:
     """What cannot be whatever stands beside it: a value's type, its range, its text."""
     for declared, field in zip(columns_of(Cell), fields(Cell), strict=True):
-        name, values, allowed = field.name, columns[field.name], types_of(field.type)
+        name, allowed = field.name, types_of(field.type)
+        if _fits(columns.packed[name], allowed, declared.range, name):
+            continue
+        values = columns[name]
         if not set(map(type, values)) <= allowed:
             expected = {float: "numbers", int: "whole numbers", str: "texts", list: "lists of numbers"}
             what = next(expected[kind] for kind in expected if kind in allowed)
@@ -117,6 +172,29 @@ def values(columns: Columns) -> Iterator[Wrong]:
                     yield from _outside(cell, name, value, *declared.range)
 
 
+def _fits(column: Packed, allowed: set[type], bounds: tuple[float, float], name: str) -> bool:
+    """Whether a column holds what it may, as far as its packed form shows it."""
+    if isinstance(column, Coded):
+        longest = LONGEST_NAME if name in NAMES else LONGEST_SENTENCE
+        return all(
+            type(value) in allowed
+            and (value is None or (_is_text(value, longest) if isinstance(value, str) else _lies(value, *bounds)))
+            for value in column.table
+        )
+    numbers = column.floats() if isinstance(column, Rows) else getattr(column, "values", np.array([None]))
+    kind = {"i": int, "u": int, "f": float}.get(numbers.dtype.kind)
+    if kind is None or (list if isinstance(column, Rows) else kind) not in allowed:
+        return False
+    inside = np.isfinite(numbers) & (numbers >= bounds[0]) & (numbers <= bounds[1])
+    if isinstance(column, Rows):  # nan beyond the end of each
+        return int(np.count_nonzero(inside)) == sum(column.lengths.listed())
+    return bool(np.all(inside | np.isnan(numbers))) and (type(None) in allowed or bool(np.all(inside)))
+
+
+def _lies(value: Any, least: float, most: float) -> bool:
+    return type(value) in (int, float) and least <= value <= most and abs(value) < np.inf
+
+
 def _is_text(text: str, longest: int) -> bool:
     return text.isprintable() and len(text) <= longest
 
@@ -134,13 +212,13 @@ def _all_between(values: Sequence[Any], least: float, most: float) -> bool:
 
 
 def _outside(cell: int, key: str, value: Any, least: float, most: float) -> Iterator[Wrong]:
-    if type(value) not in (int, float) or not (least <= value <= most and abs(value) < np.inf):
+    if not _lies(value, least, most):
         yield cell, key, value, f", which lies outside {least:g} to {most:g}"
 
 
 def among(columns: Columns, key: str, allowed: set[Any], why: str) -> Iterator[Wrong]:
     """What is none of the values that a column may hold."""
-    if not set(columns[key]) <= allowed:
+    if not columns.distinct(key) <= allowed:
         for cell, value in enumerate(columns[key]):
             if value not in allowed:
                 yield cell, key, value, f": {why}"
@@ -148,6 +226,9 @@ def among(columns: Columns, key: str, allowed: set[Any], why: str) -> Iterator[W
 
 def lengths(columns: Columns, count: int) -> Iterator[Wrong]:
     """Rounds that are not told for each of the lengths of the plan, nor for plain decoding alone."""
+    rounds_of = columns.packed["round_by_gamma_s"]
+    if isinstance(rounds_of, Rows) and rounds_of.lengths.table == (count,):
+        return
     for cell, (rounds, gamma) in enumerate(
         zip(columns["round_by_gamma_s"], columns["gamma"], strict=True)
     ):
@@ -158,6 +239,8 @@ def lengths(columns: Columns, count: int) -> Iterator[Wrong]:
 
 def trees(columns: Columns) -> Iterator[Wrong]:
     """Steps, topk and nodes that make no tree."""
+    if columns.distinct("topk") == columns.distinct("nodes") == {None}:
+        return
     shapes = list(zip(columns["gamma"], columns["topk"], columns["nodes"], strict=True))
     wrong = {}
     for gamma, topk, nodes in set(shapes):

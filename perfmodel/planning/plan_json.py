@@ -45,7 +45,7 @@ def _cell_texts(cells: Cells[Any], encode: Encode) -> Iterator[str]:
             continue
         written.append(_field(name, "%s", encode))
         if name == "why" and cells.reason:
-            columns.append([encode(why) for why in cells.listed(name)])
+            columns.append(_each(cells.listed(name), encode))
         else:
             column = column.made() if isinstance(column, Later) else column
             columns.append(_value_texts(column, column.listed(), encode))
@@ -62,16 +62,22 @@ def _value_texts(column: Packed, values: list[Any], encode: Encode) -> list[str]
     if isinstance(column, Coded):
         texts = [_nested(encode(value)) for value in column.table]
         return [texts[code] for code in column.codes.tolist()]
-    if isinstance(column, Rows) and np.all(np.isfinite(column.values)):
-        longest = column.values.shape[1]
-        row = "[" + ",".join(["\n    %r"] * longest) + "\n   ]"
-        return [row % value if value else "[]" for value in values]
+    if isinstance(column, Rows) and not np.any(np.isinf(column.values)):
+        rows = {length: "[" + ",".join(["\n    %r"] * length) + "\n   ]" for length in column.lengths.table}
+        return [rows[len(value)] % value if value else "[]" for value in values]
     numbers = column.values if isinstance(column, Numbers) else np.array([None])
     if numbers.dtype.kind in "iu":
         return [*map(repr, values)]
     if numbers.dtype.kind == "f" and not np.any(np.isinf(numbers)):
         return ["null" if value is None else repr(value) for value in values]
-    return [_nested(encode([*value] if isinstance(value, tuple) else value)) for value in values]
+    if any(isinstance(value, (tuple, list, dict)) for value in values):
+        return [_nested(encode([*value] if isinstance(value, tuple) else value)) for value in values]
+    return _each(values, encode)
+
+
+def _each(values: list[Any], encode: Encode) -> list[str]:
+    """Return the text of each of some texts or numbers, which holds no line end."""
+    return encode(values)[len("[\n ") : -len("\n]")].split(",\n ") if values else []
 
 
 def _nested(text: str) -> str:
