@@ -134,7 +134,7 @@ class Parts:
                     )
             yield
         finally:
-            remove_abandoned(self.folder)  # a signal may have come while an unfinished piece was being deleted
+            remove_abandoned(self.folder)  # a signal may have come while one was being deleted
             if not self.done():
                 self.remove()
             unlock(descriptor, file)
