@@ -134,6 +134,7 @@ class Parts:
                     )
             yield
         finally:
+            remove_abandoned(self.folder)  # a signal may have come while one was being deleted
             if not self.done():
                 self.remove()
             unlock(descriptor, file)

@@ -129,8 +129,7 @@ def _marked(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def _of_floats(marked: NDArray[Any]) -> list[str]:
     """A text a row, with commas between; of all that is always there JSON's writer is the fastest."""
     rows = marked[:, :-1]
-    size = np.abs(rows)
-    odd = np.flatnonzero(~(((size >= _LEAST) & (size < _MOST)) | (size == 0.0)).all(axis=1)).tolist()
+    odd = [] if rows.min() >= _LEAST and rows.max() < _MOST else _odd(rows)
     of_odd = [",".join("" if value != value else repr(value) for value in rows[row].tolist()) for row in odd]
     if odd:
         marked = marked.copy()
@@ -140,6 +139,14 @@ def _of_floats(marked: NDArray[Any]) -> list[str]:
     for row, text in zip(odd, of_odd, strict=True):
         texts[row] = text
     return texts
+
+
+def _odd(rows: NDArray[Any]) -> list[int]:
+    """The rows with a number that Python writes otherwise."""
+    size = np.abs(rows)
+    alike = ((size >= _LEAST) & (size < _MOST)) | (size == 0.0)
+    odd: list[int] = np.flatnonzero(~alike.all(axis=1)).tolist()
+    return odd
 
 
 def _quoted(text: str) -> str:

@@ -293,10 +293,12 @@ def _temporary(beside: Path, prefix: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        for _ in range(2):  # what failed once may do the second time
-            shutil.rmtree(folder, ignore_errors=True)
-        if descriptor is not None:
-            os.close(descriptor)
+        try:
+            for _ in range(2):  # what failed once may do the second time
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:  # also when a signal ends this process meanwhile: others see that it is abandoned
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def _locked_folder(beside: Path, prefix: str) -> tuple[Path, int | None]:

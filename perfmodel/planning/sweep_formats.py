@@ -36,7 +36,7 @@ _GZIP = 1
 """Level: a higher one takes up to four times as long for a file that is 7 % shorter. [1]"""
 _HEAD, _PIECE = "head", "piece"
 _BLOCK = 8 << 20
-"""Of an array of text at least, but for the last. [bytes]"""
+"""Of an array of text, about. [bytes]"""
 
 
 def rows_of(priced: Priced) -> Rows:
@@ -146,13 +146,15 @@ def _pack_csv(blocks: Sequence[Priced], texts: Texts) -> Arrays:
 def _in_blocks(some: Iterator[str]) -> Arrays:
     """Texts as arrays of some MB, whose memory is used again: one that is larger is asked for each time."""
     blocks: dict[str, Any] = {}
-    block = bytearray()
+    texts: list[bytes] = []
+    size = 0
     for text in some:
-        block += text.encode()
-        if len(block) > _BLOCK:
-            blocks[f"{_PIECE}{len(blocks)}"] = _bytes(block)
-            block = bytearray()
-    return {**blocks, f"{_PIECE}{len(blocks)}": _bytes(block)}
+        texts.append(text.encode())
+        size += len(text)
+        if size > _BLOCK * (len(blocks) + 1):
+            blocks[f"{_PIECE}{len(blocks)}"] = _bytes(b"".join(texts))
+            texts.clear()
+    return {**blocks, f"{_PIECE}{len(blocks)}": _bytes(b"".join(texts))}
 
 
 def csv_of(piece: Arrays, *, head: bool) -> Iterator[str]:
@@ -248,7 +250,7 @@ def _join_parquet(pieces: Iterator[Arrays], path: Path, size: int, texts: Texts)
     join_row_groups((piece[_PIECE].data for piece in pieces), path, {"pandas": json.dumps(_FOR_PANDAS)})
 
 
-def _bytes(content: bytes | bytearray) -> Any:
+def _bytes(content: bytes) -> Any:
     return np.frombuffer(content, np.uint8)
 
 
