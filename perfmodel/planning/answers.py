@@ -169,8 +169,10 @@ def _together(
     order = np.sort(place)
     where = [np.searchsorted(order, each) for each in places]
     parts = [(part, at) for part, at in zip(cells, where, strict=True) if len(part)]
-    together = Cells.joined([part for part, _ in parts], [at for _, at in parts]) if parts else Cells.of((), Cell)
-    return Answered(together, order, sum(fallen, Counter()))
+    if not parts:
+        return Answered(Cells.of((), Cell), order, sum(fallen, Counter()))
+    joined = Cells.joined([part for part, _ in parts], [at for _, at in parts])
+    return Answered(joined, order, sum(fallen, Counter()))
 
 
 def _best_of(

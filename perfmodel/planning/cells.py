@@ -115,7 +115,7 @@ class Cells(Sequence[CellT], Generic[CellT]):
         return Cells(self.kind, columns, self.reason, hindrances)
 
     def packed(self, name: str) -> Packed:
-        """Return one field, packed; what makes each cell's ``why`` differ stands for a ``why`` not yet made."""
+        """Return one field, packed; of a ``why`` that is not yet made the texts that it is made with."""
         column = self.columns[name]
         if name == "why" and self.hindrances is not None:
             return self.hindrances
