@@ -155,9 +155,9 @@ def best_answers(answers: Sequence[Answered], objective: str) -> Cells[Cell]:
     places = np.flatnonzero(best >= 0)
     parts, where = [], []
     for machine, each in enumerate(answers):
-        mine = best[each.place] == machine
-        parts.append(each.cells.take(mine))
-        where.append(np.searchsorted(places, each.place[mine]))
+        won = best[each.place] == machine
+        parts.append(each.cells.take(won))
+        where.append(np.searchsorted(places, each.place[won]))
     return _together(parts, where, []).cells
 
 
