@@ -196,9 +196,12 @@ def _best_of(
         if not cells.size:
             continue
         runs, by_gamma = choice.at(cells), choice.by_gamma(cells)
-        judged = (
-            judge(worlds, choice, choices, cells, second[cells], behind[cells], space.alpha) if worlds else {}
-        )
+        judged: Mapping[str, FloatArray] = {}
+        if worlds is not None:
+            judged = judge(
+                worlds, choice, choices, cells, second[cells], behind[cells], space.alpha,
+                expected=not space.deviations,
+            )  # fmt: skip
         if space.deviations:  # chosen at a quantile of acceptance, told at its expectation
             runs, by_gamma = _expected(runs, space), _expected(by_gamma, space)
         answer = Answer(

@@ -122,6 +122,7 @@ def price_draws(
     *,
     alpha: Numeric | Acceptance | None = None,
     tokens_per_round: Numeric | None = None,
+    value: Round | None = None,
 ) -> Round:
     """Price a configuration in every possible world, on a new last axis of every term.
 
@@ -134,6 +135,7 @@ def price_draws(
     ----------
     configuration : what `price` takes, by name. [sequences], [tokens]
     alpha, tokens_per_round : as in `price_round`. [0..1], [tokens]
+    value : the configuration in `worlds.central`, where it is priced already.
     """
 
     def widen(value: Any) -> Any:
@@ -148,7 +150,12 @@ def price_draws(
     def priced(deployment: Deployment, deviations: Numeric = 0.0) -> Round:
         return price(replace(deployment, **shared), drafter, deviations=deviations, **asked, **believed)
 
-    value, drawn = priced(worlds.central), priced(worlds.deployment, worlds.deviations(drafter))
+    drawn = priced(worlds.deployment, worlds.deviations(drafter))
+    if value is None:
+        value = priced(worlds.central)
+        tpot, speedup = value.tpot, value.speedup
+    else:
+        tpot, speedup = widen(value.tpot), widen(value.speedup)
     residual = np.where(np.asarray(drawn.gamma) > 0, worlds.verify_residual, worlds.target_residual)
     drawn = replace(
         drawn,
@@ -156,14 +163,14 @@ def price_draws(
         verify=drawn.verify.scale(residual),
         draft=drawn.draft.scale(worlds.draft_residual),
     )
-    round_off = value.tpot / np.median(drawn.tpot, axis=-1, keepdims=True)
+    round_off = tpot / np.median(drawn.tpot, axis=-1, keepdims=True)
     drawn = replace(
         drawn,
         verify=drawn.verify.scale(round_off),
         draft=drawn.draft.scale(round_off),
         overhead=drawn.overhead * round_off,
     )
-    step_off = value.speedup / np.median(drawn.speedup, axis=-1, keepdims=True)
+    step_off = speedup / np.median(drawn.speedup, axis=-1, keepdims=True)
     return replace(drawn, baseline=drawn.baseline.scale(step_off))
 
 
@@ -182,6 +189,8 @@ def judge(
     second: NDArray[np.intp],
     behind: FloatArray,
     alpha: float | Acceptance | None,
+    *,
+    expected: bool = True,
 ) -> dict[str, FloatArray]:
     """Judge a drafter's choices: intervals, probabilities, what not knowing acceptance costs; one a cell.
 
@@ -193,6 +202,7 @@ def judge(
     second : which of them came second, per cell.
     behind : how far, as a share of the winner's time per token; nan where nothing came second. [1]
     alpha : acceptance in place of the strategies' laws. [0..1]
+    expected : whether the choices are priced at the acceptance that is expected.
 
     Returns
     -------
@@ -200,7 +210,8 @@ def judge(
     """
     size, runs = cells.size, chosen.at(cells)
     nothing = np.full(size, np.nan)
-    priced = price_draws(worlds, runs.drafter, runs.configuration, alpha=alpha)
+    value = runs.round if expected else None
+    priced = price_draws(worlds, runs.drafter, runs.configuration, alpha=alpha, value=value)
     tpot = np.broadcast_to(priced.tpot, (size, worlds.size))
     speedup = np.broadcast_to(priced.speedup, (size, worlds.size))
     (tpot_low, tpot_high), (speedup_low, speedup_high) = interval(tpot), interval(speedup)
@@ -210,8 +221,9 @@ def judge(
         here, rival = second == index, choices[index]
         against = np.flatnonzero(here & np.isfinite(behind))
         if against.size:
-            configuration = rival.at(cells[against]).configuration
-            other = price_draws(worlds, rival.drafter, configuration, alpha=alpha)
+            behind_it = rival.at(cells[against])
+            value = behind_it.round if expected else None
+            other = price_draws(worlds, rival.drafter, behind_it.configuration, alpha=alpha, value=value)
             ratio = other.tpot / tpot[against]
             middle = np.median(ratio, axis=-1, keepdims=True)
             slower[against] = ratio * ((1.0 + behind[against, None]) / middle)
