@@ -26,6 +26,9 @@ from perfmodel.workload import Workload
 
 __all__ = ["Answer", "Answered", "Question", "answer_cells", "answer_piece", "best_answers"]
 
+WORLDS = 131_072
+"""Possible worlds of cells that are priced at once: arrays stay in a core's cache. [1]"""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -198,10 +201,7 @@ def _best_of(
         runs, by_gamma = choice.at(cells), choice.by_gamma(cells)
         judged: Mapping[str, FloatArray] = {}
         if worlds is not None:
-            judged = judge(
-                worlds, choice, choices, cells, second[cells], behind[cells], space.alpha,
-                expected=not space.deviations,
-            )  # fmt: skip
+            judged = _judge(worlds, choice, choices, cells, second, behind, space)
         if space.deviations:  # chosen at a quantile of acceptance, told at its expectation
             runs, by_gamma = _expected(runs, space), _expected(by_gamma, space)
         answer = Answer(
@@ -216,6 +216,27 @@ def _best_of(
         answers.append(fill(answer, reason))
         places.append(cells)
     return answers, places
+
+
+def _judge(
+    worlds: Draws,
+    chosen: Choice,
+    choices: Sequence[Choice],
+    cells: NDArray[np.intp],
+    second: NDArray[np.intp],
+    behind: FloatArray,
+    space: SearchSpace,
+) -> dict[str, FloatArray]:
+    """Judge a choice in some cells, so many at once that the arrays of their worlds stay in a core's cache."""
+    size = max(1, WORLDS // worlds.size)
+    blocks = [
+        judge(
+            worlds, chosen, choices, block, second[block], behind[block], space.alpha,
+            expected=not space.deviations,
+        )
+        for block in np.split(cells, range(size, cells.size, size))
+    ]  # fmt: skip
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _name_kinds(runs: Priced, question: Question) -> Packed:
