@@ -227,7 +227,7 @@ def _judge(
     behind: FloatArray,
     space: SearchSpace,
 ) -> dict[str, FloatArray]:
-    """Judge a choice in some cells, so many at once that the arrays of their worlds stay in a core's cache."""
+    """Judge a choice in some cells, so many at once that the arrays of their worlds stay small."""
     size = max(1, WORLDS // worlds.size)
     blocks = [
         judge(
