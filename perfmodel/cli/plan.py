@@ -142,7 +142,10 @@ def _read_engine(flags: PlanFlags) -> tuple[PlanFlags, str | None]:
 
 def _say_what_is_missing(question: Question, answer: Plan) -> None:
     """Name the cells without an answer, and why."""
-    answered = {(cell.batch_size, cell.context_len) for cell in answer.cells}
+    if len(answer.cells) == question.cells:
+        return
+    columns = answer.columns
+    answered = set(zip(columns.listed("batch_size"), columns.listed("context_len"), strict=True))
     missing = [
         f"batch {batch} at context {context}"
         for batch in question.workload.batch_sizes

@@ -27,6 +27,9 @@ from perfmodel.workload import Workload
 
 __all__ = ["Answer", "Answered", "Question", "answer_cells", "answer_piece", "best_answers"]
 
+WORLDS = 131_072
+"""Possible worlds of cells that are priced at once: arrays stay in a core's cache. [1]"""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -160,9 +163,9 @@ def best_answers(answers: Sequence[Answered], objective: str) -> Cells[Cell]:
     places = np.flatnonzero(best >= 0)
     parts, where = [], []
     for machine, each in enumerate(answers):
-        mine = best[each.place] == machine
-        parts.append(each.cells.take(mine))
-        where.append(np.searchsorted(places, each.place[mine]))
+        won = best[each.place] == machine
+        parts.append(each.cells.take(won))
+        where.append(np.searchsorted(places, each.place[won]))
     return _together(parts, where, []).cells
 
 
@@ -174,8 +177,10 @@ def _together(
     order = np.sort(place)
     where = [np.searchsorted(order, each) for each in places]
     parts = [(part, at) for part, at in zip(cells, where, strict=True) if len(part)]
-    together = Cells.joined([part for part, _ in parts], [at for _, at in parts]) if parts else Cells.of((), Cell)
-    return Answered(together, order, sum(fallen, Counter()))
+    if not parts:
+        return Answered(Cells.of((), Cell), order, sum(fallen, Counter()))
+    joined = Cells.joined([part for part, _ in parts], [at for _, at in parts])
+    return Answered(joined, order, sum(fallen, Counter()))
 
 
 def _best_of(
@@ -199,9 +204,9 @@ def _best_of(
         if not cells.size:
             continue
         runs, by_gamma = choice.at(cells), choice.by_gamma(cells)
-        judged = (
-            judge(worlds, choice, choices, cells, second[cells], behind[cells], space.alpha) if worlds else {}
-        )
+        judged: Mapping[str, FloatArray] = {}
+        if worlds is not None:
+            judged = _judge(worlds, choice, choices, cells, second, behind, space)
         if space.deviations:  # chosen at a quantile of acceptance, told at its expectation
             runs, by_gamma = _expected(runs, space), _expected(by_gamma, space)
         answer = Answer(
@@ -216,6 +221,27 @@ def _best_of(
         answers.append(fill(answer, reason))
         places.append(cells)
     return answers, places
+
+
+def _judge(
+    worlds: Draws,
+    chosen: Choice,
+    choices: Sequence[Choice],
+    cells: NDArray[np.intp],
+    second: NDArray[np.intp],
+    behind: FloatArray,
+    space: SearchSpace,
+) -> dict[str, FloatArray]:
+    """Judge a choice in some cells, so many at once that the arrays of their worlds stay small."""
+    size = max(1, WORLDS // worlds.size)
+    blocks = [
+        judge(
+            worlds, chosen, choices, block, second[block], behind[block], space.alpha,
+            expected=not space.deviations,
+        )
+        for block in np.split(cells, range(size, cells.size, size))
+    ]  # fmt: skip
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _name_kinds(runs: Priced, question: Question) -> Packed:

@@ -15,7 +15,7 @@ from perfmodel.planning.packed import Coded, Later, Packed, codes_of, distinct, 
 __all__ = ["BLOCK", "Cells"]
 
 BLOCK = 4096
-"""Cells that are made at once where all are asked for: memory stays bounded. [1]"""
+"""Cells that are made at once where all are asked for, and kept where there are no more. [1]"""
 
 CellT = TypeVar("CellT")
 Reason = Callable[[Mapping[str, Any], str], str]
@@ -40,6 +40,7 @@ class Cells(Sequence[CellT], Generic[CellT]):
         self.kind, self.columns = kind, dict(columns)
         self.reason, self.hindrances = reason, hindrances
         self._sorted: dict[tuple[str, ...], Any] = {}
+        self._all: tuple[CellT, ...] | None = None  # of few cells, once they were made
 
     @classmethod
     def of(cls, cells: Iterable[CellT], kind: type[CellT]) -> Cells[CellT]:
@@ -88,9 +89,14 @@ class Cells(Sequence[CellT], Generic[CellT]):
         if isinstance(place, slice):
             return self.take(place)
         at = range(len(self))[place]
-        return next(self._made(at, at + 1))
+        return next(self._made(at, at + 1)) if self._all is None else self._all[at]
 
     def __iter__(self) -> Iterator[CellT]:
+        if len(self) <= BLOCK:
+            if self._all is None:
+                self._all = tuple(self._made(0, len(self)))
+            yield from self._all
+            return
         for start in range(0, len(self), BLOCK):
             yield from self._made(start, start + BLOCK)
 
@@ -106,7 +112,7 @@ class Cells(Sequence[CellT], Generic[CellT]):
         return repr(tuple(self))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_sorted": {}}
+        return {**vars(self), "_sorted": {}, "_all": None}
 
     def take(self, place: slice | NDArray[Any]) -> Cells[CellT]:
         """Return some of the cells, by a slice, their indices or whether each is one of them."""
@@ -115,7 +121,7 @@ class Cells(Sequence[CellT], Generic[CellT]):
         return Cells(self.kind, columns, self.reason, hindrances)
 
     def packed(self, name: str) -> Packed:
-        """Return one field, packed; what makes each cell's ``why`` differ stands for a ``why`` not yet made."""
+        """Return one field, packed; of a ``why`` that is not yet made the texts that it is made with."""
         column = self.columns[name]
         if name == "why" and self.hindrances is not None:
             return self.hindrances

@@ -44,9 +44,9 @@ class Figures:
         self.gammas = np.array(header["gammas"], dtype=float)
         self.drafts = self.gamma > 0.0
         rounds = columns.packed["round_by_gamma_s"]
-        told = rounds.floats() if isinstance(rounds, Rows) else _table(columns["round_by_gamma_s"])
-        self.rounds = np.full((len(told), self.gammas.size), np.nan)
-        self.rounds[:, : told.shape[1]] = told
+        in_time = rounds.floats() if isinstance(rounds, Rows) else _table(columns["round_by_gamma_s"])
+        self.rounds = np.full((len(in_time), self.gammas.size), np.nan)
+        self.rounds[:, : in_time.shape[1]] = in_time
         self.place = np.searchsorted(self.gammas, self.gamma)
         names = [name or str(header["hardware"]) for name in columns["hardware"]]
         self.machine = codes_of(pack(names, len(names)))

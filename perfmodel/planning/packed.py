@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from perfmodel.files.numbers import FloatArray
 
-__all__ = ["Coded", "Later", "Numbers", "Packed", "Rows", "chosen", "coded", "codes_of", "distinct", "join", "pack"]
+__all__ = [
+    "Coded", "Later", "Numbers", "Packed", "Rows", "chosen", "coded", "codes_of", "distinct", "join", "pack",
+]  # fmt: skip
 
 _FEW = 16
 """Distinct values that are looked for one after another, which is faster than to sort. [1]"""
@@ -80,7 +82,8 @@ class Coded:
 
     def equals(self, value: Any) -> NDArray[np.bool_]:
         """Return which values equal another."""
-        return np.array([each == value for each in self.table])[self.codes]
+        same: NDArray[np.bool_] = np.array([each == value for each in self.table], dtype=bool)[self.codes]
+        return same
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +238,7 @@ def _by_first(values: Sequence[Any]) -> Coded:
     return coded(np.array(codes, dtype=np.intp), list(table))
 
 
-def coded(codes: NDArray[np.intp], table: Sequence[Any]) -> Coded:
+def coded(codes: NDArray[Any], table: Sequence[Any]) -> Coded:
     """Return ``table[codes]``, in the fewest bytes."""
     if len(table) == 1:
         return _alike(table[0], codes.size)
@@ -248,7 +251,7 @@ def _alike(value: Any, size: int) -> Coded:
 
 def chosen(where: NDArray[np.bool_], value: Any, other: Any = None) -> Coded:
     """Return one value where a condition holds, another where it does not."""
-    if np.all(where):
+    if value is other or np.all(where):
         return _alike(value, where.size)
     return Coded(where.astype(np.uint8), (other, value)) if np.any(where) else _alike(other, where.size)
 
@@ -319,23 +322,24 @@ def _kind_of(parts: Sequence[Packed]) -> Any:
     if all(kind.kind == "f" for kind in kinds) and types <= {float, type(None)}:
         return np.dtype(float)
     if all(kind.kind in "iu" for kind in kinds) and types <= {int}:
-        tables = [np.min_scalar_type(value) for part in parts if isinstance(part, Coded) for value in part.table]
-        whole = np.result_type(*kinds, *tables)
+        tables = [part.table for part in parts if isinstance(part, Coded)]
+        whole = np.result_type(*kinds, *(np.min_scalar_type(value) for table in tables for value in table))
         return whole if whole.kind in "iu" else None
     return None
 
 
 def _join_coded(parts: Sequence[Coded], places: Sequence[Any], size: int) -> Packed:
-    table: dict[Any, int] = {}  # 1 is not 1.0, nor 0.0 -0.0
-    named = [[table.setdefault((type(value), str(value)), len(table)) for value in part.table] for part in parts]
-    values = {code: value for part, codes in zip(parts, named, strict=True)
-              for value, code in zip(part.table, codes, strict=True)}  # fmt: skip
-    if len(table) == 1:
-        return _alike(values[0], size)
-    codes = np.empty(size, dtype=np.min_scalar_type(len(table) - 1))
-    for part, renamed, place in zip(parts, named, places, strict=True):
-        codes[place] = renamed[0] if len(renamed) == 1 else np.array(renamed, dtype=codes.dtype)[part.codes]
-    return Coded(codes, tuple(values[code] for code in range(len(table))))
+    names = [[(type(value), str(value)) for value in part.table] for part in parts]  # 1 is not 1.0
+    table = {
+        name: value
+        for part, each in zip(parts, names, strict=True)
+        for name, value in zip(each, part.table, strict=True)
+    }
+    code = {name: at for at, name in enumerate(table)}
+    codes = np.zeros(size, dtype=np.min_scalar_type(len(table) - 1))
+    for part, each, place in zip(parts, names, places, strict=True):
+        codes[place] = np.array([code[name] for name in each], dtype=codes.dtype)[part.codes]
+    return coded(codes, list(table.values()))
 
 
 def _join_rows(parts: Sequence[Rows], places: Sequence[Any], size: int) -> Packed:

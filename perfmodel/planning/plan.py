@@ -166,17 +166,16 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON or YAML."""
-        cells = [
-            {**fields, "round_by_gamma_s": list(fields["round_by_gamma_s"])} for fields in self.columns.fields()
-        ]
+        rows = self.columns.fields()
+        cells = [{**row, "round_by_gamma_s": list(row["round_by_gamma_s"])} for row in rows]
         return {"schema": SCHEMA, **self.header, "cells": cells}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """One row per cell: every field of it that is one number or word."""
         return [
-            {name: value for name, value in fields.items() if not isinstance(value, (list, tuple))}
-            for fields in self.columns.fields()
+            {name: value for name, value in row.items() if not isinstance(value, (list, tuple))}
+            for row in self.columns.fields()
         ]
 
     def json_texts(

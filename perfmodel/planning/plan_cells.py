@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -73,14 +74,16 @@ class Columns(Mapping[str, "list[Any]"]):
         """Return what a test says of each value of a column."""
         column = self.packed[name]
         if isinstance(column, Coded):
-            return np.array([test(value) for value in column.table], dtype=bool)[column.codes]
+            of_table = np.array([test(value) for value in column.table], dtype=bool)
+            return np.asarray(of_table[column.codes])
         return np.array([test(value) for value in self[name]], dtype=bool)
 
     def is_absent(self, name: str) -> NDArray[np.bool_]:
         """Return where a column says nothing."""
         column = self.packed[name]
         if isinstance(column, Numbers) and column.values.dtype.kind in "iuf":
-            return np.isnan(column.values)
+            absent: NDArray[np.bool_] = np.isnan(column.values)
+            return absent
         return self.each(name, lambda value: value is None)
 
 
@@ -177,22 +180,23 @@ def _fits(column: Packed, allowed: set[type], bounds: tuple[float, float], name:
     if isinstance(column, Coded):
         longest = LONGEST_NAME if name in NAMES else LONGEST_SENTENCE
         return all(
-            type(value) in allowed
-            and (value is None or (_is_text(value, longest) if isinstance(value, str) else _lies(value, *bounds)))
+            type(value) in allowed and (
+                value is None or (_is_text(value, longest) if type(value) is str else _lies(value, *bounds))
+            )
             for value in column.table
-        )
+        )  # fmt: skip
     numbers = column.floats() if isinstance(column, Rows) else getattr(column, "values", np.array([None]))
     kind = {"i": int, "u": int, "f": float}.get(numbers.dtype.kind)
     if kind is None or (list if isinstance(column, Rows) else kind) not in allowed:
         return False
     inside = np.isfinite(numbers) & (numbers >= bounds[0]) & (numbers <= bounds[1])
     if isinstance(column, Rows):  # nan beyond the end of each
-        return int(np.count_nonzero(inside)) == sum(column.lengths.listed())
+        return bool(np.count_nonzero(inside) == np.sum(column.lengths.floats()))
     return bool(np.all(inside | np.isnan(numbers))) and (type(None) in allowed or bool(np.all(inside)))
 
 
 def _lies(value: Any, least: float, most: float) -> bool:
-    return type(value) in (int, float) and least <= value <= most and abs(value) < np.inf
+    return type(value) in (int, float) and bool(least <= value <= most and abs(value) < math.inf)
 
 
 def _is_text(text: str, longest: int) -> bool:

@@ -189,6 +189,8 @@ def judge(
     second: NDArray[np.intp],
     behind: FloatArray,
     alpha: float | Acceptance | None,
+    *,
+    expected: bool = True,
 ) -> dict[str, FloatArray]:
     """Judge a drafter's choices: intervals, probabilities, what not knowing acceptance costs; one a cell.
 
@@ -200,6 +202,7 @@ def judge(
     second : which of them came second, per cell.
     behind : how far, as a share of the winner's time per token; nan where nothing came second. [1]
     alpha : acceptance in place of the strategies' laws. [0..1]
+    expected : whether the choices are priced at the acceptance that is expected.
 
     Returns
     -------
@@ -207,7 +210,8 @@ def judge(
     """
     size, runs = cells.size, chosen.at(cells)
     nothing = np.full(size, np.nan)
-    priced = price_draws(worlds, runs.drafter, runs.configuration, alpha=alpha)
+    value = runs.round if expected else None
+    priced = price_draws(worlds, runs.drafter, runs.configuration, alpha=alpha, value=value)
     tpot = np.broadcast_to(priced.tpot, (size, worlds.size))
     speedup = np.broadcast_to(priced.speedup, (size, worlds.size))
     (tpot_low, tpot_high), (speedup_low, speedup_high) = interval(tpot), interval(speedup)
@@ -217,8 +221,9 @@ def judge(
         here, rival = second == index, choices[index]
         against = np.flatnonzero(here & np.isfinite(behind))
         if against.size:
-            configuration = rival.at(cells[against]).configuration
-            other = price_draws(worlds, rival.drafter, configuration, alpha=alpha)
+            behind_it = rival.at(cells[against])
+            value = behind_it.round if expected else None
+            other = price_draws(worlds, rival.drafter, behind_it.configuration, alpha=alpha, value=value)
             ratio = other.tpot / tpot[against]
             middle = np.median(ratio, axis=-1, keepdims=True)
             slower[against] = ratio * ((1.0 + behind[against, None]) / middle)

@@ -72,10 +72,8 @@ def _interval(cell: Cell) -> str:
 def _from_batches(plan: Plan) -> str:
     """From which batch on it pays, by context, where that is one number."""
     places: dict[int, list[int]] = {}
-    for context in sorted({cell.context_len for cell in plan.cells}):
-        column = sorted(
-            (cell for cell in plan.cells if cell.context_len == context), key=lambda cell: cell.batch_size
-        )
+    for context in sorted(set(plan.columns.listed("context_len"))):
+        column = sorted(plan.columns.where(context_len=context), key=lambda cell: cell.batch_size)
         first = next((place for place, cell in enumerate(column) if cell.speculates), None)
         if first is not None and all(cell.speculates for cell in column[first:]):
             places.setdefault(column[first].batch_size, []).append(context)

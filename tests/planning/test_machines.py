@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
 import pytest
 
 from perfmodel.engine import EngineOverhead
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.plan import OBJECTIVES, best_machine
+from perfmodel.planning.answers import Answered, best_answers
+from perfmodel.planning.cells import Cells
+from perfmodel.planning.plan import OBJECTIVES, Cell
 from perfmodel.planning.planner import Constraints, plan
 from perfmodel.workload import Workload
 
@@ -71,4 +76,5 @@ def test_one_machine_is_planned_by_speedup_and_the_header_is_that_of_the_winner(
 
 
 def test_where_no_machine_answers_there_is_no_best_one():
-    assert best_machine([None, None], "tpot") is None
+    nothing = Answered(Cells.of((), Cell), np.array([], dtype=int), Counter())
+    assert len(best_answers([nothing, nothing], "tpot")) == 0

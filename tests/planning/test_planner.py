@@ -260,6 +260,6 @@ def test_a_plan_in_pieces_is_a_plan_at_once(monkeypatch, one_deployment):
     workload, asked = Workload(range(1, 9), (1000, 9000, 70000)), {"drafters": DRAFTERS, "gammas": (1, 3, 5)}
     whole = recommend(workload, draws=20, one_deployment=one_deployment, **asked)
     for pieces in (1, 100):
-        for room in ("planner", "choose"):
+        for room in ("answers", "choose"):
             monkeypatch.setattr(f"perfmodel.planning.{room}.split", partial(split, chunk=pieces))
         assert recommend(workload, draws=20, one_deployment=one_deployment, **asked) == whole

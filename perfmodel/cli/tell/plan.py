@@ -54,7 +54,8 @@ def draw_plan(console: Console, plan: Plan, alternatives: Sequence[LossyAlternat
     coloured = Column("speedup", lambda cell: gain(cell.speedup))
     draw(console, [coloured if column.name == "speedup" else column for column in titled(plan)], plan.cells)
     heading(console, "Why")
-    lines(console, (f"{_place(cell, plan)}: {cell.why}{_beside(cell)}" for cell in plan.cells))
+    many = len(set(plan.columns.listed("context_len"))) > 1
+    lines(console, (f"{_place(cell, many)}: {cell.why}{_beside(cell)}" for cell in plan.cells))
     draw_worth(console, plan)
     draw_software(console, plan)
     if alternatives:
@@ -125,9 +126,9 @@ def draw_assumed(console: Console, assumed: Iterable[str], most: int = _MOST_ASS
         )
 
 
-def _place(cell: Cell, plan: Plan) -> str:
-    contexts = {other.context_len for other in plan.cells}
-    return f"batch {cell.batch_size}" + (f", context {tokens(cell.context_len)}" if len(contexts) > 1 else "")
+def _place(cell: Cell, many: bool) -> str:
+    """Say where a cell stands; its context where there are many."""
+    return f"batch {cell.batch_size}" + (f", context {tokens(cell.context_len)}" if many else "")
 
 
 def _beside(cell: Cell) -> str:
