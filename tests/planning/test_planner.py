@@ -255,11 +255,16 @@ class TestWhoDrafts:
         assert not poor.cells[0].speculates
 
 
+def split_into(configurations, workload, space, _=None):
+    """Split into pieces of so many configurations, whatever is asked for."""
+    return split(workload, space, configurations)
+
+
 @pytest.mark.parametrize("one_deployment", [False, True])
 def test_a_plan_in_pieces_is_a_plan_at_once(monkeypatch, one_deployment):
     workload, asked = Workload(range(1, 9), (1000, 9000, 70000)), {"drafters": DRAFTERS, "gammas": (1, 3, 5)}
     whole = recommend(workload, draws=20, one_deployment=one_deployment, **asked)
     for pieces in (1, 100):
-        for room in ("answers", "choose"):
-            monkeypatch.setattr(f"perfmodel.planning.{room}.split", partial(split, chunk=pieces))
+        for room in ("answers", "price"):
+            monkeypatch.setattr(f"perfmodel.planning.{room}.split", partial(split_into, pieces))
         assert recommend(workload, draws=20, one_deployment=one_deployment, **asked) == whole
