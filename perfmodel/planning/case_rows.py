@@ -74,11 +74,13 @@ class Case:
 class Setting:
     """What a row says beside its sizes, its budget and its acceptance.
 
+    engine : as it is named; that of `runs` is its preset for the hardware.
     key : texts that rows of one group share.
     remark : what had to be read into its texts.
     """
 
     runs: Deployment
+    engine: EngineOverhead
     drafter: Drafter | None
     gamma: int
     key: tuple[str, ...]
@@ -163,13 +165,13 @@ class CaseReader:
             check_drafters([drafter], target)
         label = drafter.tree.label if drafter is not None and drafter.tree is not None else ""
         key = (*(cells.get(name, "") for name in _NOUNS), label)
-        return Setting(runs, drafter, gamma, key, spelling.remark)
+        return Setting(runs, engine, drafter, gamma, key, spelling.remark)
 
 
 def group_of(setting: Setting, given: str) -> CaseGroup:
     """Return what a row is priced with, by its setting and what is given of acceptance."""
     runs = setting.runs
-    return CaseGroup(runs.hardware, runs.engine, runs.model, setting.drafter, given)
+    return CaseGroup(runs.hardware, setting.engine, runs.model, setting.drafter, given)
 
 
 def size_of(cells: Mapping[str, str], name: str) -> int:
@@ -181,7 +183,7 @@ def size_of(cells: Mapping[str, str], name: str) -> int:
 def budget_of(cells: Mapping[str, str], setting: Setting) -> tuple[float, str]:
     """Return the draft KV budget [tokens] and all remarks on a row; SpecError where it is refused."""
     kv_budget, remark = _kv_budget(cells, setting.drafter)
-    remarks = (setting.remark, remark, _unserved(setting.runs.engine, setting.drafter, kv_budget))
+    remarks = (setting.remark, remark, _unserved(setting.engine, setting.drafter, kv_budget))
     return kv_budget, "; ".join(filter(None, remarks))
 
 
