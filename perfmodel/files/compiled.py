@@ -88,7 +88,8 @@ def _line_up(term: Numeric, order: Sequence[int]) -> Numeric:
     if np.ndim(term) == 0:
         return term
     array = np.asarray(term, dtype=float)
-    return array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(order)
+    lined: FloatArray = array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(order)
+    return lined
 
 
 def _fill(formula: Formula, terms: Sequence[Any], out: FloatArray) -> None:

@@ -68,7 +68,8 @@ def spread(seconds: Numeric, places: Places | None) -> Numeric:
     """
     if places is None or np.ndim(seconds) < 3 or np.shape(seconds)[-3] == 1:
         return seconds
-    return np.swapaxes(np.take(np.asarray(seconds)[..., 0, :], places.T, axis=-2), -3, -2)
+    gathered: Numeric = np.take(np.asarray(seconds)[..., 0, :], places.T, axis=-2)
+    return np.swapaxes(gathered, -3, -2)
 
 
 def by_budget(term: Numeric) -> Numeric:

@@ -198,7 +198,7 @@ class Answers:
             is_finite &= np.isfinite(row)
         places = np.flatnonzero(self.is_priced & ~is_finite)
         self.drop(places)
-        return places.tolist()
+        return [int(place) for place in places]
 
 
 def _answer_group(
