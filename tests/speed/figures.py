@@ -55,6 +55,7 @@ class Figure:
 def run(tree: Path, *arguments: str, **environment: str) -> Run:
     """Run Python with the packages of a tree."""
     around = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", **environment}
+    around.pop("PYTHONDONTWRITEBYTECODE", None)  # a warm command has its bytecode
     with tempfile.TemporaryDirectory() as elsewhere, tempfile.TemporaryFile() as out:
         began = time.perf_counter()
         process = subprocess.Popen(
