@@ -133,6 +133,17 @@ def break_even(ctx: typer.Context, flags: PlotFlags) -> None:
     _draw_question(ctx, flags, lambda figures, question: figures.break_even(question))
 
 
+@app.command("sensitivity")
+@takes(PlotFlags)
+def sensitivity(ctx: typer.Context, flags: PlotFlags) -> None:
+    """What could change the decision in one cell: the speedup at both ends of every doubtful figure.
+
+    Example: draftplan plot sensitivity --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k
+    -b 64 -o sensitivity.svg
+    """
+    _draw_question(ctx, flags, lambda figures, question: figures.sensitivity(question))
+
+
 @app.command("kv-bottleneck")
 @takes(BottleneckFlags)
 def kv_bottleneck(ctx: typer.Context, flags: BottleneckFlags) -> None:

@@ -22,6 +22,7 @@ from perfmodel.planning.operations import operations
 from perfmodel.planning.pareto import price_fronts
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.price import SearchSpace, price_drafters
+from perfmodel.planning.sensitivity import influences
 from perfmodel.planning.speedup_map import Surface, price_surface, surface_of
 from perfmodel.planning.uncertainty import DRAWS
 from perfmodel.plots.bottleneck import plot_kv_bottleneck
@@ -36,12 +37,13 @@ from perfmodel.plots.maps import plot_strategy_map
 from perfmodel.plots.needed import MOST_PANELS, plot_acceptance_needed
 from perfmodel.plots.pareto import plot_throughput_against_tpot
 from perfmodel.plots.roofline import plot_roofline
+from perfmodel.plots.sensitivity import plot_sensitivity
 from perfmodel.plots.style import MOST_SERIES, short_tokens
 from perfmodel.speculation import Drafter
 
 __all__ = [
     "break_even", "causes", "engines", "kv_bottleneck", "pareto", "ratios", "roofline",
-    "speedup_against_batch", "speedup_against_context", "strategy_map",
+    "sensitivity", "speedup_against_batch", "speedup_against_context", "strategy_map",
 ]  # fmt: skip
 
 USUAL_GAMMA = 3
@@ -99,6 +101,23 @@ def break_even(question: Question) -> list[Axes]:
     limits = planner.Constraints(tpot=question.tpot)
     every = price_needed(deployment, question.workload, _space(question, question.drafters), limits)
     return plot_acceptance_needed(every, deployment.label)
+
+
+def sensitivity(question: Question) -> list[Axes]:
+    """Draw the figures that could change the answer of the one cell of a question."""
+    for values, flag in (
+        (question.workload.batch_sizes, "--batch-size"), (question.workload.context_lens, "--context")
+    ):
+        _only_value(values, flag)
+    deployment = question.only_deployment()
+    [cell] = _plan(question, draws=0).cells
+    space = SearchSpace(
+        [None, *question.drafters], planner.read_gammas(question.gammas), question.kv_budgets, question.alpha
+    )
+    every = influences(deployment, question.workload, space, planner.Constraints(tpot=question.tpot), cell)
+    if not every:
+        raise SpecError.single("", "", "no figure in doubt moves this answer", "There is nothing to draw")
+    return plot_sensitivity(cell, every, deployment.label)
 
 
 def kv_bottleneck(questions: Sequence[Question]) -> list[Axes]:
