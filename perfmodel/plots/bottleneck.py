@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from perfmodel.files.units import format_bytes, plural
+from perfmodel.files.units import format_bytes
 from perfmodel.planning.bottleneck import Bottleneck
+from perfmodel.planning.captions import bottleneck_in_words
 from perfmodel.plots.style import INK, key, log_axis, looks, sheet, short_tokens
 
-__all__ = ["bottleneck_in_words", "plot_kv_bottleneck"]
+__all__ = ["plot_kv_bottleneck"]
 
 
 def plot_kv_bottleneck(models: Sequence[Bottleneck], batch_size: int, deployment: str) -> list[Axes]:
@@ -51,44 +51,6 @@ def plot_kv_bottleneck(models: Sequence[Bottleneck], batch_size: int, deployment
     ratio.axhline(1.0, color=INK, linewidth=1.0)
     ratio.set_ylabel("cache read over weights read [1]", color=INK)
     return [share, ratio]
-
-
-def bottleneck_in_words(models: Sequence[Bottleneck], batch_size: int) -> str:
-    """Say which model reads most and which least at the longest context, and where caches pass weights."""
-    longest = short_tokens(models[0].context_lens[-1])
-    ordered = sorted(models, key=lambda model: -float(model.cache_share[-1]))
-    most, least = ordered[0], ordered[-1]
-    share = f"At {longest} tokens attention takes {most.cache_share[-1]:.0%} of a step of {most.name}"
-    if most is not least:
-        share += f", {least.cache_share[-1]:.0%} of one of {least.name}"
-    return f"{share}. {_passes(models, batch_size)}"
-
-
-def _passes(models: Sequence[Bottleneck], batch_size: int) -> str:
-    """Say from which context on a step of a batch reads more of the cache than of the weights."""
-    first, last = models[0].context_lens[[0, -1]]
-    passing = [model for model in models if np.isfinite(model.passes_at)]
-    within = sorted(passing, key=lambda model: model.passes_at)
-    never = [model.name for model in models if not np.isfinite(model.passes_at)]
-    if not within:
-        return f"Up to {short_tokens(last)} tokens none of them reads more cache than weights."
-    order = [" (the first)", " (the last)"] if len(within) > 2 else ["", ""]
-    parts = [
-        f"{_about(max(model.passes_at, first))} tokens in {model.name}{which}"
-        for model, which in zip([within[0], *within[1:][-1:]], order, strict=False)
-    ]
-    beyond = f", and not up to {short_tokens(last)} in {_listed(never)}" if never else ""
-    read = f"A step of {plural(batch_size, 'sequence')} reads more cache than weights"
-    return f"{read} from about {' and '.join(parts)} on{beyond}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _about(value: float) -> str:
-    """Return a number of tokens to two digits."""
-    return f"{round(value, 2 - len(str(int(value)))):,.0f}"
 
 
 def _named(model: Bottleneck) -> str:

@@ -9,12 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from perfmodel.files.numbers import FloatArray
+from perfmodel.planning.captions import engines_in_words
 from perfmodel.planning.engine_maps import EngineMap, axes_of
 from perfmodel.planning.plan import Cell, Plan
-from perfmodel.plots.maps import drafter_of, drafters, face, keys, plane, square
-from perfmodel.plots.style import GREY, INK, Look, looks, sheet, short_tokens
+from perfmodel.plots.maps import drafters, face, keys, plane, square
+from perfmodel.plots.style import GREY, INK, Look, looks, sheet
 
-__all__ = ["engines_in_words", "plot_engine_maps"]
+__all__ = ["plot_engine_maps"]
 
 WIDE = 6
 """Context lengths of which two maps have room beside each other. [1]"""
@@ -61,39 +62,8 @@ def plot_engine_maps(maps: Sequence[EngineMap]) -> list[Axes]:
     return every[: len(maps)]
 
 
-def engines_in_words(maps: Sequence[EngineMap]) -> str:
-    """Say which engine loses most by what its software cannot run, where, and what the others lose."""
-    ordered = sorted(maps, key=lambda each: -_most(each))
-    first, *others = ordered
-    if first.worst is None:
-        names = _listed([each.name for each in maps])
-        return f"Nothing is lost by what the software cannot run: {names}."
-    cell, could = first.worst
-    does = f"runs {_who(cell)} at {cell.speedup:.2f}x" if cell.speculates else "decodes plainly"
-    losing = [f"{each.name} up to {_most(each):.0%}" for each in others if each.worst]
-    nothing = [each.name for each in others if not each.worst]
-    more = f". Others: {_listed(losing)}" if losing else ""
-    if nothing:
-        more += f"{', ' if losing else '. Others: '}{_listed(nothing)} nothing"
-    where = f"batch {cell.batch_size}, context {short_tokens(cell.context_len)}"
-    return (
-        f"{first.name} loses most, up to {_most(first):.0%} of tokens per second: at {where} it {does}, "
-        f"where {_who(could)} would be {could.speedup:.2f}x{more}."
-    )
-
-
-def _who(cell: Cell) -> str:
-    """Return who drafts in a cell, with the draft KV budget where there is one."""
-    return drafter_of(cell) + ("" if cell.kv_budget is None else f" with KV {short_tokens(cell.kv_budget)}")
-
-
-def _most(each: EngineMap) -> float:
-    """Return the largest loss of an engine in any cell. [1]"""
-    return float(np.nanmax(each.loss, initial=0.0))
-
-
 def _title(each: EngineMap) -> str:
-    loss = _most(each)
+    loss = float(np.nanmax(each.loss, initial=0.0))
     name = each.name if each.plan.engine.lower() == each.name.lower() else f"{each.name} ({each.plan.engine})"
     return f"{name}: loses {f'up to {loss:.0%}' if loss else 'nothing'}"
 

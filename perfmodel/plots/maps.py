@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
 
+from perfmodel.planning.captions import drafter_of
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
 from perfmodel.plots.style import GREY, INK, Look, axes, legend_below, looks, short_tokens, titled
 
-__all__ = ["drafter_of", "drafters", "face", "keys", "plane", "plot_strategy_map", "square"]
+__all__ = ["drafters", "face", "keys", "plane", "plot_strategy_map", "square"]
 
 PLAIN = "#E4E7EB"
 HATCHED = (1.0, 1.0, 1.0, 0.75)
@@ -64,11 +65,6 @@ def plane(ax: Axes, batches: Sequence[int], contexts: Sequence[int]) -> None:
     ax.set_yticks(range(len(batches)), [f"{batch:g}" for batch in batches])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-
-
-def drafter_of(cell: Cell) -> str:
-    """Strategy of a cell, with its draft model where it has one."""
-    return f"{cell.strategy}({cell.draft_model})" if cell.draft_model else cell.strategy
 
 
 def drafters(*plans: Plan) -> Sequence[str]:

@@ -9,11 +9,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from perfmodel.files.units import plural
+from perfmodel.planning.captions import needed_in_words
 from perfmodel.planning.needed import Needed
 from perfmodel.plots.style import INK, key, looks, sheet, short_tokens
 
-__all__ = ["MOST_PANELS", "needed_in_words", "plot_acceptance_needed"]
+__all__ = ["MOST_PANELS", "plot_acceptance_needed"]
 
 KNOWN, NEEDED = looks(2)
 MOST_PANELS = 4
@@ -77,30 +77,6 @@ def _draw(ax: Axes, each: Needed, column: int) -> None:
         ax.annotate("nothing is allowed", (0.5, 0.5), xycoords="axes fraction", ha="center", color=INK)
     ax.set_xlim(-0.4, batches.size - 0.6)
     ax.set_xticks(places[::step], [f"{batch:g}" for batch in batches[::step]])
-
-
-def needed_in_words(every: Sequence[Needed]) -> str:
-    """Say where each drafter pays, and which cell is the closest call."""
-    cells = [int(np.sum(np.isfinite(each.needed))) for each in every]
-    alike, parts = len(set(cells)) == 1, list[str]()
-    for each, count in zip(every, cells, strict=True):
-        low = " even at the low end of what is believed" if not parts else ""
-        within = "" if alike else f" of {count}"
-        parts.append(f"{np.sum(each.pays)}{within} with {each.label} ({np.sum(each.surely_pays)}{low})")
-    of = f", of {plural(cells[0], 'cell')}" if alike else ""
-    return f"Drafting pays where known lies above needed{of} in {', '.join(parts)}. {_closest(every)}"
-
-
-def _closest(every: Sequence[Needed]) -> str:
-    """Say the cell in which what is needed lies nearest to what is believed."""
-    least = [np.nanmin(np.abs(each.known - each.needed)) for each in every]
-    each = every[int(np.argmin(least))]
-    row, column = np.unravel_index(int(np.nanargmin(np.abs(each.known - each.needed))), each.known.shape)
-    return (
-        f"Closest: {each.label} at batch {each.batch_sizes[row]:g}, context "
-        f"{short_tokens(each.context_lens[column])} needs {each.needed[row, column]:.2f} and has "
-        f"{each.known[row, column]:.2f} ({each.low[row, column]:.2f} to {each.high[row, column]:.2f})."
-    )
 
 
 def _lowest(every: Sequence[Needed]) -> float:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from perfmodel.planning.captions import best_and_plain, pareto_in_words
 from perfmodel.planning.pareto import EVERYTHING, PLAIN, Front, knee
 from perfmodel.plots.style import GREY, INK, Look, axes, legend_below, looks, titled
 
-__all__ = ["pareto_in_words", "plot_throughput_against_tpot"]
+__all__ = ["plot_throughput_against_tpot"]
 
 PLAIN_LOOK = Look(GREY, "x", (0, (1, 1)), "")
 
@@ -29,7 +30,7 @@ def plot_throughput_against_tpot(
     tpot : longest time per output token that is allowed, drawn as a line. [s]
     """
     ax = axes(ax)
-    best, plain = _by_label(fronts)
+    best, plain = best_and_plain(fronts)
     names = [front.label for front in fronts if front.label not in (EVERYTHING, PLAIN)]
     faces = dict(zip(names, looks(len(names)), strict=True))
     several = len({*best.gpus.tolist(), *(plain.gpus.tolist() if plain else ())}) > 1
@@ -62,40 +63,6 @@ def plot_throughput_against_tpot(
     titled(ax, "Throughput against latency", below, pareto_in_words(fronts, tpot))
     legend_below(ax, ax.get_legend_handles_labels()[0])
     return ax
-
-
-def pareto_in_words(fronts: Sequence[Front], tpot: float | None = None) -> str:
-    """Say what speculation adds at the knee of the front, or within a time per token if one is given. [s]"""
-    best, plain = _by_label(fronts)
-    bend = knee(best)
-    if tpot is not None:
-        where, place = f"Within {tpot * 1e3:.3g} ms per token", best.most_within(tpot)
-        if place is None:
-            return f"Nothing keeps {tpot * 1e3:.3g} ms per token: the least is {best.tpot[0] * 1e3:.3g} ms."
-    elif bend is not None:
-        where, place = f"At the knee, {bend.tpot * 1e3:.3g} ms per token", bend.place
-    else:
-        where, place = "At the most throughput", best.tpot.size - 1
-    who, rate = best.drafters[place], float(best.throughput[place])
-    size = f"batch {best.batch[place]:g} on {best.gpus[place]:g} x {best.hardware[place]}"
-    if who == PLAIN:
-        return f"{where}, plain decoding is best: {rate:,.0f} tokens/s per GPU ({size})."
-    reached = f"{where}, {who} reaches {rate:,.0f} tokens/s per GPU ({size}, length {best.gamma[place]:g})"
-    seconds = float(best.tpot[place]) if tpot is None else tpot
-    other = plain.most_within(seconds) if plain else None
-    if plain is None or other is None:
-        return f"{reached}; plain decoding is that fast at no batch size."
-    without = float(plain.throughput[other])
-    return (
-        f"{reached}, plain decoding, no slower per token, {without:,.0f}: "
-        f"{rate / without:.2f} times as much with speculation."
-    )
-
-
-def _by_label(fronts: Sequence[Front]) -> tuple[Front, Front | None]:
-    """Return the front of what is recommended, and that of plain decoding where anything fits."""
-    [best] = [front for front in fronts if front.label == EVERYTHING]
-    return best, next((front for front in fronts if front.label == PLAIN), None)
 
 
 def _beaten(ax: Axes, fronts: Sequence[Front], faces: dict[str, Look]) -> None:

@@ -12,11 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from perfmodel.planning.captions import chosen_in_words, figure_name, sensitivity_in_words
 from perfmodel.planning.plan import Cell
 from perfmodel.planning.sensitivity import Influence
 from perfmodel.plots.style import GREY, INK, looks, sheet, short_tokens
 
-__all__ = ["MOST_BARS", "plot_sensitivity", "sensitivity_in_words"]
+__all__ = ["MOST_BARS", "plot_sensitivity"]
 
 MOST_BARS = 10
 """Figures that are drawn, those that change the decision first. [1]"""
@@ -71,42 +72,8 @@ def plot_sensitivity(cell: Cell, every: Sequence[Influence], deployment: str) ->
     ax.set_yticks(rows, [_label(each) for each in shown], fontsize=8)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(-0.6, len(shown) - 0.4)
-    ax.set_xlabel(f"speedup of {_chosen(cell)} over plain decoding [1]", color=INK)
+    ax.set_xlabel(f"speedup of {chosen_in_words(cell)} over plain decoding [1]", color=INK)
     return [ax]
-
-
-def sensitivity_in_words(cell: Cell, every: Sequence[Influence]) -> str:
-    """Say which figure changes the decision, to what, and what settles it; or that none does alone."""
-    first = every[0]
-    decision = f"{_chosen(cell)}, {cell.speedup:.2f}x" if cell.speculates else "plain decoding"
-    deciding = sum(each.decides for each in every)
-    if not deciding:
-        ends = f" ({first.low} to {first.high})"
-        return (
-            f"No figure alone changes the decision ({decision}). Most moves {_name(first)}{ends}: "
-            f"the speedup of {_chosen(cell)} is {_times(first.speedup_low)} at the low end, "
-            f"{_times(first.speedup_high)} at the high one."
-        )
-    low = bool(first.instead_low) and (not first.instead_high or first.gain_low >= first.gain_high)
-    value = first.low if low else first.high
-    instead, gain = (
-        (first.instead_low, first.gain_low) if low else (first.instead_high, first.gain_high)
-    )
-    faster = f"would be {gain:.0%} faster" if np.isfinite(gain) else "would be allowed, and this is not"
-    could = "1 figure" if deciding == 1 else f"{deciding} figures"
-    return (
-        f"{could} could change the decision ({decision}). Most, {_name(first)}: at {value} {instead} "
-        f"{faster}. What settles it: {first.command}."
-    )
-
-
-def _chosen(cell: Cell) -> str:
-    """Say what the bars are the speedup of."""
-    return f"{cell.strategy} at length {cell.gamma}" if cell.speculates else "the best draft"
-
-
-def _times(speedup: float) -> str:
-    return f"{speedup:.2f}x" if np.isfinite(speedup) else "not allowed"
 
 
 def _middle(cell: Cell) -> float | None:
@@ -116,18 +83,13 @@ def _middle(cell: Cell) -> float | None:
     return 1.0 / (1.0 + cell.runner_up_behind) if cell.runner_up else None
 
 
-def _name(each: Influence) -> str:
-    """Return whose figure it is, without what it means."""
-    return each.name.split(" (")[0]
-
-
 def _label(each: Influence) -> str:
     """Return a figure's name with what it means, where that has room in two lines, and its kind."""
-    for name in (each.name, _name(each)):
+    for name in (each.name, figure_name(each)):
         lines = wrap(f"{name}, {each.kind}", LABEL)
         if len(lines) <= 2:
             return "\n".join(lines)
-    return "\n".join(wrap(shorten(_name(each), 2 * LABEL, placeholder="..."), LABEL))
+    return "\n".join(wrap(shorten(figure_name(each), 2 * LABEL, placeholder="..."), LABEL))
 
 
 def _reached(each: Influence) -> list[tuple[str, str, float, float]]:

@@ -22,6 +22,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from perfmodel.errors import SpecError, printable
+from perfmodel.files.units import short_tokens
 from perfmodel.files.writing import write_whole
 
 __all__ = [
@@ -139,16 +140,6 @@ def log_axis(ax: Axes, which: str, values: Iterable[float], label: str, form: Ca
     axis.set_major_formatter(FixedFormatter([form(tick) for tick in ticks]))
     axis.set_minor_locator(NullLocator())
     getattr(ax, f"set_{which}label")(label, color=INK)
-
-
-def short_tokens(value: float) -> str:
-    """Return a number of tokens as it may be typed: 32k is 32000, 32K is 32768."""
-    whole = round(value)
-    if whole >= 1000 and whole % 1000 == 0:
-        return f"{whole // 1000}k"
-    if whole >= 1024 and whole % 1024 == 0:
-        return f"{whole // 1024}K"
-    return f"{whole / 1000:g}k" if whole >= 1000 and whole % 100 == 0 else f"{whole:,}"
 
 
 def legend_beside(ax: Axes, title: str, handles: Sequence[Artist] | None = None) -> None:

@@ -17,6 +17,13 @@ from perfmodel.errors import InfeasibleError
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.bottleneck import layers_in_words, price_bottleneck
+from perfmodel.planning.captions import (
+    bottleneck_in_words,
+    engines_in_words,
+    needed_in_words,
+    pareto_in_words,
+    sensitivity_in_words,
+)
 from perfmodel.planning.choose import Constraints
 from perfmodel.planning.engine_maps import compare_engines
 from perfmodel.planning.needed import price_needed
@@ -24,11 +31,6 @@ from perfmodel.planning.pareto import EVERYTHING, PLAIN, knee, price_fronts
 from perfmodel.planning.planner import default_drafters
 from perfmodel.planning.price import SearchSpace
 from perfmodel.planning.sensitivity import influences
-from perfmodel.plots.bottleneck import bottleneck_in_words
-from perfmodel.plots.engines import engines_in_words
-from perfmodel.plots.needed import needed_in_words
-from perfmodel.plots.pareto import pareto_in_words
-from perfmodel.plots.sensitivity import sensitivity_in_words
 from perfmodel.plots.style import figure_bytes, short_tokens
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
