@@ -58,7 +58,7 @@ def plot_throughput_against_tpot(
     ax.set_ylim(0.0, 1.12 * max(float(front.throughput.max()) for front in fronts))
     marks = "numbers: batch size" + (" x GPUs" if several else "") + "; faint: beaten in both"
     if tpot is not None and not _limit(ax, tpot):
-        marks += f"; the TPOT limit of {tpot * 1e3:g} ms lies right of this figure"
+        marks += f"; TPOT limit {tpot * 1e3:g} ms: to the right"
     below = f"{subtitle}\n{marks}" if subtitle else marks
     titled(ax, "Throughput against latency", below, pareto_in_words(fronts, tpot))
     legend_below(ax, ax.get_legend_handles_labels()[0])
