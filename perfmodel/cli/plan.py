@@ -19,6 +19,7 @@ from perfmodel.planning.plan import OBJECTIVES
 if TYPE_CHECKING:
     from perfmodel.cli.ask.question import Question
     from perfmodel.errors import InfeasibleError
+    from perfmodel.export import Exported
     from perfmodel.model import ModelSpec
     from perfmodel.planning.lossy import LossyAlternative
     from perfmodel.planning.plan import Plan
@@ -112,7 +113,8 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
                 lambda: answer.to_dict() | lossy,
                 flags,
                 table=lambda console: draw_plan(
-                    console, answer, alternatives, most=most, **_doubts(question, answer, most)
+                    console, answer, alternatives, most=most, runs=_run_it(question, answer),
+                    **_doubts(question, answer, most),
                 ),
                 rows=lambda: [
                     *(unchanged | row for row in answer.rows), *(change.row for change in alternatives),
@@ -150,6 +152,20 @@ def _doubts(question: Question, answer: Plan, most: int | None) -> dict[str, Any
     )
     every = influences(deployment, question.workload, question.space, question.constraints, cell)
     return {"doubts": telling(every, _MOST_DOUBTS), "doubted": cell}
+
+
+def _run_it(question: Question, answer: Plan) -> Exported | None:
+    """Return the answer in the words of the software that serves; None where it has none for such a plan."""
+    from perfmodel.errors import SpecError
+    from perfmodel.export import export
+
+    served_by = question.engine.served_by
+    if served_by is None or not any(cell.speculates for cell in answer.cells):
+        return None
+    try:
+        return export(answer, served_by.name)
+    except SpecError:  # such as several drafters: --one-deployment plans for one
+        return None
 
 
 def _read_engine(flags: PlanFlags) -> tuple[PlanFlags, str | None]:

@@ -21,6 +21,7 @@ from perfmodel.cli.tell.tables import (
     to_paste,
     tokens,
 )  # fmt: skip
+from perfmodel.files.quoting import shell_line
 from perfmodel.files.units import format_bytes
 from perfmodel.planning.choose import describe
 from perfmodel.planning.columns import NO_DRAFT, titled
@@ -30,6 +31,7 @@ from perfmodel.planning.decision import headline
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from perfmodel.export import Exported
     from perfmodel.planning.lossy import LossyAlternative
     from perfmodel.planning.plan import Cell, Plan
     from perfmodel.planning.sensitivity import Influence
@@ -61,6 +63,7 @@ def draw_plan(
     *,
     doubts: Sequence[Influence] = (),
     doubted: Cell | None = None,
+    runs: Exported | None = None,
     most: int | None = 3,
 ) -> None:
     """Draw a plan: the decision, one row per cell, why, what could change it, lossy alternatives.
@@ -68,6 +71,7 @@ def draw_plan(
     Parameters
     ----------
     doubts, doubted : figures that could change the decision of a cell, the first first, and that cell.
+    runs : the plan in the words of the software that serves, where it can be told.
     most : of how many cells it is said why, None for all with everything that is assumed; 0: nothing but the
         decision and the rows.
     """
@@ -80,6 +84,7 @@ def draw_plan(
         _draw_doubts(console, doubts, doubted)
         draw_worth(console, plan)
         draw_software(console, plan)
+        _draw_runs(console, plan, runs)
     if alternatives:
         section(
             console,
@@ -115,6 +120,17 @@ def _draw_doubts(console: Console, doubts: Sequence[Influence], cell: Cell | Non
     for doubt in doubts:
         line(console, f"  {doubt.name}, {_range(doubt)} ({doubt.kind}): {_effect(doubt, cell)}")
         to_paste(console, f"    {doubt.command}")
+
+
+def _draw_runs(console: Console, plan: Plan, runs: Exported | None) -> None:
+    """Draw what the software that serves is told, ready to be pasted."""
+    if runs is None:
+        return
+    heading(console, f"Run it in {plan.software}")
+    text = shell_line([runs.flag, runs.text.strip()]) if runs.flag else runs.text.rstrip()
+    for each in text.splitlines():
+        to_paste(console, f"  {each}")
+    lines(console, (f"({note})" for note in runs.to_do))
 
 
 def _range(doubt: Influence) -> str:
