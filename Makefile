@@ -26,7 +26,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 # What someone who uses the product may install; PyTorch is left to them.
-RUNTIME := report,hub,parquet,fast,cluster
+RUNTIME := all
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -124,7 +124,7 @@ constraints:
 	printf '%s\n' filelock fsspec jinja2 networkx 'sympy>=1.13.3' | uv pip compile --quiet --upgrade \
 	    --universal --python-version 3.10 --no-annotate --no-emit-index-url \
 	    --custom-compile-command 'make constraints' --output-file constraints.txt \
-	    --extra dev --extra report --extra notebooks --extra hub --extra parquet --extra fast --extra cluster setup.cfg -
+	    --extra dev --extra notebooks --extra all --extra docs setup.cfg -
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache \
@@ -139,7 +139,7 @@ $(BIN)/python:
 
 $(PLAN_READY): $(INPUTS) | $(BIN)/python
 	@echo "Installing draftplan into $(VENV) ..." >&2
-	@$(INSTALL) --constraint constraints.txt --editable .
+	@$(INSTALL) --constraint constraints.txt --editable ".[report,explore]"
 	@touch $@
 
 $(TEST_READY): $(INPUTS) | $(BIN)/python
