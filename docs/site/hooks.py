@@ -1,4 +1,4 @@
-"""What mkdocs asks while it builds: pages made of the library, links of the repository, equations as MathML."""
+"""What mkdocs asks while it builds: pages of the library, links of the repository, equations as MathML."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import shlex
 from functools import cache
 from pathlib import Path
 
-from latex2mathml.converter import convert
-from mkdocs.structure.files import File
-
 import reference
 import strategy_pages
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[2]
 TOP = {"GLOSSARY.md": "glossary.md", "DECISIONS.md": "decisions.md", "CONTRIBUTING.md": "contributing.md",
@@ -53,9 +52,9 @@ def on_page_markdown(markdown, page, config, files):  # noqa: ARG001
     if source in generated():
         return _OUTPUT.sub(_answered, markdown)
     parts = _FENCE.split(markdown)
-    parts[::2] = [
-        _LINK.sub(lambda link: _relinked(link, source, files), _OUTPUT.sub(_answered, part)) for part in parts[::2]
-    ]
+    for index in range(0, len(parts), 2):  # what stands between the fenced blocks
+        linked = _LINK.sub(lambda link: _relinked(link, source, files), parts[index])
+        parts[index] = _OUTPUT.sub(_answered, linked)
     return "".join(parts)
 
 
@@ -74,7 +73,8 @@ def _expanded(entry):
         if isinstance(below, list):
             return {title: [_expanded(part) for part in below]}
         if below.endswith("/*"):
-            return {title: [page for page in generated() if page.startswith(below[:-1]) and page.endswith(".md")]}
+            made = [page for page in generated() if page.startswith(below[:-1])]
+            return {title: [page for page in made if page.endswith(".md")]}
     return entry
 
 

@@ -14,7 +14,7 @@ LISTS = ("Parameters", "Attributes", "Raises")
 
 
 class HouseStyle(griffe.Extension):
-    """Makes Markdown of docstrings whose items are ``name : what it is``, one parameter or several that go together."""
+    """Makes Markdown of docstrings whose items are ``name : what it is``, of one name or several."""
 
     def on_object(self, *, obj, **settings):
         """Rewrite the docstring of whatever is shown."""

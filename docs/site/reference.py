@@ -1,4 +1,4 @@
-"""The pages of the API reference: the public names first, then the modules that hold equations and searches."""
+"""The pages of the API reference: the public names, then the modules that hold equations and searches."""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ def members(module):
 @cache
 def names():
     """Every name that the reference shows, in full."""
-    return frozenset(
-        f"perfmodel.{module}.{name}" for page in EQUATIONS.values() for module in page for name in members(module)
-    )
+    modules = [module for page in EQUATIONS.values() for module in page]
+    return frozenset(f"perfmodel.{module}.{name}" for module in modules for name in members(module))
 
 
 def home(name):
@@ -55,8 +54,11 @@ def home(name):
 def made():
     """Every page: its address and its text."""
     public = [name for name in perfmodel.__all__ if not name.startswith("__")]
-    lines = ["# API reference", "", "The public names, each `from perfmodel import ...`. What is not here may change.", "",
-             "| name | what it is |", "|---|---|"]  # fmt: skip
+    lines = [
+        "# API reference", "",
+        "The public names, each `from perfmodel import ...`. What is not among them may change.", "",
+        "| name | what it is |", "|---|---|",
+    ]  # fmt: skip
     elsewhere = []
     for name in public:
         value = getattr(perfmodel, name)
@@ -64,14 +66,16 @@ def made():
         lines.append(f"| [`{name}`][{home(name)}] | {first} |")
         if home(name) not in names():
             elsewhere.append(home(name))
-    lines += ["", "By subject: " + ", ".join(f"[{TITLES[page].lower()}]({page}.md)" for page in EQUATIONS) + ".", ""]
+    subjects = ", ".join(f"[{TITLES[page].lower()}]({page}.md)" for page in EQUATIONS)
+    lines += ["", f"By subject: {subjects}.", ""]
     lines += [f"::: {full}\n" for full in elsewhere]
     pages = {"reference/index.md": "\n".join(lines)}
     for page, modules in EQUATIONS.items():
         text = [f"# {TITLES[page]}", ""]
         for module in modules:
-            described = (inspect.getdoc(importlib.import_module(f"perfmodel.{module}")) or "").split("\n\n")[0]
-            text += [f"`perfmodel.{module}`: {described}", ""]
+            described = inspect.getdoc(importlib.import_module(f"perfmodel.{module}")) or ""
+            first = described.partition("\n\n")[0]
+            text += [f"`perfmodel.{module}`: {first}", ""]
             text += [f"::: perfmodel.{module}.{name}\n" for name in members(module)]
         pages[f"reference/{page}.md"] = "\n".join(text)
     return pages

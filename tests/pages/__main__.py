@@ -1,4 +1,4 @@
-"""`python -m pages [PAGE...]`: write today's answers and figures into README and docs; `--check` only compares."""
+"""Write today's answers and figures into README and docs: ``python -m pages [--check] [PAGE...]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pages.reading import PAGES, name_of
-from pages.running import Differs, Page, record
+from pages.running import DiffersError, Page, record
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
                 Page(page.read_text(encoding="utf-8")).run()
             elif record(page):
                 print(f"renewed {name_of(page)}")
-        except (Differs, AssertionError) as difference:
+        except (DiffersError, AssertionError) as difference:
             failed = 1
             print(f"{name_of(page)}: {difference}", file=sys.stderr)
     return failed

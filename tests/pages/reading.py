@@ -12,6 +12,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _FENCE = re.compile(r"^( *)```([a-z]*)[ ]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"# ([\w-]+\.(?:py|yaml|csv|json))(?::.*)?$")
 _OUTPUT = re.compile(r"^<!-- output: (draftplan .*) -->$", re.MULTILINE)
+_INDENTED = re.compile(r"^(?: {4}|\t)(?=draftplan |make |pip )(.*)$", re.MULTILINE)
 _INLINE = re.compile(r"`(draftplan [^`\n]+|make [a-z-]+[^`\n]*|pip install [^`\n]+)`")
 
 
@@ -67,8 +68,7 @@ def answered_at_build(text: str) -> list[str]:
 def typed_elsewhere(text: str) -> list[str]:
     """Commands that a page names in a line or an indented block, without what they print."""
     prose = prose_of(text)
-    indented = [line.strip() for line in re.findall(r"^(?: {4}|\t)(?=draftplan |make |pip )(.*)$", prose, re.MULTILINE)]
-    return [*indented, *_INLINE.findall(prose)]
+    return [line.strip() for line in _INDENTED.findall(prose)] + _INLINE.findall(prose)
 
 
 def pictures_of(text: str) -> list[str]:

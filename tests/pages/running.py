@@ -15,13 +15,13 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from pages.reading import ROOT, Block, blocks_of, pictures_of
+from pages.reading import Block, blocks_of, pictures_of
 from perfmodel.cli.app import app
 
 LOOSE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
-class Differs(AssertionError):
+class DiffersError(AssertionError):
     """A page shows something else than what is answered."""
 
 
@@ -52,12 +52,12 @@ def is_shown(output: str, answer: str) -> bool:
 def renewed(output: str, answer: str) -> str:
     """The shown output with today's lines: as many as stood between two lines of three dots.
 
-    The first ones are taken from the top, the last ones from the end, those between from the line on that is the
-    same as before.
+    The first ones are taken from the top, the last ones from the end, those between from the line on that is
+    the same as before.
     """
     if is_shown(output, answer):
         return output
-    shown, lines = output.splitlines(), answer.splitlines()
+    lines = answer.splitlines()
     parts = re.split(r"^\.\.\.$", output, flags=re.MULTILINE)
     kept = [part.strip("\n").splitlines() for part in parts]
     if len(kept) == 1:
@@ -65,12 +65,11 @@ def renewed(output: str, answer: str) -> str:
     new = [lines[: len(kept[0])]]
     for part in kept[1:-1]:
         if part and part[0] not in lines:
-            raise Differs(f"no line is {part[0]!r} any more; shorten by hand what is shown:\n{answer}")
+            raise DiffersError(f"no line is {part[0]!r} any more; shorten by hand what is shown:\n{answer}")
         begin = lines.index(part[0]) if part else 0
         new.append(lines[begin : begin + len(part)])
     new.append(lines[len(lines) - len(kept[-1]) :] if kept[-1] else [])
     text = "\n...\n".join("\n".join(part) for part in new).strip("\n")
-    assert shown
     return text + "\n"
 
 
@@ -92,7 +91,7 @@ class Page:
     Parameters
     ----------
     text : the page.
-    record : whether answers that differ are written into it; otherwise they raise `Differs`.
+    record : whether answers that differ are written into it; otherwise they raise `DiffersError`.
     """
 
     def __init__(self, text: str, *, record: bool = False) -> None:
@@ -112,7 +111,8 @@ class Page:
         if block.file:
             Path(block.file).write_text(block.text, encoding="utf-8")
         elif block.kind == "console":
-            return "".join(f"$ {command}\n{self._of_command(command, output)}" for command, output in block.shown)
+            answers = [(command, self._of_command(command, output)) for command, output in block.shown]
+            return "".join(f"$ {command}\n{output}" for command, output in answers)
         elif block.kind == "python" and ">>>" in block.text:
             return self._of_python(block.text)
         return block.text
@@ -120,7 +120,7 @@ class Page:
     def _of_command(self, command: str, output: str) -> str:
         answer = answer_of(command)
         if not self.record and not is_shown(output, answer):
-            raise Differs(f"below {command}\nstands\n{output}\nbut it prints\n{answer}")
+            raise DiffersError(f"below {command}\nstands\n{output}\nbut it prints\n{answer}")
         return renewed(output, answer) if self.record else output
 
     def _of_python(self, text: str) -> str:
@@ -134,7 +134,7 @@ class Page:
             got, want = stream.getvalue(), part.want
             if not doctest.OutputChecker().check_output(want, got, LOOSE):
                 if not self.record:
-                    raise Differs(f"below {part.source}stands\n{want}\nbut it prints\n{got}")
+                    raise DiffersError(f"below {part.source}stands\n{want}\nbut it prints\n{got}")
                 want = got
             first, *rest = part.source.splitlines()
             parts.append("".join([f">>> {first}\n", *(f"... {line}\n" for line in rest), want]))
@@ -165,6 +165,3 @@ def record(page: Path) -> bool:
         if command and (page.parent / picture).suffix == ".png":
             (page.parent / picture).write_bytes(drawn(command))
     return new != text
-
-
-assert ROOT.is_dir()
