@@ -12,13 +12,16 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError
 from perfmodel.files.lock import try_lock
 
-__all__ = ["TEMPORARY", "Target", "foreign_in", "is_abandoned", "place_for", "remove_abandoned", "replacing",
-           "target_of", "write_pieces", "write_whole"]  # fmt: skip
+__all__ = ["TEMPORARY", "Scratch", "Target", "foreign_in", "is_abandoned", "place_for", "remove_abandoned",
+           "replacing", "target_of", "write_pieces", "write_whole"]  # fmt: skip
 
 TEMPORARY = re.compile(r"\..{0,50}\.draftplan-[a-z0-9_]{8}", re.DOTALL)
 """Names of the folders in which files lie until they are whole."""
@@ -50,6 +53,55 @@ class Target(NamedTuple):
         if self.descriptor is not None:
             return True
         return self.status is not None and not stat.S_ISREG(self.status.st_mode)
+
+
+class Scratch:
+    """Bytes that are too many for memory, in a file without a name that goes when its process ends.
+
+    It lies where the system keeps temporary files, which ``TMPDIR`` names.
+
+    Raises
+    ------
+    SpecError
+        Where nothing can be written there, or its disk is full.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        try:
+            self._stream = tempfile.TemporaryFile(prefix="draftplan-", buffering=0)
+        except OSError as error:
+            raise self._full(error) from error
+
+    def append(self, content: bytes | bytearray) -> None:
+        """Write more at the end. Raises SpecError where the disk is full."""
+        left = memoryview(content)
+        try:
+            self._stream.seek(self.size)
+            while left:
+                written = self._stream.write(left)
+                left = left[written:]
+                self.size += written
+        except OSError as error:
+            raise self._full(error) from error
+
+    def read(self, begin: int, size: int) -> bytes:
+        """So many bytes from one on, fewer at the end."""
+        self._stream.seek(begin)
+        return self._stream.read(size)
+
+    def mapped(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """All of it as elements of an array that is read where it lies."""
+        return np.memmap(self._stream, dtype, mode="r")
+
+    @staticmethod
+    def _full(error: OSError) -> SpecError:
+        try:
+            folder = tempfile.gettempdir()
+        except OSError:
+            folder = "the folder of temporary files"
+        reason = error.strerror or str(error)
+        return SpecError.single(folder, "", reason, "Make room, or name a folder on another disk: TMPDIR=...")
 
 
 def target_of(path: str | os.PathLike[str]) -> Target:

@@ -18,6 +18,8 @@ IntArray = NDArray[np.int64]
 
 _AT_ONCE = 1 << 18
 """Positions that are drawn at once. [tokens]"""
+_TOGETHER = 1 << 16
+"""Requests whose rates are computed together. [1]"""
 _ALONE = 16
 """Requests up to which one after the other is quicker than all at once."""
 
@@ -142,36 +144,50 @@ def request_acceptance(
     spread : standard deviation of the later tokens' acceptance between requests, which is a Beta; the first
         token's moves along on the logit scale. [1]
     """
-    nothing = np.zeros(len(trace))
+    first, rest = np.zeros(len(trace)), np.zeros(len(trace))
     if replica.drafter is None:
-        return nothing, nothing
-    if alpha is None:
-        contexts = trace.prompt_tokens + trace.output_tokens / 2.0
-        target = replica.deployment.model
-        selector, generated = replica.drafter.strategy.selector, trace.output_tokens / 2.0
-        kept = budget_after(selector, replica.kv_budget, generated)
-        alpha = replica.drafter.acceptance(target, context_len=contexts, kv_budget=kept)
-    law = replica.drafter.given(alpha, replica.deployment.model)
-    if law.tokens is not None:
-        raise SpecError.single(
-            "simulation",
-            "alpha",
-            "is given as tokens per round",
-            "Give a rate: the simulator draws every token",
-        )
-    first, rest = (
-        np.array(np.broadcast_to(rate, nothing.shape), dtype=float)
-        for rate in (np.multiply(law.match, law.first), law.rest)
-    )
+        return first, rest
+    stated = None if alpha is None else replica.drafter.given(alpha, replica.deployment.model)
+    windows = [slice(begin, begin + _TOGETHER) for begin in range(0, len(trace), _TOGETHER)]
+    for some in windows:
+        law = _believed(replica, trace, some) if stated is None else stated
+        if law.tokens is not None:
+            raise SpecError.single(
+                "simulation",
+                "alpha",
+                "is given as tokens per round",
+                "Give a rate: the simulator draws every token",
+            )
+        for rates, rate in ((first, np.multiply(law.match, law.first)), (rest, law.rest)):
+            rates[some] = rate if stated is None else np.broadcast_to(rate, rates.shape)[some]
     if not all(rate.min() >= 0.0 and rate.max() <= 1.0 for rate in (first, rest)):
         raise SpecError.single("simulation", "alpha", f"found {alpha}", "Give a rate from 0 to 1")
-    varied = (rest > 0.0) & (rest < 1.0)
-    if spread <= 0.0 or not varied.any():
+    if spread <= 0.0 or not np.any((rest > 0.0) & (rest < 1.0)):
         return first, rest
+    random = np.random.default_rng([seed, 1])
+    for some in windows:
+        first[some], rest[some] = _spread(first[some], rest[some], spread, random)
+    return first, rest
+
+
+def _believed(replica: Replica, trace: Trace, some: slice) -> Acceptance:
+    """The law of a replica's drafter at the middle of the contexts of some requests."""
+    assert replica.drafter is not None
+    half = trace.output_tokens[some] / 2.0
+    target = replica.deployment.model
+    kept = budget_after(replica.drafter.strategy.selector, replica.kv_budget, half)
+    law = replica.drafter.acceptance(target, context_len=trace.prompt_tokens[some] + half, kv_budget=kept)
+    return replica.drafter.given(law, target)
+
+
+def _spread(
+    first: FloatArray, rest: FloatArray, spread: float, random: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Draw the rates of requests around those of all, as `request_acceptance` has it. [0..1]"""
+    varied = (rest > 0.0) & (rest < 1.0)
     inside = np.clip(rest, 1e-3, 1.0 - 1e-3)
     weight = np.maximum(inside * (1.0 - inside) / spread**2 - 1.0, 0.5)
-    drawn = np.random.default_rng([seed, 1]).beta(inside * weight, (1.0 - inside) * weight)
+    drawn = random.beta(inside * weight, (1.0 - inside) * weight)
     drawn = np.clip(drawn, 1e-9, 1.0 - 1e-9)
     odds = first / np.maximum(1.0 - first, 1e-12) * (drawn / (1.0 - drawn)) * ((1.0 - inside) / inside)
     return np.where(varied & (first < 1.0), odds / (1.0 + odds), first), np.where(varied, drawn, rest)
-

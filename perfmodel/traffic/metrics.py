@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from perfmodel.files.numbers import FloatArray
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.step_times import CAUSES, total_of
 from perfmodel.traffic.trace import Trace
-from perfmodel.traffic.values import Values
+from perfmodel.traffic.values import Values, parts_of, total
+from perfmodel.traffic.weighted import Weighted, percentiles
 
 __all__ = ["NO_WARM_UP", "PERCENTILES", "TIMELINE", "Metrics", "Steps", "WarmUp"]
 
@@ -35,7 +37,9 @@ _ROW = np.dtype(
 )  # fmt: skip
 """A row of the timeline as it is kept, and whether its sequences waited for prefills before."""
 _AT_ONCE = 4096
-"""Rows that are packed together."""
+"""Rows that are packed, and looked at, together. [1]"""
+
+Rows = NDArray[np.void]
 
 
 class Steps(NamedTuple):
@@ -93,7 +97,7 @@ class Metrics:
     cached: NDArray[np.int64] | None = None
     _by_cause: list[float] = field(default_factory=lambda: [0.0] * len(CAUSES), repr=False)
     _rows: list[tuple[float, ...]] = field(default_factory=list, repr=False)
-    _packed: list[NDArray[np.void]] = field(default_factory=list, repr=False)
+    _table: Values = field(default_factory=lambda: Values(dtype=_ROW), repr=False)
     _intervals: Values = field(default_factory=Values, repr=False)
     _single: Values = field(default_factory=Values, repr=False)
     _single_began: Values = field(default_factory=Values, repr=False)
@@ -132,7 +136,7 @@ class Metrics:
 
     def _pack(self) -> None:
         """Keep the rows so far as columns."""
-        self._packed.append(np.array(self._rows, dtype=_ROW))
+        self._table.extend(np.array(self._rows, dtype=_ROW))
         self._rows.clear()
 
     def gap(self, began: float, ended: float) -> None:
@@ -145,18 +149,23 @@ class Metrics:
         """Time of all steps by cause; shape (causes,). [s]"""
         return np.array(self._by_cause)
 
-    @property
-    def _table(self) -> NDArray[np.void]:
-        """All rows of the timeline as they are kept."""
+    def rows(self, begins: float = 0.0) -> Iterator[Rows]:
+        """Yield the rows of the timeline that began no sooner, some at once: `TIMELINE` are their fields."""
         self._pack()
-        self._packed = [np.concatenate(self._packed)]
-        return self._packed[0]
+        for rows in self._table.pieces(_AT_ONCE):
+            yield rows if begins <= 0.0 else rows[rows["start"] >= begins]
 
     @property
     def timeline(self) -> dict[str, FloatArray]:
         """The columns of `TIMELINE`, one element per mixed step or block of rounds."""
-        table = self._table
+        self._pack()
+        table = self._table.array()
         return {name: table[name].astype(float) for name in TIMELINE}
+
+    def sum_of(self, of_rows: Callable[[Rows], FloatArray], begins: float = 0.0) -> float:
+        """The sum of a figure of the rows that began no sooner, to the bit that of all at once."""
+        count = sum(rows.size for rows in self.rows(begins))
+        return total(map(of_rows, self.rows(begins)), count)
 
     @property
     def makespan(self) -> float:
@@ -178,35 +187,41 @@ class Metrics:
         """Time per output token after the first of every request, 0 where there is only one. [s]"""
         return (self.finish - self.first_token) / np.maximum(self.trace.output_tokens - 1, 1)
 
-    def _intervals_from(self, begins: float = 0.0) -> tuple[FloatArray, NDArray[np.int64]]:
+    def _intervals_from(self, begins: float = 0.0) -> Iterator[Weighted]:
         """Times between stream events that began no sooner, and how many sequences saw each. [s]"""
-        table = self._table
-        table = table[table["decoding"] > 0]
-        rounds = table["rounds"].astype(np.int64)
-        weights = np.repeat(np.where(table["start"] >= begins, table["decoding"], 0), rounds)
-        weights[(np.cumsum(rounds) - rounds)[table["waited"]]] = 0  # each sequence's own is among the single
-        values, seen = self._intervals.array(), weights > 0
-        single = self._single.array()[self._single_began.array() >= begins]
-        return (
-            np.concatenate([values[seen], single]),
-            np.concatenate([weights[seen], np.ones(single.size, dtype=np.int64)]),
-        )
+        decoding = (rows[rows["decoding"] > 0] for rows in self.rows())
+        for rows, values in zip(decoding, self._of_rounds(), strict=True):
+            rounds = rows["rounds"].astype(np.int64)
+            weights = np.repeat(np.where(rows["start"] >= begins, rows["decoding"], 0).astype(np.int64), rounds)
+            weights[(np.cumsum(rounds) - rounds)[rows["waited"]]] = 0  # each sequence's own is among the single
+            yield values[weights > 0], weights[weights > 0]
+        for values, began in zip(self._single.pieces(), self._single_began.pieces(), strict=True):
+            single = values[began >= begins]
+            yield single, np.ones(single.size, dtype=np.int64)
 
-    def itl(self, *percentiles: float, begins: float = 0.0) -> FloatArray:
+    def _of_rounds(self) -> Iterator[FloatArray]:
+        """The times of all rounds, together as the rows of the timeline are. [s]"""
+        sizes = (int(rows["rounds"][rows["decoding"] > 0].sum(dtype=np.int64)) for rows in self.rows())
+        return parts_of(self._intervals.pieces(), sizes)
+
+    def itl(self, *wanted: float, begins: float = 0.0) -> FloatArray:
         """Percentiles of the time between stream events: with speculation an event is a round. [s]
 
         Parameters
         ----------
-        percentiles : such as 50 and 99.
+        wanted : such as 50 and 99.
         begins : events before that are left out. [s]
         """
-        values, weights = self._intervals_from(begins)
-        if not values.size:
-            return np.zeros(len(percentiles))
-        order = np.argsort(values)
-        reached = np.cumsum(weights[order]) / weights.sum()
-        places = np.searchsorted(reached, np.asarray(percentiles) / 100.0).clip(max=values.size - 1)
-        return np.asarray(values[order][places])
+        return self._of_intervals(wanted, begins)[1]
+
+    def _of_intervals(self, wanted: Sequence[float], begins: float) -> tuple[float, FloatArray]:
+        """Mean and percentiles of the time between stream events that began no sooner. [s]"""
+        pieces = partial(self._intervals_from, begins)
+        sizes = [(values.size, int(weights.sum())) for values, weights in pieces()]
+        count, weight = (sum(column) for column in zip(*sizes, strict=True)) if sizes else (0, 0)
+        whole = total((values * weights for values, weights in pieces()), count)
+        mean = whole / weight if weight else 0.0
+        return mean, percentiles(pieces, wanted, count=count, weight=weight)
 
     def meets(self, *, ttft: float | None = None, tpot: float | None = None) -> NDArray[np.bool_]:
         """Which requests met both targets."""
@@ -254,12 +269,16 @@ class Metrics:
         lasted, tokens = makespan - begins, self.tokens_from(begins)
         output = float(tokens.sum())
         good = self.meets(ttft=ttft, tpot=tpot)
-        lines = whole = self.timeline
-        if begins > 0.0:
-            later = lines["start"] >= begins
-            lines = {name: column[later] for name, column in lines.items()}
-        drafting = lines["gamma"] > 0
-        verified = float((lines["rounds"] * lines["decoding"])[drafting].sum())
+        verified = accepted = prefilled = rounds = stopped = 0
+        fullest = 0.0
+        for rows in self.rows():
+            drafting = rows[(rows["gamma"] > 0) & (rows["start"] >= begins)]
+            verified += int((drafting["rounds"] * drafting["decoding"].astype(np.int64)).sum())
+            accepted += int(drafting["accepted"].sum(dtype=np.int64))
+            prefilled += int(rows["prefilled"].sum(dtype=np.int64))
+            rounds += int(rows["rounds"].sum(dtype=np.int64))
+            stopped += int(rows["stopped"].sum(dtype=np.int64))
+            fullest = max(fullest, float(rows["held"].max()))
         busy = float(self.seconds.sum())
         figures = {
             "requests": float(good[counted].size),
@@ -268,28 +287,26 @@ class Metrics:
             "goodput_tokens_per_s": float(tokens[good].sum()) / lasted,
             "requests_meeting_targets": float(good[counted].mean()),
         }
-        for name, values in (("ttft", self.ttft), ("tpot", self.tpot), ("e2e", self.end_to_end)):
-            figures[f"{name}_mean_s"] = float(values[counted].mean())
-            for percentile in PERCENTILES:
-                figures[f"{name}_p{percentile}_s"] = float(np.percentile(values[counted], percentile))
-        intervals, seen = self._intervals_from(begins)
-        figures["itl_mean_s"] = float(np.average(intervals, weights=seen)) if intervals.size else 0.0
-        for percentile, value in zip(PERCENTILES, self.itl(*PERCENTILES, begins=begins), strict=True):
+        for name, times in (("ttft", "ttft"), ("tpot", "tpot"), ("e2e", "end_to_end")):
+            values = getattr(self, times)[counted]
+            figures[f"{name}_mean_s"] = float(values.mean())
+            for percentile, value in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True):
+                figures[f"{name}_p{percentile}_s"] = float(value)
+        figures["itl_mean_s"], intervals = self._of_intervals(PERCENTILES, begins)
+        for percentile, value in zip(PERCENTILES, intervals, strict=True):
             figures[f"itl_p{percentile}_s"] = float(value)
         return figures | {
-            "tokens_per_round": 1.0 + float(lines["accepted"][drafting].sum()) / verified
-            if verified
-            else 1.0,
-            "mean_batch": float((lines["decoding"] * lines["lasted"]).sum())
-            / (busy if begins <= 0.0 else max(float(lines["lasted"].sum()), 1e-12)),
+            "tokens_per_round": 1.0 + accepted / verified if verified else 1.0,
+            "mean_batch": self.sum_of(lambda rows: rows["decoding"] * rows["lasted"], begins)
+            / (busy if begins <= 0.0 else max(self.sum_of(lambda rows: rows["lasted"], begins), 1e-12)),
             "gpu_seconds": makespan * self.replica.gpus,
             "cost_per_million_tokens_usd": lasted * self.replica.price_per_second / output * 1e6,
             "energy_per_million_tokens_kwh": lasted * self.replica.power / 3.6e6 / output * 1e6,
             "kv_occupancy_mean": self.held_byte_seconds / makespan / self.replica.cache_bytes,
-            "kv_occupancy_peak": float(whole["held"].max()) / self.replica.cache_bytes,
-            "prefilled_tokens": float(whole["prefilled"].sum()),
-            "steps": float(whole["rounds"].sum()),
-            "preemptions": float(whole["stopped"].sum()),
+            "kv_occupancy_peak": fullest / self.replica.cache_bytes,
+            "prefilled_tokens": float(prefilled),
+            "steps": float(rounds),
+            "preemptions": float(stopped),
             **{f"{cause}_s": float(value) for cause, value in zip(CAUSES, self.seconds, strict=True)},
             "idle_s": max(makespan - busy, 0.0),
             **self._of_prefixes(),
@@ -307,6 +324,7 @@ class Metrics:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but trace and replica as arrays, to be read back by `from_arrays`."""
+        self._pack()
         return {
             "name": np.array(self.name),
             "first_token": self.first_token,
@@ -314,7 +332,7 @@ class Metrics:
             "sent": self.sent,
             "seconds": self.seconds,
             "held_byte_seconds": np.array(self.held_byte_seconds),
-            "rows": self._table,
+            "rows": self._table.array(),
             "intervals": self._intervals.array(),
             "single": self._single.array(),
             "single_began": self._single_began.array(),
@@ -334,7 +352,7 @@ class Metrics:
             float(arrays["held_byte_seconds"]),
             arrays.get("cached"),
             arrays["seconds"].tolist(),
-            _packed=[arrays["rows"]],
+            _table=Values(arrays["rows"], _ROW),
             _intervals=Values(arrays["intervals"]),
             _single=Values(arrays["single"]),
             _single_began=Values(arrays["single_began"]),

@@ -73,8 +73,8 @@ def case_for(
     return Case(equipped(replica, serving), trace, serving, **drawn)
 
 
-def run_case(case: Case, progress: Callable[[int, int], None] | None = None) -> Arrays:
-    """Simulate one case; returns its outcome as arrays."""
+def run_case(case: Case, progress: Callable[[int, int], None] | None = None) -> Metrics:
+    """Simulate one case."""
     return simulate(
         case.replica,
         case.trace,
@@ -84,7 +84,7 @@ def run_case(case: Case, progress: Callable[[int, int], None] | None = None) -> 
         seed=case.seed,
         concurrency=case.concurrency,
         progress=progress,
-    ).to_arrays()
+    )
 
 
 def outcomes_of(
@@ -110,7 +110,7 @@ def outcomes_of(
     parts = parts_of(cases, output) if output is not None else None
     with parts.held() if parts else contextlib.nullcontext():
         done = _outcomes(cases, executor, parts, progress)
-    return [Metrics.from_arrays(done[index], case.trace, case.replica) for index, case in enumerate(cases)]
+    return [done[index] for index in range(len(cases))]
 
 
 def _outcomes(
@@ -118,10 +118,16 @@ def _outcomes(
     executor: Mapper | None,
     parts: Parts | None,
     progress: Callable[[int, int], None] | None,
-) -> dict[int, Arrays]:
+) -> dict[int, Metrics]:
     """Simulate what was not simulated before; returns what all of it gave."""
-    kept = {index: parts.read(index) for index in sorted(parts.done())} if parts else {}
-    done: dict[int, Arrays] = {index: arrays for index, arrays in kept.items() if arrays is not None}
+    done: dict[int, Metrics] = {}
+
+    def keep(index: int, arrays: Arrays) -> None:
+        done[index] = Metrics.from_arrays(arrays, cases[index].trace, cases[index].replica)
+
+    for index in sorted(parts.done()) if parts else ():
+        if parts is not None and (arrays := parts.read(index)) is not None:
+            keep(index, arrays)
     everything = sum(len(case.trace) for case in cases)
     served = sum(len(cases[index].trace) for index in done)
 
@@ -133,15 +139,18 @@ def _outcomes(
     tell()
     missing = [index for index in range(len(cases)) if index not in done]
     wanted = [cases[index] for index in missing]
-    finished = (
-        (run_case(case, tell) for case in wanted)
-        if executor is None
-        else in_order(executor, _run_of, range(len(wanted)), common=wanted)
-    )
-    for index, arrays in zip(missing, finished, strict=True):
-        if parts is not None:
-            parts.write(index, arrays)
-        done[index] = arrays
+    if executor is not None:
+        finished = in_order(executor, _run_of, range(len(wanted)), common=wanted)
+    for index in missing:
+        if executor is None:
+            done[index] = run_case(cases[index], tell)
+            if parts is not None:
+                parts.write(index, done[index].to_arrays())
+        else:
+            arrays = next(finished)
+            if parts is not None:
+                parts.write(index, arrays)
+            keep(index, arrays)
         served += len(cases[index].trace)
         tell()
     return done
@@ -149,7 +158,7 @@ def _outcomes(
 
 def _run_of(cases: Sequence[Case], index: int) -> Arrays:
     """Simulate one of several cases: they have the trace in common, and travel together."""
-    return run_case(cases[index])
+    return run_case(cases[index]).to_arrays()
 
 
 def parts_of(cases: Sequence[Case], output: str | os.PathLike[str]) -> Parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,26 +14,12 @@ from perfmodel.traffic.decoding import AnyLength, OneLength
 from perfmodel.traffic.prefix_cache import PrefixSharing
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.trace import Trace
+from perfmodel.traffic.waiting import Prompt, Waiting
 
 __all__ = ["Chunk", "Prompt", "Scheduler"]
 
-_AT_ONCE = 4096
-"""Requests whose lengths and bytes are looked up together."""
 _TABLED = 1 << 22
 """Longest context up to which the bytes of every one are tabled, where they are no line. [tokens]"""
-
-
-@dataclass(slots=True)
-class Prompt:
-    """What has to be prefilled before a request can decode; after a preemption all that it had so far.
-
-    `bytes` are those of its cache when it is whole, with its first round. [B]
-    """
-
-    index: int
-    tokens: int
-    bytes: float
-    done: int = 0
 
 
 class Chunk(NamedTuple):
@@ -79,8 +65,8 @@ class Scheduler:
         share_steps: bool = False,
     ) -> None:
         self.replica = replica
-        self.outputs, self._prompt_tokens = trace.output_tokens, trace.prompt_tokens
-        self.waiting: deque[Prompt] = deque()
+        self.outputs = trace.output_tokens
+        self.waiting = Waiting(replica, trace.prompt_tokens)
         self.prefilling: deque[Prompt] = deque()
         self.prefixes = PrefixSharing(replica, replace(trace, prefixes=None) if share_steps else trace)
         shortest = int(trace.prompt_tokens.min())
@@ -92,9 +78,6 @@ class Scheduler:
         else:
             self.decoding = AnyLength(trace.output_tokens, draws, replica.max_batch)
         self._had: dict[int, int] = {}
-        self._lengths: list[int] = []
-        self._promises: list[float] = []
-        self._known_from = 0
         self._max_batch = replica.max_batch
         reach = trace.longest + 2 * replica.look_ahead
         tabled = self._line is None and not replica.chooses_once and reach <= _TABLED
@@ -103,8 +86,10 @@ class Scheduler:
         self._shares = self.prefixes.cached is not None
         self._apart = replica.schedules == "prefill-first" and not share_steps
         self._whole = replica.schedules == "in-flight"
-        ends = trace.prompt_tokens + trace.output_tokens + replica.look_ahead
-        self._at_end = replica.kv_bytes(ends, trace.output_tokens) if self._whole else np.zeros(0)
+        if self._whole:
+            ends = trace.prompt_tokens + trace.output_tokens + replica.look_ahead
+            self._at_end = replica.kv_bytes(ends, trace.output_tokens)
+
     def arrive(self, index: int, *, prefilled: bool = False) -> None:
         """Take in a request that has passed the front end; all come in order.
 
@@ -112,13 +97,7 @@ class Scheduler:
         ----------
         prefilled : whether it brings the cache of its prompt.
         """
-        place = index - self._known_from
-        if place >= len(self._lengths):
-            prompts = self._prompt_tokens[index : index + _AT_ONCE]
-            self._lengths, self._known_from, place = prompts.tolist(), index, 0
-            self._promises = self.replica.kv_bytes(prompts + self.replica.look_ahead).tolist()
-        tokens = self._lengths[place]
-        self.waiting.append(Prompt(index, tokens, self._promises[place], tokens if prefilled else 0))
+        self.waiting.arrive(index, prefilled=prefilled)
 
     def held(self, ahead: int, gamma: int = 0, rounds: int = 0, grown: int = 0) -> float:
         """Bytes of all caches, with entries ahead of every decoding sequence. [B]
@@ -155,7 +134,7 @@ class Scheduler:
             return False
         if self.decoding.count + len(self.prefilling) >= self._max_batch:
             return False
-        return self._reserved() + self._reserve(self.waiting[0]) <= self.replica.cache_bytes
+        return self._reserved() + self._reserve(self.waiting.first) <= self.replica.cache_bytes
 
     def make_room(self, gamma: int) -> list[int]:
         """Take the cache from what arrived last until a round fits; returns which of them decoded."""
@@ -201,7 +180,7 @@ class Scheduler:
             return chunks
         free = self.replica.cache_bytes - self._reserved()
         while rows > 0 and self.waiting and self.decoding.count + len(self.prefilling) < self._max_batch:
-            prompt = self.waiting[0]
+            prompt = self.waiting.first
             free -= self._reserve(prompt)
             done = prompt.done
             if self._shares:

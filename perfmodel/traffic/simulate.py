@@ -76,7 +76,9 @@ def simulate(
     SpecError
         When the policy drafts more than the replica is made for.
     """
-    needed = float(replica.kv_bytes(trace.longest + replica.look_ahead, trace.output_tokens).max())
+    # Bytes never fall with what was generated: who puts out most needs most.
+    most = int(trace.output_tokens.max())
+    needed = float(replica.kv_bytes(trace.longest + replica.look_ahead, most))
     if needed > replica.group_bytes:
         raise InfeasibleError(
             {"a request exceeds the KV cache": 1},

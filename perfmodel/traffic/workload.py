@@ -26,6 +26,7 @@ from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
 from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.trace import Trace
+from perfmodel.traffic.values import total
 from perfmodel.workload import Workload
 
 __all__ = [
@@ -65,12 +66,15 @@ def traffic_workload(outcome: Metrics, max_batch: int) -> Workload:
     outputs = outcome.trace.output_tokens.astype(float)
     output_tokens = float((outputs**2).sum() / outputs.sum())  # as a token sees it
     weights = np.full((len(batches), len(contexts)), _EVERYWHERE / (len(batches) * len(contexts)))
-    lines = outcome.timeline
-    decoding = lines["decoding"] > 0
-    rows = _nearest(batches, lines["decoding"][decoding])
-    columns = _nearest(contexts, np.maximum(lines["context"][decoding] - output_tokens / 2.0, 1.0))
-    spent = lines["lasted"][decoding]
-    np.add.at(weights, (rows, columns), spent / max(spent.sum(), 1e-12))
+    busy = sum(int(np.count_nonzero(rows["decoding"])) for rows in outcome.rows())
+    spent = total((rows["lasted"][rows["decoding"] > 0] for rows in outcome.rows()), busy)
+    for rows in outcome.rows():
+        decoding = rows[rows["decoding"] > 0]
+        places = (
+            _nearest(batches, decoding["decoding"]),
+            _nearest(contexts, np.maximum(decoding["context"] - output_tokens / 2.0, 1.0)),
+        )
+        np.add.at(weights, places, decoding["lasted"] / max(spent, 1e-12))
     return Workload(batches, contexts, weights, output_tokens)
 
 
