@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from perfmodel.acceptance.odds import expit, logit
 from perfmodel.acceptance.published import head_rates, level_of, pair_rate
 from perfmodel.acceptance.rates import Acceptance
+from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric
 from strategies.base import AcceptanceLaw, Drafter, DraftStrategy, Figure, Kind
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FloatArray", "Numeric", "as_floats", "keep_memory", "repeated"]
+__all__ = ["FloatArray", "Numeric", "as_floats", "distinct_values", "keep_memory", "repeated"]
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Numeric: TypeAlias = float | FloatArray
@@ -16,6 +16,11 @@ Numeric: TypeAlias = float | FloatArray
 def as_floats(*values: Numeric) -> tuple[Numeric, ...]:
     """Return numbers and arrays of any dtype in double precision, where no product of counts overflows."""
     return tuple(value if type(value) is float else np.asarray(value, dtype=float)[()] for value in values)
+
+
+def distinct_values(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values of an array, each once, rising; `numpy.unique` alone would load masked arrays."""
+    return np.unique(values, return_index=True)[0]
 
 
 def repeated(chance: Numeric, times: Numeric) -> Numeric:

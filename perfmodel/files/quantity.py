@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.files.units import DIMENSIONS, SI_UNIT
 

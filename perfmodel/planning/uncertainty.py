@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import HALF_WIDTH, requests_for
+from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, Drafter
-from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.files.numbers import FloatArray, Numeric, distinct_values
 from perfmodel.planning.cells import Cells
 from perfmodel.planning.choose import Choice
 from perfmodel.planning.plan import Cell
@@ -217,7 +218,7 @@ def judge(
     (tpot_low, tpot_high), (speedup_low, speedup_high) = interval(tpot), interval(speedup)
     slower = np.full((size, worlds.size), np.inf)  # how much longer the runner-up takes
     regret, worth = np.zeros(size), np.zeros(size)
-    for index in np.unique(second):
+    for index in distinct_values(second):
         here, rival = second == index, choices[index]
         against = np.flatnonzero(here & np.isfinite(behind))
         if against.size:
