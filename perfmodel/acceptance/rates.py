@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import NormalDist
 
 import numpy as np
 
@@ -70,6 +69,8 @@ class Acceptance:
 
     def quantile(self, probability: float) -> Acceptance:
         """Return the acceptance that the true one undercuts with ``probability`` (0..1, both excluded)."""
+        from statistics import NormalDist
+
         return self.shifted(NormalDist().inv_cdf(probability))
 
 
