@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from perfmodel.acceptance import Acceptance, expected_tokens
+from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import Numeric
 from perfmodel.latency import ForwardPass, Once, Places, StepLatency, by_budget, distinct, price_pass

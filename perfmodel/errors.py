@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from perfmodel.dataclass import dataclass
 
 __all__ = ["Fault", "InfeasibleError", "SpecError", "escaped", "nearest_name", "printable", "shown"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.accelerators import CAPACITY, MEMORY_BANDWIDTH, PEAK_FLOPS, not_profiled, spelling
+from perfmodel.dataclass import dataclass
 from perfmodel.files.catalogue import Catalogue, own_package
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError
 from perfmodel.files.numbers import FloatArray
 

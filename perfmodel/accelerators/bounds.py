@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from perfmodel.dataclass import dataclass
 from perfmodel.files.units import format_rate
 
 __all__ = ["CAPACITY", "MEMORY_BANDWIDTH", "PEAK_FLOPS", "Bound"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from statistics import NormalDist
+from dataclasses import replace
 
 import numpy as np
 
 from perfmodel.acceptance.odds import expit, logit
 from perfmodel.acceptance.published import head_rates, level_of, pair_rate
 from perfmodel.acceptance.rates import Acceptance
+from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric
 from strategies.base import AcceptanceLaw, Drafter, DraftStrategy, Figure, Kind
 
@@ -154,6 +154,9 @@ def matches(law: AcceptanceLaw, match_share: float | None) -> Figure:
     return Figure(match_share, 0.0, "published", "given")
 
 
+_Z90 = 1.2815515655446008
+"""90th percentile of the standard normal distribution. [1]"""
+
 BELL_AT_POINT_EIGHT = 0.8 * (1.0 - 0.8)
 DRAFT_SHARE = Figure(
     0.15,
@@ -197,7 +200,7 @@ def _outside(transition: Figure, length: Numeric, unsure: float) -> tuple[Numeri
     span = np.log(transition.value * unsure**2)
     gone = np.minimum(np.log(np.maximum(length * unsure, 1.0)) / span, 1.0)
     slope = 6.0 * gone * (1.0 - gone) / span
-    of_length = np.log(unsure) / NormalDist().inv_cdf(0.9)
+    of_length = np.log(unsure) / _Z90
     spread = slope * np.hypot(gone * transition.sd / transition.value, of_length)
     return gone**2 * (3.0 - 2.0 * gone), spread
 

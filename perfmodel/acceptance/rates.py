@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from statistics import NormalDist
+from dataclasses import replace
 
 import numpy as np
 
 from perfmodel.acceptance.odds import expit, logit
 from perfmodel.acceptance.tokens import tokens_from_first_rest
 from perfmodel.acceptance.tree import RANKS, TREE_SCATTER, tokens_from_tree
+from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric
 from strategies.base import Kind, Tree
 
@@ -69,6 +69,8 @@ class Acceptance:
 
     def quantile(self, probability: float) -> Acceptance:
         """Return the acceptance that the true one undercuts with ``probability`` (0..1, both excluded)."""
+        from statistics import NormalDist
+
         return self.shifted(NormalDist().inv_cdf(probability))
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from perfmodel.acceptance.tokens import tokens_from_first_rest
-from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.files.numbers import FloatArray, Numeric, distinct_values
 from strategies.base import Figure, Tree
 
 __all__ = ["RANKS", "TREE_SCATTER", "rank_rates", "tokens_from_tree"]
@@ -77,7 +77,7 @@ def tokens_from_tree(first: Numeric, rest: Numeric, tree: Tree, steps: Numeric) 
     depths = np.asarray(steps, dtype=float)
     firsts, rests = rank_rates(first, tree.topk), rank_rates(rest, tree.topk)
     tokens: Numeric = np.ones(np.broadcast_shapes(np.shape(first), np.shape(rest), depths.shape))
-    for depth in np.unique(depths[depths > 0.0]).tolist():
+    for depth in distinct_values(depths[depths > 0.0]).tolist():
         reached: Numeric = 1.0
         for path, share in _paths(tree, int(depth)):
             later = [rests[rank - 1] for rank in path[1:]]

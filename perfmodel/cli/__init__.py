@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 _MULTIPLIES = ("demo", "measure")
 """Commands that multiply large matrices on this machine; what others multiply is small."""
-_GARBAGE = 50_000
+_GARBAGE = 100_000
 """Objects that are made before it is looked for cycles among the young: modules make many that stay. [1]"""
 
 
@@ -23,6 +23,8 @@ def main() -> None:
         build_app(sys.argv[1:])(prog_name="draftplan")
     except KeyboardInterrupt:  # before the commands are there, or after they ended
         raise SystemExit(130) from None
+    finally:
+        gc.freeze()  # the process ends: nobody has to look through what it leaves
 
 
 def _start_lightly(arguments: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from perfmodel.cli.ask.flag import ALLOW_CODE, NO_COLOR, PROFILES, argument, flag, group, without
 from perfmodel.cli.ask.format import Format, OutputFlags
 from perfmodel.cli.tell.output import emit, remark, tell
+from perfmodel.dataclass import dataclass
 
 __all__ = ["GROUPS", "Noun"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,6 +14,7 @@ from perfmodel.cli.ask.flags import QuestionFlags
 from perfmodel.cli.ask.format import Format, OutputFlags
 from perfmodel.cli.tell.output import note, tell, tell_exported
 from perfmodel.cli.tell.progress import working
+from perfmodel.dataclass import dataclass
 from perfmodel.planning.plan import OBJECTIVES
 
 if TYPE_CHECKING:

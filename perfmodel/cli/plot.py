@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from perfmodel.cli.ask.flag import flag, group, takes
 from perfmodel.cli.ask.flags import QuestionFlags
 from perfmodel.cli.tell.output import note, remark
 from perfmodel.cli.tell.progress import working
+from perfmodel.dataclass import dataclass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

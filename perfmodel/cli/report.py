@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 
 import typer
 
@@ -11,6 +10,7 @@ from perfmodel.cli.ask.flag import command, flag, takes
 from perfmodel.cli.ask.flags import QuestionFlags
 from perfmodel.cli.tell.output import note, remark
 from perfmodel.cli.tell.progress import working
+from perfmodel.dataclass import dataclass
 
 __all__ = ["report"]
 

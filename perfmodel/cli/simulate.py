@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from perfmodel.cli.ask.flags import TrafficFlags
 from perfmodel.cli.ask.format import Format, read_format
 from perfmodel.cli.tell.output import note, remark, tell
 from perfmodel.cli.tell.progress import progress_bar, reading, resuming, working
+from perfmodel.dataclass import dataclass
 
 if TYPE_CHECKING:
     from perfmodel.benchmarks import Benchmark

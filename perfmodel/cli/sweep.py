@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,6 +10,7 @@ from perfmodel.cli.ask.flag import ALLOW_CODE, command, flag, takes
 from perfmodel.cli.ask.flags import EXECUTOR, QuestionFlags
 from perfmodel.cli.tell.output import broken_pipe, note, remark
 from perfmodel.cli.tell.progress import progress_bar, resuming
+from perfmodel.dataclass import dataclass
 
 if TYPE_CHECKING:
     from perfmodel.planning.sweep import Sweep

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FloatArray", "Numeric", "as_floats", "keep_memory", "repeated"]
+__all__ = [
+    "FloatArray", "Numeric", "as_floats", "distinct_values", "keep_memory", "medians",
+    "quantile", "repeated",
+]  # fmt: skip
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Numeric: TypeAlias = float | FloatArray
@@ -16,6 +19,37 @@ Numeric: TypeAlias = float | FloatArray
 def as_floats(*values: Numeric) -> tuple[Numeric, ...]:
     """Return numbers and arrays of any dtype in double precision, where no product of counts overflows."""
     return tuple(value if type(value) is float else np.asarray(value, dtype=float)[()] for value in values)
+
+
+def distinct_values(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values of an array, each once, rising; `numpy.unique` alone would load masked arrays."""
+    return np.unique(values, return_index=True)[0]
+
+
+def medians(values: FloatArray) -> FloatArray:
+    """Return the medians over the last axis, which stays; `numpy.median` would load masked arrays."""
+    size = values.shape[-1]
+    least, most = (size - 1) // 2, size // 2
+    parted = np.partition(values, (least, most, -1), axis=-1)  # nan comes last
+    middle = parted[..., least : most + 1].mean(axis=-1, keepdims=True)
+    return np.where(np.isnan(parted[..., -1:]), np.nan, middle)
+
+
+def quantile(values: FloatArray, share: float) -> FloatArray:
+    """Return what a share of the values on the last axis lies below, by Weibull's rule, as `numpy.quantile`.
+
+    That would load masked arrays.
+    """
+    last = values.shape[-1] - 1
+    place = (last + 1) * share + share - 1.0
+    below = int(min(max(place, 0.0), last))
+    above, beyond = (below + 1, place - below) if 0.0 <= place < last else (below, 0.0)
+    parted = np.partition(values, (below, above, -1), axis=-1)  # nan comes last
+    low, high = parted[..., below], parted[..., above]
+    with np.errstate(invalid="ignore"):
+        between = high - low
+        value = high - between * (1.0 - beyond) if beyond >= 0.5 else low + between * beyond
+    return np.where(np.isnan(parted[..., -1]), np.nan, value)
 
 
 def repeated(chance: Numeric, times: Numeric) -> Numeric:

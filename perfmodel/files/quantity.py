@@ -8,10 +8,12 @@ Schema, provenance, replacing, sampling and writing all follow from the declarat
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.files.units import DIMENSIONS, SI_UNIT
 
@@ -172,6 +174,7 @@ def _field(declared: Declared, **defaults: Any) -> Any:
     return dataclasses.field(metadata={_KEY: declared}, **defaults)
 
 
+@functools.cache
 def declared_in(noun: type[Any]) -> tuple[tuple[str, Declared], ...]:
     """Return field name and declaration, its `path` filled in, of everything declared in a dataclass."""
     fields = [(field.name, field.metadata[_KEY]) for field in dataclasses.fields(noun) if field.metadata]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from perfmodel.dataclass import dataclass
 from perfmodel.files.document import Document, dotted
 from perfmodel.model.channels import ChannelMixer, channels
 from perfmodel.model.class_defaults import CLASS_DEFAULTS

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from perfmodel.dataclass import dataclass
 from perfmodel.model.channels.mlp import MLP
 from perfmodel.model.layers import Layer
 from perfmodel.model.linear import LinearLayer

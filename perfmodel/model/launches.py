@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TypeAlias
 
 import numpy as np
 
+from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric, as_floats
 from perfmodel.model.linear import LinearLayer
 

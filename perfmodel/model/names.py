@@ -6,12 +6,11 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
+from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.files.document import Resource
 from perfmodel.model.forms import take_form
 
 __all__ = [
@@ -71,10 +70,10 @@ _LEVELS = (
 
 
 @cache
-def bundled_models() -> Mapping[str, Resource]:
+def bundled_models() -> Mapping[str, Path]:
     """Return the bundled config files by model name."""
-    folder = resources.files("perfmodel") / "data" / "models"
-    return {file.name.removesuffix(".json"): file for file in folder.iterdir() if file.name.endswith(".json")}
+    folder = Path(__file__).parents[1] / "data" / "models"
+    return {file.stem: file for file in folder.iterdir() if file.suffix == ".json"}
 
 
 def reading_order(name: str) -> list[tuple[float, str]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from perfmodel.dataclass import dataclass
 from perfmodel.model.keys import ConfigKeys
 
 __all__ = ["refuse_unreadable"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
+from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError
 from perfmodel.files.document import Document
 from perfmodel.files.numbers import Numeric

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment
-from perfmodel.files.numbers import FloatArray
+from perfmodel.files.numbers import FloatArray, distinct_values
 from perfmodel.planning.cells import Cells
 from perfmodel.planning.choose import Choice, Constraints, rank
 from perfmodel.planning.columns import Cell, fill
@@ -269,7 +270,7 @@ def _name_runners_up(
     alone = np.flatnonzero(~rivalled)
     parts: list[Packed] = [pack("", alone.size)] if alone.size else []
     places = [alone] if alone.size else []
-    for index in np.unique(second[rivalled]).tolist():
+    for index in distinct_values(second[rivalled]).tolist():
         places.append(np.flatnonzero(rivalled & (second == index)))
         parts.append(choices[index].describe(places[-1]))
     return join(parts, places, second.size)

@@ -10,10 +10,8 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.planning.common import Common, given
-from perfmodel.planning.local_pool import LocalPool, start_importing
 
-__all__ = ["LocalPool", "Mapper", "begin_workers", "in_order", "open_executor"]
+__all__ = ["Mapper", "begin_workers", "in_order", "open_executor"]
 
 WorkT = TypeVar("WorkT")
 DoneT = TypeVar("DoneT")
@@ -34,6 +32,8 @@ def begin_workers(text: str | None) -> None:
     """Let the processes of ``local:N`` begin to import, while this one reads what is asked of them."""
     kind, _, place = (text or "").partition(":")
     if kind == "local" and place.isdecimal() and int(place) != 1:
+        from perfmodel.planning.local_pool import start_importing
+
         start_importing()
 
 
@@ -56,6 +56,8 @@ def open_executor(text: str | None) -> Iterator[Mapper | None]:
         if workers == 1:
             yield None
             return
+        from perfmodel.planning.local_pool import LocalPool
+
         pool = LocalPool(workers)
         try:
             yield pool
@@ -114,6 +116,8 @@ def _beginning(
     """How an executor is given some pieces."""
     if value is None:
         return partial(executor.map, fn)
+    from perfmodel.planning.common import Common, given
+
     common = Common(value)
     if (map_common := getattr(executor, "map_common", None)) is not None:
         return partial(map_common, common, fn)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from perfmodel.deployment import Deployment
-from perfmodel.files.numbers import FloatArray
+from perfmodel.files.numbers import FloatArray, distinct_values
 from perfmodel.planning.cells import Cells
 from perfmodel.planning.near_tie import NEAR_TIE
 from perfmodel.planning.plan import Cell
@@ -39,10 +39,10 @@ def inflection_context(deployment: Deployment, workload: Workload, space: Search
     sizes, asked = np.asarray(workload.batch_sizes), workload.context_lens
     if sizes.size < 2:
         return float("inf")
-    sizes = sizes[np.unique(np.linspace(0, sizes.size - 1, BATCHES).round().astype(int))]
+    sizes = sizes[distinct_values(np.linspace(0, sizes.size - 1, BATCHES).round().astype(int))]
     longest = max(deployment.model.max_position, *asked, SHORTEST + 1)
-    grid = np.unique(np.geomspace(SHORTEST, longest, CONTEXTS).round())
-    grid = np.union1d(grid, np.asarray(asked)[np.linspace(0, len(asked) - 1, CONTEXTS).round().astype(int)])
+    some = np.asarray(asked)[np.linspace(0, len(asked) - 1, CONTEXTS).round().astype(int)]
+    grid = distinct_values(np.append(np.geomspace(SHORTEST, longest, CONTEXTS).round(), some))
     cells = Workload(sizes.tolist(), grid.tolist(), output_tokens=workload.output_tokens)
     speedup = best_speedups(deployment, cells, space)
     pays_more = np.all(np.diff(speedup, axis=0) >= -1e-6, axis=0) & (speedup[-1] > 1.0 + NEAR_TIE)

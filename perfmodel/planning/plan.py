@@ -6,10 +6,11 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError, shown
 from perfmodel.files.json_text import load_json
 from perfmodel.files.opening import PLAN, read_file, text_of

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import Fault, SpecError, nearest_name, shown
+from perfmodel.files.numbers import distinct_values
 from perfmodel.planning.columns import Cell, columns_of
 from perfmodel.planning.header import LONGEST_NAME, LONGEST_SENTENCE
 from perfmodel.planning.packed import Coded, Numbers, Packed, Rows, pack
@@ -67,7 +68,7 @@ class Columns(Mapping[str, "list[Any]"]):
         """Return the values of a column, each once."""
         column = self.packed[name]
         if isinstance(column, Numbers) and column.values.dtype.kind in "iu":
-            return set(np.unique(column.values).tolist())
+            return set(distinct_values(column.values).tolist())
         return set(column.table) if isinstance(column, Coded) else set(self[name])
 
     def each(self, name: str, test: Callable[[Any], bool]) -> NDArray[np.bool_]:

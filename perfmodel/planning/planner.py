@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from statistics import NormalDist
 
 import numpy as np
 
@@ -178,7 +177,7 @@ def plan(
         lengths,
         kv_budgets,
         alpha,
-        0.0 if risk is None else NormalDist().inv_cdf(risk),
+        0.0 if risk is None else _deviations(risk),
     )
     spaces, left_out = [space] * len(deployments), [""] * len(deployments)
     if one_deployment:
@@ -277,6 +276,13 @@ def _run_in(cells: Cells[Cell], searched: Sequence[Drafter]) -> dict[str, tuple[
             if cell.speculates and drafter.plays(cell.strategy, cell.draft_model, cell.tree):
                 budgets.setdefault(drafter.label, (drafter, set()))[1].add(cell.kv_budget)
     return {label: runs_in(drafter, named) for label, (drafter, named) in budgets.items()}
+
+
+def _deviations(risk: float) -> float:
+    """Return how many standard deviations a quantile lies above the middle. [1]"""
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(risk)
 
 
 def read_gammas(gammas: Iterable[int]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import HALF_WIDTH, requests_for
+from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, Drafter
-from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.files.numbers import FloatArray, Numeric, distinct_values, medians, quantile
 from perfmodel.files.quantity import KINDS
 from perfmodel.planning.cells import Cells
 from perfmodel.planning.choose import Choice
@@ -174,22 +175,22 @@ def price_draws(
         verify=drawn.verify.scale(residual),
         draft=drawn.draft.scale(worlds.draft_residual),
     )
-    round_off = tpot / np.median(drawn.tpot, axis=-1, keepdims=True)
+    round_off = tpot / medians(drawn.tpot)
     drawn = replace(
         drawn,
         verify=drawn.verify.scale(round_off),
         draft=drawn.draft.scale(round_off),
         overhead=drawn.overhead * round_off,
     )
-    step_off = speedup / np.median(drawn.speedup, axis=-1, keepdims=True)
+    step_off = speedup / medians(drawn.speedup)
     return replace(drawn, baseline=drawn.baseline.scale(step_off))
 
 
 def interval(values: Numeric, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
     """Return low and high between which `level` of the draws on the last axis lie, however few there are."""
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(np.asarray(values), [tail, 1.0 - tail], axis=-1, method="weibull")
-    return low, high
+    draws = np.asarray(values)
+    return quantile(draws, tail), quantile(draws, 1.0 - tail)
 
 
 def judge(
@@ -228,7 +229,7 @@ def judge(
     (tpot_low, tpot_high), (speedup_low, speedup_high) = interval(tpot), interval(speedup)
     slower = np.full((size, worlds.size), np.inf)  # how much longer the runner-up takes
     regret, worth = np.zeros(size), np.zeros(size)
-    for index in np.unique(second):
+    for index in distinct_values(second):
         here, rival = second == index, choices[index]
         against = np.flatnonzero(here & np.isfinite(behind))
         if against.size:
@@ -236,7 +237,7 @@ def judge(
             value = behind_it.round if expected else None
             other = price_draws(worlds, rival.drafter, behind_it.configuration, alpha=alpha, value=value)
             ratio = other.tpot / tpot[against]
-            middle = np.median(ratio, axis=-1, keepdims=True)
+            middle = medians(ratio)
             slower[against] = ratio * ((1.0 + behind[against, None]) / middle)
         known = np.flatnonzero(here) if chosen.drafts else against
         if known.size and (chosen.drafts or rival.drafts):

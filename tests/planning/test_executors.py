@@ -20,7 +20,8 @@ from perfmodel import Drafter, EngineOverhead, HardwareProfile, ModelSpec, Workl
 from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
 from perfmodel.files.checkpoint import Parts, fingerprint
-from perfmodel.planning.executors import LocalPool, in_order, open_executor
+from perfmodel.planning.executors import in_order, open_executor
+from perfmodel.planning.local_pool import LocalPool
 from perfmodel.planning.price import SearchSpace
 from perfmodel.planning.sweep import Sweep
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from perfmodel.cli.ask.completion import engine_names, hardware_names, model_names, strategy_names
 from perfmodel.cli.ask.flag import ALLOW_CODE, flag
 from perfmodel.cli.ask.format import OutputFlags
+from perfmodel.dataclass import dataclass
 
 __all__ = ["EXECUTOR", "AcceptanceFlags", "DeploymentFlags", "QuestionFlags", "TrafficFlags"]
 

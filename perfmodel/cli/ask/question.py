@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from perfmodel.cli.ask.flags import DeploymentFlags, QuestionFlags
 from perfmodel.cli.ask.reading import Reading, read_flag
 from perfmodel.cli.ask.traffic import seconds
 from perfmodel.cli.ask.trees import read_trees
+from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment
 from perfmodel.engine import DEFAULT_ENGINE, EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
