@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class StepLatency:
     overhead: Numeric
     recurrence: Numeric = 0.0
 
-    @property
+    @cached_property
     def total(self) -> Numeric:
         """Seconds of the whole pass: the causes do not overlap. [s]"""
         return self.linear + self.token_mixing + self.communication + self.overhead
