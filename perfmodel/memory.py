@@ -28,22 +28,34 @@ class ResidentMemory:
 
     ``states`` are the recurrent states of all sequences, of target and draft, ``kept_states`` those that are
     kept beside them until drafts are accepted. ``in_doubt`` are bytes that engines were seen to keep on top
-    of all these: what fits by less may not start. ``draft_entry`` are the bytes of one sequence's draft
-    cache, which ``drafted`` sequences have. [1]
+    of all these: what fits by less may not start. ``target_entry`` are the bytes of one sequence's cache,
+    ``entry_with_slots`` with those of drafted tokens, which ``sequences`` have, ``draft_entry`` those of its
+    draft cache, which ``drafted`` sequences have. [1]
     """
 
     weights: Numeric
     draft_weights: Numeric
-    target_kv: Numeric
+    sequences: Numeric
+    target_entry: Numeric
+    entry_with_slots: Numeric
     drafted: Numeric
     draft_entry: Numeric
-    lookahead_kv: Numeric
     states: Numeric
     kept_states: Numeric
     activations: Numeric
     fixed: Numeric
     usable: Numeric
     in_doubt: Numeric = 0.0
+
+    @property
+    def target_kv(self) -> Numeric:
+        """Bytes of all target caches. [B]"""
+        return self.sequences * self.target_entry
+
+    @property
+    def lookahead_kv(self) -> Numeric:
+        """Bytes of the slots for drafted tokens. [B]"""
+        return self.sequences * self.entry_with_slots - self.target_kv
 
     @property
     def draft_kv(self) -> Numeric:
@@ -237,8 +249,6 @@ def _count_stage(
         draft or target, draft_resident_kv_tokens, draft_gpus, growing=draft is None
     )
     sequences = np.asarray(batch) * stage.layers
-    target_kv = sequences * kv_bytes_per_gpu(target, context_len, gpus)
-    with_slots = sequences * kv_bytes_per_gpu(target, np.asarray(context_len) + slots, gpus)
     one_state = state_bytes_per_gpu(target, gpus) * stage.layers
     draft_state = state_bytes_per_gpu(draft, draft_gpus) * stage.last if draft else 0.0
     kept = np.where(drafted > 0, engine.kept_states * (drafted + engine.state_trips), 0.0)
@@ -252,10 +262,11 @@ def _count_stage(
         draft_weights=draft_weight_fraction * weights
         if draft is None
         else _weights(deployment, draft, draft_gpus, engine.repacking, WHOLE) * stage.last,
-        target_kv=target_kv,
+        sequences=sequences,
+        target_entry=kv_bytes_per_gpu(target, context_len, gpus),
+        entry_with_slots=kv_bytes_per_gpu(target, np.asarray(context_len) + slots, gpus),
         drafted=np.asarray(batch) * draft_kv_fraction,
         draft_entry=entry_bytes * (stage.layers if draft is None else stage.last),
-        lookahead_kv=with_slots - target_kv,
         states=np.asarray(batch) * (one_state + draft_state),
         kept_states=np.asarray(batch) * kept_states,
         activations=_activation_bytes(deployment, stage, batch=largest, gamma=gamma),

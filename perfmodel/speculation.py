@@ -90,8 +90,8 @@ class Round:
 
     @property
     def _phases(self) -> tuple[Numeric, ...]:
-        """Draft passes [1], then seconds of one, of the verification and of the engine. [s]"""
-        return np.asarray(self.passes), self.draft.total, self.verify.total, self.overhead
+        """Seconds of all draft passes, of the verification and of the engine. [s]"""
+        return self.draft_s, self.verify.total, self.overhead
 
     @property
     def tpot(self) -> Numeric:
@@ -135,8 +135,8 @@ class Round:
 
 
 @compiled
-def _round_s(passes: Numeric, draft_s: Numeric, verify_s: Numeric, overhead_s: Numeric) -> Numeric:
-    return passes * draft_s + verify_s + overhead_s
+def _round_s(draft_s: Numeric, verify_s: Numeric, overhead_s: Numeric) -> Numeric:
+    return draft_s + verify_s + overhead_s
 
 
 @compiled
@@ -249,6 +249,33 @@ def mean_pass(steps: TargetSteps, match: Numeric) -> StepLatency:
     return StepLatency(**{cause: plain + match * (full - plain) for cause, (plain, full) in ends.items()})
 
 
+def _spread(cause: str) -> Any:
+    """A cause that is spread when it is first asked for."""
+    return cached_property(lambda step: spread(getattr(step.few, cause), step.places))
+
+
+class _SpreadStep(StepLatency):
+    """A draft pass at its distinct counts, spread over contexts and budgets as far as anybody asks. [s]"""
+
+    few: StepLatency
+    places: Places | None
+    linear, attention, recurrence, communication, overhead = map(_spread, CAUSES)
+
+    @classmethod
+    def of(cls, few: StepLatency, places: Places | None) -> StepLatency:
+        """Return the pass; itself where its counts are those of the contexts and budgets."""
+        if places is None:
+            return few
+        step = object.__new__(cls)
+        vars(step).update(few=few, places=places)
+        return step
+
+    @cached_property
+    def total(self) -> Numeric:
+        """Seconds of the whole pass. [s]"""
+        return spread(self.few.total, self.places) if "few" in vars(self) else super().total
+
+
 @dataclass(frozen=True)
 class Terms:
     """What a round is made of, each term on the axes it depends on: nothing is joined, so it is little.
@@ -272,13 +299,17 @@ class Terms:
     loaded: bool = True
 
     def of_batches(self, rows: slice) -> Terms:
-        """Return the terms of some batch sizes, which lie on the first of four axes: nothing is copied."""
+        """Return the terms of some batch sizes, which lie on the first of four axes: nothing is copied.
+
+        Totals are kept with their terms: they are added up once for all batch sizes.
+        """
+        for step in (self.draft, self.steps.baseline, self.steps.verify):
+            _ = step.total
         return _of_batches(self, rows)
 
     def join(self) -> Round:
         """Join the terms to the round of every configuration."""
-        causes = {cause: spread(getattr(self.draft, cause), self.places) for cause in CAUSES}
-        draft, tokens = StepLatency(**causes), self.tokens_per_round
+        draft, tokens = _SpreadStep.of(self.draft, self.places), self.tokens_per_round
         overhead: Numeric = 0.0
         if self.loaded:
             overhead = round_overhead(
@@ -310,11 +341,13 @@ def _of_batches(terms: TermsT, rows: slice) -> TermsT:
     """Return the terms of some batch sizes of a dataclass of terms."""
 
     def sliced(term: Any) -> Any:
-        if isinstance(term, _NESTED):
-            return _of_batches(term, rows)
-        return term[rows] if np.ndim(term) == 4 and np.shape(term)[0] > 1 else term
+        if isinstance(term, np.ndarray):
+            return term[rows] if term.ndim == 4 and len(term) > 1 else term
+        return _of_batches(term, rows) if isinstance(term, _NESTED) else term
 
-    return replace(terms, **{field.name: sliced(getattr(terms, field.name)) for field in fields(terms)})  # type: ignore[type-var, arg-type]
+    some = object.__new__(type(terms))  # of what was kept beside the fields, too
+    vars(some).update({name: sliced(term) for name, term in vars(terms).items()})
+    return some
 
 
 def price(

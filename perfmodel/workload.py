@@ -54,7 +54,7 @@ class Workload:
             values, first = np.unique(given, return_index=True)
             if self.weights is not None and values.size < given.size:
                 raise _refusal(name, getattr(self, name), "give every size once, so that each has one weight")
-            object.__setattr__(self, name, tuple(int(value) for value in values))
+            object.__setattr__(self, name, tuple(values.astype(int).tolist()))
             order.append(first)
         if self.weights is not None:
             shape = (len(self.batch_sizes), len(self.context_lens))

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
 from inspect import unwrap
@@ -22,8 +23,8 @@ __all__ = ["BLOCK", "WORTH_IT", "compiled"]
 
 BLOCK = 16_384
 """Elements that are computed at once: what comes between stays in a core's cache. [1]"""
-INNER = 8
-"""Length below which the last axis is too short for a loop of its own. [1]"""
+LONG = 64
+"""Length from which an axis is long enough for a loop of its own. [1]"""
 WORTH_IT = 2**23
 """Elements of a formula after which the compiler is loaded: numpy took about as long for them. [1]"""
 LOADED = 2**20
@@ -58,9 +59,9 @@ def compiled(formula: Formula) -> Formula:
         size = math.prod(shape)
         if size <= BLOCK:
             return formula(*terms)
-        order = _order(shape)
-        lined = [_line_up(term, order) for term in terms]
-        out = np.empty([shape[axis] for axis in order])
+        loops = _loops(arrays, shape)
+        lined = [loops.line_up(term) for term in terms]
+        out = np.empty(loops.lengths)
         varying = tuple(np.ndim(term) > 0 and np.shape(term)[-1] > 1 for term in lined)
         form = formula, varying
         kernel = _KERNELS.get(form)
@@ -71,36 +72,99 @@ def compiled(formula: Formula) -> Formula:
             _SEEN[form] += size
             if form not in _KERNELS and _SEEN[form] >= (LOADED if "numba" in sys.modules else WORTH_IT):
                 _KERNELS[form] = _checked(formula, lined, varying, out)
-        return np.ascontiguousarray(np.moveaxis(out, -1, order[-1]))
+        return loops.put_back(out)
 
     return either
 
 
-def _order(shape: Sequence[int]) -> list[int]:
-    """Return the axes with that of the innermost loop last: the last one, or the longest if that is short."""
-    last = max(axis for axis, length in enumerate(shape) if length > 1)
-    inner = last if shape[last] >= INNER else max(range(len(shape)), key=shape.__getitem__)
-    return [axis for axis in range(len(shape)) if axis != inner] + [inner]
+@dataclass(frozen=True)
+class _Loops:
+    """In which order the axes are run through: the last `inner` of them as one long loop.
+
+    Parameters
+    ----------
+    shape : what the terms broadcast to.
+    order : its axes, the innermost last.
+    inner : how many of them are one.
+    moved : whether the answer is to be laid out in another order, that of the axes.
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    inner: int
+    moved: bool = False
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Of the loops."""
+        return (*self._axes[: -self.inner], math.prod(self._axes[-self.inner :]))
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        """Lengths of the axes, in that order."""
+        return tuple(self.shape[axis] for axis in self.order)
+
+    def line_up(self, term: Numeric) -> Numeric:
+        """Return a term with one axis a loop, of length 1 where it does not vary; a number stays one."""
+        if np.ndim(term) == 0:
+            return term
+        array = np.asarray(term, dtype=float)
+        array = array.reshape((1,) * (len(self.shape) - array.ndim) + array.shape).transpose(self.order)
+        before, within = array.shape[: -self.inner], array.shape[-self.inner :]
+        if math.prod(within) > 1:
+            array = np.broadcast_to(array, before + self._axes[-self.inner :])
+        lined: FloatArray = array.reshape(*before, -1)
+        return lined
+
+    def put_back(self, out: FloatArray) -> FloatArray:
+        """Return what was computed with the axes of the terms, laid out as the largest term is."""
+        back: FloatArray = out.reshape(self._axes).transpose(np.argsort(self.order))
+        return np.ascontiguousarray(back) if self.moved else back
 
 
-def _line_up(term: Numeric, order: Sequence[int]) -> Numeric:
-    """Return a term with all the axes, in that order; a number stays one."""
-    if np.ndim(term) == 0:
-        return term
-    array = np.asarray(term, dtype=float)
-    lined: FloatArray = array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(order)
-    return lined
+def _loops(arrays: Sequence[Any], shape: tuple[int, ...]) -> _Loops:
+    """Return loops of which the innermost is long: a call of a loop costs as much as some dozen elements.
+
+    Axes are taken as the largest term has them in memory. Those that run fastest become one as long as little
+    has to be repeated for it, else the longest one is the innermost.
+    """
+    sizes = [(1,) * (len(shape) - array.ndim) + array.shape for array in arrays]
+    largest = max(arrays, key=np.size)
+    order = list(range(len(shape)))
+    if largest.size == math.prod(shape):
+        strides = (0,) * (len(shape) - largest.ndim) + largest.strides
+        order.sort(key=lambda axis: -strides[axis] if shape[axis] > 1 else -math.inf)
+    inner, length = 1, shape[order[-1]]
+    while length < LONG and inner < len(order):
+        wider = order[-inner - 1 :]
+        repeated = sum(_repeated(size, wider, shape) for size in sizes)
+        if repeated > math.prod(shape) // 4:
+            break
+        inner, length = inner + 1, length * shape[wider[0]]
+    longest = max(reversed(order), key=shape.__getitem__)
+    if length < LONG and shape[longest] >= 4 * length:
+        return _Loops(shape, (*(axis for axis in order if axis != longest), longest), 1, moved=True)
+    return _Loops(shape, tuple(order), inner)
+
+
+def _repeated(size: Sequence[int], axes: Sequence[int], shape: Sequence[int]) -> int:
+    """Return how many elements more a term has that is repeated along some axes, if it varies along any."""
+    own, all_of_them = (math.prod(lengths[axis] for axis in axes) for lengths in (size, shape))
+    return math.prod(size) // own * (all_of_them - own) if own > 1 else 0
 
 
 def _fill(formula: Formula, terms: Sequence[Any], out: FloatArray) -> None:
-    """Compute the formula block by block along the longest axis."""
-    axis = max(range(out.ndim), key=out.shape.__getitem__)
-    step = max(1, BLOCK * out.shape[axis] // out.size)
-    for start in range(0, out.shape[axis], step):
-        place = (*(slice(None),) * axis, slice(start, start + step))
-        out[place] = formula(
-            *(term[place] if np.ndim(term) and term.shape[axis] > 1 else term for term in terms)
-        )
+    """Compute the formula block by block of what lies together in memory."""
+    rest = out.size // len(out)
+    if rest > BLOCK:
+        for place in range(len(out)):
+            of_place = [term[place if len(term) > 1 else 0] if np.ndim(term) else term for term in terms]
+            _fill(formula, of_place, out[place])
+        return
+    step = BLOCK // rest
+    for start in range(0, len(out), step):
+        part = slice(start, start + step)
+        out[part] = formula(*(term[part] if np.ndim(term) and len(term) > 1 else term for term in terms))
 
 
 def _run(kernel: Kernel, terms: Sequence[Any], varying: Sequence[bool], out: FloatArray) -> None:

@@ -32,6 +32,9 @@ def at_distinct_rows(price: PriceT) -> PriceT:
         )  # fmt: skip
         if np.ndim(rows) < 2 or np.shape(rows)[-1] > 1 or np.size(rows) < _FEW or any(map(_varies, others)):
             return price(deployment, layer, forward, rows, *further)
+        flat = np.ravel(rows)
+        if np.all(flat[1:] > flat[:-1]):
+            return price(deployment, layer, forward, rows, *further)
         distinct, places = np.unique(rows, return_inverse=True)
         if 2 * distinct.size > np.size(rows):
             return price(deployment, layer, forward, rows, *further)

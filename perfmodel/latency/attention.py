@@ -102,7 +102,7 @@ def attention(
     if not cold:
         resident = np.clip(1.5 - entries * kv_tokens * kv_heads / hardware.l2_bytes, 0.0, 1.0)
         from_memory = 1.0 - resident * (1.0 - 1.0 / figures.l2_speedup)
-    cache = (entries, kv_tokens, kv_heads, from_memory, hardware.l2_bytes, stream, 1.0 / blocks, row_of_walk)
+    cache = (stream, 1.0 / blocks, row_of_walk)
 
     def launch(rows_per_head: Numeric, packed: NDArray[np.bool_]) -> tuple[Numeric, ...]:
         shared = np.where(packed, group, 1.0)
@@ -116,65 +116,100 @@ def attention(
         walked = np.where(split, waves, _whole_waves(waves, figures.ctas_per_sm))
         again = np.minimum(np.maximum(batch * copies / slots, 1.0), copies) - 1.0
 
-        def in_turn() -> Numeric:
-            all_rows = rows_per_head * group
-            moved = entries * kv_tokens * kv_heads * np.ceil(all_rows / figures.tile_large) / stream
-            worked = kv_heads * all_rows * (2.0 * widths * batch * kv_tokens) / rate_of_dtype
-            seconds: Numeric = figures.t0 + moved + worked
-            return seconds
-
+        reads = np.multiply(kv_heads, from_memory)
+        if np.any(again):
+            reads = reads * _reads(entries, kv_tokens, hardware.l2_bytes, again)
         return (
-            walked, np.multiply(split, 1.0), tile + figures.tile_overhead, again, row_bytes * rows_per_head,
-            figures.t0 + figures.cta * waves, hardware.as_it_runs(0.0, in_turn),
+            reads, walked, np.multiply(split, 1.0), tile + figures.tile_overhead, row_bytes * rows_per_head,
+            figures.t0 + figures.cta * waves,
         )  # fmt: skip
+
+    def in_turn(rows_per_head: Numeric) -> Numeric:
+        all_rows = rows_per_head * group
+        moved = entries * kv_tokens * kv_heads * np.ceil(all_rows / figures.tile_large) / stream
+        worked = kv_heads * all_rows * (2.0 * widths * batch * kv_tokens) / rate_of_dtype
+        seconds: Numeric = figures.t0 + moved + worked
+        return seconds
 
     step = launch(1.0, packs | (group > 1.0))
     if np.ndim(query_tokens) == 0 and float(query_tokens) == 1.0:
-        return _launch_s(*cache, *step)
+        seconds = _decode_s(entries, kv_tokens, *cache, *step)
+        return hardware.as_it_runs(seconds, lambda: in_turn(1.0))
     together = launch(query_tokens, packs | ((group > 1.0) & (np.asarray(query_tokens) == 1.0)))
     most_steps = np.where(splits_verification, query_tokens, np.inf)
-    return _verification_s(most_steps, *cache, *step, *together)
+    return hardware.as_it_runs(
+        _verification_s(most_steps, entries, kv_tokens, *cache, *step, *together),
+        lambda: _held(in_turn(query_tokens), in_turn(1.0), most_steps),
+    )
 
 
 @compiled
-def _launch_s(
-    entries: Numeric, kv_tokens: Numeric, kv_heads: Numeric, from_memory: Numeric, l2_bytes: Numeric,
-    stream: Numeric, least_waves: Numeric, row_of_walk: Numeric, waves: Numeric, splits: Numeric,
-    tile_rows: Numeric, again: Numeric, row_bytes: Numeric, fixed_s: Numeric, in_turn_s: Numeric,
-) -> Numeric:  # fmt: skip
-    """Return the seconds of one launch; those of hardware that overlaps nothing are given. [s]
+def _reads(entries: Numeric, kv_tokens: Numeric, l2_bytes: Numeric, again: Numeric) -> Numeric:
+    """Return how often the KV crosses memory: again and again as far as L2 cannot hold that of a head. [1]"""
+    missed_again = np.minimum(np.maximum(entries * kv_tokens / l2_bytes - 0.5, 0.0), 1.0)
+    return 1.0 + again * missed_again
+
+
+@compiled
+def _decode_s(entries: Numeric, kv_tokens: Numeric, *terms: Numeric) -> Numeric:
+    """Return the seconds of a decode step. [s]
 
     Parameters
     ----------
-    entries, kv_tokens, kv_heads : bytes of one in all sequences, how many, for how many heads. [B], [1], [1]
-    from_memory, l2_bytes, stream : share not met in L2, its size, and the rate of memory. [1], [B], [B/s]
-    least_waves, row_of_walk : what a split KV leaves at least, seconds in which a row walks it. [waves], [s]
-    waves, splits, tile_rows : that are walked, 1 where the KV is split, rows of a tile. [waves], [1], [rows]
-    again, row_bytes : times that the KV is read anew where L2 cannot hold it; queries, outputs. [1], [B]
-    fixed_s, in_turn_s : seconds beside both; seconds without overlap, 0 with it. [s]
+    entries, kv_tokens : bytes of one in all sequences, and how many. [B], [1]
+    terms : as in `_launch_s`, of the cache and of the launch.
     """
-    kv_of_head = entries * kv_tokens
-    missed_again = np.minimum(np.maximum(kv_of_head / l2_bytes - 0.5, 0.0), 1.0)
-    compute = np.maximum(waves, splits * least_waves) * tile_rows * row_of_walk
-    memory = (kv_of_head * kv_heads * from_memory * (1.0 + again * missed_again) + row_bytes) / stream
-    compute *= compute
-    memory *= memory
-    compute *= compute
-    memory *= memory
-    overlapped = fixed_s + np.sqrt(np.sqrt(compute + memory))
-    return np.maximum(overlapped * (in_turn_s == 0.0), in_turn_s)
+    return _launch_s(entries * kv_tokens, *terms)
 
 
 @compiled
-def _verification_s(most_steps: Numeric, *terms: Numeric) -> Numeric:
+def _verification_s(
+    most_steps: Numeric, entries: Numeric, kv_tokens: Numeric, *terms: Numeric
+) -> Numeric:
+    """Return the seconds of a verification. [s]
+
+    Parameters
+    ----------
+    most_steps, entries, kv_tokens : as in `_held` and `_decode_s`.
+    terms : as in `_launch_s`: 3 of the cache, 6 of the decode step, 6 of the verification.
+    """
+    kv_of_head = entries * kv_tokens
+    step_s = _launch_s(kv_of_head, *terms[:9])
+    together_s = _launch_s(kv_of_head, *(terms[:3] + terms[9:]))
+    return _held(together_s, step_s, most_steps)
+
+
+def _launch_s(
+    kv_of_head: Numeric, stream: Numeric, least_waves: Numeric, row_of_walk: Numeric, reads: Numeric,
+    waves: Numeric, splits: Numeric, tile_rows: Numeric, row_bytes: Numeric, fixed_s: Numeric,
+) -> Numeric:  # fmt: skip
+    """Return the seconds of one launch that overlaps memory and arithmetic. [s]
+
+    Parameters
+    ----------
+    kv_of_head, stream : bytes of a KV head in all sequences, and the rate of memory. [B], [B/s]
+    least_waves, row_of_walk : what a split KV leaves at least, seconds in which a row walks it. [waves], [s]
+    reads : how often those bytes cross memory, for all heads. [1]
+    waves, splits, tile_rows : that are walked, 1 where the KV is split, rows of a tile. [waves], [1], [rows]
+    row_bytes, fixed_s : queries and outputs, and seconds beside both. [B], [s]
+    """
+    compute = np.maximum(waves, splits * least_waves) * tile_rows * row_of_walk
+    memory = (kv_of_head * reads + row_bytes) / stream
+    compute *= compute
+    memory *= memory
+    compute *= compute
+    memory *= memory
+    return fixed_s + np.sqrt(np.sqrt(compute + memory))
+
+
+def _held(together_s: Numeric, step_s: Numeric, most_steps: Numeric) -> Numeric:
     """Return the seconds of a verification, held between one decode step and so many. [s]
 
     Parameters
     ----------
+    together_s, step_s : of all queries in one launch, and of a decode step. [s]
     most_steps : steps that it takes at most. [1]
-    terms : as in `_launch_s`: 8 of the cache, 7 of the decode step, 7 of the verification.
     """
-    step_s, together_s = _launch_s(*terms[:15]), _launch_s(*(terms[:8] + terms[15:]))
     return np.minimum(np.maximum(together_s, step_s), most_steps * step_s)
 
 

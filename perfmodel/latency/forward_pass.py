@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, stages_of
 from perfmodel.engine import EngineOverhead
+from perfmodel.files.compiled import compiled
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency.alike import at_distinct_rows
 from perfmodel.latency.all_reduce import all_gather, all_reduce, all_to_all, hop
@@ -40,10 +41,10 @@ class StepLatency:
     overhead: Numeric
     recurrence: Numeric = 0.0
 
-    @property
+    @cached_property
     def total(self) -> Numeric:
         """Seconds of the whole pass: the causes do not overlap. [s]"""
-        return self.linear + self.token_mixing + self.communication + self.overhead
+        return _total_s(self.linear, self.attention, self.recurrence, self.communication, self.overhead)
 
     @property
     def token_mixing(self) -> Numeric:
@@ -60,6 +61,13 @@ class StepLatency:
     def scale(self, factor: Numeric) -> StepLatency:
         """Return the pass with every cause `factor` times as long. [1]"""
         return StepLatency(**{cause: getattr(self, cause) * factor for cause in CAUSES})
+
+
+@compiled
+def _total_s(
+    linear: Numeric, attention: Numeric, recurrence: Numeric, communication: Numeric, overhead: Numeric
+) -> Numeric:
+    return linear + (attention + recurrence) + communication + overhead
 
 
 def price_pass(deployment: Deployment, forward: ForwardPass, once: Once | None = None) -> StepLatency:
@@ -134,14 +142,11 @@ def _price_layers(
         seconds = _price_linear_layer(deployment, layer, forward, rows, once)
         linear_s = linear_s + layer.count * times * seconds
         quantised = quantised + (layer.count * times if layer.dtype in NARROW else 0.0)
-    attention_s: Numeric = np.zeros(())
-    recurrence_s: Numeric = np.zeros(())
+    attention_s: list[Numeric] = []
+    recurrence_s: list[Numeric] = []
     for mixer, count in model.token_mixers:
         seconds = _between_kernels(deployment, partial(_price_mixer, deployment, mixer, forward, once))
-        if mixer.reach:
-            attention_s = attention_s + count * seconds
-        else:
-            recurrence_s = recurrence_s + count * seconds
+        (attention_s if mixer.reach else recurrence_s).append(count * seconds)
     communication_s = _price_communication(deployment, forward.rows, everyone.rows, logit_rows)
     upkeep = engine.draft_row_layer_s * forward.batch if forward.drafting else 0.0
     row_s = engine.row_layer_s * logit_rows + upkeep
@@ -151,7 +156,9 @@ def _price_layers(
         overhead_s = overhead_s + expert_layers(model) * _price_expert_layer(deployment)
     if not forward.drafting:
         overhead_s = overhead_s + engine.row_s * forward.batch
-    step = StepLatency(linear_s, attention_s, communication_s, overhead_s, recurrence_s)
+    step = StepLatency(
+        linear_s, _added(attention_s), communication_s, overhead_s, _added(recurrence_s)
+    )  # fmt: skip
     return _in_stages(deployment, step, forward, logit_rows, in_flight) if deployment.piped else step
 
 
@@ -302,11 +309,15 @@ def _price_mixer(
     """Price the token mixer of one layer on one GPU, the fastest of the ways to compute it. [s]"""
 
     def price_way(way: Way) -> Numeric:
-        launches = (_price_launch(deployment, launch, forward, once, kernel) for launch in way)
-        return sum(launches, start=np.zeros(()))
+        return _added([_price_launch(deployment, launch, forward, once, kernel) for launch in way])
 
     first, *others = map(price_way, mixer.ways(forward))
     return reduce(np.minimum, others, first)
+
+
+def _added(seconds: Sequence[Numeric]) -> Numeric:
+    """Return the sum of some times, 0 of none; a long array is added to nothing but another. [s]"""
+    return reduce(np.add, seconds) if seconds else np.zeros(())
 
 
 def _price_launch(

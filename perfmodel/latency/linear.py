@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.files.numbers import as_floats
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.model.dtypes import BYTES
 
@@ -81,7 +82,7 @@ def linear(
     tables of fused experts, beside a fixed time: the same on H100 and H200, in bf16 and fp8.
     """
     gemm = hardware.gemm
-    tokens, n, k = (np.asarray(value, dtype=float) for value in (tokens, n, k))
+    tokens, n, k = as_floats(tokens, n, k)
     narrow = dtype in NARROW
     stream = (gemm.narrow_memory_fraction if narrow else gemm.memory_fraction) * hardware.memory_bandwidth
     stream = stream * streaming
@@ -120,8 +121,8 @@ def _seconds_per_byte(
     hardware: HardwareProfile,
     stream: Numeric,
     *,
-    tokens: NDArray[np.float64],
-    weights: NDArray[np.float64],
+    tokens: Numeric,
+    weights: Numeric,
     products: Numeric,
     cold: bool,
 ) -> Numeric:
@@ -139,7 +140,7 @@ def _seconds_per_byte(
 
 
 def _split_depth(
-    hardware: HardwareProfile, k: NDArray[np.float64], filled: Numeric, rules: NDArray[np.bool_]
+    hardware: HardwareProfile, k: Numeric, filled: Numeric, rules: NDArray[np.bool_]
 ) -> Numeric:
     """Return the depth of ``k`` that one thread block takes where so much of the SMs is filled. [1]"""
     depth: Numeric = np.minimum(k, hardware.gemm.k_split * np.where(rules, 1.0, np.sqrt(filled)))
@@ -149,8 +150,8 @@ def _split_depth(
 def _serial_loop(
     hardware: HardwareProfile,
     *,
-    n: NDArray[np.float64],
-    k: NDArray[np.float64],
+    n: Numeric,
+    k: Numeric,
     products: Numeric,
     rules: NDArray[np.bool_],
 ) -> Numeric:
@@ -165,9 +166,9 @@ def _serial_loop(
 def _busiest_sm(
     hardware: HardwareProfile,
     *,
-    tokens: NDArray[np.float64],
-    n: NDArray[np.float64],
-    k: NDArray[np.float64],
+    tokens: Numeric,
+    n: Numeric,
+    k: Numeric,
     products: Numeric,
     rules: NDArray[np.bool_],
 ) -> Numeric:
