@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
 import sys
 from collections import Counter
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -37,7 +38,7 @@ def available() -> tuple[str, ...]:
     ------
     StrategyError : two folders on the package's path hold a strategy of the same name.
     """
-    modules = [entry.name for folder in __path__ for entry in pkgutil.iter_modules([folder])]
+    modules = [name for folder in __path__ for name in _modules(folder, _changed(folder))]
     names = sorted(name for name in modules if name != "base" and not name.startswith("_"))
     for name, times in Counter(names).items():
         if times > 1:
@@ -48,6 +49,19 @@ def available() -> tuple[str, ...]:
             )
             raise StrategyError(f"two strategies are called {name!r}: {where}. Rename one.", name=name)
     return tuple(names)
+
+
+@lru_cache(maxsize=8)
+def _modules(folder: str, changed: int) -> tuple[str, ...]:
+    """Return the modules of a folder that was changed last then. [ns]"""
+    return tuple(entry.name for entry in pkgutil.iter_modules([folder]))
+
+
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:  # in an archive, which nobody adds a file to
+        return 0
 
 
 def load(text: str) -> DraftStrategy:
@@ -109,11 +123,10 @@ def _from_file(path: Path) -> DraftStrategy:
 
 def _strategy_of(module: ModuleType, name: str) -> DraftStrategy:
     file = str(module.__file__)
-    strategy = getattr(module, "strategy", None)
+    strategy: DraftStrategy | None = getattr(module, "strategy", None)
     if strategy is None:
         raise StrategyError(f"{file} exposes no object called 'strategy'.", name=name, file=file)
-    if not isinstance(strategy, DraftStrategy):
-        missing = [part for part in _PARTS if not hasattr(strategy, part)]
+    if missing := [part for part in _PARTS if not hasattr(strategy, part)]:
         raise StrategyError(f"{file}: strategy lacks {', '.join(missing)}.", name=name, file=file)
     if strategy.name != name:
         raise StrategyError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import HALF_WIDTH, requests_for
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.latency import StepLatency
 from perfmodel.planning.cells import Cells
 from perfmodel.planning.choose import Choice
 from perfmodel.planning.plan import Cell
 from perfmodel.planning.price import Priced
-from perfmodel.speculation import Configuration, Round, price, with_acceptance
+from perfmodel.speculation import Configuration, Round, price, price_plain, take, with_acceptance
 
 __all__ = ["DRAWS", "MOST_DRAWN", "Draws", "draw", "interval", "judge", "price_draws", "worth_of_measuring"]
 
@@ -54,6 +56,11 @@ class Draws:
     draft_residual: FloatArray
     common: FloatArray
     seed: int
+
+    @cached_property
+    def wide(self) -> Deployment:
+        """What serves in every world, with an axis for them in what the worlds have in common too."""
+        return _laid_out(self.deployment, self.central)
 
     @property
     def size(self) -> int:
@@ -123,6 +130,7 @@ def price_draws(
     alpha: Numeric | Acceptance | None = None,
     tokens_per_round: Numeric | None = None,
     value: Round | None = None,
+    baseline: StepLatency | None = None,
 ) -> Round:
     """Price a configuration in every possible world, on a new last axis of every term.
 
@@ -136,26 +144,20 @@ def price_draws(
     configuration : what `price` takes, by name. [sequences], [tokens]
     alpha, tokens_per_round : as in `price_round`. [0..1], [tokens]
     value : the configuration in `worlds.central`, where it is priced already.
+    baseline : its plain step as `price_plain_draws` has it, where it is priced already. [s]
     """
-
-    def widen(value: Any) -> Any:
-        """Return the value with one more axis, over the worlds."""
-        return value if value is None or isinstance(value, Acceptance) else np.asarray(value)[..., None]
-
-    layout = ("tensor_parallel", "expert_parallel", "pipeline_parallel", "data_parallel")
-    shared = {name: widen(getattr(worlds.central, name)) for name in layout}
-    asked = {name: widen(value) for name, value in configuration.items()}
-    believed = {"alpha": widen(alpha), "tokens_per_round": widen(tokens_per_round)}
-
-    def priced(deployment: Deployment, deviations: Numeric = 0.0) -> Round:
-        return price(replace(deployment, **shared), drafter, deviations=deviations, **asked, **believed)
-
-    drawn = priced(worlds.deployment, worlds.deviations(drafter))
+    asked = {name: _widen(value) for name, value in configuration.items()}
+    believed = {"alpha": _widen(alpha), "tokens_per_round": _widen(tokens_per_round)}
+    if baseline is None:
+        baseline = price_plain_draws(worlds, configuration)
+    drawn = price(
+        worlds.wide, drafter, deviations=worlds.deviations(drafter), baseline=baseline, **asked, **believed
+    )
     if value is None:
-        value = priced(worlds.central)
+        value = price(_laid_out(worlds.central, worlds.central), drafter, **asked, **believed)
         tpot, speedup = value.tpot, value.speedup
     else:
-        tpot, speedup = widen(value.tpot), widen(value.speedup)
+        tpot, speedup = _widen(value.tpot), _widen(value.speedup)
     residual = np.where(np.asarray(drawn.gamma) > 0, worlds.verify_residual, worlds.target_residual)
     drawn = replace(
         drawn,
@@ -172,6 +174,24 @@ def price_draws(
     )
     step_off = speedup / np.median(drawn.speedup, axis=-1, keepdims=True)
     return replace(drawn, baseline=drawn.baseline.scale(step_off))
+
+
+def price_plain_draws(worlds: Draws, configuration: Configuration) -> StepLatency:
+    """Price the plain step of a configuration in every possible world, without its residual. [s]"""
+    names = ("batch", "context_len", "output_tokens")
+    asked = {name: _widen(value) for name, value in configuration.items() if name in names}
+    return price_plain(worlds.wide, **asked)
+
+
+def _laid_out(deployment: Deployment, like: Deployment) -> Deployment:
+    """Return a deployment whose GPUs share the work like those of another, with one more axis."""
+    layout = ("tensor_parallel", "expert_parallel", "pipeline_parallel", "data_parallel")
+    return replace(deployment, **{name: _widen(getattr(like, name)) for name in layout})
+
+
+def _widen(value: Any) -> Any:
+    """Return a value with one more axis, over the worlds."""
+    return value if value is None or isinstance(value, Acceptance) else np.asarray(value)[..., None]
 
 
 def interval(values: Numeric, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
@@ -211,7 +231,10 @@ def judge(
     size, runs = cells.size, chosen.at(cells)
     nothing = np.full(size, np.nan)
     value = runs.round if expected else None
-    priced = price_draws(worlds, runs.drafter, runs.configuration, alpha=alpha, value=value)
+    plain = price_plain_draws(worlds, runs.configuration)
+    priced = price_draws(
+        worlds, runs.drafter, runs.configuration, alpha=alpha, value=value, baseline=plain
+    )
     tpot = np.broadcast_to(priced.tpot, (size, worlds.size))
     speedup = np.broadcast_to(priced.speedup, (size, worlds.size))
     (tpot_low, tpot_high), (speedup_low, speedup_high) = interval(tpot), interval(speedup)
@@ -223,7 +246,10 @@ def judge(
         if against.size:
             behind_it = rival.at(cells[against])
             value = behind_it.round if expected else None
-            other = price_draws(worlds, rival.drafter, behind_it.configuration, alpha=alpha, value=value)
+            other = price_draws(
+                worlds, rival.drafter, behind_it.configuration, alpha=alpha, value=value,
+                baseline=plain if against.size == size else take(plain, (size, worlds.size), (against,)),
+            )  # fmt: skip
             ratio = other.tpot / tpot[against]
             middle = np.median(ratio, axis=-1, keepdims=True)
             slower[against] = ratio * ((1.0 + behind[against, None]) / middle)
@@ -272,7 +298,7 @@ def _value_acceptance(
     known = np.ptp(speedup, axis=-1).max(axis=1) == 0.0
     if other.drafts:
         others = other.by_gamma(cells)
-        expected = _at_length(_speedup_by_gamma(worlds, others), others, other.at(cells).gamma)
+        expected = _at_length(_speedup_by_gamma(worlds, others), others, other.gamma(cells))
         fallback = np.where(rivalled, expected, 0.0)[:, None, None]
         speedup = np.concatenate([speedup, np.broadcast_to(fallback, (chosen.size, 1, worlds.size))], axis=1)
     best = speedup.max(axis=1).mean(axis=-1)
