@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FREE", "Configuration", "Drafter", "Drafting", "Drafts", "Round", "TargetSteps", "Terms",
-    "copied_fraction", "count_drafts", "draft_with", "elements", "half_way", "price", "price_round",
-    "price_plain", "price_steps", "price_terms", "take", "target_passes", "with_acceptance",
+    "copied_fraction", "count_drafts", "draft_with", "elements", "half_way", "price", "price_plain",
+    "price_round", "price_steps", "price_terms", "take", "target_passes", "with_acceptance",
 ]  # fmt: skip
 
 TermsT = TypeVar("TermsT")

@@ -8,7 +8,7 @@ import os
 import pkgutil
 import sys
 from collections import Counter
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -38,7 +38,7 @@ def available() -> tuple[str, ...]:
     ------
     StrategyError : two folders on the package's path hold a strategy of the same name.
     """
-    modules = [name for folder in __path__ for name in _modules(folder, _changed(folder))]
+    modules = [name for folder in __path__ for name in _modules(folder)]
     names = sorted(name for name in modules if name != "base" and not name.startswith("_"))
     for name, times in Counter(names).items():
         if times > 1:
@@ -51,17 +51,15 @@ def available() -> tuple[str, ...]:
     return tuple(names)
 
 
-@lru_cache(maxsize=8)
-def _modules(folder: str, changed: int) -> tuple[str, ...]:
-    """Return the modules of a folder that was changed last then. [ns]"""
-    return tuple(entry.name for entry in pkgutil.iter_modules([folder]))
-
-
-def _changed(folder: str) -> int:
+def _modules(folder: str) -> tuple[str, ...]:
+    """Return the names of the modules in a folder, which is read anew when it has changed."""
     try:
-        return os.stat(folder).st_mtime_ns
+        changed = os.stat(folder).st_mtime_ns
     except OSError:  # in an archive, which nobody adds a file to
-        return 0
+        changed = 0
+    if folder not in _read or _read[folder][0] != changed:
+        _read[folder] = changed, tuple(entry.name for entry in pkgutil.iter_modules([folder]))
+    return _read[folder][1]
 
 
 def load(text: str) -> DraftStrategy:
@@ -135,6 +133,10 @@ def _strategy_of(module: ModuleType, name: str) -> DraftStrategy:
             file=file,
         )
     return strategy
+
+
+_read: dict[str, tuple[int, tuple[str, ...]]] = {}
+"""By folder: when it was changed last, and the modules it had. [ns]"""
 
 
 def _told(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from perfmodel.deployment import Deployment
 from perfmodel.errors import Fault, SpecError
 from perfmodel.files.csv_columns import CsvColumns, Texts, read_columns
-from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.files.numbers import FloatArray, Numeric, keep_memory
 from perfmodel.files.opening import TABLE, read_file
 from perfmodel.files.text_table import TableColumn, TextTable
 from perfmodel.planning.case_columns import Cases, understand
@@ -117,6 +117,7 @@ def price_cases(
     SpecError
         When the file as a whole cannot be used, such as without one of the columns `REQUIRED`.
     """
+    keep_memory()
     table = read_columns(content, file, required=REQUIRED, known=(*INPUTS, *OUTPUTS))
     faults: dict[int, Fault] = dict(table.faults)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import HALF_WIDTH, requests_for
 from perfmodel.deployment import Deployment, Drafter
+from perfmodel.engine import EngineOverhead
 from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.files.quantity import KINDS
+from perfmodel.hardware import HardwareProfile
 from perfmodel.latency import StepLatency
 from perfmodel.planning.cells import Cells
 from perfmodel.planning.choose import Choice
@@ -27,6 +30,7 @@ __all__ = ["DRAWS", "MOST_DRAWN", "Draws", "draw", "interval", "judge", "price_d
 DRAWS = 200
 MOST_DRAWN = 200_000
 """Cells times draws that intervals are computed for; with more cells there are fewer draws. [1]"""
+SpecT = TypeVar("SpecT", HardwareProfile, EngineOverhead)
 LEVEL = 0.8
 """Share of cases that an interval is meant to cover. [1]"""
 MATERIAL = 0.005
@@ -56,6 +60,7 @@ class Draws:
     draft_residual: FloatArray
     common: FloatArray
     seed: int
+    _deviations: dict[str, FloatArray] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @cached_property
     def wide(self) -> Deployment:
@@ -73,9 +78,11 @@ class Draws:
         Two drafters have in common what the text and the temperature do to both; their laws err apart.
         """
         name = "" if drafter is None else drafter.strategy.name if drafter.kind == "head" else drafter.label
-        label = zlib.crc32(name.encode())
-        own = np.random.default_rng([self.seed, 0x5EED, label]).standard_normal(self.size)
-        return _correlated(self.common, own, SHARED_ACCEPTANCE)
+        if name not in self._deviations:
+            label = zlib.crc32(name.encode())
+            own = np.random.default_rng([self.seed, 0x5EED, label]).standard_normal(self.size)
+            self._deviations[name] = _correlated(self.common, own, SHARED_ACCEPTANCE)
+        return self._deviations[name]
 
 
 def _correlated(common: FloatArray, own: FloatArray, share: float) -> FloatArray:
@@ -102,13 +109,15 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
     if hardware.family in engine.families:  # fitted on some of the family: what is known of it is in that
         drawn = replace(
             deployment,
-            hardware=hardware.sample(count, seed, kinds=("assumed",)),
-            engine=engine.sample(count, seed, kinds=("assumed",)),
+            hardware=_sampled(hardware, count, seed, ("assumed",)),
+            engine=_sampled(engine, count, seed, ("assumed",)),
         )
     elif engine.calibrated_on == hardware.name:
-        drawn = replace(deployment, engine=engine.sample(count, seed, kinds=("assumed",)))
+        drawn = replace(deployment, engine=_sampled(engine, count, seed, ("assumed",)))
     else:
-        drawn = replace(deployment, hardware=hardware.sample(count, seed), engine=engine.sample(count, seed))
+        drawn = replace(
+            deployment, hardware=_sampled(hardware, count, seed), engine=_sampled(engine, count, seed)
+        )
     spread = engine.expert_residual if deployment.model.experts else engine.step_residual
     residual = float(np.asarray(spread))
     return Draws(
@@ -120,6 +129,12 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
         common=common,
         seed=seed,
     )
+
+
+@lru_cache(maxsize=16)
+def _sampled(noun: SpecT, count: int, seed: int, kinds: tuple[str, ...] = KINDS) -> SpecT:
+    """Return draws of a noun, as `Spec.sample`: nouns never change, and many are asked about again."""
+    return noun.sample(count, seed, kinds)
 
 
 def price_draws(
@@ -211,6 +226,8 @@ def judge(
     alpha: float | Acceptance | None,
     *,
     expected: bool = True,
+    runs: Priced | None = None,
+    lengths: Priced | None = None,
 ) -> dict[str, FloatArray]:
     """Judge a drafter's choices: intervals, probabilities, what not knowing acceptance costs; one a cell.
 
@@ -223,12 +240,13 @@ def judge(
     behind : how far, as a share of the winner's time per token; nan where nothing came second. [1]
     alpha : acceptance in place of the strategies' laws. [0..1]
     expected : whether the choices are priced at the acceptance that is expected.
+    runs, lengths : what `Choice.at` and `Choice.by_gamma` return of the choice there, where that is known.
 
     Returns
     -------
     Fields of `Cell` by their names; nan where there is none.
     """
-    size, runs = cells.size, chosen.at(cells)
+    size, runs = cells.size, runs or chosen.at(cells)
     nothing = np.full(size, np.nan)
     value = runs.round if expected else None
     plain = price_plain_draws(worlds, runs.configuration)
@@ -256,9 +274,11 @@ def judge(
         known = np.flatnonzero(here) if chosen.drafts else against
         if known.size and (chosen.drafts or rival.drafts):
             unsure, fallback = (chosen, rival) if chosen.drafts else (rival, chosen)
+            by_gamma = lengths if chosen.drafts and known.size == size else None
             regret[known], worth[known] = _value_acceptance(
-                worlds, unsure, fallback, cells[known], runs.gamma[known], np.isfinite(behind[known])
-            )
+                worlds, by_gamma or unsure.by_gamma(cells[known]), fallback, cells[known],
+                runs.gamma[known], np.isfinite(behind[known]),
+            )  # fmt: skip
     return {
         "tpot_low_s": tpot_low,
         "tpot_high_s": tpot_high,
@@ -273,7 +293,7 @@ def judge(
 
 def _value_acceptance(
     worlds: Draws,
-    unsure: Choice,
+    by_gamma: Priced,
     other: Choice,
     cells: NDArray[np.intp],
     chosen: FloatArray,
@@ -288,11 +308,11 @@ def _value_acceptance(
 
     Parameters
     ----------
-    unsure, other : whose acceptance is not known, and what else could be taken.
+    by_gamma, other : every length of who drafts with an acceptance that is not known, and what else could
+        be taken.
     cells, chosen : where, and the length that was chosen there. [tokens]
     rivalled : whether the other is allowed, per cell.
     """
-    by_gamma = unsure.by_gamma(cells)
     speedup = _speedup_by_gamma(worlds, by_gamma)
     taken = _at_length(speedup, by_gamma, chosen)
     known = np.ptp(speedup, axis=-1).max(axis=1) == 0.0
