@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FREE", "Configuration", "Drafter", "Drafting", "Drafts", "Round", "TargetSteps", "Terms",
-    "copied_fraction", "count_drafts", "draft_with", "elements", "half_way", "price", "price_round",
-    "price_steps", "price_terms", "take", "target_passes", "with_acceptance",
+    "copied_fraction", "count_drafts", "draft_with", "elements", "half_way", "price", "price_plain",
+    "price_round", "price_steps", "price_terms", "take", "target_passes", "with_acceptance",
 ]  # fmt: skip
 
 TermsT = TypeVar("TermsT")
@@ -161,27 +162,40 @@ class Configuration(TypedDict):
 
 def take(terms: TermsT, shape: tuple[int, ...], place: Any) -> TermsT:
     """Return some elements of a dataclass of terms that broadcast to `shape`: each indexed by `place`."""
+    return _take(terms, _picker(shape, place))
 
+
+def _take(terms: TermsT, picked: Callable[[Numeric], Any]) -> TermsT:
     def indexed(term: Any) -> Any:
-        if is_dataclass(term) and not isinstance(term, Tree):
-            return take(term, shape, place)
-        return elements(term, shape, place) if isinstance(term, (float, int, np.ndarray)) else term
+        if isinstance(term, (float, int, np.ndarray)):
+            return picked(term)
+        return _take(term, picked) if is_dataclass(term) and not isinstance(term, Tree) else term
 
     return replace(terms, **{field.name: indexed(getattr(terms, field.name)) for field in fields(terms)})  # type: ignore[type-var, arg-type]
 
 
 def elements(term: Numeric, shape: tuple[int, ...], place: Any) -> Any:
     """Return ``np.broadcast_to(term, shape)[place]``, indexed on those axes alone that the term has."""
+    return _picker(shape, place)(term)
+
+
+def _picker(shape: tuple[int, ...], place: Any) -> Callable[[Numeric], Any]:
+    """Return what takes the elements of a term: see `elements`."""
     if isinstance(place, tuple) and place and isinstance(place[-1], slice) and place[-1] == slice(None):
         place = place[:-1] if len(place) == len(shape) else place
     if not isinstance(place, tuple) or not all(isinstance(index, np.ndarray) for index in place):
-        return np.broadcast_to(term, shape)[place]
-    own = (1,) * (len(shape) - np.ndim(term)) + np.shape(term)
-    axes = [axis for axis, length in enumerate(own[: len(place)]) if length > 1]
-    rest = shape[len(place) :]
-    few = np.reshape(term, [own[axis] for axis in axes] + list(own[len(place) :]))
-    taken = few[tuple(place[axis] for axis in axes)] if axes else few
-    return np.broadcast_to(taken, np.broadcast_shapes(*(index.shape for index in place)) + rest)
+        return lambda term: np.broadcast_to(term, shape)[place]
+    joint = np.broadcast_shapes(*(index.shape for index in place)) + shape[len(place) :]
+
+    def picked(term: Numeric) -> Any:
+        own = (1,) * (len(shape) - np.ndim(term)) + np.shape(term)
+        axes = [axis for axis, length in enumerate(own[: len(place)]) if length > 1]
+        taken = np.reshape(term, [own[axis] for axis in axes] + list(own[len(place) :]))
+        if axes:
+            taken = taken[tuple(place[axis] for axis in axes)]
+        return taken if taken.shape == joint and axes else np.broadcast_to(taken, joint)
+
+    return picked
 
 
 @dataclass(frozen=True)
@@ -213,10 +227,29 @@ def price_steps(
     context_len: Numeric,
     gamma: Numeric,
     once: Once | None = None,
+    baseline: StepLatency | None = None,
 ) -> TargetSteps:
-    """Price one plain decode step and one verification of ``gamma + 1`` tokens; arguments broadcast. [s]"""
+    """Price one plain decode step and one verification of ``gamma + 1`` tokens; arguments broadcast. [s]
+
+    baseline : the plain step where it is priced already. [s]
+    """
     step, verification = target_passes(batch=batch, context_len=context_len, gamma=gamma)
-    return TargetSteps(price_pass(deployment, step, once), price_pass(deployment, verification, once))
+    if baseline is None:
+        baseline = price_pass(deployment, step, once)
+    return TargetSteps(baseline, price_pass(deployment, verification, once))
+
+
+def price_plain(
+    deployment: Deployment,
+    *,
+    batch: Numeric,
+    context_len: Numeric,
+    output_tokens: Numeric = 0.0,
+    once: Once | None = None,
+) -> StepLatency:
+    """Price the mean plain decode step of a generation; arguments broadcast, as in `price`. [s]"""
+    middle = half_way(context_len, output_tokens)
+    return price_pass(deployment, ForwardPass(batch=batch, kv_tokens=middle), once)
 
 
 def target_passes(*, batch: Numeric, context_len: Numeric, gamma: Numeric) -> tuple[ForwardPass, ForwardPass]:
@@ -364,10 +397,12 @@ def price(
     tokens_per_round: Numeric | None = None,
     deviations: Numeric = 0.0,
     steps: TargetSteps | None = None,
+    baseline: StepLatency | None = None,
 ) -> Round:
     """Price one draft-verify round of every configuration; arguments as in `price_round`, and they broadcast.
 
     steps : the target's passes where they are priced already; every drafter of chains shares them.
+    baseline : the target's plain step where it alone is, as `price_plain` prices it. [s]
     """
     batch, context_len, kv_budget, gamma, generated, output_tokens = as_floats(
         batch, context_len, kv_budget, gamma, generated, output_tokens
@@ -381,7 +416,7 @@ def price(
         )  # fmt: skip
     return price_terms(
         deployment, drafter, drafts, batch=batch, context_len=context_len, gamma=gamma,
-        output_tokens=output_tokens, steps=steps,
+        output_tokens=output_tokens, steps=steps, baseline=baseline,
     ).join()  # fmt: skip
 
 
@@ -396,6 +431,7 @@ def price_terms(
     output_tokens: Numeric,
     steps: TargetSteps | None = None,
     once: Once | None = None,
+    baseline: StepLatency | None = None,
 ) -> Terms:
     """Price the terms of a round; arguments as in `price`.
 
@@ -404,16 +440,22 @@ def price_terms(
     drafts : what `count_drafts` counted of the drafter in a round of each sequence, if there is one.
     once : what remembers equal products.
     """
-    target = deployment.model
-    verified = gamma if drafter is None else drafter.verified(gamma)
-    if steps is None or (drafter is not None and drafter.tree is not None):
-        middle = half_way(context_len, output_tokens)
-        steps = price_steps(deployment, batch=batch, context_len=middle, gamma=verified, once=once)
-    longest = np.add(context_len, output_tokens)
+    target, longest = deployment.model, np.add(context_len, output_tokens)
+    baseline = baseline if steps is None else steps.baseline
     if drafter is None or drafts is None:
         memory = count_memory(deployment, batch=batch, context_len=longest)
-        plain = TargetSteps(steps.baseline, steps.baseline)
+        if baseline is None:
+            baseline = price_plain(
+                deployment, batch=batch, context_len=context_len, output_tokens=output_tokens, once=once
+            )
+        plain = TargetSteps(baseline, baseline)
         return Terms(deployment, 0.0, 0.0, batch, FREE, plain, 1.0, memory, loaded=False)
+    verified = drafter.verified(gamma)
+    if steps is None or drafter.tree is not None:
+        steps = price_steps(
+            deployment, batch=batch, context_len=half_way(context_len, output_tokens), gamma=verified,
+            once=once, baseline=baseline,
+        )  # fmt: skip
     drafting, extra = drafts.drafting.of_batch(deployment, batch), drafter.extra_model(target)
     counts = drafting.counts
     memory = count_memory(

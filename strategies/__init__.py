@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
 import sys
 from collections import Counter
@@ -37,7 +38,7 @@ def available() -> tuple[str, ...]:
     ------
     StrategyError : two folders on the package's path hold a strategy of the same name.
     """
-    modules = [entry.name for folder in __path__ for entry in pkgutil.iter_modules([folder])]
+    modules = [name for folder in __path__ for name in _modules(folder)]
     names = sorted(name for name in modules if name != "base" and not name.startswith("_"))
     for name, times in Counter(names).items():
         if times > 1:
@@ -48,6 +49,17 @@ def available() -> tuple[str, ...]:
             )
             raise StrategyError(f"two strategies are called {name!r}: {where}. Rename one.", name=name)
     return tuple(names)
+
+
+def _modules(folder: str) -> tuple[str, ...]:
+    """Return the names of the modules in a folder, which is read anew when it has changed."""
+    try:
+        changed = os.stat(folder).st_mtime_ns
+    except OSError:  # in an archive, which nobody adds a file to
+        changed = 0
+    if folder not in _read or _read[folder][0] != changed:
+        _read[folder] = changed, tuple(entry.name for entry in pkgutil.iter_modules([folder]))
+    return _read[folder][1]
 
 
 def load(text: str) -> DraftStrategy:
@@ -109,11 +121,10 @@ def _from_file(path: Path) -> DraftStrategy:
 
 def _strategy_of(module: ModuleType, name: str) -> DraftStrategy:
     file = str(module.__file__)
-    strategy = getattr(module, "strategy", None)
+    strategy: DraftStrategy | None = getattr(module, "strategy", None)
     if strategy is None:
         raise StrategyError(f"{file} exposes no object called 'strategy'.", name=name, file=file)
-    if not isinstance(strategy, DraftStrategy):
-        missing = [part for part in _PARTS if not hasattr(strategy, part)]
+    if missing := [part for part in _PARTS if not hasattr(strategy, part)]:
         raise StrategyError(f"{file}: strategy lacks {', '.join(missing)}.", name=name, file=file)
     if strategy.name != name:
         raise StrategyError(
@@ -122,6 +133,10 @@ def _strategy_of(module: ModuleType, name: str) -> DraftStrategy:
             file=file,
         )
     return strategy
+
+
+_read: dict[str, tuple[int, tuple[str, ...]]] = {}
+"""By folder: when it was changed last, and the modules it had. [ns]"""
 
 
 def _told(error: BaseException) -> str:

@@ -207,7 +207,8 @@ def _best_of(
         runs, by_gamma = choice.at(cells), choice.by_gamma(cells)
         judged: Mapping[str, FloatArray] = {}
         if worlds is not None:
-            judged = _judge(worlds, choice, choices, cells, second, behind, space)
+            known = {"runs": runs, "lengths": by_gamma}
+            judged = _judge(worlds, choice, choices, cells, second, behind, space, known)
         if space.deviations:  # chosen at a quantile of acceptance, told at its expectation
             runs, by_gamma = _expected(runs, space), _expected(by_gamma, space)
         answer = Answer(
@@ -232,16 +233,19 @@ def _judge(
     second: NDArray[np.intp],
     behind: FloatArray,
     space: SearchSpace,
+    known: Mapping[str, Priced],
 ) -> dict[str, FloatArray]:
     """Judge a choice in some cells, so many at once that the arrays of their worlds stay small."""
     size = max(1, WORLDS // worlds.size)
     blocks = [
         judge(
             worlds, chosen, choices, block, second[block], behind[block], space.alpha,
-            expected=not space.deviations,
+            expected=not space.deviations, **known if block.size == cells.size else {},
         )
         for block in np.split(cells, range(size, cells.size, size))
     ]  # fmt: skip
+    if len(blocks) == 1:
+        return blocks[0]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 

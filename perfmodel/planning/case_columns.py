@@ -45,12 +45,12 @@ class Cases:
 
     group : what they share.
     places : of the rows, from 0 on.
-    numbers : one a row, by the names of `Case`. [sequences], [tokens], [GPUs]
+    numbers : one a row, by the names of `Case`, in the fewest bytes. [sequences], [tokens], [GPUs]
     """
 
     group: CaseGroup
-    places: Places
-    numbers: Mapping[str, FloatArray]
+    places: NDArray[np.uint32]
+    numbers: Mapping[str, NDArray[np.floating[Any]]]
 
 
 def understand(
@@ -147,9 +147,19 @@ def _groups(
     order = np.argsort(group, kind="stable")
     for members in np.split(sure[order], np.flatnonzero(np.diff(group[order])) + 1):
         if members.size and (first := settings[at[members[0]]]) is not None:
-            own = {name: column[members] for name, column in numbers.items()}
-            own |= {name: column[at[members]] for name, column in layouts.items()}
-            yield Cases(group_of(first, _GIVEN[given[members[0]]]), rows[members], own)
+            own = {name: _short(column[members]) for name, column in numbers.items()}
+            own |= {name: _short(column[at[members]]) for name, column in layouts.items()}
+            places = rows[members].astype(np.uint32)
+            yield Cases(group_of(first, _GIVEN[given[members[0]]]), places, own)
+
+
+def _short(column: FloatArray) -> NDArray[np.floating[Any]]:
+    """Return the same numbers in the fewest bytes: one for all where they are alike."""
+    if np.array_equal(column, np.broadcast_to(column[0], column.size), equal_nan=True):
+        return np.broadcast_to(column[0], column.size)
+    with np.errstate(over="ignore"):
+        short = column.astype(np.float32)
+    return short if np.array_equal(short, column, equal_nan=True) else column
 
 
 def _distinct(columns: Iterable[NDArray[Any]]) -> tuple[Places, list[int]]:

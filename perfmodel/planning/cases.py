@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from perfmodel.deployment import Deployment
 from perfmodel.errors import Fault, SpecError
 from perfmodel.files.csv_columns import CsvColumns, Texts, read_columns
-from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.files.numbers import FloatArray, Numeric, keep_memory
 from perfmodel.files.opening import TABLE, read_file
 from perfmodel.files.text_table import TableColumn, TextTable
 from perfmodel.planning.case_columns import Cases, understand
@@ -117,7 +117,9 @@ def price_cases(
     SpecError
         When the file as a whole cannot be used, such as without one of the columns `REQUIRED`.
     """
+    keep_memory()
     table = read_columns(content, file, required=REQUIRED, known=(*INPUTS, *OUTPUTS))
+    del content  # as large as what is made of it
     faults: dict[int, Fault] = dict(table.faults)
 
     def refuse(place: int, fault: Fault) -> None:
@@ -181,13 +183,13 @@ class Answers:
         self.fits = np.zeros(rows, dtype=bool)
         self.is_priced = np.zeros(rows, dtype=bool)
 
-    def put(self, places: NDArray[np.int64], values: Sequence[FloatArray], fits: NDArray[np.bool_]) -> None:
+    def put(self, places: NDArray[np.uint32], values: Sequence[FloatArray], fits: NDArray[np.bool_]) -> None:
         """Take the answers of some rows."""
         for row, value in zip(self.values, values, strict=True):
             row[places] = value
         self.fits[places], self.is_priced[places] = fits, True
 
-    def drop(self, places: NDArray[np.int64]) -> None:
+    def drop(self, places: NDArray[Any]) -> None:
         """Take back the answers of some rows."""
         self.values[:, places], self.is_priced[places] = np.nan, False
 
@@ -203,7 +205,7 @@ class Answers:
 
 def _answer_group(
     cases: Cases,
-) -> Iterator[tuple[NDArray[np.int64], list[FloatArray], NDArray[np.bool_]]]:
+) -> Iterator[tuple[NDArray[np.uint32], list[FloatArray], NDArray[np.bool_]]]:
     """Price the cases of a group, and yield places, answers in the order of `OUTPUTS`, and what fits.
 
     They are priced as many at once as are drawn for at once; the number of draws is that of the whole group.
@@ -220,9 +222,9 @@ def _answer_group(
         yield places, values, fits
 
 
-def _as_one(column: FloatArray) -> Numeric:
+def _as_one(column: NDArray[np.floating[Any]]) -> Numeric:
     """Return a column of equal numbers as that number: what hangs on it alone is worked out once."""
-    return float(column[0]) if np.all(column == column[0]) else column
+    return float(column[0]) if np.all(column == column[0]) else column.astype(float)
 
 
 def _answer(

@@ -17,6 +17,7 @@ from perfmodel.planning.near_tie import NEAR_TIE, shortest_near_best
 from perfmodel.planning.packed import Coded, coded, distinct
 from perfmodel.planning.plan import NO_DRAFT
 from perfmodel.planning.price import Priced, SearchSpace, price_pieces
+from perfmodel.speculation import elements
 from perfmodel.workload import Workload
 
 __all__ = [
@@ -135,6 +136,11 @@ class Choice:
     def at(self, cells: Any = slice(None)) -> Priced:
         """The configurations chosen in some cells, one element each."""
         return self.priced.at(tuple(index[cells] for index in self.place))
+
+    def gamma(self, cells: Any = slice(None)) -> FloatArray:
+        """The speculation lengths chosen in some cells. [tokens]"""
+        place = tuple(index[cells] for index in self.place)
+        return elements(self.priced.gamma, self.priced.shape, place)  # type: ignore[no-any-return]
 
     def by_gamma(self, cells: Any = slice(None)) -> Priced:
         """Every speculation length of the chosen budgets in some cells, axes (cell, gamma)."""

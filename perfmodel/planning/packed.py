@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -246,7 +247,13 @@ def coded(codes: NDArray[Any], table: Sequence[Any]) -> Coded:
 
 
 def _alike(value: Any, size: int) -> Coded:
-    return Coded(np.broadcast_to(np.uint8(0), size), (value,))
+    return Coded(_zeros(size), (value,))
+
+
+@lru_cache(maxsize=64)
+def _zeros(size: int) -> NDArray[np.uint8]:
+    """Return so many codes of one byte altogether, not to be written to."""
+    return np.broadcast_to(np.uint8(0), size)
 
 
 def chosen(where: NDArray[np.bool_], value: Any, other: Any = None) -> Coded:

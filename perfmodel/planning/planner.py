@@ -196,7 +196,7 @@ def plan(
     if not cells:
         raise InfeasibleError(dict(fallen), nearest_miss(deployments, workload, constraints.tpot))
     each = cells.first_of_each("hardware", "tensor_parallel")
-    machines = {(cell.hardware, cell.tensor_parallel) for cell in each}
+    machines = set(zip(each.listed("hardware"), each.listed("tensor_parallel"), strict=True))
     chosen = [
         deployment
         for deployment in deployments

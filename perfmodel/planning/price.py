@@ -238,7 +238,7 @@ class Prices:
 
     What drafters count knows no batch. Of what is priced each term lies on few axes, so those of many batch
     sizes are priced at once, as many as make none larger than `chunk` elements. They are joined piece by
-    piece, and kept until others are asked for. Any order of pieces has the same prices.
+    piece, and kept until others are asked for. Any order of pieces has the same prices, in any thread.
     """
 
     def __init__(
@@ -258,17 +258,16 @@ class Prices:
     def of(self, part: Part) -> list[Priced]:
         """Return what `price_drafters` returns for a piece of `split`."""
         (rows, columns), cells, most = part, self.workload.part(*part), len(self.workload.batch_sizes)
-        first, end = rows.start, min(rows.stop, most)
-        if columns != self._kept.columns:
-            self._kept = _Kept()  # what was kept is gone before more is counted
-            self._kept = _Kept(columns, _count(self.deployment, cells, self.space))
-        kept = self._kept
+        first, end, kept = rows.start, min(rows.stop, most), self._kept
+        if columns != kept.columns:
+            kept = self._kept = _Kept()  # what was kept is gone before more is counted
+            kept = _Kept(columns, _count(self.deployment, cells, self.space))
         if first not in kept.batches or end > kept.batches.stop:
-            kept.batches, kept.terms = range(0), ()
+            kept = self._kept = _Kept(columns, kept.counted)
             last = min(max(end, first + self._at_once(part, kept.counted)), most)
             wide = self.workload.part(slice(first, last), columns)
-            kept.terms = _price_terms(self.deployment, wide, self.space, kept.counted)
-            kept.batches = range(first, last)
+            terms = _price_terms(self.deployment, wide, self.space, kept.counted)
+            kept = self._kept = _Kept(columns, kept.counted, range(first, last), terms)
         here = slice(first - kept.batches.start, end - kept.batches.start)
         terms = [of_drafter.of_batches(here) for of_drafter in kept.terms]
         return _join(self.deployment, cells, self.space, terms)
@@ -284,7 +283,7 @@ class Prices:
         return self.chunk // each
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Kept:
     """What is kept of some contexts: what drafters count, and the terms of some batch sizes."""
 

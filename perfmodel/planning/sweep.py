@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,9 +18,9 @@ from perfmodel.planning.price import (
     CHUNK,
     Part,
     Priced,
+    Prices,
     SearchSpace,
     count_configurations,
-    price_task,
     split,
 )  # fmt: skip
 from perfmodel.planning.sweep_formats import (
@@ -83,13 +83,26 @@ class Sweep:
         """How many configurations a piece has."""
         return sum(self._rows(place, part) for place, part in piece)
 
-    def price(self, piece: Piece) -> list[Priced]:
-        """Price a piece, drafter by drafter of each of its parts."""
-        return [
-            priced
-            for place, part in piece
-            for priced in price_task((self.deployments[place], self.workload, self.space, part))
-        ]
+    def prices(self, place: int) -> Prices:
+        """Return the prices of the deployment in a place, which keeps what its parts share."""
+        return Prices(self.deployments[place], self.workload, self.space, self.chunk)
+
+    def price(self, piece: Piece, prices: dict[int, Prices] | None = None) -> list[Priced]:
+        """Price a piece, drafter by drafter of each of its parts.
+
+        Parameters
+        ----------
+        prices : of the deployment that was priced last, by its place: kept for the next piece.
+        """
+        prices = {} if prices is None else prices
+        priced = []
+        for place, part in piece:
+            of_place = prices.get(place)
+            if of_place is None:
+                prices.clear()
+                of_place = prices[place] = self.prices(place)
+            priced += of_place.of(part)
+        return priced
 
     @property
     def texts(self) -> dict[str, list[str]]:
@@ -117,6 +130,7 @@ class Making:
     name: str
     library: str
     parts: Parts | None
+    prices: dict[int, Prices] = field(default_factory=dict, init=False, compare=False, repr=False)
 
 
 def make_piece(making: Making, numbered: tuple[int, Piece]) -> Arrays | None:
@@ -135,7 +149,7 @@ def make_piece(making: Making, numbered: tuple[int, Piece]) -> Arrays | None:
             "", "--executor", f"a worker has {library}, which may write other bytes; here {making.library}",
             "Install the same on every worker, or write .csv",
         )  # fmt: skip
-    arrays = form.pack(making.sweep.price(piece), making.sweep.texts)
+    arrays = form.pack(making.sweep.price(piece, making.prices), making.sweep.texts)
     if making.parts is None:
         return arrays
     making.parts.add(index, arrays)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import field, replace
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,16 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import HALF_WIDTH, requests_for
 from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, Drafter
+from perfmodel.engine import EngineOverhead
 from perfmodel.files.numbers import FloatArray, Numeric, distinct_values, medians, quantile
 from perfmodel.files.quantity import KINDS
+from perfmodel.hardware import HardwareProfile
+from perfmodel.latency import StepLatency
 from perfmodel.planning.cells import Cells
 from perfmodel.planning.choose import Choice
 from perfmodel.planning.plan import Cell
 from perfmodel.planning.price import Priced
-from perfmodel.speculation import Configuration, Round, price, with_acceptance
+from perfmodel.speculation import Configuration, Round, price, price_plain, take, with_acceptance
 
 __all__ = [
     "DRAWS", "MOST_DRAWN", "Draws", "doubted_kinds", "draw", "interval", "judge", "price_draws",
@@ -30,6 +34,7 @@ __all__ = [
 DRAWS = 200
 MOST_DRAWN = 200_000
 """Cells times draws that intervals are computed for; with more cells there are fewer draws. [1]"""
+SpecT = TypeVar("SpecT", HardwareProfile, EngineOverhead)
 LEVEL = 0.8
 """Share of cases that an interval is meant to cover. [1]"""
 MATERIAL = 0.005
@@ -59,6 +64,12 @@ class Draws:
     draft_residual: FloatArray
     common: FloatArray
     seed: int
+    _deviations: dict[str, FloatArray] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @cached_property
+    def wide(self) -> Deployment:
+        """What serves in every world, with an axis for them in what the worlds have in common too."""
+        return _laid_out(self.deployment, self.central)
 
     @property
     def size(self) -> int:
@@ -71,9 +82,11 @@ class Draws:
         Two drafters have in common what the text and the temperature do to both; their laws err apart.
         """
         name = "" if drafter is None else drafter.strategy.name if drafter.kind == "head" else drafter.label
-        label = zlib.crc32(name.encode())
-        own = np.random.default_rng([self.seed, 0x5EED, label]).standard_normal(self.size)
-        return _correlated(self.common, own, SHARED_ACCEPTANCE)
+        if name not in self._deviations:
+            label = zlib.crc32(name.encode())
+            own = np.random.default_rng([self.seed, 0x5EED, label]).standard_normal(self.size)
+            self._deviations[name] = _correlated(self.common, own, SHARED_ACCEPTANCE)
+        return self._deviations[name]
 
 
 def _correlated(common: FloatArray, own: FloatArray, share: float) -> FloatArray:
@@ -100,8 +113,8 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
     of_hardware, of_engine = doubted_kinds(deployment)
     drawn = replace(
         deployment,
-        hardware=hardware.sample(count, seed, kinds=of_hardware) if of_hardware else hardware,
-        engine=engine.sample(count, seed, kinds=of_engine),
+        hardware=_sampled(hardware, count, seed, of_hardware) if of_hardware else hardware,
+        engine=_sampled(engine, count, seed, of_engine),
     )
     spread = engine.expert_residual if deployment.model.experts else engine.step_residual
     residual = float(np.asarray(spread))
@@ -116,7 +129,7 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
     )
 
 
-def doubted_kinds(deployment: Deployment) -> tuple[Collection[str], Collection[str]]:
+def doubted_kinds(deployment: Deployment) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the kinds of figures that may be other than they are, of the hardware and of the engine.
 
     What an engine was fitted to already contains what fitted figures do to a step.
@@ -127,6 +140,12 @@ def doubted_kinds(deployment: Deployment) -> tuple[Collection[str], Collection[s
     return ((), ("assumed",)) if engine.calibrated_on == hardware.name else (KINDS, KINDS)
 
 
+@lru_cache(maxsize=16)
+def _sampled(noun: SpecT, count: int, seed: int, kinds: tuple[str, ...] = KINDS) -> SpecT:
+    """Return draws of a noun, as `Spec.sample`: nouns never change, and many are asked about again."""
+    return noun.sample(count, seed, kinds)
+
+
 def price_draws(
     worlds: Draws,
     drafter: Drafter | None,
@@ -135,6 +154,7 @@ def price_draws(
     alpha: Numeric | Acceptance | None = None,
     tokens_per_round: Numeric | None = None,
     value: Round | None = None,
+    baseline: StepLatency | None = None,
 ) -> Round:
     """Price a configuration in every possible world, on a new last axis of every term.
 
@@ -148,26 +168,20 @@ def price_draws(
     configuration : what `price` takes, by name. [sequences], [tokens]
     alpha, tokens_per_round : as in `price_round`. [0..1], [tokens]
     value : the configuration in `worlds.central`, where it is priced already.
+    baseline : its plain step as `price_plain_draws` has it, where it is priced already. [s]
     """
-
-    def widen(value: Any) -> Any:
-        """Return the value with one more axis, over the worlds."""
-        return value if value is None or isinstance(value, Acceptance) else np.asarray(value)[..., None]
-
-    layout = ("tensor_parallel", "expert_parallel", "pipeline_parallel", "data_parallel")
-    shared = {name: widen(getattr(worlds.central, name)) for name in layout}
-    asked = {name: widen(value) for name, value in configuration.items()}
-    believed = {"alpha": widen(alpha), "tokens_per_round": widen(tokens_per_round)}
-
-    def priced(deployment: Deployment, deviations: Numeric = 0.0) -> Round:
-        return price(replace(deployment, **shared), drafter, deviations=deviations, **asked, **believed)
-
-    drawn = priced(worlds.deployment, worlds.deviations(drafter))
+    asked = {name: _widen(value) for name, value in configuration.items()}
+    believed = {"alpha": _widen(alpha), "tokens_per_round": _widen(tokens_per_round)}
+    if baseline is None:
+        baseline = price_plain_draws(worlds, configuration)
+    drawn = price(
+        worlds.wide, drafter, deviations=worlds.deviations(drafter), baseline=baseline, **asked, **believed
+    )
     if value is None:
-        value = priced(worlds.central)
+        value = price(_laid_out(worlds.central, worlds.central), drafter, **asked, **believed)
         tpot, speedup = value.tpot, value.speedup
     else:
-        tpot, speedup = widen(value.tpot), widen(value.speedup)
+        tpot, speedup = _widen(value.tpot), _widen(value.speedup)
     residual = np.where(np.asarray(drawn.gamma) > 0, worlds.verify_residual, worlds.target_residual)
     drawn = replace(
         drawn,
@@ -184,6 +198,24 @@ def price_draws(
     )
     step_off = speedup / medians(drawn.speedup)
     return replace(drawn, baseline=drawn.baseline.scale(step_off))
+
+
+def price_plain_draws(worlds: Draws, configuration: Configuration) -> StepLatency:
+    """Price the plain step of a configuration in every possible world, without its residual. [s]"""
+    names = ("batch", "context_len", "output_tokens")
+    asked = {name: _widen(value) for name, value in configuration.items() if name in names}
+    return price_plain(worlds.wide, **asked)
+
+
+def _laid_out(deployment: Deployment, like: Deployment) -> Deployment:
+    """Return a deployment whose GPUs share the work like those of another, with one more axis."""
+    layout = ("tensor_parallel", "expert_parallel", "pipeline_parallel", "data_parallel")
+    return replace(deployment, **{name: _widen(getattr(like, name)) for name in layout})
+
+
+def _widen(value: Any) -> Any:
+    """Return a value with one more axis, over the worlds."""
+    return value if value is None or isinstance(value, Acceptance) else np.asarray(value)[..., None]
 
 
 def interval(values: Numeric, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
@@ -203,6 +235,8 @@ def judge(
     alpha: float | Acceptance | None,
     *,
     expected: bool = True,
+    runs: Priced | None = None,
+    lengths: Priced | None = None,
 ) -> dict[str, FloatArray]:
     """Judge a drafter's choices: intervals, probabilities, what not knowing acceptance costs; one a cell.
 
@@ -215,15 +249,19 @@ def judge(
     behind : how far, as a share of the winner's time per token; nan where nothing came second. [1]
     alpha : acceptance in place of the strategies' laws. [0..1]
     expected : whether the choices are priced at the acceptance that is expected.
+    runs, lengths : what `Choice.at` and `Choice.by_gamma` return of the choice there, where that is known.
 
     Returns
     -------
     Fields of `Cell` by their names; nan where there is none.
     """
-    size, runs = cells.size, chosen.at(cells)
+    size, runs = cells.size, runs or chosen.at(cells)
     nothing = np.full(size, np.nan)
     value = runs.round if expected else None
-    priced = price_draws(worlds, runs.drafter, runs.configuration, alpha=alpha, value=value)
+    plain = price_plain_draws(worlds, runs.configuration)
+    priced = price_draws(
+        worlds, runs.drafter, runs.configuration, alpha=alpha, value=value, baseline=plain
+    )
     tpot = np.broadcast_to(priced.tpot, (size, worlds.size))
     speedup = np.broadcast_to(priced.speedup, (size, worlds.size))
     (tpot_low, tpot_high), (speedup_low, speedup_high) = interval(tpot), interval(speedup)
@@ -235,16 +273,21 @@ def judge(
         if against.size:
             behind_it = rival.at(cells[against])
             value = behind_it.round if expected else None
-            other = price_draws(worlds, rival.drafter, behind_it.configuration, alpha=alpha, value=value)
+            other = price_draws(
+                worlds, rival.drafter, behind_it.configuration, alpha=alpha, value=value,
+                baseline=plain if against.size == size else take(plain, (size, worlds.size), (against,)),
+            )  # fmt: skip
             ratio = other.tpot / tpot[against]
             middle = medians(ratio)
             slower[against] = ratio * ((1.0 + behind[against, None]) / middle)
         known = np.flatnonzero(here) if chosen.drafts else against
         if known.size and (chosen.drafts or rival.drafts):
             unsure, fallback = (chosen, rival) if chosen.drafts else (rival, chosen)
+            by_gamma = lengths if chosen.drafts and known.size == size else None
             regret[known], worth[known] = _value_acceptance(
-                worlds, unsure, fallback, cells[known], runs.gamma[known], np.isfinite(behind[known])
-            )
+                worlds, by_gamma or unsure.by_gamma(cells[known]), fallback, cells[known],
+                runs.gamma[known], np.isfinite(behind[known]),
+            )  # fmt: skip
     return {
         "tpot_low_s": tpot_low,
         "tpot_high_s": tpot_high,
@@ -259,7 +302,7 @@ def judge(
 
 def _value_acceptance(
     worlds: Draws,
-    unsure: Choice,
+    by_gamma: Priced,
     other: Choice,
     cells: NDArray[np.intp],
     chosen: FloatArray,
@@ -274,17 +317,17 @@ def _value_acceptance(
 
     Parameters
     ----------
-    unsure, other : whose acceptance is not known, and what else could be taken.
+    by_gamma, other : every length of who drafts with an acceptance that is not known, and what else could
+        be taken.
     cells, chosen : where, and the length that was chosen there. [tokens]
     rivalled : whether the other is allowed, per cell.
     """
-    by_gamma = unsure.by_gamma(cells)
     speedup = _speedup_by_gamma(worlds, by_gamma)
     taken = _at_length(speedup, by_gamma, chosen)
     known = np.ptp(speedup, axis=-1).max(axis=1) == 0.0
     if other.drafts:
         others = other.by_gamma(cells)
-        expected = _at_length(_speedup_by_gamma(worlds, others), others, other.at(cells).gamma)
+        expected = _at_length(_speedup_by_gamma(worlds, others), others, other.gamma(cells))
         fallback = np.where(rivalled, expected, 0.0)[:, None, None]
         speedup = np.concatenate([speedup, np.broadcast_to(fallback, (chosen.size, 1, worlds.size))], axis=1)
     best = speedup.max(axis=1).mean(axis=-1)

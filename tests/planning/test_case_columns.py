@@ -16,6 +16,7 @@ from perfmodel.files import csv_columns
 from perfmodel.files.csv_columns import CsvColumns, read_columns
 from perfmodel.files.csv_rows import csv_text, read_csv
 from perfmodel.files.number_texts import number_signs
+from perfmodel.planning.case_columns import understand
 from perfmodel.planning.case_rows import CaseReader
 from perfmodel.planning.cases import INPUTS, PricedCases, price_cases
 
@@ -177,3 +178,15 @@ def test_rows_are_made_when_asked_for_and_are_those_that_are_written() -> None:
     assert tuple(written[0]) == priced.columns
     with pytest.raises(IndexError):
         priced.rows[5]
+
+
+def test_numbers_of_a_group_take_the_fewest_bytes_and_are_exact() -> None:
+    budgets = (256, 2**24 + 1, 512)
+    rows = [f"h100,llama-3.1-8b,snapkv,{budget},4096,32,{gamma}" for gamma, budget in enumerate(budgets, 1)]
+    header = "hardware,target_model,strategy,kv_budget,context_len,batch_size,gamma"
+    table = read_columns("\n".join([header, *rows]).encode(), "cases", required=(), known=INPUTS)
+    (cases,), _ = understand(table, INPUTS, CaseReader(None), lambda *_: None)
+    assert cases.numbers["kv_budget"].tolist() == list(budgets), "no single precision holds the second"
+    assert cases.numbers["gamma"].tolist() == [1, 2, 3]
+    assert cases.numbers["gamma"].itemsize == 4
+    assert cases.numbers["context_len"].strides == (0,), "one number for all rows"

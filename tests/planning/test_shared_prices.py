@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, is_dataclass
 from itertools import islice
 
@@ -212,3 +213,15 @@ def test_prices_are_pickled_by_their_rounds():
 def test_one_piece_is_priced_at_once():
     workload = Workload([1, 2], [100, 200])
     assert len(split(workload, SPACE, CHUNK)) == 1
+
+
+def test_prices_of_one_deployment_may_be_asked_for_in_many_threads():
+    workload = Workload(range(1, 33), range(1000, 33_000, 1000))
+    space = SearchSpace([None, WINDOWS, SNAPKV], [0, 2, 5], (512.0, 1024.0))
+    deployment = Deployment(H100, LLAMA, ENGINE)
+    parts, prices = split(workload, space, 512), Prices(deployment, workload, space, 512)
+    with ThreadPoolExecutor(4) as pool:
+        shared = list(pool.map(prices.of, parts))
+    for part, every in zip(parts, shared, strict=True):
+        for here, there in zip(every, price_drafters(deployment, workload.part(*part), space), strict=True):
+            same_prices(here.round, there.round)

@@ -14,9 +14,8 @@ import strategies
 from perfmodel import Drafter, EngineOverhead, HardwareProfile, ModelSpec, Workload
 from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
-from perfmodel.planning import sweep as sweeping
 from perfmodel.planning.executors import open_executor
-from perfmodel.planning.price import SearchSpace, price_task, sweep
+from perfmodel.planning.price import Prices, SearchSpace, sweep
 from perfmodel.planning.sweep import (
     Making,
     Sweep,
@@ -165,16 +164,18 @@ def test_a_sweep_that_was_cut_off_goes_on_and_prices_nothing_twice(ending, tmp_p
     expected = written(tmp_path / f"whole.{ending}")
     cut, priced, told = tmp_path / f"cut.{ending}", [], []
 
-    def counted(task):
-        if len(priced) == 3:
+    of, most = Prices.of, 3
+
+    def counted(prices, part):
+        if len(priced) == most:
             raise KeyboardInterrupt
-        priced.append(task)
-        return price_task(task)
+        priced.append(part)
+        return of(prices, part)
 
     def progress(done, of):
         told.append((done, of))
 
-    monkeypatch.setattr(sweeping, "price_task", counted)
+    monkeypatch.setattr(Prices, "of", counted)
     with pytest.raises(KeyboardInterrupt):
         sweep_to_file(GRID, cut, progress=progress)
     assert not cut.exists()
@@ -182,7 +183,7 @@ def test_a_sweep_that_was_cut_off_goes_on_and_prices_nothing_twice(ending, tmp_p
     assert parts.done() == {0, 1, 2}
     assert told[-1] == (3 * GRID.size / 4, GRID.size)
     (parts.folder / "1.npz").write_bytes(b"damaged")
-    monkeypatch.setattr(sweeping, "price_task", lambda task: (priced.append(task), price_task(task))[1])
+    most = np.inf
     sweep_to_file(GRID, cut, progress=progress)
     assert len(priced) == 3 + 1 + 1, "the one that was missing and the one that was damaged"
     assert told[-1] == (GRID.size, GRID.size)

@@ -25,8 +25,9 @@ from perfmodel.planning.uncertainty import (
     draw,
     interval,
     price_draws,
+    price_plain_draws,
 )
-from perfmodel.speculation import Configuration, Drafter, price_round
+from perfmodel.speculation import Configuration, Drafter, price_round, take
 from perfmodel.workload import Workload
 
 DATA = Path(__file__).resolve().parents[2]
@@ -55,6 +56,25 @@ def test_an_interval_holds_the_price(engine: str) -> None:
         low, high = interval(unsure)
         assert np.all(low < sure)
         assert np.all(sure < high)
+
+
+@pytest.mark.parametrize("drafter", [SNAPKV, None])
+def test_a_plain_step_that_is_priced_already_changes_no_bit(drafter: Drafter | None) -> None:
+    drawn = worlds(EngineOverhead.load("generic"))
+    asked: Configuration = {**CELL, "output_tokens": 512.0}
+    whole = price_plain_draws(drawn, {**asked, "batch": np.asarray([8.0, 32.0, 128.0])})
+    some = take(whole, (3, drawn.size), (np.asarray([1, 2]),))
+    alone, shared = (price_draws(drawn, drafter, asked, baseline=plain) for plain in (None, some))
+    for name in ("tpot", "speedup", "round_s"):
+        assert np.array_equal(getattr(alone, name), getattr(shared, name))
+
+
+def test_worlds_are_drawn_once_for_the_same_machine() -> None:
+    generic = EngineOverhead.load("generic")
+    first, again = worlds(generic), worlds(generic)
+    assert first.deployment.hardware is again.deployment.hardware
+    assert first.deployment.engine is again.deployment.engine
+    assert worlds(generic, seed=1).deployment.hardware is not first.deployment.hardware
 
 
 @pytest.mark.parametrize("engine", ["generic", "magicdec-h100", "vllm-v1-h100"])
