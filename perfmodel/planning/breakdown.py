@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from perfmodel.model import ModelSpec
 from perfmodel.planning.choose import Choice, Constraints, rank
 from perfmodel.planning.operations import PassOfRound, count_operations, passes_of
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
-from perfmodel.planning.planner import DEFAULT_GAMMAS, default_drafters, read_gammas
+from perfmodel.planning.planner import DEFAULT_GAMMAS, deviations_at, read_gammas, usual_drafters
 from perfmodel.planning.planner import plan as recommend
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters
 from perfmodel.planning.served import check_served
@@ -123,6 +123,7 @@ def break_down(
     tensor_parallel: int | Sequence[int] = 1,
     alpha: float | None = None,
     objective: str | None = None,
+    risk: float | None = None,
     constraints: Constraints = FITS,
     output_tokens: float = 0.0,
     draws: int = DRAWS,
@@ -144,13 +145,14 @@ def break_down(
         When the request itself is wrong.
     """
     workload = Workload((batch_size,), (context_len,), output_tokens=output_tokens)
-    usual = () if pipeline_parallel > 1 else default_drafters(target, engine=engine)
-    searched = check_served(usual if drafters is None else drafters, engine, kv_budgets)
+    if drafters is None:
+        drafters = usual_drafters(target, engine, pipeline_parallel)
+    searched = check_served(drafters, engine, kv_budgets)
     answer = recommend(
         hardware, target, engine, workload, drafters=searched, kv_budgets=kv_budgets, gammas=gammas,
-        tensor_parallel=tensor_parallel, alpha=alpha, objective=objective, constraints=constraints,
-        draws=draws, expert_parallel=expert_parallel, pipeline_parallel=pipeline_parallel,
-        data_parallel=data_parallel,
+        tensor_parallel=tensor_parallel, alpha=alpha, objective=objective, risk=risk,
+        constraints=constraints, draws=draws, expert_parallel=expert_parallel,
+        pipeline_parallel=pipeline_parallel, data_parallel=data_parallel,
     )  # fmt: skip
     cell, lengths = answer.cells[0], read_gammas(gammas)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
@@ -159,7 +161,11 @@ def break_down(
         profile, target, engine, cell.tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
     )
     space = SearchSpace([None, *searched] if len(lengths) > 1 else [None], lengths, kv_budgets, alpha)
-    choices = [_choose(priced, constraints) for priced in price_drafters(deployment, workload, space)]
+    expected = list(price_drafters(deployment, workload, space))
+    ranked = expected
+    if risk is not None:  # chosen at a quantile of acceptance, laid out at its expectation
+        ranked = list(price_drafters(deployment, workload, replace(space, deviations=deviations_at(risk))))
+    choices = [_choose(*pair, constraints) for pair in zip(ranked, expected, strict=True)]
     order = rank([choice for choice, _ in choices], constraints.near_tie)[:, 0]
     choices = sorted((choices[index] for index in order), key=lambda option: not option[1].allowed)
     choice, option = _shown(cell, choices)
@@ -180,12 +186,18 @@ def _looked_up(priced: Priced) -> Numeric:
     return priced.round.draft_s if priced.drafter is not None and priced.drafter.kind == "none" else 0.0
 
 
-def _choose(priced: Priced, constraints: Constraints) -> tuple[Choice, Option]:
-    """Choose as the planner does, and where nothing is allowed as if everything were."""
+def _choose(priced: Priced, expected: Priced, constraints: Constraints) -> tuple[Choice, Option]:
+    """Choose as the planner does, and where nothing is allowed as if everything were.
+
+    Parameters
+    ----------
+    priced, expected : one drafter's configurations as they are ranked, and as they are laid out.
+    """
     choice = Choice.among(priced, constraints, Counter())
     allowed = bool(np.isfinite(choice.tpot[0]))
     if not allowed:
         choice = Choice.among(priced, ANYTHING, Counter())
+    choice = replace(choice, priced=expected)
     chosen = choice.at()
     budget, gamma = _number(chosen.kv_budget), _number(chosen.gamma)
     verified = gamma if priced.drafter is None else priced.drafter.verified(gamma)
@@ -236,29 +248,27 @@ def _lay_out(of_round: PassOfRound) -> PassTime:
 
 def _by_gamma(priced: Priced) -> tuple[GammaRow, ...]:
     """Lay out every speculation length of the chosen budget."""
-    rows = []
-    drafter = priced.drafter
+    drafter, gamma = priced.drafter, priced.gamma[0]
     most = np.inf if drafter is None else drafter.longest(priced.deployment.model)
-    for index, gamma in enumerate(priced.gamma[0]):
-        if gamma > most or (drafter is not None and gamma > 0 and not drafter.may_draft(gamma)):
-            continue
-        row = priced.at((0, slice(index, index + 1))).round
-        needed = _number(row.break_even_tokens)
-        pays = gamma > 0 and needed <= gamma + 1.0
-        tree = drafter.tree if drafter is not None else None
-        alpha = float(alpha_from_mean_length(max(needed, 1.0), float(gamma), tree)) if pays else None
-        rows.append(
-            GammaRow(
-                gamma=int(gamma),
-                tokens_per_round=_number(row.tokens_per_round),
-                round_s=_number(row.round_s),
-                tpot_s=_number(row.tpot),
-                speedup=_number(row.speedup),
-                break_even_alpha=alpha,
-                fits=bool(row.memory.fits[0]),
-            )
+    can = (gamma <= most) & (True if drafter is None else (gamma == 0) | drafter.may_draft(gamma))
+    needed = priced.expand(priced.round.break_even_tokens)[0]
+    pays = can & (gamma > 0) & (needed <= gamma + 1.0)
+    tree = drafter.tree if drafter is not None else None
+    alphas = np.full(gamma.shape, np.nan)
+    if pays.any():
+        alphas[pays] = alpha_from_mean_length(np.maximum(needed[pays], 1.0), gamma[pays], tree)
+    terms = priced.round
+    columns = (
+        priced.expand(term)[0].tolist()
+        for term in (terms.tokens_per_round, terms.round_s, terms.tpot, terms.speedup, terms.memory.fits)
+    )
+    return tuple(
+        GammaRow(int(length), tokens, round_s, tpot, speedup, alpha if has_alpha else None, fits)
+        for length, tokens, round_s, tpot, speedup, fits, alpha, has_alpha, shown in zip(
+            gamma.tolist(), *columns, alphas.tolist(), pays.tolist(), can.tolist(), strict=True
         )
-    return tuple(rows)
+        if shown
+    )
 
 
 def _number(value: Numeric) -> float:
