@@ -26,7 +26,7 @@ from perfmodel.planning.uncertainty import DRAWS
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
 
-__all__ = ["Breakdown", "GammaRow", "Option", "PassTime", "break_down"]
+__all__ = ["Breakdown", "CauseBar", "GammaRow", "Option", "PassTime", "break_down", "cause_bars"]
 
 FITS = Constraints()
 ANYTHING = Constraints(fit_memory=False)
@@ -110,6 +110,19 @@ class Breakdown:
         return {**self.plan.to_dict(), "breakdown": behind}
 
 
+@dataclass(frozen=True)
+class CauseBar:
+    """One bar: what it is, and seconds by cause. [s]"""
+
+    name: str
+    seconds: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole bar. [s]"""
+        return sum(self.seconds.values())
+
+
 def break_down(
     hardware: HardwareProfile | Sequence[HardwareProfile],
     target: ModelSpec,
@@ -179,6 +192,34 @@ def break_down(
         by_gamma=_by_gamma(by_gamma) if choice.drafter else (),
         options=tuple(option for _, option in choices),
     )
+
+
+def cause_bars(explained: Breakdown) -> list[CauseBar]:
+    """The bars of a breakdown: target, draft phase, verification, round, round over its tokens. [s]"""
+    plain = _bar(explained.passes[0], 1.0, "plain step, 1 token")
+    if len(explained.passes) == 1:
+        return [plain]
+    option = next(best for best in explained.options if best.drafter == explained.shown)
+    phases = []
+    if len(explained.passes) > 2:
+        passes = option.draft_passes
+        word = "pass" if passes == 1 else "passes"
+        phases.append(_bar(explained.passes[1], float(passes), f"{passes} draft {word}"))
+    phases.append(_bar(explained.passes[-1], 1.0, f"verification of {option.verified}"))
+    whole = {cause: sum(phase.seconds[cause] for phase in phases) for cause in CAUSES}
+    whole["overhead"] += explained.round_overhead_s
+    tokens = option.tokens_per_round
+    each = {cause: seconds / tokens for cause, seconds in whole.items()}
+    return [
+        plain,
+        *phases,
+        CauseBar(f"whole round, {tokens:.2f} tokens", whole),
+        CauseBar("round per token", each),
+    ]
+
+
+def _bar(part: PassTime, passes: float, name: str) -> CauseBar:
+    return CauseBar(name, {cause: passes * getattr(part, f"{cause}_s") for cause in CAUSES})
 
 
 def _looked_up(priced: Priced) -> Numeric:
