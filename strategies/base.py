@@ -367,7 +367,8 @@ class Strategy:
     ``default_budgets`` is empty where the idea has no KV budget; such a strategy is priced once, with an
     infinite budget, which reads the whole cache. It is among the budgets of an idea that may do without one.
     ``needs`` says what must exist before it can run, beside a copy of the cache; planners
-    search it when it is named. ``head`` is what a head is made of, where one drafts.
+    search it when it is named. ``head`` is what a head is made of, where one drafts. ``title`` is what people
+    call it, where that is not its name.
     """
 
     name: str
@@ -380,6 +381,7 @@ class Strategy:
     lossless: bool = True
     needs: str = ""
     head: HeadShape = PRETRAINED_HEAD
+    title: str = ""
 
     @property
     def needs_draft_model(self) -> bool:

@@ -23,6 +23,7 @@ z-lab and SpecForge for Qwen3-8B; embedding and output layer are the target's (a
 
 strategy = Head(
     name="dflash",
+    title="DFlash",
     summary="a block of drafts in one pass over the target's features (block drafting)",
     source="DFlash, arXiv 2602.06036",
     head=BLOCKS,

@@ -16,6 +16,7 @@ AGAINST_DFLASH = (
 
 strategy = Head(
     name="domino",
+    title="Domino",
     summary="block drafting whose drafts follow one another through a recurrent unit",
     source="Domino, arXiv 2605.29707",
     head=replace(BLOCKS, gru_width=1024, gru_embedding=256),

@@ -16,6 +16,7 @@ AGAINST_DFLASH = (
 
 strategy = Head(
     name="dspark",
+    title="DSpark",
     summary="block drafting whose drafts follow one another through a low-rank table",
     source="DSpark: DeepSeek DeepSpec; vLLM speculators, SGLang PR 33831",
     head=replace(BLOCKS, block=7, longest=7, markov_rank=256),

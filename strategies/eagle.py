@@ -66,6 +66,7 @@ Qwen3-235B-A22B, 2.6 to 8 for other targets with experts."""
 
 strategy = Head(
     name="eagle",
+    title="EAGLE-3",
     summary="a trained one-layer head on the target's hidden states (EAGLE-3)",
     source="EAGLE-3, arXiv 2503.01840; EAGLE, arXiv 2401.15077",
     head=EAGLE_3,

@@ -32,6 +32,7 @@ class FullKV(Strategy):
 
 strategy = FullKV(
     name="full_kv",
+    title="full cache",
     summary="a draft model with its whole cache",
     source="Leviathan et al., arXiv 2211.17192; Chen et al., arXiv 2302.01318",
     drafters=("draft",),

@@ -54,6 +54,7 @@ SOURCE = "LayerSkip README, Llama-2-7B trained for early exit, layer 8 of 32, gr
 
 strategy = LayerSkip(
     name="layer_skip",
+    title="LayerSkip",
     summary="the target's own first layers",
     source="LayerSkip, arXiv 2404.16710; the model must be trained for early exit",
     needs="a target trained for early exit",

@@ -13,6 +13,7 @@ HEADS = 5
 
 strategy = Head(
     name="medusa",
+    title="Medusa",
     summary="one head for each further token on the target's last hidden state",
     source="Medusa, arXiv 2401.10774",
     head=HeadShape(

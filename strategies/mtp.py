@@ -14,6 +14,7 @@ AFTER_THE_FIRST = (
 
 strategy = Head(
     name="mtp",
+    title="MTP",
     summary="the multi-token-prediction layer that comes with the model",
     source="DeepSeek-V3, arXiv 2412.19437, section 2.2",
     needs="a target with multi-token-prediction layers",

@@ -42,6 +42,7 @@ MATCHES = (
 
 strategy = NGram(
     name="ngram",
+    title="n-gram lookup",
     summary="look the continuation up in the context",
     source="prompt lookup decoding (A. Saxena, 2023); LLMA, arXiv 2304.04487",
     needs="text that repeats its own prompt",

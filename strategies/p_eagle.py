@@ -15,6 +15,7 @@ BELOW_EAGLE = (
 
 strategy = Head(
     name="p_eagle",
+    title="P-EAGLE",
     summary="an EAGLE head of a few layers that drafts all tokens in one pass",
     source="P-EAGLE, arXiv 2602.01469; vLLM PR 32887",
     head=replace(EAGLE_3, layers=4, parallel=True),

@@ -52,6 +52,7 @@ class PQCache(Strategy):
 
 strategy = PQCache(
     name="pqcache",
+    title="PQCache",
     summary="entries whose product-quantised keys score highest, chosen in every pass",
     source="PQCache, arXiv 2407.12820; 16 sub-vectors and 8-bit codes as in MagicDec, arXiv 2408.11049",
     needs="an attention kernel that searches product-quantised keys",

@@ -57,6 +57,7 @@ FOUR_BITS = Figure(
 
 strategy = QuantizedKV(
     name="quantized_kv",
+    title="4-bit self-drafting",
     summary="the target with four-bit weights and a four-bit copy of the cache",
     source="QuantSpec, arXiv 2502.10424",
     needs="kernels for four-bit weights and four-bit cache",

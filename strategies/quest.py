@@ -105,6 +105,7 @@ class Quest(Strategy):
 
 strategy = Quest(
     name="quest",
+    title="Quest",
     summary="pages of the cache with the best score bounds, chosen in every pass",
     source="Quest, arXiv 2406.10774",
     needs="an attention kernel that selects pages at every draft step",

@@ -67,6 +67,7 @@ class SnapKV(Strategy):
 
 strategy = SnapKV(
     name="snapkv",
+    title="SnapKV",
     summary="entries that the end of the prompt attended to, chosen once",
     source="SnapKV, arXiv 2404.14469; as a self-draft: MagicDec, arXiv 2408.11049",
     drafters=("self", "draft"),

@@ -64,6 +64,7 @@ COT = "Vegas (arXiv 2602.07223) poster, AIME25/CodeElo, 7 % of about 10K"
 
 strategy = StreamingLLM(
     name="streaming_llm",
+    title="StreamingLLM",
     summary="attention sinks and a recent window",
     source="StreamingLLM, arXiv 2309.17453; as a self-draft: MagicDec, arXiv 2408.11049",
     drafters=("self", "draft"),

@@ -60,6 +60,7 @@ class TopKOracle(Strategy):
 
 strategy = TopKOracle(
     name="topk_oracle",
+    title="top-k oracle",
     summary="entries of highest attention score, all keys read in every pass",
     source="exact top-k attention: MagicDec (arXiv 2408.11049) section 4; TriForce (arXiv 2404.11912)",
     needs="nothing that exists: it bounds what selection can reach",

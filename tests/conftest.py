@@ -8,7 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.pop("DRAFTPLAN_PROFILES", None)
 
-from hypothesis import HealthCheck, settings  # noqa: E402  (the lines above come before numpy is loaded)
+import pytest  # noqa: E402  (the lines above come before numpy is loaded)
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 settings.register_profile(
     "draftplan",
@@ -19,3 +20,11 @@ settings.register_profile(
 )
 settings.register_profile("deep", settings.get_profile("draftplan"), derandomize=False, max_examples=1000)
 settings.load_profile("draftplan")  # --hypothesis-profile=deep takes its place, as in make nightly
+
+
+@pytest.fixture(scope="session", autouse=True)
+def wide_terminal():
+    """Sentences come in one piece; a test of narrow terminals sets its own width."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "10000")
+        yield

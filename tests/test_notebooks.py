@@ -38,7 +38,7 @@ def code(notebook):
 
 def test_they_are_numbered():
     assert [path.name[:3] for path in NOTEBOOKS] == [
-        f"{number:02d}_" for number in range(1, 8)
+        f"{number:02d}_" for number in range(1, 9)
     ]
 
 

@@ -46,7 +46,7 @@ def test_a_command_prints_what_readme_shows_below_it(command: str, output: str, 
         text=True,
         timeout=120,
         cwd=tmp_path,
-        env={"PATH": "", "PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
+        env={"PATH": "", "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
         check=False,
     )
     assert ran.returncode == 0, ran.stderr

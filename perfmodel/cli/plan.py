@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from perfmodel.planning.plan import OBJECTIVES
 if TYPE_CHECKING:
     from perfmodel.cli.ask.question import Question
     from perfmodel.errors import InfeasibleError
+    from perfmodel.export import Exported
     from perfmodel.model import ModelSpec
     from perfmodel.planning.lossy import LossyAlternative
     from perfmodel.planning.plan import Plan
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 _ANSWER = "Answer"
+_MOST_SAID = 3
+"""Cells of which it is said why."""
+_MOST_DOUBTS = 3
+"""Figures that could change the decision that are told."""
 _MOST_NAMED = 8
 """Cells without an answer that are named."""
 
@@ -47,6 +52,10 @@ class PlanFlags(OutputFlags, QuestionFlags):
         help="Price lossy alternatives beside it: quantised weights or KV, pruned weights. Never chosen.")
     pruned: str = flag("--pruned", "SHARE,...", default="50%", panel=_ANSWER,
         help="Shares of the weights that pruning takes away, for --lossy: 25%,50%.")
+    explain: bool = flag("--explain", default=False, panel=_ANSWER,
+        help="Say why of every row, and everything that is assumed.")
+    quiet: bool = flag("--quiet", "-q", default=False, panel=_ANSWER,
+        help="The decision and the table only, without remarks.")
     config: str | None = flag("--config", "FILE", is_eager=True, callback=read_config, panel=_ANSWER,
         help="YAML file of these flags, such as batch_size: [32, 64] or gamma: '1:8:1'. Flags given win.")
 
@@ -94,16 +103,19 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
             from perfmodel.planning.lossy import lossy_alternatives
 
             alternatives = lossy_alternatives(question.target, answer, search, shares=shares)
-    note(question.remarks)
     if answer is not None:
         if engine is None:
+            most = None if flags.explain else 0 if flags.quiet else _MOST_SAID
             changes = [asdict(change) for change in alternatives]
             lossy = {"lossy_alternatives": changes} if flags.lossy else {}
             unchanged = {"change": ""} if alternatives else {}
             tell(
                 lambda: answer.to_dict() | lossy,
                 flags,
-                table=lambda console: draw_plan(console, answer, alternatives),
+                table=lambda console: draw_plan(
+                    console, answer, alternatives, most=most, runs=_run_it(question, answer),
+                    **_doubts(question, answer, most),
+                ),
                 rows=lambda: [
                     *(unchanged | row for row in answer.rows), *(change.row for change in alternatives),
                 ],
@@ -113,6 +125,9 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
             from perfmodel.export import export, load
 
             tell_exported(load(engine), export(answer, engine), flags.output)
+    if not flags.quiet:
+        note(question.remarks)
+    if answer is not None:
         _say_what_is_missing(question, answer)
     if refusal is not None:
         note(
@@ -120,6 +135,37 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
             for change in alternatives
         )
         raise refusal
+
+
+def _doubts(question: Question, answer: Plan, most: int | None) -> dict[str, Any]:
+    """Return what could change the decision in the cell that gains most, with that cell, for `draw_plan`."""
+    import numpy as np
+
+    from perfmodel.planning.sensitivity import influences, telling
+
+    if most == 0:
+        return {}
+    cell = answer.columns[int(np.argmax(answer.columns.numbers("speedup")))]
+    deployment = next(
+        each for each in question.deployments
+        if (each.hardware.name, each.tensor_parallel) == (cell.hardware, cell.tensor_parallel)
+    )
+    every = influences(deployment, question.workload, question.space, question.constraints, cell)
+    return {"doubts": telling(every, _MOST_DOUBTS), "doubted": cell}
+
+
+def _run_it(question: Question, answer: Plan) -> Exported | None:
+    """Return the answer in the words of the software that serves; None where it has none for such a plan."""
+    from perfmodel.errors import SpecError
+    from perfmodel.export import export
+
+    served_by = question.engine.served_by
+    if served_by is None or not any(cell.speculates for cell in answer.cells):
+        return None
+    try:
+        return export(answer, served_by.name)
+    except SpecError:  # such as several drafters: --one-deployment plans for one
+        return None
 
 
 def _read_engine(flags: PlanFlags) -> tuple[PlanFlags, str | None]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perfmodel.cli.ask.completion import model_names, strategy_names, table_names
+from perfmodel.cli.ask.completion import engine_names, model_names, strategy_names, table_names
 from perfmodel.cli.ask.flag import flag, group, takes
 from perfmodel.cli.ask.flags import QuestionFlags
 from perfmodel.cli.tell.output import note, remark
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 _SPEEDUP = "speedup_by_law"
-FIGURE = flag("--output", "-o", "FILE", required=True, help="The figure: a .svg or .png file.")
+FIGURE = flag("--output", "-o", "FILE", required=True, help="The figure: a .svg, .png or .pdf file.")
 
 app = group("plot", 13, "Draw a figure of a question, 800 pixels wide, told apart without colour.")
 
@@ -34,6 +34,22 @@ class PlotFlags(QuestionFlags):
     """What every kind of figure of a deployment takes."""
 
     output: str = FIGURE
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnginesFlags(PlotFlags):
+    """What the figure of several engines takes."""
+
+    engine: str = flag("--engine", "NAME|PATH,...", required=True, complete=engine_names, panel="Deployment",
+        help="Serving engines, a map each.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckFlags(PlotFlags):
+    """What the figure of several models takes."""
+
+    model: str = flag("--model", "NAME|PATH,...", required=True, complete=model_names, panel="Deployment",
+        help="Target models, a line each.")
 
 
 @app.command("speedup-against-batch")
@@ -93,6 +109,52 @@ def strategy_map(ctx: typer.Context, flags: PlotFlags) -> None:
     _draw_question(ctx, flags, lambda figures, question: figures.strategy_map(question))
 
 
+@app.command("engines")
+@takes(EnginesFlags)
+def engines(ctx: typer.Context, flags: EnginesFlags) -> None:
+    """The map of every engine side by side, and what each loses by what its software cannot run.
+
+    What is lost is priced on that engine's own step times: what any engine named can run against what it can.
+
+    Example: draftplan plot engines --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8
+    --engine vllm,sglang,tensorrt-llm,magicdec-h100 --context 8k:128k:x2 -b 1:256:x4 -o engines.svg
+    """
+    _draw_questions(ctx, flags, "engine", lambda figures, questions: figures.engines(questions))
+
+
+@app.command("break-even")
+@takes(PlotFlags)
+def break_even(ctx: typer.Context, flags: PlotFlags) -> None:
+    """The acceptance that each drafter needs to pay beside the one that is believed, with its interval.
+
+    Example: draftplan plot break-even --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8
+    --context 8k,32k,128k -b 1:256:x2 -o break-even.svg
+    """
+    _draw_question(ctx, flags, lambda figures, question: figures.break_even(question))
+
+
+@app.command("sensitivity")
+@takes(PlotFlags)
+def sensitivity(ctx: typer.Context, flags: PlotFlags) -> None:
+    """What could change the decision in one cell: the speedup at both ends of every doubtful figure.
+
+    Example: draftplan plot sensitivity --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k
+    -b 64 -o sensitivity.svg
+    """
+    _draw_question(ctx, flags, lambda figures, question: figures.sensitivity(question))
+
+
+@app.command("kv-bottleneck")
+@takes(BottleneckFlags)
+def kv_bottleneck(ctx: typer.Context, flags: BottleneckFlags) -> None:
+    """What reading the KV cache takes of a plain step over context, a line a model; memory is left aside.
+
+    Example: draftplan plot kv-bottleneck --hardware h200-sxm-141gb --tp 8 -b 32 --context 1k:256k:x2
+    --model llama-3.1-70b,deepseek-v3,gemma-3-27b,gpt-oss-120b,qwen3-next-80b-a3b -o bottleneck.svg
+    """
+    _draw_questions(ctx, flags, "model", lambda figures, questions: figures.kv_bottleneck(questions))
+
+
 @app.command("causes")
 @takes(PlotFlags)
 def causes(ctx: typer.Context, flags: PlotFlags) -> None:
@@ -120,9 +182,9 @@ def roofline(ctx: typer.Context, flags: PlotFlags) -> None:
 @app.command("pareto")
 @takes(PlotFlags)
 def pareto(ctx: typer.Context, flags: PlotFlags) -> None:
-    """Throughput of a GPU against time per token at one context length: the front of every drafter.
+    """Throughput of a GPU against time per token at one context length, with and without speculation.
 
-    Several --tp and --hardware are compared per GPU.
+    Several --tp and --hardware are compared per GPU; --tpot draws the limit.
 
     Example: draftplan plot pareto --model llama-3.1-8b --hardware h100-sxm-80gb --tp 4,8 --context 32k
     -b 1:256:x2 -o pareto.svg
@@ -204,21 +266,23 @@ def published(
     _draw(output, draw)
 
 
-def _draw(output: str, draw: Callable[[], Axes]) -> None:
-    """Refuse a wrong ending before anything is priced, then draw and write the figure."""
-    from perfmodel.plots.style import file_kind, save
+def _draw(output: str, draw: Callable[[], Axes | list[Axes]]) -> None:
+    """Refuse a wrong ending before anything is priced, then draw and write the figure and say its caption."""
+    from perfmodel.plots.style import caption_of, file_kind, save
 
     file_kind(output)
     with working("drawing"):
         ax = draw()
     save(ax, output)
+    if caption := caption_of(ax):
+        remark(caption)
     remark(f"wrote {output}")
 
 
 def _draw_question(
     ctx: typer.Context,
     flags: PlotFlags,
-    draw: Callable[[ModuleType, Question], Axes],
+    draw: Callable[[ModuleType, Question], Axes | list[Axes]],
     *,
     curves: str = "",
     several: bool = False,
@@ -245,3 +309,44 @@ def _draw_question(
         raise SpecError.single("", axis, f"asks for {count} curves", f"Name at most {MOST_SERIES}")
     note(question.remarks)
     _draw(flags.output, lambda: draw(figures, question))
+
+
+def _draw_questions(
+    ctx: typer.Context,
+    flags: PlotFlags,
+    several: str,
+    draw: Callable[[ModuleType, list[Question]], list[Axes]],
+) -> None:
+    """Draw and write one figure of the same question asked of several engines or models.
+
+    Parameters
+    ----------
+    several : the flag that names them, as a field of `flags`.
+    """
+    from perfmodel.cli.ask.question import read_question
+    from perfmodel.cli.tell import figures
+    from perfmodel.engine import DEFAULT_ENGINE
+    from perfmodel.errors import SpecError
+    from perfmodel.planning.served import serve
+    from perfmodel.plots.style import MOST_SERIES
+
+    names = list(dict.fromkeys(filter(None, map(str.strip, getattr(flags, several).split(",")))))
+    if not 1 <= len(names) <= MOST_SERIES:
+        raise SpecError.single("", f"--{several}", f"names {len(names)}", f"Name 1 to {MOST_SERIES}")
+    strategy = (flags.strategy or "all").lower()
+    if several == "engine" and "all" not in strategy.split(","):  # who cannot run one is part of the answer
+        anyone = read_question(ctx, replace(flags, engine=DEFAULT_ENGINE))
+        searching = replace(flags, strategy=None, draft_model=None, draft_tp=None)
+        served = [read_question(ctx, replace(searching, engine=name)).engine for name in names]
+        questions = [
+            replace(anyone, engine=engine, drafters=serve(anyone.drafters, engine, anyone.kv_budgets)[0])
+            for engine in served
+        ]
+    else:
+        asked: list[dict[str, Any]] = [{several: name} for name in names]
+        questions = [read_question(ctx, replace(flags, **each)) for each in asked]
+    for question in questions:
+        question.only_deployment()
+    if several == "engine":
+        note(list(dict.fromkeys(sentence for question in questions for sentence in question.remarks)))
+    _draw(flags.output, lambda: draw(figures, questions))

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import strategies
 from perfmodel import software
 from perfmodel.errors import SpecError, nearest_name, shown
-from perfmodel.export.checkpoints import Checkpoints, checkpoint
+from perfmodel.export.checkpoints import Checkpoints, checkpoint, head_checkpoint
 from perfmodel.export.loss import Length, loss_of, refuse_beyond
 from perfmodel.files.quoting import name_or_path, shell_line, word
 from perfmodel.planning.plan import NO_DRAFT, Plan
@@ -33,6 +33,8 @@ __all__ = [
 
 MOST = 2**31 - 1
 """Largest number of sequences or replicas: engines keep both in 32 bits. [1]"""
+_TO_DO = ("write ", "set ", "start ", "plan ")
+"""How notes begin that say what to do first."""
 QUOTED = (
     "quotes of a shell are in this line: paste it, or run eval \"... $(draftplan export ...)\"; a bare "
     "$(...) does not read them"
@@ -93,11 +95,18 @@ class Exported:
     """Text for the engine, and everything that a user must know beside it.
 
     schedule : the speculation length per batch that the text means, where it means one.
+    flag : of the server, which takes the text; empty where the text is flags or a file.
     """
 
     text: str
     notes: tuple[str, ...] = field(default=())
     schedule: Schedule | None = None
+    flag: str = ""
+
+    @property
+    def to_do(self) -> tuple[str, ...]:
+        """Return the notes that say what must be there before the text can be used."""
+        return tuple(note for note in self.notes if note.startswith(_TO_DO) or "--draft-path" in note)
 
 
 class Exporter(Protocol):
@@ -180,6 +189,9 @@ def prepare(
     if path is None and drafter.draft_model is not None:
         path, remark = checkpoint(drafter.draft_model, loads, served.label)
         notes = [remark] * bool(remark)
+    if method.needs_path and path is None and head:
+        path, remark = head_checkpoint(plan.model, drafter.strategy, loads, engine, served.label)
+        notes = [remark]
     if method.needs_path and not path:
         raise SpecError.single(
             "request", "--draft-path", f"{method.name} of {engine} loads a checkpoint, none is named",

@@ -118,7 +118,7 @@ class VLLM:
                 [band.first, band.last, band.gamma] for band in schedule.bands
             ]
             notes += _graph_notes(sorted({band.gamma for band in schedule.bands}))
-        return Exported(json_text(config), tuple(notes), schedule)
+        return Exported(json_text(config), tuple(notes), schedule, "--speculative-config")
 
 
 def _shares(drafter: PlannedDrafter) -> str:

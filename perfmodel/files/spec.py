@@ -124,6 +124,37 @@ class Spec:
         }
         return refill(self, drawn)
 
+    def doubts(self, kinds: Collection[str] = KINDS) -> dict[str, tuple[Figure, Quantity]]:
+        """Return every figure of some kinds whose low is below its high, by its path: what `sample` draws."""
+        return {
+            path: (declared, quantity)
+            for path, declared, _ in figures_of(self)
+            if isinstance(declared, Figure)
+            and (quantity := self.quantities.get(path)) is not None
+            and quantity.kind in kinds
+            and np.any(np.less(quantity.low, quantity.high))
+        }
+
+    def at_ends(self: SelfT, paths: Collection[str], first: int, size: int) -> SelfT:
+        """Return the noun in `size` cases on a new last axis, in each of which one figure has left its value.
+
+        Parameters
+        ----------
+        paths : the figures; the first is at its low in case `first`, at its high in the next, and so on.
+        """
+        moved: dict[str, Any] = {}
+        for place, path in enumerate(paths):
+            quantity, case = self.quantities[path], first + 2 * place
+            values = np.repeat(np.asarray(quantity.value, dtype=float)[..., None], size, axis=-1)
+            values[..., case], values[..., case + 1] = quantity.low, quantity.high
+            moved[path] = values
+        others = {
+            path: np.asarray(value)[..., None]
+            for path, declared, value in figures_of(self)
+            if isinstance(declared, Figure) and path not in moved and np.ndim(value)
+        }
+        return refill(self, others | moved)
+
     def _declared(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return path -> declaration of the given figures; SpecError where there is no such figure."""
         declared = {path: declaration for path, declaration, _ in figures_of(self)}

@@ -10,7 +10,8 @@ from perfmodel.errors import SpecError, nearest_name, shown
 
 __all__ = [
     "DIMENSIONS", "EXAMPLE", "SI_UNIT", "format_bytes", "format_quantity", "format_rate", "format_seconds",
-    "parse_count", "parse_list", "parse_quantity", "plural", "round_quantity", "write_quantity",
+    "parse_count", "parse_list", "parse_quantity", "plural", "round_quantity", "short_tokens",
+    "write_quantity",
 ]  # fmt: skip
 
 _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -248,3 +249,13 @@ def _unit_refusal(text: str | float, unit: str, dimension: str, example: str) ->
 
 def _refusal(dimension: str, problem: str, remedy: str) -> SpecError:
     return SpecError.single("", "", f"{problem}; expected {dimension}", remedy)
+
+
+def short_tokens(value: float) -> str:
+    """Return a number of tokens as it may be typed: 32k is 32000, 32K is 32768."""
+    whole = round(value)
+    if whole >= 1000 and whole % 1000 == 0:
+        return f"{whole // 1000}k"
+    if whole >= 1024 and whole % 1024 == 0:
+        return f"{whole // 1024}K"
+    return f"{whole / 1000:g}k" if whole >= 1000 and whole % 100 == 0 else f"{whole:,}"

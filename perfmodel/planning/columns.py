@@ -42,6 +42,7 @@ class Column:
     show : the text of a cell in a printed table.
     left : whether it is aligned to the left, as words are.
     printed : whether a plan's table needs it.
+    spare : how soon a terminal that is too narrow goes without it, the highest first; 0 is never left out.
     least, most : what it can be at all; 0 and what its unit has in `MOST` where absent. [unit]
     """
 
@@ -53,6 +54,7 @@ class Column:
     show: Callable[[Any], str] = str
     left: bool = False
     printed: Callable[[Any], bool] = lambda _: True
+    spare: int = 0
     least: float = 0.0
     most: float = math.inf
 
@@ -227,6 +229,11 @@ def _cost_per_million_tokens(answer: Any) -> Numeric:
     return cost
 
 
+def _drafts(plan: Any) -> bool:
+    """Whether anything is drafted in any cell."""
+    return bool((plan.columns.numbers("gamma") > 0).any())
+
+
 def _machines(plan: Any) -> int:
     """How many machines each cell was chosen among."""
     return len(plan.hardware.split(", ")) * len(plan.request.get("tensor_parallel") or [1])
@@ -264,7 +271,7 @@ class Cell:
     )
     strategy: str = column(
         "", _strategies, title="strategy", place=5, left=True,
-        show=lambda cell: cell.strategy if cell.speculates else "do not speculate",
+        show=lambda cell: cell.strategy if cell.speculates else "plain",
     )
     draft_model: str | None = column(
         "", _draft_models, title="draft\nmodel", place=6, left=True,
@@ -272,31 +279,32 @@ class Cell:
         printed=lambda plan: plan.columns.says("draft_model"),
     )
     kv_budget: int | None = column(
-        "tokens", _kv_budgets, title="KV\nbudget", place=7, least=1.0,
+        "tokens", _kv_budgets, title="KV\nbudget", place=7, least=1.0, printed=_drafts,
         show=lambda cell: "all" if cell.kv_budget is None and cell.speculates else tokens(cell.kv_budget),
     )
     gamma: int = column(
-        "tokens", lambda answer: answer.gamma.astype(int), title="gamma", place=8,
+        "tokens", lambda answer: answer.gamma.astype(int), title="gamma", place=8, printed=_drafts,
         show=lambda cell: str(cell.gamma),
     )
     tokens_per_round: float = column(
         "tokens", lambda answer: answer.round.tokens_per_round, title="tokens/\nround", place=9, least=1.0,
-        show=lambda cell: f"{cell.tokens_per_round:.2f}",
+        spare=3, printed=_drafts, show=lambda cell: f"{cell.tokens_per_round:.2f}",
     )
     tpot_s: float = column(
         "s", lambda answer: answer.round.tpot, title="TPOT\nms", place=10, least=LEAST_S,
         show=lambda cell: milliseconds(cell.tpot_s),
     )
     baseline_s: float = column(
-        "s", lambda answer: answer.round.baseline.total, title="baseline\nms", place=11, least=LEAST_S,
+        "s", lambda answer: answer.round.baseline.total, title="plain\nms", place=11, least=LEAST_S, spare=2,
+        printed=_drafts,
         show=lambda cell: milliseconds(cell.baseline_s),
     )
     speedup: float = column(
-        "1", lambda answer: answer.round.speedup, title="speedup", place=12,
+        "1", lambda answer: answer.round.speedup, title="speedup", place=12, printed=_drafts,
         show=lambda cell: gain(cell.speedup),
     )
     bound_by: str = column(
-        "", lambda answer: answer.round.bound_by, title="bound by", place=14, left=True,
+        "", lambda answer: answer.round.bound_by, title="bound by", place=14, left=True, spare=4,
         show=lambda cell: cell.bound_by,
     )
     hardware: str = column(
@@ -326,7 +334,7 @@ class Cell:
     tpot_high_s: float | None = _judged("tpot_high_s", "s")
     speedup_low: float | None = _judged(
         "speedup_low", "1", title="80 %\nrange", place=13, left=True, show=_between,
-        printed=lambda plan: plan.columns.says("speedup_low"),
+        printed=lambda plan: _drafts(plan) and plan.columns.says("speedup_low"),
     )
     speedup_high: float | None = _judged("speedup_high", "1")
     probability_beats_plain: float | None = _judged("probability_beats_plain", "1", most=1.0)
@@ -340,7 +348,7 @@ class Cell:
     )
     why: str = column("", lambda _: "", default="")  # said of the other fields by `fill`
     draft_tensor_parallel: int | None = column(
-        "GPUs", _draft_tensor_parallel, default=None, title="draft\ntp", place=6.5, least=1.0,
+        "GPUs", _draft_tensor_parallel, default=None, title="draft\ntp", place=6.5, least=1.0, spare=1,
         show=lambda cell: str(cell.draft_tensor_parallel or "-"),
         printed=lambda plan: plan.columns.says("draft_tensor_parallel"),
     )
@@ -355,7 +363,7 @@ class Cell:
     )
     output_tokens: int = column("tokens", lambda answer: round(answer.output_tokens), default=0)
     needs: str = column(
-        "", _needs, default="", title="needs", place=16, left=True, show=lambda cell: cell.needs,
+        "", _needs, default="", title="needs", place=16, left=True, spare=5, show=lambda cell: cell.needs,
         printed=lambda plan: plan.columns.says("needs"),
     )
     most_gamma: int | None = column("tokens", _most_gammas, default=None, least=1.0)

@@ -58,7 +58,8 @@ def reason(fields: Mapping[str, Any], hindrance: str = "") -> str:
     if not fields["gamma"] or fields["break_even_alpha"] is None:
         slower = 1.0 / fields["speedup"] - 1.0
         loaded = f", {slower:.1%} longer with the drafter loaded" if fields["speedup"] < 0.9995 else ""
-        why = hindrance or "no draft pays for itself"
+        unasked = "no draft pays for itself" if fields["runner_up"] else "drafts were not asked for"
+        why = hindrance or unasked
         if not hindrance and fields["runner_up"] and fields["runner_up_behind"] < 0.0:
             why = f"the best draft would gain {-fields['runner_up_behind']:.1%}, too little to count on"
         taken = f" ({shares})" if shares else ""

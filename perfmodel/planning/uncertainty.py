@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +14,17 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import HALF_WIDTH, requests_for
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.files.quantity import KINDS
 from perfmodel.planning.cells import Cells
 from perfmodel.planning.choose import Choice
 from perfmodel.planning.plan import Cell
 from perfmodel.planning.price import Priced
 from perfmodel.speculation import Configuration, Round, price, with_acceptance
 
-__all__ = ["DRAWS", "MOST_DRAWN", "Draws", "draw", "interval", "judge", "price_draws", "worth_of_measuring"]
+__all__ = [
+    "DRAWS", "MOST_DRAWN", "Draws", "doubted_kinds", "draw", "interval", "judge", "price_draws",
+    "worth_of_measuring",
+]  # fmt: skip
 
 DRAWS = 200
 MOST_DRAWN = 200_000
@@ -92,16 +96,12 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
     """
     hardware, engine = deployment.hardware, deployment.engine
     step, verify, draft, kernels, common = np.random.default_rng([seed, 0x5EED]).standard_normal((5, count))
-    if hardware.family in engine.families:  # fitted on some of the family: what is known of it is in that
-        drawn = replace(
-            deployment,
-            hardware=hardware.sample(count, seed, kinds=("assumed",)),
-            engine=engine.sample(count, seed, kinds=("assumed",)),
-        )
-    elif engine.calibrated_on == hardware.name:
-        drawn = replace(deployment, engine=engine.sample(count, seed, kinds=("assumed",)))
-    else:
-        drawn = replace(deployment, hardware=hardware.sample(count, seed), engine=engine.sample(count, seed))
+    of_hardware, of_engine = doubted_kinds(deployment)
+    drawn = replace(
+        deployment,
+        hardware=hardware.sample(count, seed, kinds=of_hardware) if of_hardware else hardware,
+        engine=engine.sample(count, seed, kinds=of_engine),
+    )
     spread = engine.expert_residual if deployment.model.experts else engine.step_residual
     residual = float(np.asarray(spread))
     return Draws(
@@ -113,6 +113,17 @@ def draw(deployment: Deployment, *, count: int = DRAWS, seed: int = 0) -> Draws:
         common=common,
         seed=seed,
     )
+
+
+def doubted_kinds(deployment: Deployment) -> tuple[Collection[str], Collection[str]]:
+    """Return the kinds of figures that may be other than they are, of the hardware and of the engine.
+
+    What an engine was fitted to already contains what fitted figures do to a step.
+    """
+    hardware, engine = deployment.hardware, deployment.engine
+    if hardware.family in engine.families:  # fitted on some of the family: what is known of it is in that
+        return ("assumed",), ("assumed",)
+    return ((), ("assumed",)) if engine.calibrated_on == hardware.name else (KINDS, KINDS)
 
 
 def price_draws(

@@ -102,7 +102,7 @@ def plot_ratios_against_batch(
         "Verification T_V and one draft pass T_D against a plain step T_T",
         f"{surface.deployment}; {surface.label}, {gamma}",
     )
-    legend_beside(ax, "context [tokens]")
+    legend_beside(ax, "ratio, at context [tokens]")
     return ax
 
 

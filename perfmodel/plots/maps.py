@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
 
+from perfmodel.planning.captions import drafter_of
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
 from perfmodel.plots.style import GREY, INK, Look, axes, legend_below, looks, short_tokens, titled
 
-__all__ = ["plot_strategy_map"]
+__all__ = ["drafters", "face", "keys", "plane", "plot_strategy_map", "square"]
 
 PLAIN = "#E4E7EB"
 HATCHED = (1.0, 1.0, 1.0, 0.75)
@@ -31,7 +32,6 @@ def plot_strategy_map(plan: Plan, ax: Axes | None = None) -> Axes:
     batches = sorted({cell.batch_size for cell in plan.cells})
     contexts = sorted({cell.context_len for cell in plan.cells})
     ax = axes(ax, height=max(4.0, 1.7 + 0.5 * len(batches)))
-    ax.grid(visible=False)
     names = drafters(plan)
     faces = dict(zip(names, looks(len(names)), strict=True))
     most = max((cell.speedup for cell in plan.cells), default=1.0)
@@ -39,15 +39,10 @@ def plot_strategy_map(plan: Plan, ax: Axes | None = None) -> Axes:
     for row, batch in enumerate(batches):
         for column, context in enumerate(contexts):
             cell = answered.get((batch, context))
-            _square(ax, column, row, _face(cell, faces, most))
+            square(ax, column, row, face(cell, faces, most))
             if cell is not None:
                 _words(ax, column, row, cell, small=len(contexts) > 9 or len(batches) > 12)
-    ax.set_xlim(-0.5, len(contexts) - 0.5)
-    ax.set_ylim(-0.5, len(batches) - 0.5)
-    ax.set_xticks(range(len(contexts)), [short_tokens(context) for context in contexts])
-    ax.set_yticks(range(len(batches)), [f"{batch:g}" for batch in batches])
-    ax.tick_params(length=0)
-    ax.spines[["left", "bottom"]].set_visible(False)
+    plane(ax, batches, contexts)
     ax.set_xlabel("context length [tokens]", color=INK)
     ax.set_ylabel("batch size [sequences]", color=INK)
     where = f"{plan.model} on {plan.gpus} x {plan.hardware}{plan.layout}, engine {plan.engine}"
@@ -56,23 +51,30 @@ def plot_strategy_map(plan: Plan, ax: Axes | None = None) -> Axes:
         "What to do at every batch size and context length",
         f"{where}\nspeedup, g: speculation length, KV: draft KV budget",
     )
-    _legend(ax, plan, faces, missing=len(answered) < len(batches) * len(contexts))
+    missing = len(answered) < len(batches) * len(contexts)
+    legend_below(ax, keys(faces, plain=any(not cell.speculates for cell in plan.cells), missing=missing))
     return ax
 
 
-def drafter_of(cell: Cell) -> str:
-    """Strategy of a cell, with its draft model where it has one."""
-    return f"{cell.strategy}({cell.draft_model})" if cell.draft_model else cell.strategy
+def plane(ax: Axes, batches: Sequence[int], contexts: Sequence[int]) -> None:
+    """Make axes a plane of squares: a column a context length, a row a batch size."""
+    ax.grid(visible=False)
+    ax.set_xlim(-0.5, len(contexts) - 0.5)
+    ax.set_ylim(-0.5, len(batches) - 0.5)
+    ax.set_xticks(range(len(contexts)), [short_tokens(context) for context in contexts])
+    ax.set_yticks(range(len(batches)), [f"{batch:g}" for batch in batches])
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
 
 
-def drafters(plan: Plan) -> Sequence[str]:
-    """The drafters that a plan recommends anywhere, the most frequent first."""
-    names = [drafter_of(cell) for cell in plan.cells if cell.strategy != NO_DRAFT]
+def drafters(*plans: Plan) -> Sequence[str]:
+    """Return the drafters that plans recommend anywhere, the most frequent first."""
+    names = [drafter_of(cell) for plan in plans for cell in plan.cells if cell.strategy != NO_DRAFT]
     return sorted(set(names), key=lambda name: (-names.count(name), name))
 
 
-def _face(cell: Cell | None, faces: Mapping[str, Look], most: float) -> dict[str, Any]:
-    """How a cell is filled: the more speedup, the more colour."""
+def face(cell: Cell | None, faces: Mapping[str, Look], most: float) -> dict[str, Any]:
+    """Return how a cell is filled: the more speedup, the more colour."""
     if cell is None:
         return CROSSED
     if not cell.speculates:
@@ -87,7 +89,8 @@ def _tinted(colour: str, tint: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _square(ax: Axes, column: int, row: int, face: Mapping[str, Any]) -> None:
+def square(ax: Axes, column: int, row: int, face: Mapping[str, Any]) -> None:
+    """Fill one square of a map, with a white rim."""
     corner = (column - 0.5, row - 0.5)
     ax.add_patch(Rectangle(corner, 1, 1, linewidth=0, **face))
     ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="white", linewidth=2))
@@ -126,13 +129,14 @@ def _words(ax: Axes, column: int, row: int, cell: Cell, *, small: bool) -> None:
     )
 
 
-def _legend(ax: Axes, plan: Plan, faces: Mapping[str, Look], *, missing: bool) -> None:
+def keys(faces: Mapping[str, Look], *, plain: bool, missing: bool) -> list[Artist]:
+    """Return what the legend of a map holds: a key a drafter, and those of squares without one."""
     handles: list[Artist] = [
         Patch(facecolor=_tinted(look.colour, 0.6), edgecolor=HATCHED, hatch=look.hatch, label=name)
         for name, look in faces.items()
     ]
-    if any(not cell.speculates for cell in plan.cells):
+    if plain:
         handles.append(Patch(facecolor=PLAIN, label="do not speculate"))
     if missing:
         handles.append(Patch(**CROSSED, label="nothing is allowed"))
-    legend_below(ax, handles)
+    return handles

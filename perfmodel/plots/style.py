@@ -8,23 +8,27 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
+from xml.sax.saxutils import escape
 
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from perfmodel.errors import SpecError, printable
+from perfmodel.files.units import short_tokens
 from perfmodel.files.writing import write_whole
 
 __all__ = [
-    "CAUSE_LOOKS", "DPI", "GREY", "INK", "MOST_SERIES", "PALE", "Look", "axes", "family", "figure_bytes",
-    "file_kind", "legend_below", "legend_beside", "log_axis", "looks", "panels", "save", "short_tokens",
-    "titled",
+    "CAUSE_LOOKS", "DPI", "GREY", "INK", "MOST_SERIES", "PALE", "Look", "axes", "caption_of", "family",
+    "figure_bytes", "file_kind", "key", "legend_below", "legend_beside", "log_axis", "looks", "panels",
+    "save", "sheet", "short_tokens", "titled",
 ]  # fmt: skip
 
 DPI = 100
@@ -33,8 +37,8 @@ SIZE = (8.0, 4.8)
 MOST_SERIES = 8
 """Series that stay apart: so many looks there are. [1]"""
 MOST_TICKS = 11
-LONGEST_LINE = 92
-"""Characters of a subtitle that fit into the width. [1]"""
+LONGEST_LINE, LONGEST_CAPTION, LONGEST_ON_SHEET = 92, 98, 112
+"""Characters of a subtitle and a caption that fit above axes, and above several of them. [1]"""
 BELOW = -40.0
 """Where a legend below the axes begins: under the axis label. [pt]"""
 INK, GREY, PALE = "#1f2933", "#7b8794", "#e4e7eb"
@@ -116,6 +120,12 @@ def family(count: int) -> list[Look]:
     ]
 
 
+def key(look: Look, label: str) -> Line2D:
+    """Return what a legend shows of a line: its look and its name."""
+    form: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": look.line}
+    return Line2D([], [], **form, label=label)
+
+
 def log_axis(ax: Axes, which: str, values: Iterable[float], label: str, form: Callable[[float], str]) -> None:
     """Make one axis logarithmic with ticks at the values themselves, as many of them as have room."""
     whole = sorted({float(value) for value in values})
@@ -130,16 +140,6 @@ def log_axis(ax: Axes, which: str, values: Iterable[float], label: str, form: Ca
     axis.set_major_formatter(FixedFormatter([form(tick) for tick in ticks]))
     axis.set_minor_locator(NullLocator())
     getattr(ax, f"set_{which}label")(label, color=INK)
-
-
-def short_tokens(value: float) -> str:
-    """Return a number of tokens as it may be typed: 32k is 32000, 32K is 32768."""
-    whole = round(value)
-    if whole >= 1000 and whole % 1000 == 0:
-        return f"{whole // 1000}k"
-    if whole >= 1024 and whole % 1024 == 0:
-        return f"{whole // 1024}K"
-    return f"{whole / 1000:g}k" if whole >= 1000 and whole % 100 == 0 else f"{whole:,}"
 
 
 def legend_beside(ax: Axes, title: str, handles: Sequence[Artist] | None = None) -> None:
@@ -160,7 +160,6 @@ def legend_beside(ax: Axes, title: str, handles: Sequence[Artist] | None = None)
 
 def legend_below(ax: Axes, handles: Sequence[Artist]) -> None:
     """Put the legend below the axes, in as many columns as its longest name allows."""
-    longest = max((len(str(handle.get_label())) for handle in handles), default=1)
     ax.legend(
         handles=handles,
         loc="upper left",
@@ -169,57 +168,150 @@ def legend_below(ax: Axes, handles: Sequence[Artist]) -> None:
         frameon=False,
         fontsize=9,
         borderaxespad=0.0,
-        ncols=int(min(max(700 // (6.2 * longest + 55), 1), 4)),
+        ncols=_legend_columns(handles),
         handlelength=2.6,
         columnspacing=1.8,
     )
 
 
-def titled(ax: Axes, title: str, below: str = "") -> None:
-    """Write what is drawn above the axes, and below it on smaller lines what for."""
-    below = "\n".join(part for line in below.splitlines() for part in wrap(line, LONGEST_LINE))
-    pad = 8 + 14 * len(below.splitlines())
-    ax.set_title(title, loc="left", fontsize=11, color=INK, pad=pad, fontweight="bold")
-    if below:
-        ax.annotate(
-            below,
-            (0, 1),
-            xycoords="axes fraction",
-            xytext=(0, 7),
-            textcoords="offset points",
-            fontsize=9,
-            color=GREY,
-        )
+def titled(ax: Axes, title: str, below: str = "", caption: str = "") -> None:
+    """Write what is drawn above the axes, below it what to see in it, and on smaller lines what for."""
+    lines = [*_wrapped(caption, LONGEST_CAPTION), *_wrapped(below, LONGEST_LINE)]
+    ax.set_title(title, loc="left", fontsize=11, color=INK, pad=8 + 14 * len(lines), fontweight="bold")
+    for text, size, colour, after in (
+        ("\n".join(_wrapped(caption, LONGEST_CAPTION)), 9.5, INK, 14 * len(_wrapped(below, LONGEST_LINE))),
+        ("\n".join(_wrapped(below, LONGEST_LINE)), 9.0, GREY, 0),
+    ):
+        if text:
+            ax.annotate(
+                text, (0, 1), xycoords="axes fraction", xytext=(0, 7 + after), textcoords="offset points",
+                fontsize=size, color=colour,
+            )  # fmt: skip
+    _remember(ax, title, caption, below)
+
+
+def sheet(
+    rows: int,
+    columns: int,
+    *,
+    height: float,
+    title: str,
+    caption: str,
+    below: str = "",
+    handles: Sequence[Artist] = (),
+    across: bool = True,
+) -> list[list[Axes]]:
+    """Return the axes of several panels in one new figure, under one title and over one legend.
+
+    Parameters
+    ----------
+    height : of each row of panels. [inches]
+    title, caption, below : as for `titled`.
+    handles : what the legend holds.
+    across : whether panels of a row share their vertical axis, and those of a column their horizontal one.
+    """
+    ink, grey = _wrapped(caption, LONGEST_ON_SHEET), _wrapped(below, LONGEST_ON_SHEET)
+    top = (30 + 15 * len(ink) + 14 * len(grey)) / 72.0
+    ncols = _legend_columns(handles)
+    bottom = (14 + 15 * -(-len(handles) // ncols)) / 72.0 if handles else 0.05
+    whole = top + rows * height + bottom
+    figure = Figure(figsize=(SIZE[0], whole), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained", rect=(0.0, bottom / whole, 1.0, 1.0 - (top + bottom) / whole))
+    grid = figure.subplots(rows, columns, squeeze=False, sharex="all" if across else "none",
+                           sharey="all" if across else "none")
+    left, y = 0.08 / SIZE[0], 1.0 - 18 / 72.0 / whole
+    figure.text(left, y, title, fontsize=11, color=INK, fontweight="bold")
+    for lines, size, colour in ((ink, 9.5, INK), (grey, 9.0, GREY)):
+        for line in lines:
+            y -= (15 if colour == INK else 14) / 72.0 / whole
+            figure.text(left, y, line, fontsize=size, color=colour)
+    if handles:
+        figure.legend(
+            handles=handles, loc="lower left", bbox_to_anchor=(left, 0.0), frameon=False, fontsize=9,
+            ncols=ncols, handlelength=2.6, columnspacing=1.8, borderaxespad=0.3,
+        )  # fmt: skip
+    every = [[axes(ax) for ax in row] for row in grid]
+    _remember(every[0][0], title, caption, below)
+    return every
+
+
+def caption_of(ax: Axes | Sequence[Axes]) -> str:
+    """Return what to see in the figure of some axes, in a sentence or two; empty where nobody said."""
+    return _remembered(ax)[1]
+
+
+def _remember(ax: Axes, title: str, caption: str, below: str) -> None:
+    """Keep the words of a figure for whoever cannot see it; those of its first panel stay."""
+    figure = ax.get_figure(root=True)
+    if figure is not None and not figure.get_label():
+        figure.set_label("\n".join(" ".join(text.split()) for text in (title, caption, below)))
+
+
+def _remembered(ax: Axes | Sequence[Axes]) -> tuple[str, str, str]:
+    """Return title, caption and the small lines of a figure."""
+    title, caption, below, *_ = *str(_figure_of(ax).get_label()).split("\n"), "", "", ""
+    return title, caption, below
+
+
+def _figure_of(ax: Axes | Sequence[Axes]) -> Figure:
+    figure = (ax if isinstance(ax, Axes) else ax[0]).get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def _wrapped(text: str, longest: int) -> list[str]:
+    return [part for line in text.splitlines() for part in wrap(line, longest)]
+
+
+def _legend_columns(handles: Sequence[Artist]) -> int:
+    """How many columns a legend has room for."""
+    longest = max((len(str(handle.get_label())) for handle in handles), default=1)
+    return int(min(max(700 // (6.2 * longest + 55), 1), 4))
 
 
 def figure_bytes(ax: Axes | Sequence[Axes], kind: str) -> bytes:
-    """Return the figure of some axes as SVG or PNG; the same figure gives the same bytes.
+    """Return the figure of some axes as SVG, PNG or PDF; the same figure gives the same bytes.
 
-    Its texts hold nothing invisible, such as characters that no XML may have.
+    Its title and its caption go with it for those who cannot see it: `title` and `desc` of an SVG, text of a
+    PNG, title and subject of a PDF. Texts hold nothing invisible, such as characters that no XML may have.
     """
-    figure = (ax if isinstance(ax, Axes) else ax[0]).get_figure(root=True)
-    assert figure is not None
+    figure = _figure_of(ax)
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # names may hold a $
         if (seen := printable(text.get_text(), keep="\n\u00a0")) != text.get_text():
             text.set_text(seen)
+    title, *more = (printable(words) for words in _remembered(ax))
+    description = " ".join(words for words in more if words)
     stream = BytesIO()
+    metadata: dict[str, Any] = {
+        "svg": {"Date": None, "Title": title, "Description": description},
+        "png": {"Software": None, "Title": title, "Description": description},
+        "pdf": {"CreationDate": None, "Title": title, "Subject": description},
+    }[kind]
     with matplotlib.rc_context({"svg.hashsalt": "draftplan", "svg.fonttype": "path"}):
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
         figure.savefig(stream, format=kind, dpi=DPI, metadata=metadata)
-    return stream.getvalue()
+    return _described(stream.getvalue(), description) if kind == "svg" else stream.getvalue()
+
+
+def _described(svg: bytes, description: str) -> bytes:
+    """Return an SVG that programs read aloud as an image: its title, then its description."""
+    spoken = f"<desc>{escape(description)}</desc>\n <metadata>".encode()
+    return svg.replace(b"<metadata>", spoken, 1).replace(b"<svg ", b'<svg role="img" ', 1)
 
 
 def file_kind(path: str | os.PathLike[str]) -> str:
-    """Return ``svg`` or ``png``, what a file's ending says; SpecError where it says another thing."""
+    """Return ``svg``, ``png`` or ``pdf``, as a file's ending says; SpecError where it says another thing."""
     ending = Path(path).suffix.lower()
-    if ending not in (".svg", ".png"):
-        raise SpecError.single(str(path), "", f"the ending is {ending!r}", "Name a file.svg or a file.png")
+    if ending not in (".svg", ".png", ".pdf"):
+        raise SpecError.single(
+            str(path), "", f"the ending is {ending!r}", "Name a file.svg, a file.png or a file.pdf"
+        )
     return ending[1:]
 
 
 def save(ax: Axes | Sequence[Axes], path: str | os.PathLike[str]) -> None:
-    """Write the figure of some axes to a file that ends on .svg or .png.
+    """Write the figure of some axes to a file that ends on .svg, .png or .pdf.
 
     Raises
     ------

@@ -228,6 +228,116 @@ const charts = (function () {
     table("lengths-table", caption, titles, [plain, ...rows], found.drafter < 0 ? 0 : found.length + 1);
   }
 
+  // Acceptance needed and known of each drafter in one cell, the interval of what is believed as a bar.
+  function needed(batch, context) {
+    const rows = priced.needed
+      .map((one) => [one.label, ...["needed", "known", "low", "high"].map((name) => at(one[name], batch, context, 0, 0))])
+      .filter(([, rate]) => !Number.isNaN(rate));
+    if (!rows.length) return nothing("needed", "Nothing can draft here");
+    const names = rows.map(([name]) => safe(name)), column = (place) => rows.map((row) => row[place]);
+    draw("needed", [
+      {
+        type: "scatter", mode: "markers", name: "known, with 80\u00a0% of what is believed", y: names, x: column(2),
+        marker: { color: COLOURS[0], size: 10 },
+        error_x: {
+          type: "data", symmetric: false, color: COLOURS[0], thickness: 3, width: 0,
+          array: rows.map(([, , known, , high]) => high - known),
+          arrayminus: rows.map(([, , known, low]) => known - low),
+        },
+        hovertemplate: "%{y}<br>known %{x:.2f}<extra></extra>",
+      },
+      {
+        type: "scatter", mode: "markers", name: "needed to pay", y: names, x: column(1),
+        marker: { color: COLOURS[1], size: 10, symbol: "diamond" },
+        hovertemplate: "%{y}<br>needed %{x:.2f}<extra></extra>",
+      },
+    ], {
+      height: 130 + 34 * rows.length, margin: { l: 145, r: 15, t: 10, b: 45 },
+      legend: { orientation: "h", x: -0.3, y: 1.03, yanchor: "bottom" },
+      xaxis: { title: { text: "rate of every drafted token [1]", standoff: 6 }, gridcolor: LINE, zeroline: false,
+        range: [-0.02, 1.02], fixedrange: true },
+      yaxis: { autorange: "reversed", ticks: "", fixedrange: true, gridcolor: LINE, type: "category" },
+    });
+    const body = rows.map(([name, rate, known, low, high]) =>
+      [name, rate.toFixed(2), known.toFixed(2), `${low.toFixed(2)}–${high.toFixed(2)}`, known > rate ? "yes" : "no"]);
+    const pays = rows.filter(([, rate, known]) => known > rate).length;
+    const said = `Drafting pays where known is above needed: ${pays} of ${rows.length} drafters here.`;
+    table("needed-table", said, ["drafter", "needed", "known", "80\u00a0%", "pays"], body, -1);
+  }
+
+  // Throughput of a GPU against time per token at one context: plain decoding, and what is chosen at each batch.
+  function latency(context, chosen) {
+    const each = (batch, tpot) => [tpot * 1e3, priced.batch_sizes[batch] / tpot / priced.gpus];
+    const batches = priced.batch_sizes.map((_, batch) => batch);
+    const plain = batches.filter((batch) => at(priced.plain_fits, batch, context, 0, 0))
+      .map((batch) => [batch, ...each(batch, at(priced.plain_s, batch, context, 0, 0))]);
+    const best = batches.map((batch) => [batch, choose(batch, context)]).filter(([, found]) => found !== null)
+      .map(([batch, found]) => [batch, ...each(batch, found.tpot), found]);
+    if (!best.length && !plain.length) return nothing("latency", "Nothing fits at this context");
+    const size = ([batch]) => String(priced.batch_sizes[batch]);
+    const line = (name, rows, more) => ({
+      name, x: rows.map((row) => row[1]), y: rows.map((row) => row[2]), mode: "lines+markers+text",
+      text: rows.map(size), textposition: "top left", textfont: { size: 11 },
+      hovertemplate: "batch %{text}: %{y:.3s} tokens/s per GPU at %{x:.3g} ms", ...more,
+    });
+    const axis = { gridcolor: LINE, zeroline: false, fixedrange: true, rangemode: "tozero" };
+    const marks = best.map(([batch]) => (batch === chosen ? 14 : 8));
+    draw("latency", [
+      line("plain decoding", plain, {
+        mode: "lines+markers", line: { dash: "dot", color: "#7b8794", width: 1.6 }, marker: { symbol: "x", size: 7 },
+      }),
+      line("what the map shows", best, { line: { color: COLOURS[0], width: 2.5 }, marker: { size: marks } }),
+    ], {
+      height: 340, legend: { orientation: "h", x: 0, y: 1.03, yanchor: "bottom" },
+      xaxis: { ...axis, title: { text: "time per output token [ms]", standoff: 6 } },
+      yaxis: { ...axis, title: { text: "throughput of one GPU [tokens/s]" } },
+    });
+    const without = new Map(plain.map(([batch, , rate]) => [batch, rate]));
+    const rows = best.map(([batch, time, rate, found]) => [
+      size([batch]), words(time), words(rate), without.has(batch) ? words(without.get(batch)) : "does not fit",
+      named(found),
+    ]);
+    const said = `Context ${entries(priced.context_lens[context])}; tokens per second and GPU, chosen and plain`;
+    const titles = ["batch", "ms per token", "chosen", "plain", "what is chosen"];
+    table("latency-table", said, titles, rows, best.findIndex(([batch]) => batch === chosen));
+  }
+
+  // The figures that could change the decision, the first of them above: speedup from end to end.
+  function doubts() {
+    const { figures, middle, of, batch, context } = priced.doubts, most = figures.slice(0, 10);
+    if (!most.length) return nothing("doubts", "");
+    byId("doubts-name").textContent =
+      `Speedup of ${of} at the ends of each doubtful figure, batch ${batch}, context ${entries(context)}`;
+    const names = most.map(({ name }) => safe(name.split(" (")[0]));
+    const start = most.map((one) => middle ?? Math.min(one.speedup_low ?? 1, one.speedup_high ?? 1));
+    const bar = (end, word, colour, shape) => ({
+      type: "bar", orientation: "h", name: word, y: names, base: start,
+      x: most.map((one, place) => (one[`speedup_${end}`] ?? start[place]) - start[place]),
+      marker: { color: colour, pattern: { shape, fillmode: "overlay", fgcolor: "white", size: 7, solidity: 0.25 } },
+      customdata: most.map((one) => [safe(one[end]), one[`speedup_${end}`]]),
+      hovertemplate: "%{y}<br>%{customdata[0]}: %{customdata[1]:.2f}×<extra></extra>",
+    });
+    draw("doubts", [
+      bar("low", "at its low end", COLOURS[1], "/"), bar("high", "at its high end", COLOURS[0], ""),
+    ], {
+      barmode: "overlay", bargap: 0.4, height: 110 + 30 * most.length, margin: { l: widthOf("doubts") > 620 ? 330 : 150, r: 10, t: 10, b: 45 },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+      xaxis: { title: { text: `speedup of ${of} [1]`, standoff: 6 }, gridcolor: LINE, zeroline: false, fixedrange: true },
+      yaxis: { autorange: "reversed", ticks: "", fixedrange: true, type: "category" },
+      shapes: middle === null ? [] : [
+        { type: "line", x0: middle, x1: middle, y0: 0, y1: 1, yref: "paper", line: { color: INK, width: 1 } },
+      ],
+    });
+    const speedup = (value) => (value === null ? "not allowed" : times(value));
+    const rows = figures.map((one) => [
+      one.name, one.kind, `${one.low} to ${one.high}`, `${speedup(one.speedup_low)} to ${speedup(one.speedup_high)}`,
+      one.instead, one.command,
+    ]);
+    const titles = ["figure", "kind", "range", "speedup", "chosen instead", "what settles it"];
+    table("doubts-table", "Each figure alone, all others kept", titles, rows, -1);
+    byId("doubts-table").className = "";
+  }
+
   function nothing(id, caption) {
     Plotly.purge(id);
     table(id + "-table", caption, [], []);
@@ -235,5 +345,5 @@ const charts = (function () {
 
   const onPaper = (width) => { paper = width; };
   const inWords = { ms, times, entries, short, safe, letter, named, brief, budgetOf, range };
-  return { map, causes, lengths, nothing, onPaper, ...inWords };
+  return { map, causes, lengths, needed, latency, doubts, nothing, onPaper, ...inWords };
 })();

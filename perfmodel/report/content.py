@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from perfmodel.acceptance import Acceptance, expected_tokens, tokens_per_round
 from perfmodel.deployment import Deployment
 from perfmodel.engine import EngineOverhead
-from perfmodel.errors import SpecError
+from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.hardware import HardwareProfile, Numeric
 from perfmodel.latency import CAUSES
 from perfmodel.model import ModelSpec
+from perfmodel.planning.captions import chosen_in_words, sensitivity_in_words
+from perfmodel.planning.needed import Needed, price_needed
 from perfmodel.planning.plan import Cell, Plan
 from perfmodel.planning.planner import DEFAULT_GAMMAS, Constraints, usual_drafters
 from perfmodel.planning.planner import plan as recommend
 from perfmodel.planning.price import Priced, SearchSpace, count_configurations, price_drafters
+from perfmodel.planning.sensitivity import influences
 from perfmodel.planning.served import check_served
 from perfmodel.report.deployments import RankedDrafter, rank_drafters
 from perfmodel.speculation import Drafter
@@ -49,6 +52,11 @@ class Content:
     deployments: tuple[RankedDrafter, ...]
     priced: Mapping[str, Any]
     command: str = ""
+
+    @property
+    def doubts(self) -> str:
+        """What could change the decision where drafting gains most; empty where nothing moves it."""
+        return str(self.priced["doubts"]["words"])
 
 
 def report_content(
@@ -119,7 +127,11 @@ def report_content(
     return Content(
         plan=answer,
         deployments=rank_drafters(answer, deployed),
-        priced=_priced(answer, price_drafters(deployment, workload, space), constraints.near_tie),
+        priced={
+            **_priced(answer, price_drafters(deployment, workload, space), constraints.near_tie),
+            "needed": _needed(deployment, workload, space, constraints),
+            "doubts": _doubts(answer, deployment, workload, space, constraints),
+        },
         command=command,
     )
 
@@ -138,6 +150,7 @@ def _priced(plan: Plan, every: Sequence[Priced], near_tie: float) -> dict[str, A
         "gammas": gammas.astype(int).tolist(),
         "near_tie": near_tie,
         "tensor_parallel": plan.tensor_parallel,
+        "gpus": plan.gpus,
         "plain_s": _array(plain.round.baseline.total),
         "plain": {cause: _array(getattr(plain.round.baseline, cause)) for cause in causes},
         "plain_fits": _bits(plain.expand(plain.round.memory.fits)),
@@ -151,6 +164,54 @@ def _priced(plan: Plan, every: Sequence[Priced], near_tie: float) -> dict[str, A
         ],
         "cells": [_cell(cell, plain, drafting) for cell in plan.cells],
     }
+
+
+def _needed(
+    deployment: Deployment, workload: Workload, space: SearchSpace, constraints: Constraints
+) -> list[dict[str, Any]]:
+    """What every drafter needs of acceptance and has, axes (batch, context); none where none is allowed."""
+    try:
+        every: list[Needed] = price_needed(deployment, workload, space, constraints)
+    except InfeasibleError:
+        return []
+    names = ("needed", "known", "low", "high")
+    return [
+        {"label": each.label, **{name: _array(getattr(each, name)[..., None, None]) for name in names}}
+        for each in every
+    ]
+
+
+def _doubts(
+    plan: Plan, deployment: Deployment, workload: Workload, space: SearchSpace, constraints: Constraints
+) -> dict[str, Any]:
+    """What could change the decision in the cell in which drafting gains most."""
+    cell = max(plan.cells, key=lambda each: each.speedup)
+    lengths = sorted({0, *space.gammas})
+    every = influences(deployment, workload, replace(space, gammas=lengths), constraints, cell)
+    return {
+        "words": sensitivity_in_words(cell, every) if every else "",
+        "batch": cell.batch_size,
+        "context": cell.context_len,
+        "middle": cell.speedup if cell.speculates else None,
+        "of": chosen_in_words(cell),
+        "figures": [
+            {
+                "name": each.name, "kind": each.kind, "low": each.low, "high": each.high,
+                "speedup_low": _finite(each.speedup_low), "speedup_high": _finite(each.speedup_high),
+                "instead": _instead(each.instead_low, each.instead_high), "command": each.command,
+            }
+            for each in every
+        ],
+    }  # fmt: skip
+
+
+def _instead(low: str, high: str) -> str:
+    ends = (("low", low), ("high", high))
+    return "; ".join(f"{end}: {choice}" for end, choice in ends if choice)
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _drafter(priced: Priced) -> dict[str, Any]:

@@ -46,6 +46,8 @@
     const { batch, context } = state, found = choose(batch, context);
     const place = `batch ${priced.batch_sizes[batch]}, context ${entries(priced.context_lens[context])}`;
     byId("cell-name").textContent = place;
+    charts.needed(batch, context);
+    charts.latency(context, batch);
     if (found === null) {
       byId("said").textContent = "Nothing of what you chose fits in memory here.";
       charts.nothing("causes", "Nothing fits");
@@ -63,6 +65,7 @@
       ? "Shown: the recommendation."
       : "Shown: what you chose, not the recommendation. Every cell holds the best of it that fits.";
     drawCell();
+    charts.doubts();
   }
 
   function select(batch, context, focus) {

@@ -47,6 +47,7 @@ def page(content: Content, library: str) -> str:
         "details": _cell_table(plan),
         "configurations": _configurations(configurations(content.deployments), plan.engine),
         "assumed": _assumed(content),
+        "doubts": escape(content.doubts or "No figure in doubt moves this answer."),
         "made": _made(content),
         "style": _asset("page.css"),
         "library": library.replace("</script", "<\\/script"),

@@ -302,10 +302,11 @@ def test_an_algorithm_that_cannot_change_its_steps_is_refused_with_sglangs_reaso
     assert any("keeps 5 steps for all" in note for note in export(plan, "sglang").notes)
 
 
-def test_a_head_without_a_checkpoint_is_refused_until_one_is_named():
+def test_a_head_is_a_published_one_or_a_mark_until_one_is_named():
     plan = stepped(("eagle", None, None))
-    with pytest.raises(SpecError, match="loads a checkpoint"):
-        export(plan, "vllm")
+    unknown = export(replace(plan, model="of-mine"), "vllm")
+    assert json.loads(unknown.text)["model"] == "FILL-IN-eagle-head-of-of-mine"
+    assert any("FILL-IN-eagle-head-of-of-mine stands for" in note for note in unknown.to_do)
     assert config_of(plan, ExportOptions(draft_path="org/head"))["model"] == "org/head"
 
 

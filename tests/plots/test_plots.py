@@ -169,7 +169,7 @@ def test_drawing_leaves_no_global_state_behind():
 
 def test_a_file_ending_that_is_no_picture_is_refused(tmp_path):
     with pytest.raises(SpecError, match="ending"):
-        plots.save(FIGURES["pareto"](), tmp_path / "figure.pdf")
+        plots.save(FIGURES["pareto"](), tmp_path / "figure.jpg")
 
 
 def test_series_stay_apart_in_grey():

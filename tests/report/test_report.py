@@ -171,7 +171,9 @@ def test_every_recommendation_points_at_its_configuration():
 
 def test_every_chart_has_a_table_beside_it_and_is_named_for_those_who_do_not_see_it():
     charts = [each for tag, each in PAGE.found if tag == "div" and each.get("class") == "chart"]
-    assert [chart["id"] for chart in charts] == ["map", "causes", "lengths"]
+    assert [chart["id"] for chart in charts] == [
+        "map", "causes", "lengths", "needed", "latency", "doubts"
+    ]  # fmt: skip
     assert all(chart["role"] == "img" and "table" in chart["aria-label"] for chart in charts)
     tables = [each.get("id") for tag, each in PAGE.found if tag == "table"]
     assert {"cells", "causes-table", "lengths-table"} <= set(tables)

@@ -101,7 +101,7 @@ def test_it_is_drawn_in_time(page, address):
         show(page, address)
         took.append(time.perf_counter() - start)
     assert min(took) < LIMIT
-    for chart in ("map", "causes", "lengths"):
+    for chart in ("map", "causes", "lengths", "needed", "latency", "doubts"):
         assert page.locator(f"#{chart} svg.main-svg").count() > 0
 
 

@@ -37,6 +37,7 @@ from perfmodel.planning.parallelism import (
     in_one_stage,
 )
 from perfmodel.planning.planner import DEFAULT_GAMMAS, OBJECTIVES, Constraints, search_drafters
+from perfmodel.planning.price import SearchSpace
 from perfmodel.planning.served import check_served, serve
 from perfmodel.speculation import Drafter
 from perfmodel.workload import MAX_CONTEXT, Workload
@@ -123,8 +124,20 @@ class Question:
             "tensor_parallel": self.tensor_parallel,
             **self.layout,
             "alpha": self.alpha,
-            "constraints": Constraints(tpot=self.tpot),
+            "constraints": self.constraints,
         }
+
+    @property
+    def constraints(self) -> Constraints:
+        """What an answer keeps to."""
+        return Constraints(tpot=self.tpot)
+
+    @property
+    def space(self) -> SearchSpace:
+        """What `perfmodel.plan` chooses among."""
+        lengths = sorted({0, *self.gammas})
+        drafters = self.drafters if self.speculative_gammas else []
+        return SearchSpace([None, *drafters], lengths, self.kv_budgets, self.alpha)
 
     @property
     def deployed(self) -> tuple[list[HardwareProfile], ModelSpec, EngineOverhead]:
@@ -216,8 +229,6 @@ def read_question(
     remarks += [sentence for drafter in drafters for sentence in _describe_head(drafter, max(contexts))]
     strange = [sentence for drafter in drafters for sentence in _describe_vocabulary(drafter, target)]
     remarks += dict.fromkeys(strange)
-    needed = {drafter.strategy.name: drafter.needs(target) for drafter in drafters}
-    remarks += [f"{name} needs {needs}" for name, needs in needed.items() if needs]
     longest = max(contexts) + (output_tokens or 0)
     if longest > target.max_position:
         remarks.append(

@@ -106,6 +106,7 @@ def draw_breakdown(console: Console, breakdown: Breakdown) -> None:
     draw_header(console, breakdown.plan)
     length = None if cell.tree else cell.gamma
     name = describe(breakdown.shown if cell.speculates else NO_DRAFT, cell.kv_budget, length)
+    name += f" (needs {cell.needs})" if cell.needs else ""
     line(
         console,
         f"Batch {cell.batch_size}, context {tokens(cell.context_len)}{_machine(breakdown.plan)}: {name}, "

@@ -12,29 +12,38 @@ from matplotlib.axes import Axes
 from perfmodel.cli.ask.question import Question
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.planning import planner
+from perfmodel.planning.bottleneck import price_bottleneck
 from perfmodel.planning.breakdown import break_down
 from perfmodel.planning.choose import Choice
+from perfmodel.planning.engine_maps import compare_engines
 from perfmodel.planning.explain import nearest_miss
+from perfmodel.planning.needed import price_needed
 from perfmodel.planning.operations import operations
 from perfmodel.planning.pareto import price_fronts
 from perfmodel.planning.plan import Plan
 from perfmodel.planning.price import SearchSpace, price_drafters
+from perfmodel.planning.sensitivity import influences
 from perfmodel.planning.speedup_map import Surface, price_surface, surface_of
+from perfmodel.planning.uncertainty import DRAWS
+from perfmodel.plots.bottleneck import plot_kv_bottleneck
 from perfmodel.plots.causes import plot_time_by_cause
 from perfmodel.plots.curves import (
     plot_ratios_against_batch,
     plot_speedup_against_batch,
     plot_speedup_against_context,
 )  # fmt: skip
+from perfmodel.plots.engines import plot_engine_maps
 from perfmodel.plots.maps import plot_strategy_map
+from perfmodel.plots.needed import MOST_PANELS, plot_acceptance_needed
 from perfmodel.plots.pareto import plot_throughput_against_tpot
 from perfmodel.plots.roofline import plot_roofline
-from perfmodel.plots.style import short_tokens
+from perfmodel.plots.sensitivity import plot_sensitivity
+from perfmodel.plots.style import MOST_SERIES, short_tokens
 from perfmodel.speculation import Drafter
 
 __all__ = [
-    "causes", "pareto", "ratios", "roofline", "speedup_against_batch", "speedup_against_context",
-    "strategy_map",
+    "break_even", "causes", "engines", "kv_bottleneck", "pareto", "ratios", "roofline",
+    "sensitivity", "speedup_against_batch", "speedup_against_context", "strategy_map",
 ]  # fmt: skip
 
 USUAL_GAMMA = 3
@@ -62,6 +71,69 @@ def ratios(question: Question, *, fixed: bool) -> Axes:
 def strategy_map(question: Question) -> Axes:
     """Draw what is recommended over batch size and context length."""
     return plot_strategy_map(_plan(question))
+
+
+def engines(questions: Sequence[Question]) -> list[Axes]:
+    """Draw what is recommended on each engine of the same question, and what each loses."""
+    first = questions[0]
+    maps = compare_engines(
+        [_plan(question, draws=0) for question in questions],
+        [question.only_deployment() for question in questions],
+        [question.drafters for question in questions],
+        first.workload,
+        SearchSpace([], planner.read_gammas(first.gammas), first.kv_budgets, first.alpha),
+        planner.Constraints(tpot=first.tpot),
+    )
+    return plot_engine_maps(maps)
+
+
+def break_even(question: Question) -> list[Axes]:
+    """Draw the acceptance that every drafter needs beside the one that is believed."""
+    for count, most, flag in (
+        (len(question.workload.context_lens), MOST_PANELS, "--context"),
+        (len(question.drafters), MOST_SERIES, "--strategy"),
+    ):
+        if count > most:
+            raise SpecError.single("", flag, f"asks for {count} panels", f"Name at most {most}")
+    if not question.drafters:
+        raise SpecError.single("", "--strategy", "names no drafter", "Name one: nothing would be drafted")
+    deployment = question.only_deployment()
+    limits = planner.Constraints(tpot=question.tpot)
+    every = price_needed(deployment, question.workload, _space(question, question.drafters), limits)
+    return plot_acceptance_needed(every, deployment.label)
+
+
+def sensitivity(question: Question) -> list[Axes]:
+    """Draw the figures that could change the answer of the one cell of a question."""
+    for values, flag in (
+        (question.workload.batch_sizes, "--batch-size"), (question.workload.context_lens, "--context")
+    ):
+        _only_value(values, flag)
+    deployment = question.only_deployment()
+    [cell] = _plan(question, draws=0).cells
+    space = SearchSpace(
+        [None, *question.drafters], planner.read_gammas(question.gammas), question.kv_budgets, question.alpha
+    )
+    every = influences(deployment, question.workload, space, planner.Constraints(tpot=question.tpot), cell)
+    if not every:
+        raise SpecError.single("", "", "no figure in doubt moves this answer", "There is nothing to draw")
+    return plot_sensitivity(cell, every, deployment.label)
+
+
+def kv_bottleneck(questions: Sequence[Question]) -> list[Axes]:
+    """Draw what reading the cache takes of a plain step of several models, over context."""
+    first = questions[0]
+    batch_size = _only_value(first.workload.batch_sizes, "--batch-size")
+    contexts = first.workload.context_lens
+    if len(contexts) < 2:
+        raise SpecError.single("", "--context", "names one length", "Name several: 1k:128k:x2")
+    models = [
+        price_bottleneck(question.only_deployment(), batch_size, contexts, first.workload.output_tokens)
+        for question in questions
+    ]
+    profile, engine = first.hardware[0], first.engine.name
+    gpus = first.only_deployment().gpus
+    return plot_kv_bottleneck(models, batch_size, f"{gpus} x {profile.name}, engine {engine}")
 
 
 def causes(question: Question) -> Axes:
@@ -113,7 +185,9 @@ def pareto(question: Question) -> Axes:
     hardware = " or ".join(str(profile.name) for profile in question.hardware)
     title = f"{question.target.name} on {gpus} x {hardware}, engine {question.engine.name}"
     fronts = price_fronts(question.deployments, question.workload, space)
-    return plot_throughput_against_tpot(fronts, f"{title}, context {short_tokens(context)}")
+    return plot_throughput_against_tpot(
+        fronts, f"{title}, context {short_tokens(context)}", tpot=question.tpot
+    )
 
 
 def _surface(question: Question) -> Surface:
@@ -133,8 +207,8 @@ def _space(question: Question, drafters: Sequence[Drafter | None]) -> SearchSpac
     return SearchSpace(drafters, question.speculative_gammas, question.kv_budgets, question.alpha)
 
 
-def _plan(question: Question) -> Plan:
-    return planner.plan(*question.deployed, question.workload, **question.planned)
+def _plan(question: Question, draws: int = DRAWS) -> Plan:
+    return planner.plan(*question.deployed, question.workload, **question.planned, draws=draws)
 
 
 def _only_value(values: Sequence[int], flag: str) -> int:

@@ -28,8 +28,8 @@ __all__ = [
 ]  # fmt: skip
 
 BROKEN_PIPE = 141
-_WIDE = 10_000
-"""Columns where no terminal bounds them: nothing is cut or broken in a file."""
+_WIDE = 80
+"""Columns where neither a terminal nor COLUMNS says how many there are."""
 
 
 def tell(
@@ -222,8 +222,15 @@ def yaml_text(body: Mapping[str, Any], width: int) -> str:
     return escaped(text, pairs=False)
 
 
+def _columns() -> int:
+    text = os.environ.get("COLUMNS", "")
+    return max(int(text), 40) if text.isdecimal() and len(text) < 7 else _WIDE
+
+
 def render(draw: Callable[[Console], None], flags: OutputFlags) -> str:
     """Return what `draw` prints, coloured and as wide as the terminal where a terminal will show it.
+
+    In files and pipes it is as wide as COLUMNS says, or 80.
 
     It prints by the functions of `perfmodel.cli.tell.tables` only, which let nothing invisible through.
     """
@@ -235,7 +242,7 @@ def render(draw: Callable[[Console], None], flags: OutputFlags) -> str:
         file=stream,
         force_terminal=shown and not flags.no_color,
         no_color=flags.no_color or None,
-        width=None if shown else _WIDE,
+        width=None if shown else _columns(),
         markup=False,
         emoji=False,
         highlight=False,

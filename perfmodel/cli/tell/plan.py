@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from perfmodel.cli.tell.tables import (
     Column,
@@ -15,22 +18,27 @@ from perfmodel.cli.tell.tables import (
     lines,
     milliseconds,
     section,
+    to_paste,
     tokens,
 )  # fmt: skip
+from perfmodel.files.quoting import shell_line
 from perfmodel.files.units import format_bytes
 from perfmodel.planning.choose import describe
 from perfmodel.planning.columns import NO_DRAFT, titled
-from perfmodel.software import labels as software_labels
+from perfmodel.planning.columns import gain as show_gain
+from perfmodel.planning.decision import headline
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from perfmodel.export import Exported
     from perfmodel.planning.lossy import LossyAlternative
     from perfmodel.planning.plan import Cell, Plan
+    from perfmodel.planning.sensitivity import Influence
 
 __all__ = ["draw_assumed", "draw_header", "draw_plan", "draw_worth"]
 
-_MOST_ASSUMED = 8
+_MOST_ASSUMED = 100
 _LOSSY = (
     Column("batch", lambda change: change.batch_size),
     Column("context", lambda change: tokens(change.context_len)),
@@ -48,16 +56,35 @@ _LOSSY = (
 )
 
 
-def draw_plan(console: Console, plan: Plan, alternatives: Sequence[LossyAlternative] = ()) -> None:
-    """Draw a plan: what it is for, one row per cell, why, lossy alternatives, what was assumed."""
+def draw_plan(
+    console: Console,
+    plan: Plan,
+    alternatives: Sequence[LossyAlternative] = (),
+    *,
+    doubts: Sequence[Influence] = (),
+    doubted: Cell | None = None,
+    runs: Exported | None = None,
+    most: int | None = 3,
+) -> None:
+    """Draw a plan: the decision, one row per cell, why, what could change it, lossy alternatives.
+
+    Parameters
+    ----------
+    doubts, doubted : figures that could change the decision of a cell, the first first, and that cell.
+    runs : the plan in the words of the software that serves, where it can be told.
+    most : of how many cells it is said why, None for all with everything that is assumed; 0: nothing but the
+        decision and the rows.
+    """
+    heading(console, headline(plan))
     draw_header(console, plan)
     coloured = Column("speedup", lambda cell: gain(cell.speedup))
     draw(console, [coloured if column.name == "speedup" else column for column in titled(plan)], plan.cells)
-    heading(console, "Why")
-    many = len(set(plan.columns.listed("context_len"))) > 1
-    lines(console, (f"{_place(cell, many)}: {cell.why}{_beside(cell)}" for cell in plan.cells))
-    draw_worth(console, plan)
-    draw_software(console, plan)
+    if most != 0:
+        _draw_why(console, plan, most)
+        _draw_doubts(console, doubts, doubted)
+        draw_worth(console, plan)
+        draw_software(console, plan)
+        _draw_runs(console, plan, runs)
     if alternatives:
         section(
             console,
@@ -65,7 +92,65 @@ def draw_plan(console: Console, plan: Plan, alternatives: Sequence[LossyAlternat
         )
         cells = sorted(alternatives, key=lambda change: (change.batch_size, change.context_len))
         draw(console, _LOSSY, cells)
-    draw_assumed(console, plan.assumed)
+    if most is None:
+        draw_assumed(console, plan.assumed)
+    elif most and plan.assumed:
+        things = "1 thing is" if len(plan.assumed) == 1 else f"{len(plan.assumed)} things are"
+        line(console, f"{things} assumed: --explain lists all, and says why of every row.")
+
+
+def _draw_why(console: Console, plan: Plan, most: int | None) -> None:
+    """Say why of the cells, or of some: the first of each drafter, and the one that gains most."""
+    heading(console, "Why")
+    many = len(set(plan.columns.listed("context_len"))) > 1
+    cells: Sequence[Cell] = plan.cells
+    if most is not None and len(cells) > most:
+        first = [*plan.columns.first_of_each("draft_model", "strategy")]
+        best = plan.columns[int(np.argmax(plan.columns.numbers("speedup")))]
+        chosen = {(cell.batch_size, cell.context_len) for cell in [best, *first][:most]}
+        cells = [cell for cell in cells if (cell.batch_size, cell.context_len) in chosen]
+    lines(console, (f"{_place(cell, many)}: {cell.why}{_beside(cell)}" for cell in cells))
+
+
+def _draw_doubts(console: Console, doubts: Sequence[Influence], cell: Cell | None) -> None:
+    """Draw the figures that could change a decision, each with what settles it."""
+    if cell is None or not doubts:
+        return
+    heading(console, f"What could change it (batch {cell.batch_size}, context {tokens(cell.context_len)})")
+    for doubt in doubts:
+        line(console, f"  {doubt.name}, {_range(doubt)} ({doubt.kind}): {_effect(doubt, cell)}")
+        to_paste(console, f"    {doubt.command}")
+
+
+def _draw_runs(console: Console, plan: Plan, runs: Exported | None) -> None:
+    """Draw what the software that serves is told, ready to be pasted."""
+    if runs is None:
+        return
+    heading(console, f"Run it in {plan.software}")
+    text = shell_line([runs.flag, runs.text.strip()]) if runs.flag else runs.text.rstrip()
+    for each in text.splitlines():
+        to_paste(console, f"  {each}")
+    lines(console, (f"({note})" for note in runs.to_do))
+
+
+def _range(doubt: Influence) -> str:
+    """Say from where to where a figure may lie, its unit once."""
+    low, _, unit = doubt.low.partition(" ")
+    shared = unit and doubt.high.endswith(f" {unit}")
+    return f"{low if shared else doubt.low} to {doubt.high}"
+
+
+def _effect(doubt: Influence, cell: Cell) -> str:
+    """Say what a figure does to the speedup, and what it would change the decision to."""
+    low, high = show_gain(doubt.speedup_low), show_gain(doubt.speedup_high)
+    parts = [] if low == high else [f"{'' if cell.speculates else 'the best draft '}{low} to {high}"]
+    for end, instead, faster in (
+        ("low", doubt.instead_low, doubt.gain_low), ("high", doubt.instead_high, doubt.gain_high)
+    ):  # fmt: skip
+        if instead:
+            gained = f", {faster:.0%} faster" if math.isfinite(faster) else ", as this does not fit"
+            parts.append(f"at its {end} end {instead}{gained}")
+    return "; ".join(parts)
 
 
 def draw_header(console: Console, plan: Plan) -> None:
@@ -81,7 +166,7 @@ def draw_header(console: Console, plan: Plan) -> None:
     hardware += plan.layout
     risk = plan.request.get("risk")
     risk = "" if risk is None else f" at the {risk:.0%} quantile of acceptance"
-    heading(
+    line(
         console,
         f"{plan.model} ({stored}) on {' or '.join(map(str, gpus))} x {hardware}, "
         f"engine {plan.engine}, best by {plan.objective}{risk}",
@@ -99,9 +184,7 @@ def draw_software(console: Console, plan: Plan) -> None:
     if plan.elsewhere is not None:
         line(console, plan.elsewhere.sentence(plan.software))
     for drafter, labels in plan.runs_in.items():
-        others = [label for label in software_labels() if label not in labels]
-        able = ", ".join(labels) or "no software that is known"
-        line(console, f"{drafter} runs in {able}" + (f"; not in {', '.join(others)}" if others else ""))
+        line(console, f"{drafter} runs in {', '.join(labels) or 'no software that is known'}.")
 
 
 def draw_worth(console: Console, plan: Plan) -> None:

@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Column", "Shown", "change", "draw", "gain", "heading", "left", "line", "lines", "milliseconds", "number",
-    "section", "tokens",
+    "section", "to_paste", "tokens",
 ]  # fmt: skip
 
 _NARROWEST_FOLD = 24
+_WIDEST_TEXT = 100
+"""Sentences are broken at this width on wider terminals, where they could not be read. [columns]"""
+_APART = 2
+"""Spaces between columns where there is room. [columns]"""
 _UNBOUNDED = 100_000
+_UNBROKEN = 1000
+"""So wide is what asks for whole lines, as in COLUMNS=10000. [columns]"""
 
 
 class Shown(Protocol):
@@ -47,6 +53,7 @@ class Column:
     title: str
     show: Callable[[Any], Any]
     left: bool = False
+    spare: int = 0
 
 
 def left(title: str, show: Callable[[Any], Any]) -> Column:
@@ -55,7 +62,9 @@ def left(title: str, show: Callable[[Any], Any]) -> Column:
 
 
 def draw(console: Console, columns: Sequence[Shown], rows: Iterable[Any], *, folds: bool = False) -> None:
-    """Print a table as wide as it has to be: a narrower terminal breaks its lines, and nothing is lost.
+    """Print a table, closer and without its spare columns where the terminal is too narrow for them.
+
+    One that is too wide still is printed whole, as wide as it has to be: the terminal breaks its lines.
 
     Parameters
     ----------
@@ -65,20 +74,38 @@ def draw(console: Console, columns: Sequence[Shown], rows: Iterable[Any], *, fol
     """
     from rich.measure import Measurement
 
-    table = _table(columns, list(rows), folds)
-    terminal = console.width
-    needed = Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table)
-    console.width = max(terminal, needed.minimum)
+    rows, terminal = list(rows), console.width
+    kept = sorted(columns, key=_spare)
+    fewer = [
+        [column for column in columns if column in kept[:many]]
+        for many in range(len(kept) - 1, 0, -1)
+        if _spare(kept[many])
+    ]
+    tries = [(columns, _APART), *((some, 1) for some in (columns, *fewer))]
+    for some, apart in tries:
+        table = _table(some, rows, folds, apart)
+        needed = Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table).minimum
+        if needed <= terminal:
+            break
+    else:  # it fits nowhere
+        table = _table(columns, rows, folds, _APART)
+        needed = Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table).minimum
+    console.width = max(terminal, needed)
     console.print(table, crop=False)
     console.width = terminal
 
 
-def _table(columns: Sequence[Shown], rows: Sequence[Any], folds: bool) -> Table:
+def _spare(column: Shown) -> int:
+    """Return how soon a column is left out where a terminal is too narrow, the highest first; 0: never."""
+    return getattr(column, "spare", 0)
+
+
+def _table(columns: Sequence[Shown], rows: Sequence[Any], folds: bool, apart: int) -> Table:
     from rich import box
     from rich.cells import cell_len
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, apart, 0, 0), show_edge=False, header_style="bold")
     deep = any("\n" in column.title for column in columns)
     shown = [[_text(column.show(row)) for row in rows] for column in columns]
     for column, cells in zip(columns, shown, strict=True):
@@ -106,8 +133,8 @@ def _text(value: Any) -> Text:
 
 
 def heading(console: Console, text: str) -> None:
-    """Print a line in bold."""
-    console.print(_text(text), style="bold", soft_wrap=True)
+    """Print a sentence in bold, broken between words where the terminal ends."""
+    _wrapped(console, text, style="bold")
 
 
 def section(console: Console, title: str) -> None:
@@ -117,14 +144,33 @@ def section(console: Console, title: str) -> None:
 
 
 def line(console: Console, text: str) -> None:
-    """Print a line as it is, never broken."""
-    console.print(_text(text), soft_wrap=True)
+    """Print a sentence, broken between words where the terminal ends and set in below its beginning."""
+    _wrapped(console, text)
 
 
 def lines(console: Console, sentences: Iterable[str]) -> None:
-    """Print each sentence on a line of its own, below a heading."""
+    """Print each sentence on lines of its own, below a heading."""
     for sentence in sentences:
         line(console, f"  {sentence}")
+
+
+def to_paste(console: Console, text: str) -> None:
+    """Print a line as it is, never broken, such as a command."""
+    console.print(_text(text), soft_wrap=True)
+
+
+def _wrapped(console: Console, text: str, style: str = "") -> None:
+    import textwrap
+
+    width = min(console.width, _WIDEST_TEXT) if console.width < _UNBROKEN else console.width
+    for part in text.split("\n"):
+        begins = len(part) - len(part.lstrip())
+        broken = textwrap.wrap(
+            part, width, subsequent_indent=" " * (begins + 2 if begins else 0), break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
+        for piece in broken or [""]:
+            console.print(_text(piece), style=style, soft_wrap=True)
 
 
 def change(share: float) -> str:

@@ -73,7 +73,7 @@ _GAMMAS = (
     left("worst cell", lambda row: row.worst_cell),
 )
 _TUNED = (
-    f"* chosen on these cells: that lengths within {NEAR_TIE:.1%} count as equal, and tile_overhead and",
+    f"* chosen on these cells: that lengths within {NEAR_TIE:.1%} count as equal, and tile_overhead and "
     "compute_fraction of FlashInfer. Untuned: the least TPOT, both figures as prefill chunks have them.",
 )
 _CELLS = (
