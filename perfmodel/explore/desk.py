@@ -155,8 +155,9 @@ class Desk:
             workload = Workload(*cells, output_tokens=workload.output_tokens)
             self._bound(asked, workload)
         drawn: dict[str, Any] = {} if draws is None else {"draws": draws}
+        hardware, target, engine = question.deployed
         return plan(
-            *question.deployed, workload, objective=asked.objective, risk=asked.risk,
+            hardware, target, engine, workload, objective=asked.objective, risk=asked.risk,
             one_deployment=asked.one_deployment, **drawn, **question.planned,
         )  # fmt: skip
 
