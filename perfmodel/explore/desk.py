@@ -7,15 +7,15 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from perfmodel.errors import SpecError
 from perfmodel.explore.asked import Asked, Front
 from perfmodel.explore.catalogue import NAMED, POSTED, check_name, with_config
 from perfmodel.explore.forms import CONFIG
+from perfmodel.explore.remembered import Remembered
 from perfmodel.files.quoting import shell_line
 from perfmodel.planning.breakdown import Breakdown, break_down
 from perfmodel.planning.cases import INPUTS, OUTPUTS, price_cases
@@ -57,10 +57,10 @@ class Desk:
 
     def __init__(self, front: Front, limits: Limits) -> None:
         self.front, self.limits = front, limits
-        kept: Callable[[Callable[..., Any]], Any] = lru_cache(maxsize=limits.kept)
-        self._remembered = {
-            "plan": kept(self._plan), "cell": kept(self._break_down), "policy": kept(self._policy)
-        }  # fmt: skip
+        self._asked = Remembered[Asked](limits.kept)
+        self._plans = Remembered[Plan](limits.kept)
+        self._cells = Remembered[Breakdown](limits.kept)
+        self._policies = Remembered[SpeculationPolicy](limits.kept)
 
     def ask(self, values: Values) -> Asked:
         """Return what was asked.
@@ -70,6 +70,9 @@ class Desk:
         SpecError
             Naming every key that is wrong, or where it asks for more than this service takes on.
         """
+        return self._asked.get(_key(values), lambda: self._ask(values))
+
+    def _ask(self, values: Values) -> Asked:
         names = NAMED
         if isinstance(config := values.get(CONFIG), Mapping):
             names, values = with_config(config), {**values, CONFIG: POSTED}
@@ -87,17 +90,23 @@ class Desk:
         ----------
         draws : possible worlds for the intervals; as `perfmodel.plan` where absent.
         """
-        return self._remembered["plan"](_key(values), None, draws)  # type: ignore[no-any-return]
+        return self._plans.get(f"{_key(values)} {draws}", lambda: self._plan(self.ask(values), draws=draws))
 
     def grid(self, values: Values, batches: tuple[int, ...], contexts: tuple[int, ...]) -> Plan:
         """Return the plan of a question over other cells, without intervals."""
         rest = {key: value for key, value in values.items() if key not in ("batch_size", "context")}
-        cells = {"batch_size": batches[0], "context": contexts[0]}
-        return self._remembered["plan"](_key({**rest, **cells}), (batches, contexts), 0)  # type: ignore[no-any-return]
+
+        def compute() -> Plan:
+            asked = self.ask(values)
+            cells = Workload(batches, contexts, output_tokens=asked.question.workload.output_tokens)
+            self._bound(asked, cells)
+            return self._plan(asked, cells, draws=0)
+
+        return self._plans.get(f"{_key(rest)} {batches} {contexts}", compute)
 
     def break_down(self, values: Values) -> Breakdown:
         """Return one cell in depth."""
-        return self._remembered["cell"](_key(values))  # type: ignore[no-any-return]
+        return self._cells.get(_key(values), lambda: self._break_down(self.ask(values)))
 
     def decide(self, values: Values | None, body: Mapping[str, Any] | None) -> SpeculationPolicy:
         """Return the policy of a question, or of a plan's JSON, that decided nothing yet."""
@@ -105,7 +114,11 @@ class Desk:
             raise SpecError.single("", "plan, question", "found both or none", "Give one of the two")
         if body is not None:
             return SpeculationPolicy.from_plan(Plan.from_dict(body))
-        return copy.copy(self._remembered["policy"](_key(values)))  # type: ignore[no-any-return]
+        deployed = {**(values or {}), "one_deployment": True}
+        policy = self._policies.get(
+            _key(deployed), lambda: SpeculationPolicy.from_plan(self.plan(deployed))
+        )
+        return copy.copy(policy)
 
     def price(self, cases: list[dict[str, Any]]) -> dict[str, Any]:
         """Return named configurations with their answers, as `draftplan price` does."""
@@ -139,39 +152,27 @@ class Desk:
     @property
     def hits(self) -> dict[str, tuple[str, float]]:
         """How often an answer was remembered, and how often it was computed, as figures of a scrape."""
-        every = [cache.cache_info() for cache in self._remembered.values()]
+        every = (self._plans, self._cells, self._policies)
         return {
-            "answers_remembered": ("Answers that were remembered", sum(info.hits for info in every)),
-            "answers_computed": ("Answers that were computed", sum(info.misses for info in every)),
+            "answers_remembered": ("Answers that were remembered", sum(each.hits for each in every)),
+            "answers_computed": ("Answers that were computed", sum(each.misses for each in every)),
         }
 
-    def _plan(
-        self, key: str, cells: tuple[tuple[int, ...], tuple[int, ...]] | None, draws: int | None
-    ) -> Plan:
-        asked = self.ask(json.loads(key))
-        question = asked.question
-        workload = question.workload
-        if cells is not None:
-            workload = Workload(*cells, output_tokens=workload.output_tokens)
-            self._bound(asked, workload)
+    def _plan(self, asked: Asked, cells: Workload | None = None, *, draws: int | None) -> Plan:
+        hardware, target, engine = asked.question.deployed
         drawn: dict[str, Any] = {} if draws is None else {"draws": draws}
-        hardware, target, engine = question.deployed
         return plan(
-            hardware, target, engine, workload, objective=asked.objective, risk=asked.risk,
-            one_deployment=asked.one_deployment, **drawn, **question.planned,
+            hardware, target, engine, cells or asked.question.workload, objective=asked.objective,
+            risk=asked.risk, one_deployment=asked.one_deployment, **drawn, **asked.question.planned,
         )  # fmt: skip
 
-    def _break_down(self, key: str) -> Breakdown:
-        asked = self.ask(json.loads(key))
+    def _break_down(self, asked: Asked) -> Breakdown:
         workload = asked.question.workload
         return break_down(
             *asked.question.deployed, batch_size=workload.batch_sizes[0],
             context_len=workload.context_lens[0], output_tokens=workload.output_tokens,
             objective=asked.objective, risk=asked.risk, **asked.question.planned,
         )  # fmt: skip
-
-    def _policy(self, key: str) -> SpeculationPolicy:
-        return SpeculationPolicy.from_plan(self.plan({**json.loads(key), "one_deployment": True}))
 
     def _bound(self, asked: Asked, workload: Workload | None = None) -> None:
         """Refuse more than one service takes on. Raises SpecError."""
