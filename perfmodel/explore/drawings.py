@@ -111,7 +111,7 @@ def draw_causes(behind: Breakdown) -> dict[str, Any]:
     ]  # fmt: skip
     layout = {
         "barmode": "stack", "bargap": 0.35, "height": 100 + 48 * len(bars),
-        "margin": {"l": 150, "r": 10, "t": 10, "b": 45},
+        "margin": {"l": 172, "r": 10, "t": 10, "b": 45},
         "legend": {"orientation": "h", "x": -0.3, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
         "xaxis": {
             "title": {"text": "time [ms]", "standoff": 6}, "zeroline": False, "fixedrange": True,

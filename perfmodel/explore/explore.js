@@ -208,8 +208,9 @@
     if (!shown) return;
     const width = byId("map").clientWidth, columns = shown.map.contexts.length;
     const room = (width - 70) / columns, wide = width > 620;
-    const inside = room > 56 ? "%{text}" : room > 30 ? "%{customdata}" : "";
-    const trace = { ...shown.map.data[0], showscale: wide, texttemplate: inside };
+    const [drawn] = shown.map.data;
+    const trace = { ...drawn, showscale: wide, texttemplate: room > 30 ? "%{text}" : "" };
+    if (room <= 56) Object.assign(trace, { text: drawn.customdata, textfont: { size: 10 } });
     Plotly.react("map", [trace], themed(shown.map.layout), CONFIG);
     const map = byId("map");
     if (!map.dataset.listens) {

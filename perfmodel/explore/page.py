@@ -28,6 +28,10 @@ _TITLES = {
 _NOUNS = {"model": "models", "hardware": "hardware", "engine": "engines", "strategy": "strategies"}
 
 
+_WIDE = ("model", "hardware", "engine", "strategy", "draft_model")
+"""Controls whose values are long."""
+
+
 @dataclass(frozen=True)
 class _Control:
     """One control of the page: the flag it gives, its label, its values or none where people write them.
@@ -145,8 +149,9 @@ def _control(control: _Control, hint: str) -> str:
             f'<input type="text" {common} value="{escape(control.start)}" '
             f'placeholder="{escape(control.form)}" autocomplete="off" spellcheck="false">'
         )
+    wide = " wide" if name in _WIDE else ""
     return (
-        f'<div class="control"><label for="{name}">{escape(control.label)}</label>{field}'
+        f'<div class="control{wide}"><label for="{name}">{escape(control.label)}</label>{field}'
         f'<p class="fault" id="{name}-fault"></p></div>'
     )
 

@@ -29,7 +29,7 @@ from perfmodel.explore.forms import (
     export_request,
     question_request,
 )
-from perfmodel.explore.guard import Guard, unexpected
+from perfmodel.explore.guard import POLICY, Guard, unexpected
 from perfmodel.explore.page import asset, docs_page, explore_page
 from perfmodel.explore.problems import MEDIA_TYPE, Details, infeasible, invalid, problem, wrong
 from perfmodel.explore.show import explored, exported, planned, reported
@@ -193,7 +193,9 @@ def _page(app: FastAPI, front: Front, desk: Desk, turns: Turns) -> APIRouter:
 
     @router.get("/")
     async def index() -> Response:
-        return Response(explore_page(front), media_type="text/html; charset=utf-8")
+        drawn = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")  # plotly sets styles
+        headers = {"content-security-policy": drawn}
+        return Response(explore_page(front), media_type="text/html; charset=utf-8", headers=headers)
 
     @router.get("/docs")
     async def docs() -> Response:

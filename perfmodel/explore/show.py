@@ -103,7 +103,7 @@ def explored(desk: Desk, values: Values, batches: str, contexts: str) -> dict[st
     return {
         **shown,
         "headline": headline(replace(behind.plan, assumed=())),
-        "why": printable(cell.why),
+        "why": f"Why: {printable(cell.why)}.",
         "facts": _facts(cell, behind.plan),
         "causes": {**draw_causes(behind), "table": table_causes(behind)},
         "lengths": {**draw_lengths(behind), "table": table_lengths(behind)},
