@@ -211,11 +211,11 @@ def _cell(value: Any) -> str:
 
 
 def _read(row: Mapping[str, str]) -> dict[str, Any]:
-    """Return the answers of a row as numbers; what is given keeps its form."""
+    """Return the answers of a row as numbers, or why it has none."""
+    if row.get("error"):
+        return {"error": row["error"]}
     answers: dict[str, Any] = {}
     for name in OUTPUTS:
         text = row[name]
         answers[name] = text == "true" if text in ("true", "false") else float(text) if text else None
-    if row.get("error"):
-        answers["error"] = row["error"]
     return answers

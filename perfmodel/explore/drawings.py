@@ -62,7 +62,7 @@ def draw_map(
     }  # fmt: skip
     column, row = contexts.index(context), batches.index(batch)
     marked = {
-        "type": "rect", "line": {"width": 2.5},
+        "type": "rect", "line": {"width": 3, "color": "#d55e00"},
         "x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5,
     }  # fmt: skip
     layout = {
