@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import socket
 import threading
@@ -37,7 +38,10 @@ def serve(
         Where it cannot listen there.
     """
     import uvicorn
+    from uvicorn.config import LOGGING_CONFIG
 
+    lines = copy.deepcopy(LOGGING_CONFIG)
+    lines["handlers"]["access"]["stream"] = "ext://sys.stderr"
     listening = _listen(settings.host, port)
     host, taken = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -45,7 +49,7 @@ def serve(
     config = uvicorn.Config(
         service(front, settings), log_level="info" if log else "error", access_log=log, server_header=False,
         timeout_graceful_shutdown=_GRACE, timeout_keep_alive=20, backlog=_BACKLOG, ws="none",
-        h11_max_incomplete_event_size=1 << 16, lifespan="on",
+        h11_max_incomplete_event_size=1 << 16, lifespan="on", log_config=lines,
     )  # fmt: skip
     announce(address)
     if browser:

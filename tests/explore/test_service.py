@@ -218,8 +218,8 @@ def test_where_nothing_is_feasible_the_nearest_miss_is_said():
 @pytest.mark.parametrize(
     "name",
     [
-        "/etc/passwd", "../llama", "~/config.json", "https://example.org/x", "meta-llama/Llama-3.1-8B", "a\\b",
-        "x.yaml", "x" * 200, "sna\x00p", "file:x.json", ".",
+        "/etc/passwd", "../llama", "~/config.json", "https://example.org/x", "meta-llama/Llama-3.1-8B",
+        "a\\b", "x.yaml", "x" * 200, "sna\x00p", "file:x.json", ".",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["model", "hardware", "engine", "strategy", "draft_model"])
