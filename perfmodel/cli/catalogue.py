@@ -11,7 +11,7 @@ from perfmodel.cli.ask.format import Format, OutputFlags
 from perfmodel.cli.tell.output import emit, remark, tell
 from perfmodel.dataclass import dataclass
 
-__all__ = ["GROUPS", "Noun"]
+__all__ = ["GROUPS", "NOUNS", "Noun"]
 
 SHAPE = flag("--format", default=Format.TABLE, help="A table, json or yaml.")
 
@@ -139,9 +139,10 @@ def _declare(place: int, noun: Noun) -> typer.Typer:
     return commands
 
 
-GROUPS = (
-    _declare(15, Noun("hardware", "accelerator")),
-    _declare(16, Noun("models", "model")),
-    _declare(17, Noun("strategies", "drafting strategy")),
-    _declare(18, Noun("engines", "serving engine")),
+NOUNS = (
+    Noun("hardware", "accelerator"),
+    Noun("models", "model"),
+    Noun("strategies", "drafting strategy"),
+    Noun("engines", "serving engine"),
 )
+GROUPS = tuple(_declare(place, noun) for place, noun in enumerate(NOUNS, 15))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from perfmodel.model import ModelSpec
 from perfmodel.planning.choose import Choice, Constraints, rank
 from perfmodel.planning.operations import PassOfRound, count_operations, passes_of
 from perfmodel.planning.plan import NO_DRAFT, Cell, Plan
-from perfmodel.planning.planner import DEFAULT_GAMMAS, default_drafters, read_gammas
+from perfmodel.planning.planner import DEFAULT_GAMMAS, deviations_at, read_gammas, usual_drafters
 from perfmodel.planning.planner import plan as recommend
 from perfmodel.planning.price import Priced, SearchSpace, price_drafters
 from perfmodel.planning.served import check_served
@@ -26,7 +26,7 @@ from perfmodel.planning.uncertainty import DRAWS
 from perfmodel.speculation import Drafter
 from perfmodel.workload import Workload
 
-__all__ = ["Breakdown", "GammaRow", "Option", "PassTime", "break_down"]
+__all__ = ["Breakdown", "CauseBar", "GammaRow", "Option", "PassTime", "break_down", "cause_bars"]
 
 FITS = Constraints()
 ANYTHING = Constraints(fit_memory=False)
@@ -110,6 +110,19 @@ class Breakdown:
         return {**self.plan.to_dict(), "breakdown": behind}
 
 
+@dataclass(frozen=True)
+class CauseBar:
+    """One bar: what it is, and seconds by cause. [s]"""
+
+    name: str
+    seconds: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole bar. [s]"""
+        return sum(self.seconds.values())
+
+
 def break_down(
     hardware: HardwareProfile | Sequence[HardwareProfile],
     target: ModelSpec,
@@ -123,6 +136,7 @@ def break_down(
     tensor_parallel: int | Sequence[int] = 1,
     alpha: float | None = None,
     objective: str | None = None,
+    risk: float | None = None,
     constraints: Constraints = FITS,
     output_tokens: float = 0.0,
     draws: int = DRAWS,
@@ -144,13 +158,14 @@ def break_down(
         When the request itself is wrong.
     """
     workload = Workload((batch_size,), (context_len,), output_tokens=output_tokens)
-    usual = () if pipeline_parallel > 1 else default_drafters(target, engine=engine)
-    searched = check_served(usual if drafters is None else drafters, engine, kv_budgets)
+    if drafters is None:
+        drafters = usual_drafters(target, engine, pipeline_parallel)
+    searched = check_served(drafters, engine, kv_budgets)
     answer = recommend(
         hardware, target, engine, workload, drafters=searched, kv_budgets=kv_budgets, gammas=gammas,
-        tensor_parallel=tensor_parallel, alpha=alpha, objective=objective, constraints=constraints,
-        draws=draws, expert_parallel=expert_parallel, pipeline_parallel=pipeline_parallel,
-        data_parallel=data_parallel,
+        tensor_parallel=tensor_parallel, alpha=alpha, objective=objective, risk=risk,
+        constraints=constraints, draws=draws, expert_parallel=expert_parallel,
+        pipeline_parallel=pipeline_parallel, data_parallel=data_parallel,
     )  # fmt: skip
     cell, lengths = answer.cells[0], read_gammas(gammas)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
@@ -159,7 +174,11 @@ def break_down(
         profile, target, engine, cell.tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
     )
     space = SearchSpace([None, *searched] if len(lengths) > 1 else [None], lengths, kv_budgets, alpha)
-    choices = [_choose(priced, constraints) for priced in price_drafters(deployment, workload, space)]
+    expected = list(price_drafters(deployment, workload, space))
+    ranked = expected
+    if risk is not None:  # chosen at a quantile of acceptance, laid out at its expectation
+        ranked = list(price_drafters(deployment, workload, replace(space, deviations=deviations_at(risk))))
+    choices = [_choose(*pair, constraints) for pair in zip(ranked, expected, strict=True)]
     order = rank([choice for choice, _ in choices], constraints.near_tie)[:, 0]
     choices = sorted((choices[index] for index in order), key=lambda option: not option[1].allowed)
     choice, option = _shown(cell, choices)
@@ -175,17 +194,51 @@ def break_down(
     )
 
 
+def cause_bars(explained: Breakdown) -> list[CauseBar]:
+    """The bars of a breakdown: target, draft phase, verification, round, round over its tokens. [s]"""
+    plain = _bar(explained.passes[0], 1.0, "plain step, 1 token")
+    if len(explained.passes) == 1:
+        return [plain]
+    option = next(best for best in explained.options if best.drafter == explained.shown)
+    phases = []
+    if len(explained.passes) > 2:
+        passes = option.draft_passes
+        word = "pass" if passes == 1 else "passes"
+        phases.append(_bar(explained.passes[1], float(passes), f"{passes} draft {word}"))
+    phases.append(_bar(explained.passes[-1], 1.0, f"verification of {option.verified}"))
+    whole = {cause: sum(phase.seconds[cause] for phase in phases) for cause in CAUSES}
+    whole["overhead"] += explained.round_overhead_s
+    tokens = option.tokens_per_round
+    each = {cause: seconds / tokens for cause, seconds in whole.items()}
+    return [
+        plain,
+        *phases,
+        CauseBar(f"whole round, {tokens:.2f} tokens", whole),
+        CauseBar("round per token", each),
+    ]
+
+
+def _bar(part: PassTime, passes: float, name: str) -> CauseBar:
+    return CauseBar(name, {cause: passes * getattr(part, f"{cause}_s") for cause in CAUSES})
+
+
 def _looked_up(priced: Priced) -> Numeric:
     """Seconds of a round in which the host looks drafts up: all drafting where no model runs. [s]"""
     return priced.round.draft_s if priced.drafter is not None and priced.drafter.kind == "none" else 0.0
 
 
-def _choose(priced: Priced, constraints: Constraints) -> tuple[Choice, Option]:
-    """Choose as the planner does, and where nothing is allowed as if everything were."""
+def _choose(priced: Priced, expected: Priced, constraints: Constraints) -> tuple[Choice, Option]:
+    """Choose as the planner does, and where nothing is allowed as if everything were.
+
+    Parameters
+    ----------
+    priced, expected : one drafter's configurations as they are ranked, and as they are laid out.
+    """
     choice = Choice.among(priced, constraints, Counter())
     allowed = bool(np.isfinite(choice.tpot[0]))
     if not allowed:
         choice = Choice.among(priced, ANYTHING, Counter())
+    choice = replace(choice, priced=expected)
     chosen = choice.at()
     budget, gamma = _number(chosen.kv_budget), _number(chosen.gamma)
     verified = gamma if priced.drafter is None else priced.drafter.verified(gamma)
@@ -236,29 +289,27 @@ def _lay_out(of_round: PassOfRound) -> PassTime:
 
 def _by_gamma(priced: Priced) -> tuple[GammaRow, ...]:
     """Lay out every speculation length of the chosen budget."""
-    rows = []
-    drafter = priced.drafter
+    drafter, gamma = priced.drafter, priced.gamma[0]
     most = np.inf if drafter is None else drafter.longest(priced.deployment.model)
-    for index, gamma in enumerate(priced.gamma[0]):
-        if gamma > most or (drafter is not None and gamma > 0 and not drafter.may_draft(gamma)):
-            continue
-        row = priced.at((0, slice(index, index + 1))).round
-        needed = _number(row.break_even_tokens)
-        pays = gamma > 0 and needed <= gamma + 1.0
-        tree = drafter.tree if drafter is not None else None
-        alpha = float(alpha_from_mean_length(max(needed, 1.0), float(gamma), tree)) if pays else None
-        rows.append(
-            GammaRow(
-                gamma=int(gamma),
-                tokens_per_round=_number(row.tokens_per_round),
-                round_s=_number(row.round_s),
-                tpot_s=_number(row.tpot),
-                speedup=_number(row.speedup),
-                break_even_alpha=alpha,
-                fits=bool(row.memory.fits[0]),
-            )
+    can = (gamma <= most) & (True if drafter is None else (gamma == 0) | drafter.may_draft(gamma))
+    needed = priced.expand(priced.round.break_even_tokens)[0]
+    pays = can & (gamma > 0) & (needed <= gamma + 1.0)
+    tree = drafter.tree if drafter is not None else None
+    alphas = np.full(gamma.shape, np.nan)
+    if pays.any():
+        alphas[pays] = alpha_from_mean_length(np.maximum(needed[pays], 1.0), gamma[pays], tree)
+    terms = priced.round
+    columns = (
+        priced.expand(term)[0].tolist()
+        for term in (terms.tokens_per_round, terms.round_s, terms.tpot, terms.speedup, terms.memory.fits)
+    )
+    return tuple(
+        GammaRow(int(length), tokens, round_s, tpot, speedup, alpha if has_alpha else None, fits)
+        for length, tokens, round_s, tpot, speedup, fits, alpha, has_alpha, shown in zip(
+            gamma.tolist(), *columns, alphas.tolist(), pays.tolist(), can.tolist(), strict=True
         )
-    return tuple(rows)
+        if shown
+    )
 
 
 def _number(value: Numeric) -> float:

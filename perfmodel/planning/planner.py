@@ -39,8 +39,8 @@ DEFAULT_GAMMAS = tuple(range(17))
 NO_CONSTRAINTS = Constraints()
 
 __all__ = [
-    "DEFAULT_GAMMAS", "MOST_GAMMA", "OBJECTIVES", "Constraints", "default_drafters", "plan", "read_gammas",
-    "search_drafters",
+    "DEFAULT_GAMMAS", "MOST_GAMMA", "OBJECTIVES", "Constraints", "default_drafters", "deviations_at", "plan",
+    "read_gammas", "search_drafters", "usual_drafters",
 ]  # fmt: skip
 
 
@@ -61,6 +61,11 @@ def default_drafters(
     engine : what serves.
     """
     return search_drafters(target, draft_models, engine)[0]
+
+
+def usual_drafters(target: ModelSpec, engine: EngineOverhead, pipeline_parallel: int) -> Sequence[Drafter]:
+    """The drafters that `plan` searches where none are given: nobody drafts over several stages. [1]"""
+    return () if pipeline_parallel > 1 else default_drafters(target, engine=engine)
 
 
 def search_drafters(
@@ -161,8 +166,7 @@ def plan(
     _check_request(objective, alpha, risk)
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     gpus = [int(count) for count in np.atleast_1d(tensor_parallel)]
-    usual = () if pipeline_parallel > 1 else default_drafters(target, engine=engine)
-    searched = list(usual if drafters is None else drafters)
+    searched = list(usual_drafters(target, engine, pipeline_parallel) if drafters is None else drafters)
     lengths = read_gammas([*gammas, *(drafter.tree.steps for drafter in searched if drafter.tree)])
     check_drafters(searched, target, lengths)
     searched = check_served(searched, engine, kv_budgets, gpus)
@@ -177,7 +181,7 @@ def plan(
         lengths,
         kv_budgets,
         alpha,
-        0.0 if risk is None else _deviations(risk),
+        deviations_at(risk),
     )
     spaces, left_out = [space] * len(deployments), [""] * len(deployments)
     if one_deployment:
@@ -278,13 +282,6 @@ def _run_in(cells: Cells[Cell], searched: Sequence[Drafter]) -> dict[str, tuple[
     return {label: runs_in(drafter, named) for label, (drafter, named) in budgets.items()}
 
 
-def _deviations(risk: float) -> float:
-    """Return how many standard deviations a quantile lies above the middle. [1]"""
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(risk)
-
-
 def read_gammas(gammas: Iterable[int]) -> list[int]:
     """Return the speculation lengths, rising, with 0 among them; SpecError where one cannot be. [tokens]"""
     lengths = sorted({0, *map(int, gammas)})
@@ -293,6 +290,15 @@ def read_gammas(gammas: Iterable[int]) -> list[int]:
             "request", "gamma", f"found {list(gammas)!r}", f"give speculation lengths from 0 to {MOST_GAMMA}"
         )
     return lengths
+
+
+def deviations_at(risk: float | None) -> float:
+    """Standard deviations of acceptance at a quantile; 0 at its expectation. [standard deviations]"""
+    if risk is None:
+        return 0.0
+    from statistics import NormalDist  # here, so that a plan without one begins sooner
+
+    return NormalDist().inv_cdf(risk)
 
 
 def _check_request(objective: str | None, alpha: object, risk: float | None) -> None:

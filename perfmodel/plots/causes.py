@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from matplotlib.axes import Axes
 
-from perfmodel.planning.breakdown import Breakdown, PassTime
+from perfmodel.planning.breakdown import Breakdown, cause_bars
 from perfmodel.plots.style import CAUSE_LOOKS, INK, axes, legend_below, short_tokens, titled
 
-__all__ = ["CauseBar", "cause_bars", "plot_time_by_cause"]
+__all__ = ["plot_time_by_cause"]
 
 WORDS = {
     "linear": "linear layers",
@@ -19,43 +17,6 @@ WORDS = {
     "communication": "communication",
     "overhead": "engine",
 }
-
-
-@dataclass(frozen=True)
-class CauseBar:
-    """One bar: what it is, and seconds by cause. [s]"""
-
-    name: str
-    seconds: dict[str, float]
-
-    @property
-    def total(self) -> float:
-        """Seconds of the whole bar. [s]"""
-        return sum(self.seconds.values())
-
-
-def cause_bars(explained: Breakdown) -> list[CauseBar]:
-    """The bars of a breakdown: target, draft phase, verification, round, round over its tokens. [s]"""
-    plain = _bar(explained.passes[0], 1.0, "plain step, 1 token")
-    if len(explained.passes) == 1:
-        return [plain]
-    option = next(best for best in explained.options if best.drafter == explained.shown)
-    phases = []
-    if len(explained.passes) > 2:
-        passes = option.draft_passes
-        word = "pass" if passes == 1 else "passes"
-        phases.append(_bar(explained.passes[1], float(passes), f"{passes} draft {word}"))
-    phases.append(_bar(explained.passes[-1], 1.0, f"verification of {option.verified}"))
-    whole = {cause: sum(phase.seconds[cause] for phase in phases) for cause in WORDS}
-    whole["overhead"] += explained.round_overhead_s
-    tokens = option.tokens_per_round
-    each = {cause: seconds / tokens for cause, seconds in whole.items()}
-    return [
-        plain,
-        *phases,
-        CauseBar(f"whole round, {tokens:.2f} tokens", whole),
-        CauseBar("round per token", each),
-    ]
 
 
 def plot_time_by_cause(explained: Breakdown, ax: Axes | None = None) -> Axes:
@@ -114,7 +75,3 @@ def _said(explained: Breakdown) -> str:
         f"engine {explained.plan.engine}, batch {cell.batch_size}, context {short_tokens(cell.context_len)}\n"
         f"{explained.shown}{budget}, speculation length {option.gamma}"
     )
-
-
-def _bar(part: PassTime, passes: float, name: str) -> CauseBar:
-    return CauseBar(name, {cause: passes * getattr(part, f"{cause}_s") for cause in WORDS})

@@ -20,7 +20,7 @@ from perfmodel.model import ModelSpec
 from perfmodel.planning.captions import chosen_in_words, sensitivity_in_words
 from perfmodel.planning.needed import Needed, price_needed
 from perfmodel.planning.plan import Cell, Plan
-from perfmodel.planning.planner import DEFAULT_GAMMAS, Constraints, default_drafters
+from perfmodel.planning.planner import DEFAULT_GAMMAS, Constraints, usual_drafters
 from perfmodel.planning.planner import plan as recommend
 from perfmodel.planning.price import Priced, SearchSpace, count_configurations, price_drafters
 from perfmodel.planning.sensitivity import influences
@@ -89,8 +89,9 @@ def report_content(
     SpecError
         When the request is wrong, or asks for more configurations than a page can hold.
     """
-    usual = () if pipeline_parallel > 1 else default_drafters(target, engine=engine)
-    searched = check_served(usual if drafters is None else drafters, engine, kv_budgets)
+    if drafters is None:
+        drafters = usual_drafters(target, engine, pipeline_parallel)
+    searched = check_served(drafters, engine, kv_budgets)
     if any(drafter.tree for drafter in searched):
         raise SpecError.single(
             "request", "tree", "a page counts tokens of chains only, as its reader moves acceptance",

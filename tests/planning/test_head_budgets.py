@@ -11,11 +11,10 @@ import strategies
 from perfmodel import EngineOverhead, HardwareProfile, ModelSpec, Workload, plan
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.export import ExportOptions, load
-from perfmodel.planning.breakdown import break_down
+from perfmodel.planning.breakdown import break_down, cause_bars
 from perfmodel.planning.cases import price_cases
 from perfmodel.planning.drafters import ships
 from perfmodel.planning.price import SearchSpace
-from perfmodel.plots.causes import cause_bars
 from perfmodel.speculation import price
 
 H200, GENERIC = HardwareProfile.load("h200"), EngineOverhead.load("generic")

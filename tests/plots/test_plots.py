@@ -24,13 +24,12 @@ from perfmodel.evidence.published import measurements
 from perfmodel.evidence.published.curves import price_measured
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
-from perfmodel.planning.breakdown import break_down
+from perfmodel.planning.breakdown import break_down, cause_bars
 from perfmodel.planning.choose import Constraints
 from perfmodel.planning.operations import operations
 from perfmodel.planning.pareto import EVERYTHING, PLAIN, pareto, price_fronts
 from perfmodel.planning.price import SearchSpace, price_drafters
 from perfmodel.planning.speedup_map import price_surface, surface_of
-from perfmodel.plots.causes import cause_bars
 from perfmodel.plots.style import CAUSE_LOOKS, family, figure_bytes, looks, short_tokens
 from perfmodel.speculation import Drafter, price_round
 from perfmodel.workload import Workload

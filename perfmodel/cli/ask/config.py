@@ -13,7 +13,7 @@ from perfmodel.errors import Fault, SpecError, nearest_name
 if TYPE_CHECKING:
     from perfmodel.files.document import Document
 
-__all__ = ["NOUNS", "blamed", "has_place", "place_of", "read_config", "sentence_on"]
+__all__ = ["NOUNS", "as_typed", "blamed", "has_place", "place_of", "read_config", "sentence_on"]
 
 _META = "draftplan.config"
 _NOT_IN_FILES = ("config", "help", "ctx", "allow_code", "executor")
@@ -60,7 +60,7 @@ def read_config(ctx: typer.Context, value: str | None) -> str | None:
             faults.append(
                 Fault(value, line, key, f"the same as {keys[param.name]} above", "Keep one of them")
             )
-        elif (text := _as_typed(given, is_flag=getattr(param, "is_flag", False))) is None:
+        elif (text := as_typed(given, is_flag=getattr(param, "is_flag", False))) is None:
             wanted = (
                 "true or false" if getattr(param, "is_flag", False) else "a text, a number or a list of them"
             )
@@ -118,7 +118,7 @@ def sentence_on(failure: Any, message: str) -> str:
     return f"{file}:{line}: {field}: {message}" if file else message
 
 
-def _as_typed(given: Any, *, is_flag: bool) -> str | bool | None:
+def as_typed(given: Any, *, is_flag: bool) -> str | bool | None:
     """Return a value as it would be typed on the command line, or None where it cannot be."""
     if is_flag or isinstance(given, bool):
         return given if is_flag and isinstance(given, bool) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -45,7 +45,7 @@ from perfmodel.workload import MAX_CONTEXT, Workload
 from strategies.base import Tree
 
 __all__ = [
-    "MOST_CELLS", "Question", "read_counts", "read_drafters", "read_objective", "read_question",
+    "MOST_CELLS", "Nouns", "Question", "read_counts", "read_drafters", "read_objective", "read_question",
     "read_shares",
 ]  # fmt: skip
 
@@ -56,6 +56,21 @@ T = TypeVar("T")
 MOST_CELLS = 1_000_000
 RISKS = {"expected": None, "worst": 0.05}
 """Names of the acceptance at which a configuration is chosen: its expectation, or a quantile of it."""
+
+
+@dataclass(frozen=True)
+class Nouns:
+    """What the names in a question are looked up by: functions of a name, and of further folders of files.
+
+    By default a name is whatever `load` takes: a path, and of a model an id of a hub, too.
+    """
+
+    model: Callable[[str], ModelSpec] = ModelSpec.load
+    hardware: Callable[[str, str | None], HardwareProfile] = HardwareProfile.load
+    engine: Callable[[str, str | None], EngineOverhead] = EngineOverhead.load
+
+
+ANY_NOUNS = Nouns()
 
 
 @dataclass(frozen=True)
@@ -143,9 +158,15 @@ class Question:
 
 
 def read_question(
-    ctx: typer.Context, flags: QuestionFlags, *, most_cells: int | None = MOST_CELLS
+    ctx: typer.Context, flags: QuestionFlags, *, most_cells: int | None = MOST_CELLS,
+    nouns: Nouns = ANY_NOUNS,
 ) -> Question:
     """Return the question that the flags ask.
+
+    Parameters
+    ----------
+    most_cells : that it may have; any number where None. [1]
+    nouns : what a name is looked up by.
 
     Raises
     ------
@@ -153,7 +174,7 @@ def read_question(
         Listing every wrong flag.
     """
     reading = Reading(ctx)
-    hardware, engine, target = _deployment(reading, flags)
+    hardware, engine, target = _deployment(reading, flags, nouns)
     tensor_parallel = reading.read("tp", partial(_read_tensor_parallel, target, flags), flags.tp)
     batches = reading.read("batch_size", partial(read_counts, least=1), flags.batch_size)
     contexts = reading.read("context", partial(read_counts, least=1), flags.context)
@@ -164,7 +185,7 @@ def read_question(
     trees, chains = read_trees(reading, flags.tree, flags.topk, flags.nodes, gammas)
     belief = read_belief(reading, flags, gammas, trees)
     tpot = reading.read("tpot", seconds, flags.tpot)
-    small, named = read_drafters(reading, flags.model, flags.strategy, flags.draft_model)
+    small, named = read_drafters(reading, flags.model, flags.strategy, flags.draft_model, nouns)
     reading.finish()
     assert target is not None and engine is not None and hardware and tensor_parallel and batches and contexts
     if most_cells is not None and len(batches) * len(contexts) > most_cells:
@@ -309,20 +330,20 @@ def _describe_head(drafter: Drafter, longest: int) -> list[str]:
 
 
 def _deployment(
-    reading: Reading, flags: DeploymentFlags
+    reading: Reading, flags: DeploymentFlags, nouns: Nouns
 ) -> tuple[list[HardwareProfile] | None, EngineOverhead | None, ModelSpec | None]:
     def load_profiles(text: str) -> list[HardwareProfile]:
-        return [HardwareProfile.load(name, flags.profiles_path) for name in _names(text)]
+        return [nouns.hardware(name, flags.profiles_path) for name in _names(text)]
 
     def load_engine(text: str) -> EngineOverhead:
-        return EngineOverhead.load(text, flags.profiles_path)
+        return nouns.engine(text, flags.profiles_path)
 
     engine = reading.read("engine", load_engine, flags.engine or DEFAULT_ENGINE)
     if engine is not None and (
         share := reading.read("gpu_memory_utilization", _some, flags.gpu_memory_utilization)
     ):
         engine = engine.with_values({"memory_utilization": share}, source="--gpu-memory-utilization")
-    target = reading.read("model", ModelSpec.load, flags.model)
+    target = reading.read("model", nouns.model, flags.model)
     if target is not None:
         weights = reading.read("weight_dtype", partial(_dtype, target, "weights"), flags.weight_dtype)
         kv = reading.read("kv_cache_dtype", partial(_dtype, target, "kv"), flags.kv_cache_dtype)
@@ -331,19 +352,20 @@ def _deployment(
 
 
 def read_drafters(
-    reading: Reading, model: str, strategy: str | None, draft_model: str | None
+    reading: Reading, model: str, strategy: str | None, draft_model: str | None, nouns: Nouns = ANY_NOUNS
 ) -> tuple[list[ModelSpec], tuple[list[Drafter], list[str]] | None]:
     """Return the small models that may draft, and the drafters with remarks where strategies are named.
 
     Parameters
     ----------
     model, strategy, draft_model : what --model, --strategy and --draft-model say.
+    nouns : what a name is looked up by.
     """
 
     def load_draft_models(text: str) -> tuple[list[ModelSpec], bool]:
         names = _names(text)
         small = [name for name in names if not is_self(name, model)]
-        return [ModelSpec.load(name) for name in small], len(small) < len(names)
+        return [nouns.model(name) for name in small], len(small) < len(names)
 
     small, itself = reading.read("draft_model", load_draft_models, draft_model) or ([], True)
     return small, reading.read(
