@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from perfmodel._version import __version__
 from perfmodel.errors import SpecError, shown
 from perfmodel.files.build import build_here
-from perfmodel.files.lock import lock, owner_of, unlock
+from perfmodel.files.lock import lock, owner_of, token_of, unlock
 from perfmodel.files.opening import PROFILE, read_file
 from perfmodel.files.writing import place_for, remove_abandoned, replacing
 
@@ -65,6 +65,7 @@ class Parts:
     def __init__(self, output: str | os.PathLike[str], key: str, count: int) -> None:
         self.output, self.key, self.count = place_for(output), key, count
         self.folder = self.output.with_name(f"{self.output.name}.parts-{key}")
+        self._token = ""
 
     def done(self) -> set[int]:
         """Which pieces are there; none are where the manifest is of another version or question."""
@@ -115,11 +116,13 @@ class Parts:
         """
         with _registry:
             holder = _holders.get(self.folder)
+        file = self.folder / LOCK
         if holder == threading.get_ident():
+            self._token = token_of(file)
             yield
             return
-        file = self.folder / LOCK
         descriptor = self._locked(file)
+        self._token = token_of(file)
         try:
             with _registry:
                 _holders[self.folder] = threading.get_ident()
@@ -140,6 +143,10 @@ class Parts:
             unlock(descriptor, file)
             with _registry:
                 _holders.pop(self.folder, None)
+
+    def are_seen(self) -> bool:
+        """Whether this process, wherever it runs, sees the folder that another holds now."""
+        return bool(self._token) and token_of(self.folder / LOCK) == self._token
 
     def write(self, index: int, arrays: Arrays) -> None:
         """Keep a piece. When this returns, the end of the process does not lose it.

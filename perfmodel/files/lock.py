@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import platform
+import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfmodel.errors import SpecError, printable
 
-__all__ = ["Owner", "lock", "owner_of", "try_lock", "unlock"]
+__all__ = ["Owner", "lock", "owner_of", "token_of", "try_lock", "unlock"]
 
 _ATTEMPTS = 5
 _BEYOND = 1 << 30
@@ -129,6 +130,13 @@ def owner_of(file: Path) -> Owner | None:
     return owner if owner and (owner.is_elsewhere or (taken is None and owner.runs)) else None
 
 
+def token_of(file: Path) -> str:
+    """Return what nobody knows of a lock who does not see its file, new each time it is taken; else empty."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        return str(json.loads(file.read_bytes()[:_LONGEST])["token"])
+    return ""
+
+
 def try_lock(descriptor: int) -> bool | None:
     """Lock an open file or folder until it is closed.
 
@@ -158,7 +166,8 @@ def _sign(descriptor: int) -> None:
     owner = Owner(os.getpid(), platform.node(), _started(os.getpid()))
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, (json.dumps(owner._asdict()) + "\n").encode())
+    signed = {**owner._asdict(), "token": secrets.token_hex(16)}
+    os.write(descriptor, (json.dumps(signed) + "\n").encode())
 
 
 def _refusal(file: Path, what: str, owner: Owner) -> SpecError:

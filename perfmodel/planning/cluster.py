@@ -16,7 +16,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, TimeoutError
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,6 +39,10 @@ LEAST_IN_FLIGHT, AHEAD = 32, 4
 """Pieces that are asked for ahead at least, and for each thread of a worker. [1]"""
 _ASK = 3.0
 """Seconds between two looks at whether the scheduler still answers. [s]"""
+_NEAR = 1.0
+"""Seconds in which a worker answers that can be reached from here. [s]"""
+_ON_THE_WAY = 2
+"""Results that are fetched at once. [1]"""
 _NAMED = 8
 """Workers that a refusal names."""
 _SCHEMES = ("tcp", "tls")
@@ -77,7 +81,7 @@ def open_cluster(address: str) -> Iterator[Cluster]:
     settings = {"distributed.comm.timeouts.connect": f"{CONNECT}s", "distributed.comm.retry.count": 0}
     with dask.config.set(settings), _silenced("distributed", "tornado", "asyncio"):
         client = _connected(distributed, address)
-        cluster = Cluster(client, address, distributed.KilledWorker, distributed.TimeoutError)
+        cluster = Cluster(client, address, distributed.KilledWorker)
         try:
             cluster.check_workers()
             yield cluster
@@ -112,11 +116,12 @@ class Cluster:
     ----------
     client : a connected ``distributed.Client``.
     address : what to call its scheduler.
-    killed, late : what Dask raises for work that ended several workers, and for what takes too long.
+    killed : what Dask raises for work that ended several workers.
     """
 
-    def __init__(self, client: Any, address: str, killed: type[Exception], late: type[Exception]) -> None:
-        self._client, self._address, self._killed, self._late = client, address, killed, late
+    def __init__(self, client: Any, address: str, killed: type[Exception]) -> None:
+        self._client, self._address, self._killed = client, address, killed
+        self._reached: set[str] = set()
         self._build = build_here()
         self._deserted: float | None = None
         self._brought: tuple[str, Any] | None = None
@@ -126,7 +131,7 @@ class Cluster:
         with self._losses():
             work = functools.partial(answer, self._build, fn)
             futures = self._client.map(work, *map(list, iterables), pure=False, retries=RETRIES)
-        return self._results(deque(futures))
+        return self._results(deque(futures), self._ask(self._reaches_all, patience=SILENCE))
 
     def map_common(self, common: Common, fn: Callable[..., Any], pieces: Iterable[Any]) -> Iterator[Any]:
         """As `map`, where `fn` takes what all pieces have in common before the piece.
@@ -170,21 +175,53 @@ class Cluster:
         pairs = zip(places, builds, strict=True)
         return {place: build for place, build in pairs if not isinstance(build, quiet)}
 
-    def _results(self, futures: deque[Any]) -> Iterator[Any]:
-        while futures:
-            with self._losses():
-                reply = self._awaited(futures.popleft())
-            yield believed(reply, self._build)
+    def _results(self, futures: deque[Any], direct: bool) -> Iterator[Any]:
+        """The results in order; while one is taken in, the next is on its way.
 
-    def _awaited(self, future: Any) -> Any:
+        Parameters
+        ----------
+        direct : whether they come from the workers themselves, in place of through the scheduler.
+        """
+        coming: deque[Future[Any]] = deque()
+        try:
+            while futures or coming:
+                while futures and len(coming) < _ON_THE_WAY:
+                    coming.append(self._fetch(futures.popleft(), direct))
+                with self._losses():
+                    reply = self._awaited(coming.popleft())
+                yield believed(reply, self._build)
+        finally:
+            for fetched in coming:
+                fetched.cancel()
+
+    def _fetch(self, future: Any, direct: bool) -> Future[Any]:
+        """Begin to fetch a result, however long it travels."""
+
+        async def fetch() -> Any:
+            return await self._client.gather(future, direct=direct, asynchronous=True)
+
+        return asyncio.run_coroutine_threadsafe(fetch(), self._client.loop.asyncio_loop)
+
+    def _awaited(self, fetched: Future[Any]) -> Any:
         """The result of a piece of work, while the scheduler answers and has workers."""
         while True:
-            try:
-                return future.result(timeout=_ASK)
-            except self._late:
-                if future.status == "error":
-                    raise
+            with contextlib.suppress(TimeoutError):
+                return fetched.result(timeout=_ASK)
+            if fetched.done():  # it may have come in between, or Dask itself gave up
+                return fetched.result()
             self._look()
+
+    async def _reaches_all(self) -> bool:
+        """Whether this process can speak to every worker itself."""
+
+        async def reaches(place: str) -> None:
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._client.rpc(place).identity(), _NEAR)
+                self._reached.add(place)
+
+        places = set(await self._client.nthreads())
+        await asyncio.gather(*map(reaches, places - self._reached))
+        return places <= self._reached
 
     def _look(self) -> None:
         """Ask the scheduler for its workers; raise when it is silent, or has had none for long."""

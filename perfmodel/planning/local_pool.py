@@ -37,9 +37,6 @@ class LocalPool:
     workers : how many processes there are at most.
     """
 
-    same_disk = True
-    """Whether workers read and write the files that this process does."""
-
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None

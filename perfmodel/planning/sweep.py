@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -123,7 +124,7 @@ class Making:
     ----------
     name : of the file; its ending decides what the bytes of a piece are.
     library : what makes the bytes where the sweep was asked.
-    parts : where whoever makes a piece keeps it; None where it hands it over.
+    parts : where whoever makes a piece keeps it if it sees them; None where it hands it over.
     """
 
     sweep: Sweep
@@ -139,7 +140,7 @@ def make_piece(making: Making, numbered: tuple[int, Piece]) -> Arrays | None:
     Raises
     ------
     SpecError
-        When another library would make the bytes here, or the piece cannot be kept.
+        When another library would make the bytes here.
     """
     keep_memory()
     index, piece = numbered
@@ -150,10 +151,11 @@ def make_piece(making: Making, numbered: tuple[int, Piece]) -> Arrays | None:
             "Install the same on every worker, or write .csv",
         )  # fmt: skip
     arrays = form.pack(making.sweep.price(piece, making.prices), making.sweep.texts)
-    if making.parts is None:
-        return arrays
-    making.parts.add(index, arrays)
-    return None
+    if making.parts is not None and making.parts.are_seen():
+        with suppress(SpecError):  # whoever asked says so, or can write where this process cannot
+            making.parts.add(index, arrays)
+            return None
+    return arrays
 
 
 def sweep_to_file(
@@ -166,13 +168,12 @@ def sweep_to_file(
     """Price a sweep into one file; a run that was cut off at any moment goes on where it stopped.
 
     The file is the same, bit for bit, whatever computed it and however often that was cut off. Until it is
-    whole, finished pieces lie beside it in a folder ``<file>.parts-<key>``. Workers on this machine keep them
-    there themselves, those of other executors hand them over.
+    whole, finished pieces lie beside it in a folder ``<file>.parts-<key>``. Workers that see this folder keep
+    them there themselves, others hand them over.
 
     Parameters
     ----------
-    executor : as in `perfmodel.planning.price.sweep`; its attribute ``same_disk`` says that its workers can
-        write where this process can.
+    executor : as in `perfmodel.planning.price.sweep`.
     progress : called with (configurations that are safe, all of them), first with what was there already.
 
     Raises
@@ -225,7 +226,7 @@ def _pieces(
     keep_memory()
     pieces, done, size = sweep.pieces, parts.done(), sweep.size
     library = format_of(name).library()
-    there = parts if getattr(executor, "same_disk", False) else None
+    there = None if executor is None else parts
     missing = [(index, piece) for index, piece in enumerate(pieces) if index not in done]
     made = in_order(executor, make_piece, missing, common=Making(sweep, name, library, there))
     safe = sum(sweep.rows(pieces[index]) for index in done)

@@ -25,6 +25,15 @@ SWEEP = [
     "--strategy", "streaming_llm", "--gamma", "1:2:1", "--draft-budget", "512,1024",
 ]  # fmt: skip
 PIECES = 4 * len(HardwareProfile.available())
+IN_PIECES = """
+import sys
+from perfmodel.cli import main
+from perfmodel.planning.sweep import Sweep
+
+Sweep.__init__.__defaults__ = (2000,)
+sys.exit(main())
+"""
+"""The command whose pieces are those of one deployment: many, of which some are done when others are not."""
 
 
 def environment(**more):
@@ -79,7 +88,7 @@ class Cluster:
 
 def command(output, executor=None):
     where = ["--executor", executor] if executor else []
-    return [sys.executable, "-m", "perfmodel", *SWEEP, "-o", str(output), *where]
+    return [sys.executable, "-c", IN_PIECES, *SWEEP, "-o", str(output), *where]
 
 
 def started(output, executor, **settings):
@@ -159,7 +168,7 @@ def test_a_killed_command_is_gone_on_with_on_the_same_cluster(cluster, tmp_path,
 
 SIMULATE = [
     "simulate", "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--engine", "ideal",
-    "--synthetic", "qps=3,prompt=8k,output=200,requests=400", "--speed", "0.7,1,1.3",
+    "--synthetic", "qps=3,prompt=8k,output=200,requests=2000", "--speed", "0.7,1,1.3",
     "--strategy", "snapkv", "--draft-budget", "1024", "--policy", "none,fixed:1,fixed:2,schedule,adaptive",
 ]  # fmt: skip
 

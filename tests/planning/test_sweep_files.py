@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ import strategies
 from perfmodel import Drafter, EngineOverhead, HardwareProfile, ModelSpec, Workload
 from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
+from perfmodel.files.checkpoint import LOCK, Parts
+from perfmodel.planning import sweep as sweeping
 from perfmodel.planning.executors import open_executor
 from perfmodel.planning.price import Prices, SearchSpace, sweep
 from perfmodel.planning.sweep import (
@@ -125,19 +128,43 @@ def test_parquet_is_read_back_as_it_was_priced(tmp_path):
     assert some["speedup"].to_pylist() == rows[rows.strategy == "full_kv"]["speedup"].tolist()
 
 
-def test_two_processes_and_bytes_that_are_handed_over_make_the_same_file(ending, tmp_path, pool):
+def test_two_processes_and_bytes_that_are_handed_over_make_the_same_file(ending, tmp_path, pool, monkeypatch):
     here = written(tmp_path / f"here.{ending}")
     assert written(tmp_path / f"two.{ending}", executor=pool) == here
+    monkeypatch.setattr(Parts, "are_seen", lambda _: False)
+    monkeypatch.setattr(Parts, "add", pytest.fail)
     with ThreadPoolExecutor(3) as threads:
-        assert not getattr(threads, "same_disk", False)
         assert written(tmp_path / f"threads.{ending}", executor=threads) == here
 
 
-def test_workers_of_this_machine_hand_over_nothing(tmp_path):
+def test_workers_that_see_the_folder_hand_over_nothing(tmp_path):
     parts = sweep_parts(GRID, tmp_path / "all.csv")
     with parts.held():
-        assert make_piece(Making(GRID, "all.csv", "", parts), (1, GRID.pieces[1])) is None
+        there = pickle.loads(pickle.dumps(Making(GRID, "all.csv", "", parts)))
+        assert make_piece(there, (1, GRID.pieces[1])) is None
         assert parts.done() == {1}
+        parts.remove()
+
+
+def refuse(parts, *_):
+    raise parts._unwritable(PermissionError(13, "Permission denied"))
+
+
+def test_workers_hand_over_what_they_cannot_keep_where_it_is_asked_for(tmp_path, monkeypatch):
+    parts, piece = sweep_parts(GRID, tmp_path / "all.csv"), GRID.pieces[1]
+    making = Making(GRID, "all.csv", "", parts)
+    with parts.held():
+        before = pickle.loads(pickle.dumps(making))
+        with monkeypatch.context() as refused:
+            refused.setattr(Parts, "_write_piece", refuse)
+            assert make_piece(making, (1, piece)) is not None
+        (parts.folder / LOCK).write_text('{"token": "of a folder of that name on another disk"}')
+        assert make_piece(making, (1, piece)) is not None
+        assert not parts.done()
+        parts.remove()
+    with parts.held():  # by a later run, for which the worker does not work
+        assert make_piece(before, (1, piece)) is not None
+        assert make_piece(making, (1, piece)) is None
         parts.remove()
 
 
