@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from perfmodel.deployment import Deployment
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
+from perfmodel.planning.explain import nearest_miss
 from perfmodel.planning.price import SearchSpace, count_configurations, sweep
 from perfmodel.workload import Workload
 
@@ -70,7 +71,7 @@ def price_fronts(deployments: Sequence[Deployment], workload: Workload, space: S
     points[EVERYTHING] = np.concatenate(list(points.values()), axis=1)
     if not points[EVERYTHING].size:
         size = count_configurations(deployments, workload, space)
-        raise InfeasibleError({"does not fit in memory": size}, "nothing fits at this context")
+        raise InfeasibleError({"does not fit in memory": size}, nearest_miss(deployments, workload, None))
     return [
         Front(label, *columns[:, pareto(columns[0], columns[1])])
         for label, columns in points.items()
