@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.accelerators import CAPACITY, MEMORY_BANDWIDTH, PEAK_FLOPS, not_profiled, spelling
+from perfmodel.accelerators import (
+    CAPACITY,
+    MAKERS,
+    MEMORY_BANDWIDTH,
+    PEAK_FLOPS,
+    not_profiled,
+    spelling,
+)
 from perfmodel.dataclass import dataclass
 from perfmodel.files.catalogue import Catalogue, own_package
 from perfmodel.files.numbers import Numeric
@@ -277,4 +284,4 @@ def json_schema() -> dict[str, Any]:
 def _catalogue() -> Catalogue:
     package = own_package("hardware_profiles")
     folder = Path(next(iter(package.__path__))).resolve()
-    return Catalogue("hardware profile", folder, spelling=spelling, unknown=not_profiled)
+    return Catalogue("hardware profile", folder, spelling=spelling, unknown=not_profiled, makers=MAKERS)

@@ -11,13 +11,17 @@ from perfmodel.dataclass import dataclass
 from perfmodel.errors import Fault, nearest_name
 from perfmodel.files.document import read_yaml
 
-__all__ = ["Unprofiled", "not_profiled", "spelling"]
+__all__ = ["MAKERS", "Unprofiled", "counted", "not_profiled", "spelling"]
+
+MAKERS = ("nvidia", "amd", "intel")
+"""Who may stand before a name with a slash, as in nvidia/h100."""
 
 _TABLE = Path(__file__).resolve().parents[1] / "data" / "accelerators.yaml"
 _SILENT = frozenset(
     {
         "nvidia", "amd", "intel", "instinct", "geforce", "tesla", "radeon", "quadro", "gpu", "graphics",
-        "edition", "generation", "blackwell", "hgx", "oam",
+        "edition", "generation", "blackwell", "hopper", "ampere", "lovelace", "hgx", "dgx", "oam",
+        "tensor", "core", "accelerator",
         "hbm2", "hbm2e", "hbm3", "hbm3e", "gddr6", "gddr6x", "gddr7",
     }
 )  # fmt: skip
@@ -26,6 +30,7 @@ _JOINED = (
     (r"\((r|tm|c)\)|[®™]", " "),
     (r"[^a-z0-9]+", " "),
     (r"\b(\d+) ?(gb|gib|g)\b", r"\1gb"),
+    (r"(?<=\d)(sxm\d?|pcie|nvl)\b", r" \1"),
     (r"\bsxm\d\b", "sxm"),
     (r"\b(rtx|gtx|dgx)(?=\d)", r"\1 "),
     (r"\b(mi|gh|gb|[abhlv]) (?=\d)", r"\1"),
@@ -67,6 +72,15 @@ def spelling(name: str) -> frozenset[str]:
     return frozenset(text.split()) - _SILENT or frozenset(text.split())
 
 
+def counted(name: str) -> tuple[str, int] | None:
+    """Return the name and the number that ``8xH200``, ``H200 x 8`` or ``8*h200`` says; None for one alone.
+
+    What sounds so but is a name, as one that is profiled or listed, is for the caller to tell.
+    """
+    match = next(filter(None, (pattern.match(name) for pattern in _COUNTED)), None)
+    return (match["name"], int(match["gpus"])) if match else None
+
+
 def not_profiled(name: str, known: Iterable[str]) -> Fault:
     """Return why no profile is called `name`, and the remedy.
 
@@ -75,11 +89,11 @@ def not_profiled(name: str, known: Iterable[str]) -> Fault:
     the model, or a number that goes on from it: an H20 is no H200.
     """
     known, shown = tuple(known), repr(name[:100])
-    counted = next(filter(None, (pattern.match(name) for pattern in _COUNTED)), None)
-    words = spelling(counted["name"] if counted else name)
+    of_several = counted(name)
+    words = spelling(of_several[0] if of_several else name)
     single = next((word for word in known if spelling(word) == words), None)
-    if counted and single is not None:
-        remedy = f"Give {single} here and their number as --tp {counted['gpus']}"
+    if of_several and single is not None:
+        remedy = f"Give {single} here and their number as --tp {of_several[1]}"
         return Fault("", None, "", f"{shown} says how many GPUs, and this is the name of one", remedy)
     listed = max((entry for entry in _unprofiled() if entry <= words), key=len, default=frozenset[str]())
     profiled = max((len(spelling(word)) for word in known if spelling(word) <= words), default=0)

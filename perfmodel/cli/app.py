@@ -14,11 +14,12 @@ from typer.core import TyperGroup
 from perfmodel import cli
 from perfmodel.cli.ask.config import sentence_on
 from perfmodel.cli.ask.flag import commands_in, commands_of, flag, summary
+from perfmodel.cli.ask.meaning import flag_meant
 from perfmodel.cli.ask.outputs import Command
 from perfmodel.cli.ask.values import take_as_given
 from perfmodel.cli.ending import Terminated, terminating
 from perfmodel.cli.tell.output import broken_pipe, discard_stdout, remark
-from perfmodel.errors import InfeasibleError, SpecError, nearest_name, printable
+from perfmodel.errors import InfeasibleError, SpecError, printable
 
 __all__ = ["app", "build_app"]  # noqa: F822
 
@@ -87,7 +88,8 @@ def _explain(failure: Exception) -> int:
         remark("error: no configuration is feasible")
         for reason, count in failure.counts.items():
             remark(f"  {count} {'configuration' if count == 1 else 'configurations'}: {reason}")
-        remark(f"nearest miss: {failure.nearest_miss}")
+        for number, sentence in enumerate(failure.nearest_miss.split("; ")):
+            remark(f"{'  ' if number else 'nearest miss: '}{sentence}")
         return INFEASIBLE
     if hasattr(failure, "format_message"):  # what typer raises for flags and arguments
         context = getattr(failure, "ctx", None)
@@ -109,8 +111,10 @@ def _with_nearest(failure: Any) -> str:
     if type(failure).__name__ != "NoSuchOption":
         return str(failure.format_message())
     flags = [flag for param in failure.ctx.command.params for flag in param.opts if flag.startswith("--")]
-    nearest = nearest_name(failure.option_name, flags)
-    return message + (f". Did you mean {nearest}?" if nearest else "")
+    meant = flag_meant(failure.option_name, flags)
+    if meant.startswith("did"):
+        return f"{message}. D{meant[1:]}"
+    return f"{message}: {meant}" if meant else message
 
 
 def _print_version(wanted: bool) -> None:

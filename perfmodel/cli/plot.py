@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perfmodel.cli.ask.completion import engine_names, model_names, strategy_names, table_names
+from perfmodel.cli.ask.completion import engine_names, model_names, table_names
 from perfmodel.cli.ask.flag import flag, group, takes
-from perfmodel.cli.ask.flags import QuestionFlags
+from perfmodel.cli.ask.flags import BATCH, HARDWARE, QuestionFlags
 from perfmodel.cli.tell.output import note, remark
 from perfmodel.cli.tell.progress import working
 from perfmodel.dataclass import dataclass
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 _SPEEDUP = "speedup_by_law"
+_OF_ACCEPTANCE = (
+    "model", "context", "strategy", "draft_model", "draft_budget", "output", "served", "offline",
+)  # fmt: skip
+"""Flags that matter to the figure of acceptance."""
 FIGURE = flag("--output", "-o", "FILE", required=True, help="The figure: a .svg, .png or .pdf file.")
 
 app = group("plot", 13, "Draw a figure of a question, 800 pixels wide, told apart without colour.")
@@ -193,25 +196,29 @@ def pareto(ctx: typer.Context, flags: PlotFlags) -> None:
     _draw_question(ctx, flags, lambda figures, question: figures.pareto(question), several=True)
 
 
-@app.command("acceptance")
-def acceptance(
-    ctx: typer.Context,
-    model: str = flag("--model", "NAME|PATH", required=True, complete=model_names, help="Target model."),
-    context: str = flag("--context", "TOKENS", required=True, help="One context length."),
-    output: str = FIGURE,
-    strategy: str | None = flag("--strategy", "NAME,...|all", complete=strategy_names,
-        help="Whose acceptance."),
-    draft_model: str | None = flag("--draft-model", "NAME|PATH,...", complete=model_names,
-        help="Who may draft."),
+@dataclass(frozen=True, kw_only=True)
+class AcceptancePlotFlags(PlotFlags):
+    """What `plot acceptance` takes: a question's flags, of which few matter to the figure."""
+
+    hardware: str | None = flag(*HARDWARE, hidden=True)  # type: ignore[assignment]
+    batch_size: str | None = flag(  # type: ignore[assignment]
+        *BATCH, "--concurrency", "--max-concurrency", hidden=True
+    )
     draft_budget: str = flag("--draft-budget", "TOKENS,...", default="64:8192:x2",
-        help="Draft KV budgets to draw."),
-) -> None:
+        help="Draft KV budgets to draw.")
+
+
+@app.command("acceptance")
+@takes(AcceptancePlotFlags)
+def acceptance(ctx: typer.Context, flags: AcceptancePlotFlags) -> None:
     """Acceptance rate against draft KV budget, with its 80 % interval: published, or else assumed.
+
+    Of a question's flags only the model, one context, who drafts and the budgets matter.
 
     Example: draftplan plot acceptance --model llama-3.1-8b --context 32k --strategy streaming_llm,quest
     -o acceptance.svg
     """
-    from perfmodel.cli.ask.question import read_counts, read_drafters
+    from perfmodel.cli.ask.question import read_drafters
     from perfmodel.cli.ask.reading import Reading
     from perfmodel.errors import SpecError
     from perfmodel.model import ModelSpec
@@ -221,11 +228,12 @@ def acceptance(
     from perfmodel.plots.style import MOST_SERIES
 
     reading = Reading(ctx)
-    target = reading.read("model", ModelSpec.load, model)
-    contexts = reading.read("context", partial(read_counts, least=1), context)
-    budgets = reading.read("draft_budget", partial(read_counts, least=1), draft_budget)
-    small, named = read_drafters(reading, model, strategy, draft_model)
+    target = reading.read("model", ModelSpec.load, flags.model)
+    contexts = reading.counts("context", flags.context, 1, contexts=True)
+    budgets = reading.counts("draft_budget", flags.draft_budget, 1)
+    small, named = read_drafters(reading, flags.model, flags.strategy, flags.draft_model)
     reading.finish()
+    note([*reading.remarks, *_without_effect(ctx)])
     assert target is not None and contexts and budgets
     drafters = named[0] if named is not None else default_drafters(target, small)
     if len(drafters) <= MOST_SERIES:
@@ -236,9 +244,18 @@ def acceptance(
         )
     if len(drafters) > MOST_SERIES:
         raise SpecError.single(
-            "", "--strategy", f"names {len(drafters)} drafters", f"Name at most {MOST_SERIES}"
+            "", "--strategy", f"{len(drafters)} drafters would be drawn", f"Name at most {MOST_SERIES}"
         )
-    _draw(output, lambda: plot_acceptance_against_budget(target, drafters, contexts[0], budgets))
+    _draw(flags.output, lambda: plot_acceptance_against_budget(target, drafters, contexts[0], budgets))
+
+
+def _without_effect(ctx: typer.Context) -> list[str]:
+    """Say which of the flags that were typed do not matter to the figure of acceptance."""
+    from perfmodel.cli.ask.defaults import by_hand
+
+    typed = [name for name in ctx.params if name not in _OF_ACCEPTANCE and by_hand(ctx, name) == 2]
+    flags = ", ".join(f"--{name.replace('_', '-')}" for name in typed)
+    return [f"without effect on this figure: {flags}"] * bool(typed)
 
 
 @app.command("published")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from perfmodel.cli.ask.flag import argument, command, flag, takes
-from perfmodel.cli.ask.flags import TrafficFlags
+from perfmodel.cli.ask.flags import BATCH, CONTEXT, OUTPUT_TOKENS, TrafficFlags
 from perfmodel.cli.ask.format import Format, read_format
 from perfmodel.cli.tell.output import note, remark, tell
 from perfmodel.cli.tell.progress import progress_bar, reading, resuming, working
@@ -67,11 +67,11 @@ class SimulateFlags(TrafficFlags):
         "absent.")
     spread: float | None = flag("--acceptance-spread", min=0.0, max=0.49, panel="Acceptance",
         help="Standard deviation of acceptance between requests; that of published task mixes where absent.")
-    output_tokens: str = flag("--output-tokens", "TOKENS", default="", panel="Serving",
+    output_tokens: str = flag(*OUTPUT_TOKENS, "TOKENS", default="", panel="Serving",
         help="Output length that the schedule is made for, with --context; from the trace where absent.")
-    context: str = flag("--context", "TOKENS,...", default="", panel="Serving",
+    context: str = flag(*CONTEXT, "TOKENS,...", default="", panel="Serving",
         help="Context lengths of the schedule; from the trace where absent.")
-    batch_size: str = flag("--batch-size", "-b", "N,...", default="", panel="Serving",
+    batch_size: str = flag(*BATCH, "N,...", default="", panel="Serving",
         help="Batch sizes of the schedule; up to --max-batch where absent.")
     plot: str | None = flag("--plot", "FILE", panel="Answer",
         help="Draw goodput against the time per token asked for, to a .svg or .png file.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from perfmodel.cli.ask.flag import command, flag, takes
-from perfmodel.cli.ask.flags import TrafficFlags
+from perfmodel.cli.ask.flags import CONTEXT, HARDWARE, OUTPUT_TOKENS, TP, TrafficFlags
 from perfmodel.cli.tell.output import note, remark, tell
 from perfmodel.cli.tell.progress import progress_bar
 from perfmodel.dataclass import dataclass
@@ -29,15 +29,15 @@ USUAL_TP = "1,2,4,8"
 class SizeFlags(TrafficFlags):
     """What `size` takes."""
 
-    target_qps: float = flag("--target-qps", "N", required=True, panel="Traffic",
+    target_qps: float = flag("--target-qps", "--qps", "--request-rate", "N", required=True, panel="Traffic",
         help="Requests per second to serve.")
-    output_tokens: str = flag("--output-tokens", "--osl", "TOKENS", required=True, panel="Traffic",
+    output_tokens: str = flag(*OUTPUT_TOKENS, "TOKENS", required=True, panel="Traffic",
         help="Tokens that a request puts out, mean.")
-    context: str = flag("--context", "--isl", "TOKENS", required=True, panel="Traffic",
+    context: str = flag(*CONTEXT, "TOKENS", required=True, panel="Traffic",
         help="Prompt tokens of a request, mean.")
-    hardware: str = flag("--hardware", "--system", "NAME|PATH,...|all", default="all", panel="Deployment",
+    hardware: str = flag(*HARDWARE, "NAME|PATH,...|all", default="all", panel="Deployment",
         help="Accelerators to choose from.")
-    tp: str = flag("--tp", "--tp-size", "--tensor-parallel-size", "N,...", default=USUAL_TP,
+    tp: str = flag(*TP, "N,...", default=USUAL_TP,
         panel="Deployment", help="Numbers of GPUs that may share every layer.")
     batch_size: str = flag("--batch-size", default="1", hidden=True)
     price: str | None = flag("--price", "NAME=USD,...", panel="Deployment",

@@ -56,9 +56,9 @@ def sweep(ctx: typer.Context, flags: SweepFlags) -> None:
         raise SpecError.single(
             "", "--tpot", "has no meaning for a sweep, which drops nothing", "Filter its column tpot_s"
         )
-    space = SearchSpace(
-        [None, *question.drafters], question.speculative_gammas or [1], question.kv_budgets, question.alpha
-    )
+    gammas = question.speculative_gammas
+    drafters = [None, *question.drafters] if gammas else [None]
+    space = SearchSpace(drafters, gammas or [1], question.kv_budgets, question.alpha)
     asked = Sweep(question.deployments, question.workload, space)
     note(question.remarks)
     if flags.output is not None and flags.output != "-":

@@ -26,7 +26,8 @@ class Catalogue:
     `profiles_path` and the environment variable DRAFTPLAN_PROFILES name more folders, separated as in PATH;
     they win, and hold files of this sort in their subfolder `inside` or, where that is empty, directly. A
     file is called as its `name`; its `aliases` mean it too, and whatever `spelling` takes for the same.
-    `unknown` says why a name has no file and which of the known ones it may mean.
+    `unknown` says why a name has no file and which of the known ones it may mean. Before a name one of the
+    `makers` may stand with a slash, as in nvidia/h100.
     """
 
     noun: str
@@ -34,6 +35,7 @@ class Catalogue:
     inside: str = ""
     spelling: Callable[[str], Hashable] = str.lower
     unknown: Callable[[str, Iterable[str]], Fault] | None = None
+    makers: tuple[str, ...] = ()
 
     def names(self, profiles_path: PathLike | None = None) -> tuple[str, ...]:
         """Return every name, sorted."""
@@ -47,7 +49,8 @@ class Catalogue:
         name = os.fspath(name_or_path)
         files = self._files(profiles_path)
         path = files.get(name) or files.get(name.lower())
-        if path is None and _looks_like_path(name):
+        made = name.lower().startswith(tuple(f"{maker}/" for maker in self.makers))
+        if path is None and _looks_like_path(name) and not (made and not os.path.lexists(name)):
             path = Path(name)
         if path is None:
             path = self._by_alias(name, files)

@@ -10,8 +10,7 @@ from perfmodel.errors import SpecError, nearest_name, shown
 
 __all__ = [
     "DIMENSIONS", "EXAMPLE", "SI_UNIT", "format_bytes", "format_quantity", "format_rate", "format_seconds",
-    "parse_count", "parse_list", "parse_quantity", "plural", "round_quantity", "short_tokens",
-    "write_quantity",
+    "parse_count", "parse_quantity", "plural", "round_quantity", "short_tokens", "write_quantity",
 ]  # fmt: skip
 
 _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -56,8 +55,11 @@ _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*(\S*)\s*", re.ASCII)
 _COUNT = re.compile(rf"\s*({_NUMBER})\s*([kKmMgG]?)\s*", re.ASCII)
 _COUNT_SUFFIX = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
+_SEPARATED = re.compile(
+    r"\s*[1-9][0-9]{0,2}(?P<mark>[,_ '\u2019\u00a0\u2009\u202f])[0-9]{3}(?:(?P=mark)[0-9]{3})*\s*[kKmMgG]?\s*"
+)
+"""A number with a separator of thousands, the same throughout."""
 _LONGEST_TEXT = 100
-_LONGEST_LIST = 100_000
 _LARGEST_COUNT = 10**15
 
 
@@ -92,12 +94,16 @@ def parse_quantity(text: str | float, dimension: str) -> float:
 def parse_count(text: str | int) -> int:
     """Return a whole number of tokens, requests or GPUs: "32k" is 32000, "32K" is 32768; m, M, g, G likewise.
 
-    Raises SpecError on negative, fractional and absurdly large counts (above 1e15).
+    Thousands may be separated: "32,000", "32_000" and "32 000" are 32000. Raises SpecError on negative,
+    fractional and absurdly large counts (above 1e15).
     """
     if isinstance(text, str) and len(text) < 16 and text.isascii() and text.isdigit():
         return int(text)
     remedy = "Write a whole number such as 64, 32k (32000) or 32K (32768)"
-    match = _COUNT.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST_TEXT else None
+    short = text if isinstance(text, str) and len(text) <= _LONGEST_TEXT else ""
+    if separated := _SEPARATED.fullmatch(short):
+        short = short.replace(separated["mark"], "")
+    match = _COUNT.fullmatch(short)
     if isinstance(text, int) and not isinstance(text, bool):
         exact = float(text) if abs(text) <= _LARGEST_COUNT else math.inf
     elif match is not None:
@@ -109,46 +115,6 @@ def parse_count(text: str | int) -> int:
     if exact != int(exact):
         raise SpecError.single("", "", f"found {shown(text)}, which is not whole", remedy)
     return int(exact)
-
-
-def parse_list(text: str) -> list[int]:
-    """Return the counts named by "1,8,64", an inclusive range "16:256:16" or a doubling range "16:256:x2".
-
-    Parts may be mixed ("1,4:16:4"); the order is kept and repeated counts are dropped. Raises SpecError.
-    """
-    counts: dict[int, None] = {}
-    for part in text.split(","):
-        counts.update(dict.fromkeys(_expand(part)))
-        if len(counts) > _LONGEST_LIST:
-            problem = f"{shown(text)} names more than {_LONGEST_LIST} values"
-            raise SpecError.single("", "", problem, "Use a wider step")
-    return list(counts)
-
-
-def _expand(part: str) -> list[int]:
-    if ":" not in part:
-        return [parse_count(part)]
-    ends = part.split(":")
-    remedy = "Write first:last:step such as 16:256:16, or first:last:x2 to multiply"
-    if len(ends) != 3:
-        raise SpecError.single("", "", f"found {shown(part)}, a range without a step", remedy)
-    first, last = parse_count(ends[0]), parse_count(ends[1])
-    step = ends[2].strip()
-    if last < first:
-        raise SpecError.single("", "", f"found {shown(part)}, which ends before it starts", remedy)
-    if not step.startswith("x"):
-        stride = parse_count(step)
-        if stride < 1 or (last - first) // stride >= _LONGEST_LIST:
-            raise SpecError.single("", "", f"found step {shown(step)}, none or far too many values", remedy)
-        return list(range(first, last + 1, stride))
-    ratio = parse_count(step[1:])
-    if ratio < 2 or first < 1:
-        raise SpecError.single("", "", f"found {shown(part)}, which never ends", remedy)
-    values = []
-    while first <= last:
-        values.append(first)
-        first *= ratio
-    return values
 
 
 def plural(number: int, word: str) -> str:

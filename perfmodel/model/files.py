@@ -190,7 +190,7 @@ def _config_from_hub(name: str) -> Path:
         kinds = [kind.__name__ for kind in type(error).__mro__]
         reason = next((_HUB_REASONS[kind] for kind in kinds if kind in _HUB_REASONS), _NO_ANSWER)
         problem = f"{unknown}, and {reason.format(place=place)}"
-        hint = f"{remedy}; HF_HUB_OFFLINE=1 leaves the hub out"
+        hint = f"{remedy}; --offline (HF_HUB_OFFLINE=1) leaves the hub out"
         raise SpecError.single("request", "model", problem, hint, nearest) from error
 
 

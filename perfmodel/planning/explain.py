@@ -15,6 +15,7 @@ from perfmodel.latency.all_reduce import nodes_of
 from perfmodel.latency.linear import NARROW
 from perfmodel.memory import largest_batch
 from perfmodel.model import ModelSpec
+from perfmodel.planning.fitting import lacking, ways_to_fit
 from perfmodel.planning.parallelism import describe_parallelism
 from perfmodel.speculation import Drafter, half_way
 from perfmodel.workload import Workload
@@ -29,6 +30,8 @@ CAUSE_WORDS = {
     "overhead": "the engine's own overhead",
 }
 
+MOST_MACHINES = 6
+"""Machines of which it is said why nothing is feasible. [1]"""
 LEAST_SHARE = 0.01
 """Shares of a step below this go without mention. [1]"""
 UNSPLIT_TOKENS = 4
@@ -208,7 +211,10 @@ def _unsplit(deployment: Deployment, workload: Workload) -> Iterator[str]:
 
 
 def nearest_miss(deployments: Sequence[Deployment], workload: Workload, tpot_limit: float | None) -> str:
-    """Say what comes closest when nothing is allowed: the largest batch that fits, and the fastest TPOT.
+    """Say what comes closest when nothing is allowed, in sentences with ``; `` between.
+
+    Of what does not fit: what it lacks, and with what it would fit. Of all else the largest batch that fits,
+    and the fastest TPOT.
 
     Parameters
     ----------
@@ -217,7 +223,12 @@ def nearest_miss(deployments: Sequence[Deployment], workload: Workload, tpot_lim
     context_len, output_tokens = min(workload.context_lens), workload.output_tokens
     followed = f" and {output_tokens:.0f} output tokens" if output_tokens else ""
     sentences = []
-    for runs in deployments:
+    for runs in deployments[:MOST_MACHINES]:
+        sequences = float(min(workload.batch_sizes))
+        if lacks := lacking(runs, sequences, float(context_len) + output_tokens):
+            ways = ways_to_fit(runs, sequences, float(context_len), float(output_tokens))
+            sentences += [lacks, *([f"fits with {' or '.join(ways)}"] if ways else ())]
+            continue
         most = largest_batch(
             runs.hardware, runs.model, runs.engine, context_len=float(context_len) + output_tokens,
             tensor_parallel=runs.tensor_parallel, expert_parallel=runs.expert_parallel,
@@ -232,6 +243,8 @@ def nearest_miss(deployments: Sequence[Deployment], workload: Workload, tpot_lim
             f"{runs.gpus:.0f} x {runs.hardware.name} holds at most batch {int(most)} at context "
             f"{context_len}{followed}; plain decoding takes {milliseconds:.2f} ms a token at batch {batch}"
         )
+    if len(deployments) > MOST_MACHINES:
+        sentences.append(f"{len(deployments) - MOST_MACHINES} other machines do not do either")
     if tpot_limit is not None:
         sentences.append(f"the limit asked for is {tpot_limit * 1e3:.2f} ms")
     return "; ".join(sentences)

@@ -13,6 +13,7 @@ from perfmodel.deployment import Deployment
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.choose import Choice, Constraints, rank
+from perfmodel.planning.explain import nearest_miss
 from perfmodel.planning.price import SearchSpace, count_configurations, price_pieces
 from perfmodel.workload import Workload
 
@@ -126,7 +127,7 @@ def price_fronts(deployments: Sequence[Deployment], workload: Workload, space: S
     fronts = [_front(label, parts) for label, parts in [*by_label.items(), (EVERYTHING, last)]]
     if not fronts[-1].tpot.size:
         size = count_configurations(deployments, workload, space)
-        raise InfeasibleError({"does not fit in memory": size}, "nothing fits at this context")
+        raise InfeasibleError({"does not fit in memory": size}, nearest_miss(deployments, workload, None))
     return [front for front in fronts if front.tpot.size]
 
 

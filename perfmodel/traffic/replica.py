@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.errors import Fault, InfeasibleError, SpecError, nearest_name
 from perfmodel.files.numbers import FloatArray, Numeric
+from perfmodel.files.units import format_bytes
 from perfmodel.memory import MAX_PASS_TOKENS
 from perfmodel.model import ModelSpec
+from perfmodel.planning.fitting import request_miss
 from perfmodel.software import SCHEDULERS, SchedulerKind, available, load
 from perfmodel.speculation import Round, price
 
@@ -192,8 +194,9 @@ class Replica:
         if room < float(self.kv_bytes(np.ones(1))[0]):
             raise InfeasibleError(
                 {"does not fit in memory": 1},
-                f"{self.machine} lack {-room / 1e9:.1f} GB a GPU for "
-                f"{self.deployment.model.name} beside its caches",
+                request_miss(self.deployment, 1.0)
+                or f"{self.machine} lack {format_bytes(-room)} a GPU for {self.deployment.model.name} and "
+                "what drafts beside its caches",
             )
         return room
 

@@ -13,6 +13,8 @@ from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import BETWEEN_REQUESTS
 from perfmodel.errors import InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
+from perfmodel.files.units import format_bytes
+from perfmodel.planning.fitting import request_miss
 from perfmodel.traffic.acceptance_draws import AcceptanceDraws, request_acceptance
 from perfmodel.traffic.clients import Clients
 from perfmodel.traffic.decoding import OneLength
@@ -82,8 +84,9 @@ def simulate(
     if needed > replica.group_bytes:
         raise InfeasibleError(
             {"a request exceeds the KV cache": 1},
-            f"the longest request has {trace.longest} tokens and needs {needed / 1e9:.1f} GB a GPU, "
-            f"the cache has {replica.group_bytes / 1e9:.1f}",
+            f"the longest request has {trace.longest} tokens and needs {format_bytes(needed)} a GPU, the "
+            f"cache has {format_bytes(replica.group_bytes)}"
+            + (f"; {miss}" if (miss := request_miss(replica.deployment, trace.longest)) else ""),
         )
     if max(policy.gammas) >= replica.look_ahead and max(policy.gammas):
         raise SpecError.single(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -64,6 +64,11 @@ class Confirmed:
     prefill: int = 0
 
     @property
+    def hardware(self) -> str:
+        """The accelerator that it runs on."""
+        return _hardware(self.candidate)
+
+    @property
     def cost(self) -> float:
         """Rent of all replicas. [USD/h]"""
         return self.candidate.cost(self.replicas, self.prefill)
@@ -106,6 +111,7 @@ class Sizing:
     """What serves the load at the least rent, and what comes after it.
 
     refuted : candidates of the steady state that no simulated number of replicas bore out.
+    without : why each of the other accelerators that were asked about is not among these.
     """
 
     load: Load
@@ -113,6 +119,7 @@ class Sizing:
     best: Confirmed
     runners_up: tuple[Confirmed, ...]
     refuted: tuple[Candidate, ...]
+    without: Mapping[str, str] = field(default_factory=dict)
 
     def confirmed(self, most: int) -> tuple[Confirmed, ...]:
         """Return the best and so many of those that come after it."""
@@ -150,6 +157,7 @@ class Sizing:
                 f"{candidate.replica.machine} {candidate.label}" for candidate in self.refuted
             ],
             "assumed": self.assumed,
+            "without": dict(self.without),
         }
 
 
@@ -197,10 +205,12 @@ def size(
     InfeasibleError
         When nothing meets the targets in the steady state, or none of it does when simulated.
     """
-    ranked = rank_candidates(
+    without: dict[str, str] = {}
+    every = rank_candidates(
         deployments, space, load, targets, max_batch=max_batch, max_step_tokens=max_step_tokens,
-        prefill_apart=prefill_apart, scheduler=scheduler,
-    )[:MOST_SIMULATED]
+        prefill_apart=prefill_apart, scheduler=scheduler, refusals=without,
+    )  # fmt: skip
+    ranked = every[:MOST_SIMULATED]
     confirmed: list[Confirmed] = []
     refuted: list[Candidate] = []
     for start in range(0, len(ranked), TOGETHER):
@@ -232,7 +242,19 @@ def size(
     cheapest = confirmed[0]
     trial = _Trial(Question(cheapest.candidate, load, targets, space.alpha, seed), [cheapest.policy])
     best = replace(cheapest, margin=trial.margin(cheapest.replicas))
-    return Sizing(load, targets, best, tuple(confirmed[1:]), tuple(refuted))
+    tried = [*(answer.candidate for answer in confirmed), *refuted]
+    there = {_hardware(candidate) for candidate in tried}
+    for candidate in every:
+        if (name := _hardware(candidate)) not in there:
+            replicas, prefill = candidate.replicas(load.qps), candidate.prefill_replicas(load.qps)
+            cost = f"{candidate.cost(replicas, prefill):.2f} USD/h"
+            machines = f"{replicas} x {candidate.replica.machine}"
+            without.setdefault(name, f"{machines} would do for {cost}: dearer, and not simulated")
+    return Sizing(load, targets, best, tuple(confirmed[1:]), tuple(refuted), without)
+
+
+def _hardware(candidate: Candidate) -> str:
+    return str(candidate.replica.deployment.hardware.name)
 
 
 def confirm(question: Question) -> Confirmed | None:

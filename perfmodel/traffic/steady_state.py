@@ -16,6 +16,7 @@ from perfmodel.deployment import Deployment, Drafter
 from perfmodel.errors import Fault, InfeasibleError, SpecError
 from perfmodel.files.numbers import FloatArray
 from perfmodel.latency import price_prefill
+from perfmodel.planning.fitting import request_miss
 from perfmodel.planning.price import SearchSpace
 from perfmodel.speculation import TargetSteps, half_way, price, price_steps
 from perfmodel.traffic.prefill_apart import transfer_seconds
@@ -257,6 +258,7 @@ def rank_candidates(
     max_step_tokens: int | None = None,
     prefill_apart: bool = False,
     scheduler: str = "",
+    refusals: dict[str, str] | None = None,
 ) -> list[Candidate]:
     r"""Price replicas of every deployment, plain and with their best drafter.
 
@@ -266,6 +268,7 @@ def rank_candidates(
     max_batch, max_step_tokens, scheduler : as in `Replica.of`. [sequences], [tokens]
     prefill_apart : whether replicas of the same kind prefill and send the caches over the network, so that
         no step mixes prompts in.
+    refusals : takes, for every accelerator that does not serve the load, how near it comes.
 
     Returns
     -------
@@ -293,7 +296,9 @@ def rank_candidates(
     counts: Counter[str] = Counter()
     misses: list[tuple[float, str]] = []
     candidates: list[Candidate] = []
+    nearest: dict[str, tuple[float, str]] = {}
     for deployment in deployments:
+        before = len(misses)
         plain = Replica.of(deployment, scheduler, max_batch, max_step_tokens)
         machine = Machine.of(plain, tuple(sorted({0, *space.gammas})), load)
         for drafters in ([None], [drafter for drafter in space.drafters if drafter is not None]):
@@ -306,8 +311,15 @@ def rank_candidates(
             ]
             if several:
                 candidates.append(max(several, key=lambda candidate: candidate.qps))
+        reached = min(filter(lambda miss: miss[1], misses[before:]), default=None)
+        name = str(deployment.hardware.name)
+        if reached is not None and reached < nearest.get(name, (math.inf, "~")):
+            nearest[name] = reached
+    serving = {str(candidate.replica.deployment.hardware.name) for candidate in candidates}
+    if refusals is not None:
+        refusals.update({name: miss for name, (_, miss) in nearest.items() if name not in serving})
     if not candidates:
-        raise InfeasibleError(dict(counts), min(misses)[1] if misses else "")
+        raise InfeasibleError(dict(counts), min(filter(lambda miss: miss[1], misses), default=(0.0, ""))[1])
 
     def rent(candidate: Candidate) -> tuple[float, float]:
         prefill = candidate.prefill_replicas(load.qps)
@@ -340,6 +352,8 @@ def _candidates_of(
             continue
         if most < 1:
             counts["one request exceeds the KV cache"] += 1
+            longest = load.prompt_tokens + load.output_tokens
+            misses.append((math.inf, request_miss(plain.deployment, longest)))
             continue
         points = points_of(
             replica, machine, load, targets.share, most, space.alpha, targets.ttft if apart else None

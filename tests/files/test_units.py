@@ -17,7 +17,6 @@ from perfmodel.files.units import (
     format_rate,
     format_seconds,
     parse_count,
-    parse_list,
     parse_quantity,
 )
 
@@ -126,37 +125,6 @@ def test_suffixes_multiply_by_a_thousand_and_by_1024(number):
         assert parse_count(f"{number}k") == 1000 * number
         assert parse_count(f"{number}K") == 1024 * number
     assert parse_count(str(number)) == number
-
-
-@pytest.mark.parametrize(
-    ("written", "expected"),
-    [
-        ("1,8,64", [1, 8, 64]),
-        ("16:64:16", [16, 32, 48, 64]),
-        ("16:70:16", [16, 32, 48, 64]),
-        ("16:256:x2", [16, 32, 64, 128, 256]),
-        ("1k:4K:x2", [1000, 2000, 4000]),
-        ("1,4:12:4,8", [1, 4, 8, 12]),
-        ("7", [7]),
-    ],
-)
-def test_lists_take_commas_steps_and_ratios(written, expected):
-    assert parse_list(written) == expected
-
-
-@pytest.mark.parametrize(
-    "written",
-    ["", "1,", "1:2", "1:2:3:4", "8:1:1", "1:8:0", "1:8:x1", "1:8:x0", "0:8:x2", "1:8:y2", "1:1e9:1", "a,b"],
-)
-def test_lists_that_never_end_or_name_nothing_are_refused(written):
-    with pytest.raises(SpecError):
-        parse_list(written)
-
-
-@given(st.integers(1, 10**6), st.integers(1, 10**4), st.integers(0, 300))
-def test_a_range_holds_its_ends_when_the_step_divides_it(first, step, steps):
-    last = first + step * steps
-    assert parse_list(f"{first}:{last}:{step}") == list(range(first, last + 1, step))
 
 
 def test_people_read_rounded_values_with_suitable_prefixes():

@@ -16,7 +16,6 @@ from perfmodel import Drafter, EngineOverhead, HardwareProfile, ModelSpec, Workl
 from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
 from perfmodel.files.checkpoint import LOCK, Parts
-from perfmodel.planning import sweep as sweeping
 from perfmodel.planning.executors import open_executor
 from perfmodel.planning.price import Prices, SearchSpace, sweep
 from perfmodel.planning.sweep import (

@@ -128,7 +128,7 @@ def test_a_model_that_does_not_fit_is_counted():
     with pytest.raises(InfeasibleError) as refused:
         rank_candidates(*large, LOAD, TARGETS)
     assert refused.value.counts == {"does not fit in memory": 1}
-    assert "lack" in refused.value.nearest_miss
+    assert "GiB a GPU" in refused.value.nearest_miss
 
 
 @pytest.mark.parametrize(

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from perfmodel.cli.ask.defaults import Defaults, place_of, set_defaults
+from perfmodel.cli.ask.served import missing_from
 from perfmodel.errors import Fault, SpecError, nearest_name
-
-if TYPE_CHECKING:
-    from perfmodel.files.document import Document
 
 __all__ = ["NOUNS", "as_typed", "blamed", "has_place", "place_of", "read_config", "sentence_on"]
 
 _META = "draftplan.config"
-_NOT_IN_FILES = ("config", "help", "ctx", "allow_code", "executor")
+_NOT_IN_FILES = ("config", "served", "offline", "help", "ctx", "allow_code", "executor")
 """What no file may say; that code may run is only typed."""
 _MOST_FAULTS = 50
 NOUNS = ("policy", "synthetic trace")
 """What one flag can hold the whole text of, so that a fault names a part of it."""
-_NO_FILES = ("", "request", "workload", *NOUNS)
+_NO_FILES = ("", "request", "workload", "replica", "simulation", *NOUNS)
 """What stands for a file in the faults of flags."""
+
+
+_PARAMETERS = {
+    "tensor_parallel": "tp", "pipeline_parallel": "pp", "data_parallel": "dp",
+    "draft_tensor_parallel": "draft_tp", "kv_budget": "draft_budget", "kv_budgets": "draft_budget",
+    "gammas": "gamma", "context_lens": "context",
+    "batch_sizes": "batch_size", "alpha": "acceptance_rate", "memory_utilization": "gpu_memory_utilization",
+}  # fmt: skip
+"""Flags by the names of the library's own parameters, where these differ."""
 
 
 def read_config(ctx: typer.Context, value: str | None) -> str | None:
@@ -69,19 +76,10 @@ def read_config(ctx: typer.Context, value: str | None) -> str | None:
             defaults[param.name], keys[param.name] = text, key
     if faults:
         raise SpecError(faults)
-    ctx.default_map = defaults
+    places = {name: (document.file, document.line((key,)), key) for name, key in keys.items()}
+    set_defaults(ctx, "config", Defaults(defaults, places))
     ctx.meta[_META] = (document, keys)
     return value
-
-
-def place_of(ctx: typer.Context, name: str) -> tuple[str, int | None, str]:
-    """Return file, line and field of what was given for a flag: a place in the config, or the flag itself."""
-    config: tuple[Document, Mapping[str, str]] | None = ctx.meta.get(_META)
-    source = ctx.get_parameter_source(name)
-    if config is not None and source is not None and source.name == "DEFAULT_MAP":
-        document, keys = config
-        return document.file, document.line((keys[name],)), keys[name]
-    return "", None, "--" + name.replace("_", "-")
 
 
 def has_place(fault: Fault) -> bool:
@@ -90,10 +88,21 @@ def has_place(fault: Fault) -> bool:
 
 
 def blamed(ctx: typer.Context, refusal: SpecError) -> SpecError:
-    """Return the refusal of a command with the places in its config of the flags that its faults name."""
+    """Return the refusal of a command in words of its flags, with the places of those that a config names."""
+    refusal = SpecError(_in_flags(ctx, fault) for fault in refusal.faults)
     if _META not in ctx.meta:
         return refusal
     return SpecError(fault if has_place(fault) else _blamed(ctx, fault) for fault in refusal.faults)
+
+
+def _in_flags(ctx: typer.Context, fault: Fault) -> Fault:
+    """Return a fault of a function's parameters as one of the flags that these are."""
+    names = [name.strip() for name in fault.field.split(",")]
+    params = [_PARAMETERS.get(name, name) for name in names]
+    if has_place(fault) or not all(name in ctx.params for name in params):
+        return fault
+    file = "" if fault.file in ("request", "workload", "replica", "simulation") else fault.file
+    return replace(fault, file=file, field=", ".join(f"--{name.replace('_', '-')}" for name in params))
 
 
 def _blamed(ctx: typer.Context, fault: Fault) -> Fault:
@@ -109,10 +118,15 @@ def _blamed(ctx: typer.Context, fault: Fault) -> Fault:
 def sentence_on(failure: Any, message: str) -> str:
     """Return what typer says of a flag, with the place in the config that it was read from or is not in."""
     ctx, param = getattr(failure, "ctx", None), getattr(failure, "param", None)
-    if ctx is None or param is None or _META not in ctx.meta:
+    if ctx is None or param is None:
+        return message
+    missing = type(failure).__name__ == "MissingParameter"
+    if missing and (why := missing_from(ctx, param.name)):
+        message = f"{message.rstrip('.')}: {why}."
+    if _META not in ctx.meta:
         return message
     document, _ = ctx.meta[_META]
-    if type(failure).__name__ == "MissingParameter":
+    if missing:
         return f"{document.file}: {message.rstrip('.')}, and the file has no key {param.name!r}."
     file, line, field = place_of(ctx, param.name)
     return f"{file}:{line}: {field}: {message}" if file else message
@@ -125,7 +139,7 @@ def as_typed(given: Any, *, is_flag: bool) -> str | bool | None:
     parts = given if isinstance(given, list) else [given]
     if not parts or any(isinstance(part, bool) or not isinstance(part, (str, int, float)) for part in parts):
         return None
-    return ",".join(str(part) for part in parts)
+    return ", ".join(str(part) for part in parts)  # with a space: a comma alone may separate thousands
 
 
 def _key(flag: str) -> str:

@@ -25,6 +25,12 @@ class Command(TyperCommand):
         take_as_given(params, get_type_hints(self.callback).get)
         return params
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of a command line, in which ``--tp_size`` is ``--tp-size``, as servers take it."""
+        known = {spelling for param in self.get_params(ctx) for spelling in param.opts}
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*(_dashed(word, known) for word in args[:end]), *args[end:]])
+
     def invoke(self, ctx: Any) -> Any:
         """Look at the outputs, then run."""
         check_outputs(ctx)
@@ -37,6 +43,13 @@ class Commands(typer.Typer):
     def command(self, name: str | None = None, **settings: Any) -> Any:
         """Declare a function as a command of the group."""
         return super().command(name, **{"cls": Command, **settings})
+
+
+def _dashed(word: str, known: set[str]) -> str:
+    """Return a flag with dashes where that makes it one that is known, anything else as it is."""
+    name, equals, value = word.partition("=")
+    dashed = name.replace("_", "-")
+    return dashed + equals + value if name not in known and dashed in known else word
 
 
 def check_outputs(ctx: typer.Context) -> None:

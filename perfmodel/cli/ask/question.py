@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 from functools import partial
@@ -11,15 +10,18 @@ from typing import Any, TypeVar
 import typer
 
 from perfmodel.cli.ask.belief import read_belief, read_share
+from perfmodel.cli.ask.counts import read_counts, read_number
 from perfmodel.cli.ask.flags import DeploymentFlags, QuestionFlags
+from perfmodel.cli.ask.machines import read_machines
 from perfmodel.cli.ask.reading import Reading, read_flag
+from perfmodel.cli.ask.served import remarks_on_served, unset_faults
 from perfmodel.cli.ask.traffic import seconds
 from perfmodel.cli.ask.trees import read_trees
 from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment
 from perfmodel.engine import DEFAULT_ENGINE, EngineOverhead
 from perfmodel.errors import SpecError, nearest_name
-from perfmodel.files.units import format_seconds, parse_list
+from perfmodel.files.units import format_seconds
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.drafters import (
@@ -32,6 +34,7 @@ from perfmodel.planning.drafters import (
     passed_over,
 )
 from perfmodel.planning.parallelism import (
+    MOST_GPUS,
     attention_gpus,
     check_parallelism,
     check_tensor_parallel,
@@ -45,8 +48,7 @@ from perfmodel.workload import MAX_CONTEXT, Workload
 from strategies.base import Tree
 
 __all__ = [
-    "MOST_CELLS", "Nouns", "Question", "read_counts", "read_drafters", "read_objective", "read_question",
-    "read_shares",
+    "MOST_CELLS", "Nouns", "Question", "read_drafters", "read_objective", "read_question", "read_shares",
 ]  # fmt: skip
 
 PADDING = 1024
@@ -174,14 +176,20 @@ def read_question(
         Listing every wrong flag.
     """
     reading = Reading(ctx)
+    reading.faults += unset_faults(ctx)
+    flags = read_machines(reading, flags)
     hardware, engine, target = _deployment(reading, flags, nouns)
     tensor_parallel = reading.read("tp", partial(_read_tensor_parallel, target, flags), flags.tp)
-    batches = reading.read("batch_size", partial(read_counts, least=1), flags.batch_size)
-    contexts = reading.read("context", partial(read_counts, least=1), flags.context)
-    output_tokens = reading.read("output_tokens", _read_output_tokens, flags.output_tokens)
-    draft_gpus = reading.read("draft_tp", _read_gpus, flags.draft_tp)
-    budgets = reading.read("draft_budget", _read_budgets, flags.draft_budget)
-    gammas = reading.read("gamma", partial(read_counts, most=64), flags.gamma)
+    batches = reading.counts("batch_size", flags.batch_size, 1)
+    contexts = reading.counts("context", flags.context, 1, contexts=True)
+    output_tokens = reading.read(
+        "output_tokens", partial(read_number, least=0, most=MAX_CONTEXT), flags.output_tokens
+    )
+    draft_gpus = reading.read(
+        "draft_tp", partial(read_number, least=1, most=MOST_GPUS, of=" of GPUs"), flags.draft_tp
+    )
+    budgets = reading.budgets("draft_budget", flags.draft_budget)
+    gammas = reading.counts("gamma", flags.gamma, 0, 64, by_one=True)
     trees, chains = read_trees(reading, flags.tree, flags.topk, flags.nodes, gammas)
     belief = read_belief(reading, flags, gammas, trees)
     tpot = reading.read("tpot", seconds, flags.tpot)
@@ -195,6 +203,7 @@ def read_question(
         )  # fmt: skip
     if named is None and not small and (why := in_one_stage(flags.pp)):
         named = [], [why]
+    budgets, whole = _bounding(budgets, contexts)
     drafters, remarks = named if named is not None else search_drafters(target, small, engine, budgets)
     if "all" in _names((flags.strategy or "").lower() or "-"):
         drafters, left_out = applicable(drafters, target, belief.measured)
@@ -204,7 +213,7 @@ def read_question(
     if len(trees) > 1:  # of several, those that are too deep for a drafter are left out
         fit, too_deep = applicable(drafters, target, belief.measured)
         drafters, without = (fit, [*without, *too_deep]) if fit else (drafters, without)
-    remarks += without
+    remarks = [*remarks_on_served(ctx, flags), *reading.remarks, *whole, *remarks, *without]
     check_drafters(drafters, target, (gammas or ()) if chains else (), belief.measured)
     drafters = [
         replace(
@@ -253,6 +262,28 @@ def read_question(
     )
     check_parallelism(question.deployments, drafters if question.speculative_gammas else ())
     return question
+
+
+def _bounding(budgets: list[float] | None, contexts: list[int]) -> tuple[list[float] | None, list[str]]:
+    """Return the draft KV budgets that bound something, and a remark on those that are whole caches.
+
+    Raises
+    ------
+    SpecError
+        Where every budget is.
+    """
+    longest = max(contexts)
+    whole = [f"{budget:.0f}" for budget in budgets or () if longest <= budget < float("inf")]
+    kept = [budget for budget in budgets or () if not longest <= budget < float("inf")]
+    if whole and not kept:
+        raise SpecError.single(
+            "", "--draft-budget", f"{', '.join(whole)} is the whole cache at contexts up to {longest}",
+            "Give less, or `all` for the whole cache",
+        )  # fmt: skip
+    left_out = [f"--draft-budget {', '.join(whole)} is left out: the whole cache at contexts up to {longest}"]
+    shorter = [f"{budget:.0f}" for budget in kept if min(contexts) <= budget < longest]
+    partly = [f"at contexts up to its number a draft KV budget ({', '.join(shorter)}) is the whole cache"]
+    return kept if whole else budgets, left_out * bool(whole) + partly * bool(shorter)
 
 
 def _about_draft_gpus(gpus: int | None, drafters: list[Drafter], tensor_parallel: list[int]) -> list[str]:
@@ -386,31 +417,6 @@ def _read_tensor_parallel(target: ModelSpec | None, flags: DeploymentFlags, text
     return counts
 
 
-def _read_gpus(text: str) -> int:
-    counts = read_counts(text, least=1)
-    if len(counts) > 1:
-        raise SpecError.single("", "", f"found {text}", "Give one number of GPUs")
-    return counts[0]
-
-
-def read_counts(text: str, least: int = 0, most: int | None = None) -> list[int]:
-    """Return the whole numbers that a list or range names. Raises SpecError."""
-    values = parse_list(text)
-    for value in values:
-        if value < least or (most is not None and value > most):
-            allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-            raise SpecError.single("", "", f"found {value}", f"Give whole numbers {allowed}")
-    return values
-
-
-def _read_budgets(text: str) -> list[float]:
-    """Return the draft KV budgets that a list names, infinite for ``all``. Raises SpecError."""
-    named = _names(text)
-    counts = [name for name in named if name.lower() != "all"]
-    whole = [math.inf] if len(counts) < len(named) else []
-    return [*(read_counts(",".join(counts), least=1) if counts else ()), *whole]
-
-
 def _some(text: str) -> float:
     value = read_share(text)
     if value <= 0.0:
@@ -457,14 +463,6 @@ def read_objective(ctx: typer.Context, text: str | None) -> tuple[str | None, fl
         return objective, risk
 
     return read_flag(ctx, "objective", parse, text) or (None, None)
-
-
-def _read_output_tokens(text: str) -> int:
-    """Return a number of tokens that one sequence puts out."""
-    (value, *more) = read_counts(text)
-    if more or value > MAX_CONTEXT:
-        raise SpecError.single("", "", f"found {text[:60]!r}", f"Give one number from 0 to {MAX_CONTEXT}")
-    return value
 
 
 def _inner_share(text: str) -> float:

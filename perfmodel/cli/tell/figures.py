@@ -63,8 +63,9 @@ def speedup_against_context(question: Question) -> Axes:
 def ratios(question: Question, *, fixed: bool) -> Axes:
     """Draw T_V/T_T and T_D/T_T of one drafter, at `USUAL_GAMMA` unless the question's lengths are `fixed`."""
     if len(question.drafters) != 1:
-        problem = f"name {len(question.drafters)} drafters"
-        raise SpecError.single("", "--strategy, --draft-model", problem, "Ratios are drawn for one")
+        names = ", ".join(dict.fromkeys(drafter.strategy.name for drafter in question.drafters)) or "nobody"
+        problem = f"ratios are drawn for one drafter, and {names[:80]} may draft"
+        raise SpecError.single("", "--strategy, --draft-model", problem, "Name one: --strategy snapkv")
     return plot_ratios_against_batch(_surface(question if fixed else replace(question, gammas=[USUAL_GAMMA])))
 
 

@@ -60,6 +60,13 @@ def draw_sizing(console: Console, sizing: Sizing, most: int) -> None:
     line(console, _margin(sizing.best))
     for candidate in sizing.refuted:
         line(console, f"Refuted by simulation: {candidate.replica.machine}, {candidate.label}")
+    shown = {confirmed.hardware for confirmed in sizing.confirmed(most)}
+    for confirmed in sizing.runners_up[most:]:
+        if (name := confirmed.hardware) not in shown:
+            line(console, f"Not shown: {name}, {confirmed.cost:.2f} USD/h; --runners-up shows more")
+            shown.add(name)
+    for name, why in sizing.without.items():
+        line(console, f"Without {name}: {why}")
 
 
 def _name_drafter(confirmed: Confirmed) -> dict[str, str]:

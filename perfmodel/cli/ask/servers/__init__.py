@@ -1,0 +1,1 @@
+"""Servers as people start them, read for the question that they imply: --from."""
