@@ -93,14 +93,14 @@ class Desk:
         return self._plans.get(f"{_key(values)} {draws}", lambda: self._plan(self.ask(values), draws=draws))
 
     def grid(self, values: Values, batches: tuple[int, ...], contexts: tuple[int, ...]) -> Plan:
-        """Return the plan of a question over other cells, without intervals."""
+        """Return the cells of a question's plan over other cells, without intervals."""
         rest = {key: value for key, value in values.items() if key not in ("batch_size", "context")}
 
         def compute() -> Plan:
             asked = self.ask(values)
             cells = Workload(batches, contexts, output_tokens=asked.question.workload.output_tokens)
             self._bound(asked, cells)
-            return self._plan(asked, cells, draws=0)
+            return self._plan(asked, cells, draws=0, cells_only=True)
 
         return self._plans.get(f"{_key(rest)} {batches} {contexts}", compute)
 
@@ -158,12 +158,15 @@ class Desk:
             "answers_computed": ("Answers that were computed", sum(each.misses for each in every)),
         }
 
-    def _plan(self, asked: Asked, cells: Workload | None = None, *, draws: int | None) -> Plan:
+    def _plan(
+        self, asked: Asked, cells: Workload | None = None, *, draws: int | None, cells_only: bool = False
+    ) -> Plan:
         hardware, target, engine = asked.question.deployed
         drawn: dict[str, Any] = {} if draws is None else {"draws": draws}
         return plan(
             hardware, target, engine, cells or asked.question.workload, objective=asked.objective,
-            risk=asked.risk, one_deployment=asked.one_deployment, **drawn, **asked.question.planned,
+            risk=asked.risk, one_deployment=asked.one_deployment, cells_only=cells_only, **drawn,
+            **asked.question.planned,
         )  # fmt: skip
 
     def _break_down(self, asked: Asked) -> Breakdown:

@@ -132,6 +132,7 @@ def plan(
     expert_parallel: bool = False,
     pipeline_parallel: int = 1,
     data_parallel: int = 1,
+    cells_only: bool = False,
 ) -> Plan:
     """Recommend a drafting configuration for every (batch, context) cell; the search is exhaustive and exact.
 
@@ -156,6 +157,8 @@ def plan(
     expert_parallel : whether the GPUs deal out the experts whole, in place of a slice of each to every GPU.
     pipeline_parallel, data_parallel : stages of layers, and groups of sequences that share the experts, as in
         `Deployment`. Nobody drafts over several stages unless `drafters` say so, which is refused. [1]
+    cells_only : whether to leave out what is priced beside the cells: the inflection point, and what another
+        software would gain.
 
     Raises
     ------
@@ -208,12 +211,14 @@ def plan(
         if (str(deployment.hardware.name), deployment.tensor_parallel) in machines
     ]
     inflection = np.inf
-    if len(chosen) == 1:
+    if len(chosen) == 1 and not cells_only:
         inflection = inflection_context(chosen[0], workload, spaces[deployments.index(chosen[0])])
     if not bear_out(inflection, cells):
         inflection = np.inf
     outside: Elsewhere | None = None
-    others = _run_elsewhere(searched, target, engine) if len(lengths) > 1 and alpha is None else []
+    others: list[Drafter] = []
+    if len(lengths) > 1 and alpha is None and not cells_only:
+        others = _run_elsewhere(searched, target, engine)
     for deployment in chosen if others else ():
         machine = str(deployment.hardware.name), deployment.tensor_parallel
         most = gained_elsewhere(
