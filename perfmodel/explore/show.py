@@ -14,7 +14,6 @@ from perfmodel.explore.drawings import (
     draw_map,
     table_causes,
     table_lengths,
-    table_map,
 )
 from perfmodel.export import ExportOptions, load
 from perfmodel.files.units import parse_list
@@ -91,7 +90,7 @@ def explored(desk: Desk, values: Values, batches: str, contexts: str) -> dict[st
         "remarks": [*map(printable, asked.question.remarks)],
         "assumed": [*map(printable, around.assumed)],
         "command": desk.command("explain", {k: v for k, v in values.items() if k != "objective"}),
-        "map": {**draw_map(around, rows, columns, batch, context), "table": table_map(around, rows, columns)},
+        "map": draw_map(around, rows, columns, batch, context),
     }
     try:
         behind = desk.break_down(values)
