@@ -10,6 +10,8 @@
 #   make bench-compare WITH=before.json      the same, as ratios to a saved one, or to another version's folder
 #   make versions    which engines are newer on the package index than those that were checked
 #   make golden      ask the questions of tests/golden again, show what changed and hold it
+#   make docs        the documentation as a site in build/site, which needs no network to be read
+#   make docs-record today's answers and figures into README and docs; DOCS_ARGS=--check only compares
 #   make wheel       the wheel and the source distribution in dist/, the same bytes for the same commit
 #   make sbom        dist/draftplan.cdx.json, a CycloneDX bill of materials of the core and the runtime extras
 #   make licences    the table of docs/licences.md, from what is installed
@@ -26,7 +28,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 # What someone who uses the product may install; PyTorch is left to them.
-RUNTIME := report,hub,parquet,fast,cluster
+RUNTIME := all
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,9 +46,10 @@ endif
 INPUTS := setup.cfg pyproject.toml constraints.txt perfmodel/_version.py
 PLAN_READY := $(VENV)/.ready-to-plan
 TEST_READY := $(VENV)/.ready-to-test
+DOCS_READY := $(VENV)/.ready-for-docs
 
 .PHONY: plan test check lint types layers slow nightly fuzz bench bench-compare golden versions coverage constraints wheel sbom \
-    licences audit matrix clean
+    licences audit matrix docs docs-record clean
 
 plan: $(PLAN_READY)
 	@$(BIN)/draftplan plan $(ARGS)
@@ -95,6 +98,14 @@ coverage: $(TEST_READY)
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
 
+docs: $(DOCS_READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean \
+	    --config-file docs/site/mkdocs.yml
+	@echo "The site is at build/site/index.html"
+
+docs-record: $(TEST_READY)
+	cd tests && ../$(BIN)/python -m pages $(DOCS_ARGS)
+
 wheel: $(TEST_READY)
 	cd tests && ../$(BIN)/python -m supply.wheel
 
@@ -124,7 +135,7 @@ constraints:
 	printf '%s\n' filelock fsspec jinja2 networkx 'sympy>=1.13.3' | uv pip compile --quiet --upgrade \
 	    --universal --python-version 3.10 --no-annotate --no-emit-index-url \
 	    --custom-compile-command 'make constraints' --output-file constraints.txt \
-	    --extra dev --extra report --extra notebooks --extra hub --extra parquet --extra fast --extra cluster setup.cfg -
+	    --extra dev --extra notebooks --extra all --extra docs setup.cfg -
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache \
@@ -139,7 +150,12 @@ $(BIN)/python:
 
 $(PLAN_READY): $(INPUTS) | $(BIN)/python
 	@echo "Installing draftplan into $(VENV) ..." >&2
-	@$(INSTALL) --constraint constraints.txt --editable .
+	@$(INSTALL) --constraint constraints.txt --editable ".[report,explore]"
+	@touch $@
+
+$(DOCS_READY): $(INPUTS) | $(BIN)/python
+	@echo "Installing what the site needs into $(VENV) ..." >&2
+	@$(INSTALL) --constraint constraints.txt --editable ".[docs]"
 	@touch $@
 
 $(TEST_READY): $(INPUTS) | $(BIN)/python

@@ -1,80 +1,41 @@
-"""What README shows is what the commands print and what the Python does, at this commit."""
+"""README is a screen and a half: what it is, two commands, an example, how far to trust it, links."""
 
 from __future__ import annotations
 
-import doctest
 import re
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 
-import pytest
+from pages.reading import ROOT, blocks_of
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MOST_LINES = 120
 
 
-def shown() -> list[tuple[str, str]]:
-    """Commands in README's console blocks with the output shown below each."""
-    found = []
-    for block in re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
-            found.append((command, output))
-    return found
+def test_readme_is_short():
+    assert len(README.splitlines()) < MOST_LINES
 
 
-def as_pattern(output: str) -> str:
-    """The shown output as a pattern: a line of three dots stands for any lines, trailing space is free."""
-    lines = [
-        r"(?:[^\n]*\n)*?" if line.strip() == "..." else re.escape(line.rstrip()) + r"[ ]*\n"
-        for line in output.splitlines()
-    ]
-    return "".join(lines)
+def test_the_two_commands_are_targets_of_the_makefile():
+    assert "    make plan\n    make test\n" in README
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r"^(plan|test):", makefile, re.MULTILINE) == ["plan", "test"]
 
 
-@pytest.mark.parametrize(("command", "output"), shown())
-def test_a_command_prints_what_readme_shows_below_it(command: str, output: str, tmp_path: Path) -> None:
-    words = shlex.split(command)
-    assert words[0] == "draftplan", "README shows commands of draftplan only"
-    inputs = {name: ROOT / name for name in words if (ROOT / name).is_file()}
-    arguments = [str(inputs.get(word, word)) for word in words[1:]]
-    ran = subprocess.run(
-        [sys.executable, "-m", "perfmodel", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
-        env={"PATH": "", "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert re.fullmatch(as_pattern(output), ran.stdout), (
-        f"README shows\n{output}\nbut it prints\n{ran.stdout}"
-    )
-
-
-def test_readme_shows_the_recommendation_and_the_table_of_errors() -> None:
-    commands = [command for command, _ in shown()]
+def test_readme_shows_a_figure_the_recommendation_and_the_table_of_errors():
+    commands = [command for block in blocks_of(README) for command, _ in block.shown]
     assert any(command.startswith("draftplan plan ") for command in commands)
     assert any(command.startswith("draftplan validate") for command in commands)
+    assert "](docs/figures/map.png)" in README
 
 
-def test_the_python_in_readme_does_what_it_shows() -> None:
-    test = doctest.DocTestParser().get_doctest(
-        "\n".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)),
-        {},
-        "README.md",
-        "README.md",
-        0,
-    )
-    assert test.examples, "README has no doctest"
-    results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(test)
-    assert results.failed == 0
-
-
-def test_every_file_that_readme_links_to_is_there() -> None:
-    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_every_page_of_docs_is_reached_from_readme():
+    """By links, over as many pages as it takes."""
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8"))
+        waiting += [target for link in links if (target := (page.parent / link).resolve()).is_file()]
+    there = set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs" / "index.md"}
+    assert there <= reached, "the site's own first page is the only one that README does not lead to"

@@ -176,7 +176,9 @@ def _config_from_hub(name: str) -> Path:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise SpecError.single("request", "model", f"{unknown}, and HF_HUB_OFFLINE is set", remedy, nearest)
     if importlib.util.find_spec("huggingface_hub") is None:
-        hint = f"{remedy}, or install huggingface_hub to fetch it"
+        from perfmodel.files.extras import install_command
+
+        hint = f"{remedy}, or install huggingface_hub to fetch it: `{install_command('hub')}`"
         raise SpecError.single("request", "model", unknown, hint, nearest)
     place = os.environ.get("HF_ENDPOINT") or "huggingface.co"
     print(printable(f"{name} is not known here; asking {place} for its config.json"), file=sys.stderr)

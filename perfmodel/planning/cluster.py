@@ -65,7 +65,9 @@ def open_cluster(address: str) -> Iterator[Cluster]:
     """
     address = checked_address(address)
     if importlib.util.find_spec("distributed") is None:
-        _refuse("needs dask.distributed, which is not installed", "pip install 'draftplan[cluster]'")
+        from perfmodel.files.extras import how_to_install
+
+        _refuse("needs dask.distributed, which is not installed", how_to_install("cluster"))
     dask = importlib.import_module("dask")
     _check_tls(dask, address)
     host, _, port = address.partition("://")[2].rpartition(":")

@@ -258,8 +258,9 @@ def _need_parquet(name: str) -> None:
     """Refuse parquet where a package that writes it is absent."""
     for package in ("pyarrow", "thrift"):
         if find_spec(package) is None:
-            problem = f"parquet needs {package}, which is not installed"
-            raise SpecError.single(name, "", problem, "pip install 'draftplan[parquet]'")
+            from perfmodel.files.extras import missing_extra
+
+            raise missing_extra("parquet", package, file=name, what="parquet")
 
 
 def _pyarrow() -> str:

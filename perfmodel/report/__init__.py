@@ -24,12 +24,9 @@ def report_html(content: Content) -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as missing:
-        raise SpecError.single(
-            "",
-            "report",
-            "needs plotly, which is not installed",
-            'Install it: pip install "draftplan[report]"',
-        ) from missing
+        from perfmodel.files.extras import missing_extra
+
+        raise missing_extra("report", "plotly", field="report") from missing
     return page(content, get_plotlyjs())
 
 

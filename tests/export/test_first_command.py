@@ -24,7 +24,7 @@ ENGINES = ("vllm", "sglang", "tensorrt-llm")
 
 
 def told(ask, engine):
-    """The lines below "Run it" of a plan on an engine, and its remarks in brackets; empty where it has none."""
+    """The lines below "Run it" of a plan on an engine, and its remarks in brackets; else empty."""
     words = shlex.split(ask)
     if "--engine" in words:
         place = words.index("--engine")

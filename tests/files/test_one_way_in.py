@@ -31,6 +31,7 @@ OF_OTHERS = {
     "files/writing.py": "flushes what it wrote itself",
     "files/lock.py": "locks that this program made, and /proc of the process that holds one",
     "files/build.py": "its own source",
+    "files/extras.py": "what installers wrote of this environment",
     "files/checkpoint.py": "pieces that this program wrote, and the source of classes",
     "files/npz.py": "writes, and packs what it wrote itself",
     "files/parquet.py": "writes",

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PAGE = Path(__file__).parents[2] / "docs" / "licences.md"
-RUNTIME = ("", "report", "hub", "parquet", "fast", "cluster", "reference", "transformers")
+RUNTIME = ("", "report", "hub", "parquet", "fast", "explore", "cluster", "reference", "transformers")
 """The extras that someone who uses the product may install; the empty one is the core."""
 
 _CLASSIFIERS = {

@@ -10,16 +10,15 @@ __all__ = ["device_asked", "need_torch"]
 
 def need_torch(command: str) -> None:
     """Raise SpecError, saying what to install, where PyTorch is missing."""
-    from perfmodel.errors import SpecError
-
     try:
         present = importlib.util.find_spec("torch") is not None
     except (ImportError, ValueError):
         present = False
     if not present:
-        remedy = (
-            "pip install 'draftplan[reference]'; a CPU build alone is at https://download.pytorch.org/whl/cpu"
-        )
+        from perfmodel.errors import SpecError
+        from perfmodel.files.extras import how_to_install
+
+        remedy = f"{how_to_install('reference')}; a CPU build alone is at https://download.pytorch.org/whl/cpu"
         raise SpecError.single("", command, "needs PyTorch, which is not installed", remedy)
 
 
