@@ -49,7 +49,7 @@ class Limits:
     waiting: int = 32
     seconds: float = 20.0
     body: int = 1 << 20
-    kept: int = 256
+    kept: int = 128
 
 
 class Desk:
