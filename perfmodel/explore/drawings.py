@@ -8,7 +8,7 @@ from typing import Any
 
 from perfmodel.errors import printable
 from perfmodel.planning.breakdown import Breakdown, CauseBar, cause_bars
-from perfmodel.planning.plan import Cell, Plan
+from perfmodel.planning.plan import Cell
 from perfmodel.report.words import TIMES, TO, configuration
 
 __all__ = ["draw_causes", "draw_lengths", "draw_map", "table_causes", "table_lengths"]
@@ -31,16 +31,16 @@ _LINE = "#0072B2"
 
 
 def draw_map(
-    plan: Plan, batches: Sequence[int], contexts: Sequence[int], batch: int, context: int
+    answers: Sequence[Cell], batches: Sequence[int], contexts: Sequence[int], batch: int, context: int
 ) -> dict[str, Any]:
-    """Return the speedup of every cell of a plan over batch and context, one cell marked, and its table.
+    """Return the speedup of every answer over batch and context, one cell marked, and its table.
 
     Parameters
     ----------
     batches, contexts : the axes; a cell without an answer is empty. [sequences], [tokens]
     batch, context : of the marked cell. [sequences], [tokens]
     """
-    answered = _by_place(plan)
+    answered = {(cell.batch_size, cell.context_len): cell for cell in answers}
     cells = [[answered.get((row, column)) for column in contexts] for row in batches]
     axis = {"type": "category", "showgrid": False, "zeroline": False, "ticks": "", "fixedrange": True}
     trace = {
@@ -193,10 +193,6 @@ def short(count: int) -> str:
     if count >= 1000 and count % 1000 == 0:
         return f"{count // 1000}k"
     return f"{count // 1024}K" if count >= 1024 and count % 1024 == 0 else f"{count:,}"
-
-
-def _by_place(plan: Plan) -> dict[tuple[int, int], Cell]:
-    return {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
 
 
 def _height(speedup: float) -> float:
