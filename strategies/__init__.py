@@ -74,8 +74,7 @@ def load(text: str) -> DraftStrategy:
     """
     text = str(text)
     name = text.strip().lower().replace("-", "_")
-    names = available()
-    if name not in names:
+    if not _is_one_file(name) and name not in (names := available()):
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         raise StrategyError(
             f"no strategy is called {text!r}. There are: {', '.join(names)}."
@@ -88,6 +87,13 @@ def load(text: str) -> DraftStrategy:
     except Exception as error:
         raise StrategyError(f"strategy {name!r} does not load: {_told(error)}.", name=name) from error
     return _strategy_of(module, name)
+
+
+def _is_one_file(name: str) -> bool:
+    """Tell quickly, without listing all, whether a name is that of one strategy; False leaves it open."""
+    if not name.isidentifier() or name == "base" or name.startswith("_"):
+        return False
+    return sum(os.path.isfile(os.path.join(folder, f"{name}.py")) for folder in __path__) == 1
 
 
 def load_file(path: str | Path) -> DraftStrategy:

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,11 @@ from perfmodel.explore.catalogue import NAMED, POSTED, check_name, with_config
 from perfmodel.explore.forms import CONFIG
 from perfmodel.explore.remembered import Remembered
 from perfmodel.files.quoting import shell_line
+from perfmodel.planning.answers import answer_cells
 from perfmodel.planning.breakdown import Breakdown, break_down
 from perfmodel.planning.cases import INPUTS, OUTPUTS, price_cases
-from perfmodel.planning.plan import Plan
-from perfmodel.planning.planner import plan
+from perfmodel.planning.plan import Cell, Plan
+from perfmodel.planning.planner import plan, search_space
 from perfmodel.planning.price import SearchSpace, count_configurations
 from perfmodel.policy import SpeculationPolicy
 from perfmodel.workload import Workload
@@ -49,7 +50,7 @@ class Limits:
     waiting: int = 32
     seconds: float = 20.0
     body: int = 1 << 20
-    kept: int = 256
+    kept: int = 128
 
 
 class Desk:
@@ -59,6 +60,7 @@ class Desk:
         self.front, self.limits = front, limits
         self._asked = Remembered[Asked](limits.kept)
         self._plans = Remembered[Plan](limits.kept)
+        self._grids = Remembered[Sequence[Cell]](limits.kept)
         self._cells = Remembered[Breakdown](limits.kept)
         self._policies = Remembered[SpeculationPolicy](limits.kept)
 
@@ -92,17 +94,22 @@ class Desk:
         """
         return self._plans.get(f"{_key(values)} {draws}", lambda: self._plan(self.ask(values), draws=draws))
 
-    def grid(self, values: Values, batches: tuple[int, ...], contexts: tuple[int, ...]) -> Plan:
-        """Return the plan of a question over other cells, without intervals."""
+    def grid(self, values: Values, batches: tuple[int, ...], contexts: tuple[int, ...]) -> Sequence[Cell]:
+        """Return the cells that a question's plan has over other batches and contexts, without intervals.
+
+        Parameters
+        ----------
+        batches, contexts : the axes. [sequences], [tokens]
+
+        Raises
+        ------
+        SpecError
+            Where the question is wrong, of several deployments, or asks for too much.
+        """
         rest = {key: value for key, value in values.items() if key not in ("batch_size", "context")}
-
-        def compute() -> Plan:
-            asked = self.ask(values)
-            cells = Workload(batches, contexts, output_tokens=asked.question.workload.output_tokens)
-            self._bound(asked, cells)
-            return self._plan(asked, cells, draws=0)
-
-        return self._plans.get(f"{_key(rest)} {batches} {contexts}", compute)
+        return self._grids.get(
+            f"{_key(rest)} {batches} {contexts}", lambda: self._grid(self.ask(values), batches, contexts)
+        )
 
     def break_down(self, values: Values) -> Breakdown:
         """Return one cell in depth."""
@@ -152,19 +159,32 @@ class Desk:
     @property
     def hits(self) -> dict[str, tuple[str, float]]:
         """How often an answer was remembered, and how often it was computed, as figures of a scrape."""
-        every = (self._plans, self._cells, self._policies)
+        every = (self._plans, self._grids, self._cells, self._policies)
         return {
             "answers_remembered": ("Answers that were remembered", sum(each.hits for each in every)),
             "answers_computed": ("Answers that were computed", sum(each.misses for each in every)),
         }
 
-    def _plan(self, asked: Asked, cells: Workload | None = None, *, draws: int | None) -> Plan:
+    def _plan(self, asked: Asked, *, draws: int | None) -> Plan:
         hardware, target, engine = asked.question.deployed
         drawn: dict[str, Any] = {} if draws is None else {"draws": draws}
         return plan(
-            hardware, target, engine, cells or asked.question.workload, objective=asked.objective,
-            risk=asked.risk, one_deployment=asked.one_deployment, **drawn, **asked.question.planned,
+            hardware, target, engine, asked.question.workload, objective=asked.objective, risk=asked.risk,
+            one_deployment=asked.one_deployment, **drawn, **asked.question.planned,
         )  # fmt: skip
+
+    def _grid(self, asked: Asked, batches: tuple[int, ...], contexts: tuple[int, ...]) -> tuple[Cell, ...]:
+        question, planned = asked.question, asked.question.planned
+        if len(question.deployments) > 1:
+            raise SpecError.single("", "hardware, tp", "name several deployments", "Name one of each")
+        workload = Workload(batches, contexts, output_tokens=question.workload.output_tokens)
+        self._bound(asked, workload)
+        searched = search_space(
+            planned["drafters"], planned["gammas"], planned["kv_budgets"], planned["alpha"], asked.risk
+        )
+        constraints = planned["constraints"]
+        answered = answer_cells(question.deployments[0], workload, searched, constraints, draws=0, seed=0)
+        return tuple(answered.cells)
 
     def _break_down(self, asked: Asked) -> Breakdown:
         workload = asked.question.workload

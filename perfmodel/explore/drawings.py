@@ -8,10 +8,10 @@ from typing import Any
 
 from perfmodel.errors import printable
 from perfmodel.planning.breakdown import Breakdown, CauseBar, cause_bars
-from perfmodel.planning.plan import Cell, Plan
+from perfmodel.planning.plan import Cell
 from perfmodel.report.words import TIMES, TO, configuration
 
-__all__ = ["draw_causes", "draw_lengths", "draw_map", "table_causes", "table_lengths", "table_map"]
+__all__ = ["draw_causes", "draw_lengths", "draw_map", "table_causes", "table_lengths"]
 
 _SCALE = (
     (0.0, "#8c510a"), (0.25, "#dfc27d"), (0.3333, "#f4f3ee"), (0.55, "#a6cde2"), (0.8, "#4a98c9"),
@@ -31,16 +31,16 @@ _LINE = "#0072B2"
 
 
 def draw_map(
-    plan: Plan, batches: Sequence[int], contexts: Sequence[int], batch: int, context: int
+    answers: Sequence[Cell], batches: Sequence[int], contexts: Sequence[int], batch: int, context: int
 ) -> dict[str, Any]:
-    """Return the speedup of every cell of a plan over batch and context, one cell marked.
+    """Return the speedup of every answer over batch and context, one cell marked, and its table.
 
     Parameters
     ----------
     batches, contexts : the axes; a cell without an answer is empty. [sequences], [tokens]
     batch, context : of the marked cell. [sequences], [tokens]
     """
-    answered = _by_place(plan)
+    answered = {(cell.batch_size, cell.context_len): cell for cell in answers}
     cells = [[answered.get((row, column)) for column in contexts] for row in batches]
     axis = {"type": "category", "showgrid": False, "zeroline": False, "ticks": "", "fixedrange": True}
     trace = {
@@ -72,22 +72,18 @@ def draw_map(
     }  # fmt: skip
     return {
         "data": [trace], "layout": layout, "batches": list(batches), "contexts": list(contexts),
-        "at": [row, column],
+        "at": [row, column], "table": _table_map(trace),
     }  # fmt: skip
 
 
-def table_map(plan: Plan, batches: Sequence[int], contexts: Sequence[int]) -> list[list[dict[str, str]]]:
+def _table_map(trace: dict[str, Any]) -> list[list[dict[str, str]]]:
     """Return the same as rows of texts, each with what a screen reader says."""
-    answered = _by_place(plan)
     return [
         [
-            {
-                "text": _in_small_cell(answered.get((batch, context))) or TO,
-                "label": _hover(answered.get((batch, context)), batch, context).replace("<br>", ", "),
-            }
-            for context in contexts
+            {"text": text or TO, "label": label.replace("<br>", ", ")}
+            for text, label in zip(texts, labels, strict=True)
         ]
-        for batch in batches
+        for texts, labels in zip(trace["customdata"], trace["hovertext"], strict=True)
     ]
 
 
@@ -197,10 +193,6 @@ def short(count: int) -> str:
     if count >= 1000 and count % 1000 == 0:
         return f"{count // 1000}k"
     return f"{count // 1024}K" if count >= 1024 and count % 1024 == 0 else f"{count:,}"
-
-
-def _by_place(plan: Plan) -> dict[tuple[int, int], Cell]:
-    return {(cell.batch_size, cell.context_len): cell for cell in plan.cells}
 
 
 def _height(speedup: float) -> float:

@@ -7,7 +7,7 @@
   const AXES = ["batches", "contexts"];
   const CONFIG = { displayModeBar: false, responsive: true };
   const PAUSE = 250; // after the last key until it is asked [ms]
-  let asking = null, typed = 0, edited = "", shown = null;
+  let asking = null, typed = 0, edited = "", shown = null, mapDrawn = "";
 
   // The question: the controls, the link, the request.
 
@@ -211,8 +211,11 @@
     const [drawn] = shown.map.data;
     const trace = { ...drawn, showscale: wide, texttemplate: room > 30 ? "%{text}" : "" };
     if (room <= 56) Object.assign(trace, { text: drawn.customdata, textfont: { size: 10 } });
-    Plotly.react("map", [trace], themed(shown.map.layout), CONFIG);
-    const map = byId("map");
+    const map = byId("map"), layout = themed(shown.map.layout);
+    const drawnNow = JSON.stringify([trace, layout.font.color, layout.height]);
+    if (drawnNow === mapDrawn) Plotly.relayout(map, { shapes: layout.shapes }); // only the cell is another
+    else Plotly.react(map, [trace], layout, CONFIG);
+    mapDrawn = drawnNow;
     if (!map.dataset.listens) {
       map.dataset.listens = "yes";
       map.on("plotly_click", ({ points: [{ pointIndex }] }) => choose(pointIndex[0], pointIndex[1]));

@@ -95,7 +95,7 @@ Case = create_model(
     "Case", __config__=_STRICT, __doc__="One configuration, by the columns of `draftplan price`.", **_cases
 )
 PriceRequest = create_model(
-    "PriceRequest", __config__=_STRICT, cases=(list[Case], Field(..., min_length=1, max_length=4096))  # type: ignore[valid-type]
+    "PriceRequest", __config__=_STRICT, cases=(list[Case], Field(..., min_length=1, max_length=1024))  # type: ignore[valid-type]
 )
 
 

@@ -70,7 +70,7 @@ class _Strict(Request):
             text = (await self.body()).decode("utf-8")
         except UnicodeDecodeError as error:
             raise SpecError.single("", "", f"is not UTF-8: byte {error.start}", "Send UTF-8") from None
-        return load_json(text, "")
+        return load_json(text, "the body")
 
 
 class _StrictRoute(APIRoute):
@@ -93,7 +93,11 @@ class _Json(Response):
 
     def render(self, content: Any) -> bytes:
         """Return the text."""
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+        return _text(content)
+
+
+def _text(body: Any) -> bytes:
+    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
 
 
 class _Problem(_Json):
@@ -255,7 +259,8 @@ async def _answer(
 ) -> Response:
     """Return what is computed in its turn, as JSON."""
     with _keyed(values or {}):
-        return _Json(await turns.run(compute))
+        text = await turns.run(lambda: _text(compute()))
+    return Response(text, media_type="application/json")
 
 
 def _values(asked: Any) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from perfmodel.explore.drawings import (
     draw_map,
     table_causes,
     table_lengths,
-    table_map,
 )
 from perfmodel.export import ExportOptions, load
 from perfmodel.files.units import parse_list
@@ -85,19 +84,21 @@ def explored(desk: Desk, values: Values, batches: str, contexts: str) -> dict[st
     columns = _axis("contexts", contexts, context)
     around = desk.grid(values, rows, columns)
     deployment = asked.question.deployments[0]
+    machine = f"{deployment.gpus} {TIMES} {deployment.hardware.name}"
     shown: dict[str, Any] = {
-        "title": f"{around.model} on {around.gpus} {TIMES} {around.hardware}, {deployment.engine.label}",
+        "title": f"{deployment.model.name} on {machine}, {deployment.engine.label}",
         "cell": f"batch {batch}, context {context:,}",
         "remarks": [*map(printable, asked.question.remarks)],
-        "assumed": [*map(printable, around.assumed)],
         "command": desk.command("explain", {k: v for k, v in values.items() if k != "objective"}),
-        "map": {**draw_map(around, rows, columns, batch, context), "table": table_map(around, rows, columns)},
+        "map": draw_map(around, rows, columns, batch, context),
     }
     try:
         behind = desk.break_down(values)
     except InfeasibleError as refusal:
+        if not around:
+            raise
         sentence = f"Nothing fits at batch {batch} with {context:,} tokens of context."
-        nothing: dict[str, Any] = {"facts": [], "causes": None, "lengths": None}
+        nothing: dict[str, Any] = {"facts": [], "assumed": [], "causes": None, "lengths": None}
         return {**shown, **nothing, "headline": sentence, "why": printable(str(refusal))}
     cell = behind.cell
     return {
@@ -105,6 +106,7 @@ def explored(desk: Desk, values: Values, batches: str, contexts: str) -> dict[st
         "headline": headline(replace(behind.plan, assumed=())),
         "why": f"Why: {printable(cell.why)}.",
         "facts": _facts(cell, behind.plan),
+        "assumed": [*map(printable, behind.plan.assumed)],
         "causes": {**draw_causes(behind), "table": table_causes(behind)},
         "lengths": {**draw_lengths(behind), "table": table_lengths(behind)},
     }

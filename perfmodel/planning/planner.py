@@ -40,7 +40,7 @@ NO_CONSTRAINTS = Constraints()
 
 __all__ = [
     "DEFAULT_GAMMAS", "MOST_GAMMA", "OBJECTIVES", "Constraints", "default_drafters", "deviations_at", "plan",
-    "read_gammas", "search_drafters", "usual_drafters",
+    "read_gammas", "search_drafters", "search_space", "usual_drafters",
 ]  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def plan(
     profiles = [hardware] if isinstance(hardware, HardwareProfile) else list(hardware)
     gpus = [int(count) for count in np.atleast_1d(tensor_parallel)]
     searched = list(usual_drafters(target, engine, pipeline_parallel) if drafters is None else drafters)
-    lengths = read_gammas([*gammas, *(drafter.tree.steps for drafter in searched if drafter.tree)])
+    lengths = lengths_of(searched, gammas)
     check_drafters(searched, target, lengths)
     searched = check_served(searched, engine, kv_budgets, gpus)
     deployments = [
@@ -176,13 +176,7 @@ def plan(
         for count in gpus
     ]
     check_parallelism(deployments, searched if len(lengths) > 1 else ())
-    space = SearchSpace(
-        [None, *searched] if len(lengths) > 1 else [None],
-        lengths,
-        kv_budgets,
-        alpha,
-        deviations_at(risk),
-    )
+    space = search_space(searched, gammas, kv_budgets, alpha, risk)
     spaces, left_out = [space] * len(deployments), [""] * len(deployments)
     if one_deployment:
         chosen_for = [choose_deployed(each, workload, space, constraints) for each in deployments]
@@ -290,6 +284,24 @@ def read_gammas(gammas: Iterable[int]) -> list[int]:
             "request", "gamma", f"found {list(gammas)!r}", f"give speculation lengths from 0 to {MOST_GAMMA}"
         )
     return lengths
+
+
+def lengths_of(drafters: Sequence[Drafter], gammas: Sequence[int]) -> list[int]:
+    """Return the speculation lengths that `plan` tries: 0, those asked for, the steps of trees. [tokens]"""
+    return read_gammas([*gammas, *(drafter.tree.steps for drafter in drafters if drafter.tree)])
+
+
+def search_space(
+    drafters: Sequence[Drafter],
+    gammas: Sequence[int],
+    kv_budgets: Sequence[float] | None,
+    alpha: float | Acceptance | None,
+    risk: float | None = None,
+) -> SearchSpace:
+    """Return what `plan` searches for arguments of its own; plain decoding is always among it."""
+    lengths = lengths_of(drafters, gammas)
+    drafting = [None, *drafters] if len(lengths) > 1 else [None]
+    return SearchSpace(drafting, lengths, kv_budgets, alpha, deviations_at(risk))
 
 
 def deviations_at(risk: float | None) -> float:

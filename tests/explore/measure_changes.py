@@ -1,4 +1,4 @@
-"""How soon the page has drawn the answer after a change of a control: python tests/explore/measure_changes.py"""
+"""How soon the page has drawn the answer after a control changed: python tests/explore/measure_changes.py"""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def main() -> int:
         print(f"{name:16} median {median(each for each, control in took if control == name):6.1f} ms")
     remembered = [line for line in scrape.splitlines() if line.startswith("draftplan_answers")]
     print(f"{CHANGES} changes: median {p50:.1f} ms, 95th percentile {p95:.1f} ms, most {max(times):.1f} ms")
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; {'; '.join(remembered)}; faults {wrong}")
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; {'; '.join(remembered)}; {wrong}")
     return int(p50 >= MEDIAN_MS or p95 >= P95_MS)
 
 

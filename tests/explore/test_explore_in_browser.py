@@ -82,7 +82,8 @@ def after(page, act):
 
 
 def says(page, words):
-    page.wait_for_function("words => document.getElementById('taken').textContent.startsWith(words)", arg=words)
+    starts = "words => document.getElementById('taken').textContent.startsWith(words)"
+    page.wait_for_function(starts, arg=words)
 
 
 def drawn(page, chart):
