@@ -16,7 +16,7 @@ from perfmodel.explore.drawings import (
     table_lengths,
 )
 from perfmodel.export import ExportOptions, load
-from perfmodel.files.units import parse_list
+from perfmodel.files.count_lists import parse_list
 from perfmodel.planning.decision import headline
 from perfmodel.planning.plan import Cell, Plan
 from perfmodel.report import report_content, report_html
