@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 import yaml
 
+from perfmodel.dataclass import dataclass
 from perfmodel.errors import Fault, SpecError, shown
 from perfmodel.files.opening import PROFILE, Kind, read_file, text_of
 from perfmodel.files.scalars import INFINITE, REMEDY, number_in, scalar_in
@@ -38,7 +40,7 @@ class Resource(Protocol):
     def read_bytes(self) -> bytes: ...
 
 
-@dataclass
+@dataclasses.dataclass
 class Document:
     """Plain values (`data`, a mapping), the line of every key and item, and the faults found on the way.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from perfmodel.acceptance import Acceptance
+from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray, keep_memory
 from perfmodel.latency import Once
@@ -284,7 +285,7 @@ class Prices:
         return self.chunk // each
 
 
-@dataclass
+@dataclasses.dataclass
 class _Kept:
     """What is kept of some contexts: what drafters count, and the terms of some batch sizes."""
 

@@ -7,10 +7,12 @@ from perfmodel.cli.ask.flag import ALLOW_CODE, flag
 from perfmodel.cli.ask.format import OutputFlags
 from perfmodel.dataclass import dataclass
 
-__all__ = ["EXECUTOR", "AcceptanceFlags", "DeploymentFlags", "QuestionFlags", "TrafficFlags"]
+__all__ = ["EXECUTOR", "JOBS", "AcceptanceFlags", "DeploymentFlags", "QuestionFlags", "TrafficFlags"]
 
 _ACCEPTANCE, _DEPLOYMENT, _WORKLOAD, _DRAFTING = "Acceptance", "Deployment", "Workload", "Drafting"
 _TRAFFIC, _SERVING = "Traffic", "Serving"
+JOBS = flag("--jobs", "-j", default=1, min=0, max=1024, panel="Answer",
+    help="Worker processes; 0: one a core.")
 EXECUTOR = flag("--executor", "local:N|dask:ADDRESS|MODULE:NAME", panel="Answer",
     help="Worker processes (local:4; local:0 is one a core), a Dask scheduler (dask:tcp://host:8786) or what "
     "makes an executor (package.module:name). With -o, what is done survives any end, and the same command "
