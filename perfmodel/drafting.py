@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from perfmodel.acceptance import Acceptance, expected_tokens
-from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import Numeric
 from perfmodel.latency import ForwardPass, Once, Places, StepLatency, by_budget, distinct, price_pass

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfmodel import software
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError
 from perfmodel.files.catalogue import Catalogue
 from perfmodel.files.numbers import Numeric

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-
-from perfmodel.dataclass import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["Fault", "InfeasibleError", "SpecError", "escaped", "nearest_name", "printable", "shown"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from perfmodel.accelerators import (
     not_profiled,
     spelling,
 )
-from perfmodel.dataclass import dataclass
 from perfmodel.files.catalogue import Catalogue, own_package
 from perfmodel.files.numbers import Numeric
 from perfmodel.files.quantity import (

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from perfmodel.dataclass import dataclass
 from perfmodel.deployment import WHOLE, Deployment, Stage, shares, stages_of
 from perfmodel.engine import EngineOverhead
 from perfmodel.files.numbers import as_floats

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance, expected_tokens
-from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.drafting import (
     FREE,

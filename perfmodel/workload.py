@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError
 from perfmodel.files.numbers import FloatArray
 

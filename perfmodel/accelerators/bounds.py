@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from perfmodel.dataclass import dataclass
+from dataclasses import dataclass
+
 from perfmodel.files.units import format_rate
 
 __all__ = ["CAPACITY", "MEMORY_BANDWIDTH", "PEAK_FLOPS", "Bound"]

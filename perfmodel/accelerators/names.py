@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import Fault, nearest_name
 from perfmodel.files.document import read_yaml
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from perfmodel.acceptance.odds import expit, logit
-from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import FloatArray
 
 __all__ = [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from perfmodel.acceptance.odds import expit, logit
 from perfmodel.acceptance.published import head_rates, level_of, pair_rate
 from perfmodel.acceptance.rates import Acceptance
-from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric
 from strategies.base import AcceptanceLaw, Drafter, DraftStrategy, Figure, Kind
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from perfmodel.acceptance.odds import expit, logit
 from perfmodel.acceptance.tokens import tokens_from_first_rest
 from perfmodel.acceptance.tree import RANKS, TREE_SCATTER, tokens_from_tree
-from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric
 from strategies.base import Kind, Tree
 

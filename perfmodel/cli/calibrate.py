@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,6 @@ from perfmodel.cli.ask.flag import argument, command, flag, takes
 from perfmodel.cli.ask.format import Format, OutputFlags, refuse_csv
 from perfmodel.cli.tell.output import emit, note, remark, tell, yaml_text
 from perfmodel.cli.tell.progress import working
-from perfmodel.dataclass import dataclass
 
 if TYPE_CHECKING:
     from perfmodel.benchmarks import Benchmark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import typer
@@ -9,7 +10,6 @@ import typer
 from perfmodel.cli.ask.flag import ALLOW_CODE, NO_COLOR, PROFILES, argument, flag, group, without
 from perfmodel.cli.ask.format import Format, OutputFlags
 from perfmodel.cli.tell.output import emit, remark, tell
-from perfmodel.dataclass import dataclass
 
 __all__ = ["GROUPS", "NOUNS", "Noun"]
 

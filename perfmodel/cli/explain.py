@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import typer
 
 from perfmodel.cli.ask.flag import command, takes
 from perfmodel.cli.ask.flags import QuestionFlags
 from perfmodel.cli.ask.format import OutputFlags, refuse_csv
 from perfmodel.cli.tell.output import note, tell
-from perfmodel.dataclass import dataclass
 
 __all__ = ["explain"]
 

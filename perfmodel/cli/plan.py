@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import contextlib
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from perfmodel.cli.ask.completion import plan_formats
 from perfmodel.cli.ask.config import read_config
-from perfmodel.cli.ask.flag import command, flag, takes
-from perfmodel.cli.ask.flags import QuestionFlags
+from perfmodel.cli.ask.flag import ALLOW_CODE, command, flag, takes
+from perfmodel.cli.ask.flags import JOBS, QuestionFlags
 from perfmodel.cli.ask.format import Format, OutputFlags
-from perfmodel.cli.tell.output import note, tell, tell_exported
+from perfmodel.cli.tell.output import note, remark, tell, tell_exported
 from perfmodel.cli.tell.progress import working
-from perfmodel.dataclass import dataclass
 from perfmodel.planning.plan import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from perfmodel.errors import InfeasibleError
     from perfmodel.export import Exported
     from perfmodel.model import ModelSpec
+    from perfmodel.planning.executors import Mapper
     from perfmodel.planning.lossy import LossyAlternative
     from perfmodel.planning.plan import Plan
 
@@ -59,6 +62,11 @@ class PlanFlags(OutputFlags, QuestionFlags):
         help="The decision and the table only, without remarks.")
     config: str | None = flag("--config", "FILE", is_eager=True, callback=read_config, panel=_ANSWER,
         help="YAML file of these flags, such as batch_size: [32, 64] or gamma: '1:8:1'. Flags given win.")
+    jobs: int = JOBS
+    executor: str | None = flag("--executor", "local:N|dask:ADDRESS|MODULE:NAME", panel=_ANSWER,
+        help="Worker processes (local:4; local:0 is one a core), a Dask scheduler (dask:tcp://host:8786) or "
+        "what makes an executor (package.module:name).")
+    allow_code: bool = ALLOW_CODE
 
 
 @command("plan", 1)
@@ -71,6 +79,10 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
 
     Example: draftplan plan --model llama-3.1-8b --hardware h100-sxm-80gb --tp 8 --context 32k -b 32,64,128
     """
+    from perfmodel.planning.executors import begin_workers
+
+    where = flags.executor or f"local:{flags.jobs}"
+    begin_workers(where)
     from perfmodel.cli.ask.question import read_objective, read_question, read_shares
     from perfmodel.cli.tell.plan import draw_plan
     from perfmodel.errors import InfeasibleError
@@ -86,24 +98,26 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     flags, engine = _read_engine(flags)
     shares = read_shares(ctx, flags.pruned) if flags.lossy else []
 
-    def search(target: ModelSpec) -> Plan:
+    def search(target: ModelSpec, executor: Mapper | None) -> Plan:
         return plan_deployments(
             question.hardware, target, question.engine, question.workload, objective=objective, risk=risk,
-            one_deployment=flags.one_deployment or engine is not None, **question.planned,
+            one_deployment=flags.one_deployment or engine is not None, executor=executor, **question.planned,
         )  # fmt: skip
 
     answer: Plan | None = None
     refusal: InfeasibleError | None = None
     alternatives: tuple[LossyAlternative, ...] = ()
-    with working(f"pricing {question.cells} cells"):
+    with _workers(where, allow_code=flags.allow_code) as executor, working(f"pricing {question.cells} cells"):
         try:
-            answer = search(question.target)
+            answer = search(question.target, executor)
         except InfeasibleError as failure:
             refusal = failure
         if flags.lossy:
             from perfmodel.planning.lossy import lossy_alternatives
 
-            alternatives = lossy_alternatives(question.target, answer, search, shares=shares)
+            alternatives = lossy_alternatives(
+                question.target, answer, partial(search, executor=executor), shares=shares
+            )
     if answer is not None:
         if engine is None:
             most = None if flags.explain else 0 if flags.quiet else _MOST_SAID
@@ -117,10 +131,11 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
                     console, answer, alternatives, most=most, runs=_run_it(question, answer),
                     **_doubts(question, answer, most),
                 ),
-                rows=lambda: [
-                    *(unchanged | row for row in answer.rows), *(change.row for change in alternatives),
-                ],
+                rows=lambda: chain(
+                    (unchanged | row for row in answer.each_row()), (change.row for change in alternatives)
+                ),
                 parts=lambda encode: answer.json_texts(encode, lossy),
+                mappings=lambda: answer.mappings(lossy),
             )  # fmt: skip
         else:
             from perfmodel.export import export, load
@@ -167,6 +182,15 @@ def _run_it(question: Question, answer: Plan) -> Exported | None:
         return export(answer, served_by.name)
     except SpecError:  # such as several drafters: --one-deployment plans for one
         return None
+
+
+def _workers(where: str, *, allow_code: bool) -> contextlib.AbstractContextManager[Mapper | None]:
+    """Open what --executor or --jobs names; one process is this one, and loads nothing for it."""
+    if where == "local:1":
+        return contextlib.nullcontext()
+    from perfmodel.cli.ask.executor import opened_executor
+
+    return opened_executor(where, remark, allow_code=allow_code)
 
 
 def _read_engine(flags: PlanFlags) -> tuple[PlanFlags, str | None]:

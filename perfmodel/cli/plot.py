@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from perfmodel.cli.ask.flag import flag, group, takes
 from perfmodel.cli.ask.flags import BATCH, HARDWARE, QuestionFlags
 from perfmodel.cli.tell.output import note, remark
 from perfmodel.cli.tell.progress import working
-from perfmodel.dataclass import dataclass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

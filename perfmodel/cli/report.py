@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
 import typer
 
@@ -10,7 +11,6 @@ from perfmodel.cli.ask.flag import command, flag, takes
 from perfmodel.cli.ask.flags import QuestionFlags
 from perfmodel.cli.tell.output import note, remark
 from perfmodel.cli.tell.progress import working
-from perfmodel.dataclass import dataclass
 
 __all__ = ["report"]
 

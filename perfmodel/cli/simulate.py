@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from perfmodel.cli.ask.flags import BATCH, CONTEXT, OUTPUT_TOKENS, TrafficFlags
 from perfmodel.cli.ask.format import Format, read_format
 from perfmodel.cli.tell.output import note, remark, tell
 from perfmodel.cli.tell.progress import progress_bar, reading, resuming, working
-from perfmodel.dataclass import dataclass
 
 if TYPE_CHECKING:
     from perfmodel.benchmarks import Benchmark

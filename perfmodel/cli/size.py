@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,7 +11,6 @@ from perfmodel.cli.ask.flag import command, flag, takes
 from perfmodel.cli.ask.flags import CONTEXT, HARDWARE, OUTPUT_TOKENS, TP, TrafficFlags
 from perfmodel.cli.tell.output import note, remark, tell
 from perfmodel.cli.tell.progress import progress_bar
-from perfmodel.dataclass import dataclass
 
 if TYPE_CHECKING:
 

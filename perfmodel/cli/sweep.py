@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
 from perfmodel.cli.ask.flag import ALLOW_CODE, command, flag, takes
-from perfmodel.cli.ask.flags import EXECUTOR, QuestionFlags
+from perfmodel.cli.ask.flags import EXECUTOR, JOBS, QuestionFlags
 from perfmodel.cli.tell.output import broken_pipe, note, remark
 from perfmodel.cli.tell.progress import progress_bar, resuming
-from perfmodel.dataclass import dataclass
 
 if TYPE_CHECKING:
     from perfmodel.planning.sweep import Sweep
@@ -24,8 +24,7 @@ class SweepFlags(QuestionFlags):
 
     output: str | None = flag("--output", "-o", "FILE", panel="Answer",
         help="Write to a file that ends on .csv, .csv.gz, .npz or .parquet; CSV to stdout where absent.")
-    jobs: int = flag("--jobs", "-j", default=1, min=0, max=1024, panel="Answer",
-        help="Worker processes; 0: one a core.")
+    jobs: int = JOBS
     executor: str | None = EXECUTOR
     allow_code: bool = ALLOW_CODE
 

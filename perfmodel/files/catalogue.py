@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.files.document import Document, read_yaml
 from perfmodel.files.opening import is_pipe

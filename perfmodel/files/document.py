@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -38,7 +39,7 @@ class Resource(Protocol):
     def read_bytes(self) -> bytes: ...
 
 
-@dataclass
+@dataclasses.dataclass
 class Document:
     """Plain values (`data`, a mapping), the line of every key and item, and the faults found on the way.
 

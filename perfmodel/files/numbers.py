@@ -26,11 +26,11 @@ def distinct_values(values: NDArray[Any]) -> NDArray[Any]:
     return np.unique(values, return_index=True)[0]
 
 
-def medians(values: FloatArray) -> FloatArray:
+def medians(values: Numeric) -> FloatArray:
     """Return the medians over the last axis, which stays; `numpy.median` would load masked arrays."""
-    size = values.shape[-1]
+    size = np.shape(values)[-1]
     least, most = (size - 1) // 2, size // 2
-    parted = np.partition(values, (least, most, -1), axis=-1)  # nan comes last
+    parted = np.partition(np.asarray(values), (least, most, -1), axis=-1)  # nan comes last
     middle = parted[..., least : most + 1].mean(axis=-1, keepdims=True)
     return np.where(np.isnan(parted[..., -1:]), np.nan, middle)
 

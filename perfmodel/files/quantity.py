@@ -10,10 +10,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.files.units import DIMENSIONS, SI_UNIT
 
@@ -174,9 +173,14 @@ def _field(declared: Declared, **defaults: Any) -> Any:
     return dataclasses.field(metadata={_KEY: declared}, **defaults)
 
 
-@functools.cache
 def declared_in(noun: type[Any]) -> tuple[tuple[str, Declared], ...]:
     """Return field name and declaration, its `path` filled in, of everything declared in a dataclass."""
+    of: Any = noun
+    return _declared_in(of)
+
+
+@functools.cache
+def _declared_in(noun: Any) -> tuple[tuple[str, Declared], ...]:
     fields = [(field.name, field.metadata[_KEY]) for field in dataclasses.fields(noun) if field.metadata]
     return tuple((name, dataclasses.replace(entry, path=entry.path or name)) for name, entry in fields)
 

@@ -7,12 +7,11 @@ import json
 import re
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import Fault, SpecError, escaped, nearest_name
 from perfmodel.files.numbers import FloatArray, Numeric
 from perfmodel.files.quantity import (

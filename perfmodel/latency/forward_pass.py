@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, stages_of
 from perfmodel.engine import EngineOverhead
 from perfmodel.files.compiled import compiled

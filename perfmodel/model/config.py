@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from perfmodel.dataclass import dataclass
 from perfmodel.files.document import Document, dotted
 from perfmodel.model.channels import ChannelMixer, channels
 from perfmodel.model.class_defaults import CLASS_DEFAULTS

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
-from perfmodel.dataclass import dataclass
 from perfmodel.model.class_defaults import CLASS_DEFAULTS
 
 __all__ = ["FAMILIES", "PLAIN_ACTIVATIONS", "Family", "family_of"]

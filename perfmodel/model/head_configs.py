@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError
 from perfmodel.files.document import Document
 from perfmodel.model.config import MAX_VOCABULARY, MAX_WIDTH, Decoder, read_config

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from perfmodel.dataclass import dataclass
 from perfmodel.model.channels.mlp import MLP
 from perfmodel.model.layers import Layer
 from perfmodel.model.linear import LinearLayer

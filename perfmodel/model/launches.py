@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 import numpy as np
 
-from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric, as_floats
 from perfmodel.model.linear import LinearLayer
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from perfmodel.dataclass import dataclass
 from perfmodel.model.channels import ChannelMixer
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers import TokenMixer

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED
 from perfmodel.model.routing import busiest_experts, busiest_visits, experts_held

@@ -6,10 +6,10 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError, nearest_name
 from perfmodel.model.forms import take_form
 

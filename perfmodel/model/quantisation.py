@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from perfmodel.dataclass import dataclass
 from perfmodel.files.document import Place
 from perfmodel.model.dtypes import BYTES
 from perfmodel.model.keys import ConfigKeys

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from perfmodel.dataclass import dataclass
+from dataclasses import dataclass
+
 from perfmodel.model.keys import ConfigKeys
 
 __all__ = ["refuse_unreadable"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError
 from perfmodel.files.document import Document
 from perfmodel.files.numbers import Numeric

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
-from perfmodel.dataclass import dataclass
 from perfmodel.model.channels.experts import COUNTS
 from perfmodel.model.dtypes import BYTES, UNQUANTIZED, dtype_name, known_dtype
 from perfmodel.model.keys import ConfigKeys

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment
 from perfmodel.files.numbers import FloatArray, distinct_values
 from perfmodel.planning.cells import Cells

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.files.numbers import FloatArray
 from perfmodel.planning.near_tie import NEAR_TIE, shortest_near_best

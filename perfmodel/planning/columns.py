@@ -6,10 +6,8 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
-
-from perfmodel.dataclass import dataclass
 
 if TYPE_CHECKING:
     from perfmodel.files.numbers import FloatArray, Numeric

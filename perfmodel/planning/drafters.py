@@ -6,11 +6,10 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import strategies
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import Fault, SpecError, nearest_name
 from perfmodel.model import ModelSpec
 from perfmodel.speculation import Drafter

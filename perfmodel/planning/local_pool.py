@@ -25,7 +25,7 @@ __all__ = ["LocalPool", "start_importing"]
 _Begun = tuple["Future[Any]", ProcessPoolExecutor]
 
 _ATTEMPTS = 4
-_IMPORTED = ("perfmodel.planning.sweep", "perfmodel.traffic.runs")
+_IMPORTED = ("perfmodel.planning.answers", "perfmodel.planning.sweep", "perfmodel.traffic.runs")
 """What is imported once for all workers, where a system lets processes be copied."""
 
 

@@ -6,13 +6,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError, shown
-from perfmodel.files.json_text import load_json
+from perfmodel.files.json_text import load_json, uncollected
 from perfmodel.files.opening import PLAN, read_file, text_of
 from perfmodel.planning.columns import NO_DRAFT, Cell
 
@@ -26,6 +26,8 @@ __all__ = [
 ]  # fmt: skip
 
 SCHEMA = "draftplan/plan/1"
+BLOCK = 512
+"""Cells that are written at once: as YAML each takes 30 kB until it is a text. [1]"""
 
 
 @dataclass(frozen=True)
@@ -174,10 +176,21 @@ class Plan:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """One row per cell: every field of it that is one number or word."""
-        return [
-            {name: value for name, value in row.items() if not isinstance(value, (list, tuple))}
-            for row in self.columns.fields()
-        ]
+        return [*self.each_row()]
+
+    def each_row(self) -> Iterator[dict[str, Any]]:
+        """Yield the `rows`, of which no more than a block is in memory."""
+        for row in self.columns.fields():
+            yield {name: value for name, value in row.items() if not isinstance(value, (list, tuple))}
+
+    def mappings(self, more: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield parts of `to_dict`: the header, some ``cells`` at a time, and `more` behind them."""
+        yield {"schema": SCHEMA, **self.header}
+        rows = self.columns.fields()
+        while block := [*islice(rows, BLOCK)]:
+            yield {"cells": [{**row, "round_by_gamma_s": list(row["round_by_gamma_s"])} for row in block]}
+        if more:
+            yield dict(more)
 
     def json_texts(
         self, encode: Callable[[Any], str] | None = None, more: Mapping[str, Any] | None = None
@@ -269,4 +282,5 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
         When the file cannot be read, is not JSON, is no plan or holds figures that cannot be an answer.
     """
     name = os.fspath(path)
-    return Plan.from_dict(load_json(text_of(read_file(path, PLAN), name), name), name)
+    with uncollected():
+        return Plan.from_dict(load_json(text_of(read_file(path, PLAN), name), name), name)

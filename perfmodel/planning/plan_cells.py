@@ -113,9 +113,9 @@ def columns_in(cells: Any, file: str) -> Columns:
             break
     if faults:
         raise SpecError(faults[:MOST_FAULTS])
-    size = len(cells)
+    values = dict(zip(first, zip(*map(itemgetter(*first), cells), strict=True), strict=True))
     return Columns({
-        name: _packed([*map(itemgetter(name), cells)]) if name in first else pack(default, size)
+        name: _packed([*values[name]]) if name in first else pack(default, len(cells))
         for name, default in known.items()
     })  # fmt: skip
 

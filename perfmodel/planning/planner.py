@@ -25,6 +25,7 @@ from perfmodel.planning.drafters import (
     ships,
 )
 from perfmodel.planning.elsewhere import gained_elsewhere, unbound
+from perfmodel.planning.executors import Mapper
 from perfmodel.planning.explain import assumptions, nearest_miss
 from perfmodel.planning.inflection import bear_out, inflection_context
 from perfmodel.planning.parallelism import check_parallelism
@@ -131,6 +132,7 @@ def plan(
     expert_parallel: bool = False,
     pipeline_parallel: int = 1,
     data_parallel: int = 1,
+    executor: Mapper | None = None,
 ) -> Plan:
     """Recommend a drafting configuration for every (batch, context) cell; the search is exhaustive and exact.
 
@@ -155,6 +157,8 @@ def plan(
     expert_parallel : whether the GPUs deal out the experts whole, in place of a slice of each to every GPU.
     pipeline_parallel, data_parallel : stages of layers, and groups of sequences that share the experts, as in
         `Deployment`. Nobody drafts over several stages unless `drafters` say so, which is refused. [1]
+    executor : anything with ``Executor.map``, where the cells are answered, piece by piece and to the same
+        bits; this process when absent.
 
     Raises
     ------
@@ -182,7 +186,9 @@ def plan(
         chosen_for = [choose_deployed(each, workload, space, constraints) for each in deployments]
         spaces, left_out = [list(part) for part in zip(*chosen_for, strict=True)]
     answers = [
-        answer_cells(deployment, workload, searched_here, constraints, why, draws=draws, seed=seed)
+        answer_cells(
+            deployment, workload, searched_here, constraints, why, draws=draws, seed=seed, executor=executor
+        )
         for deployment, searched_here, why in zip(deployments, spaces, left_out, strict=True)
     ]
     if len(deployments) > 1 and objective in (None, "speedup"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from perfmodel.acceptance import Acceptance
 from perfmodel.acceptance.intervals import HALF_WIDTH, requests_for
-from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment, Drafter
 from perfmodel.engine import EngineOverhead
 from perfmodel.files.numbers import FloatArray, Numeric, distinct_values, medians, quantile

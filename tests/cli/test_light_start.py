@@ -23,7 +23,7 @@ QUESTION = (
     "plan", "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--tp", "8", "-b", "32",
     "--context", "32k",
 )  # fmt: skip
-HEAVY = {"pandas", "scipy", "matplotlib", "pyarrow", "numba"}
+HEAVY = {"pandas", "scipy", "matplotlib", "pyarrow", "numba", "concurrent", "multiprocessing", "statistics"}
 DOORS = {
     "help": (("--help",), HEAVY | {"numpy", "pydantic", "yaml", "strategies"}),
     "version": (("--version",), HEAVY | {"numpy", "pydantic", "yaml", "strategies", "rich"}),
@@ -43,6 +43,39 @@ def test_a_door_loads_no_more_than_it_needs(door):
     )  # fmt: skip
     assert "Traceback" not in ran.stderr
     assert not spared & set(json.loads(ran.stderr.splitlines()[-1]))
+
+
+_COUNT = """
+import sys
+sys.argv = ["draftplan", *{arguments!r}]
+from perfmodel.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+ours = {{name: module for name, module in sys.modules.items() if name.startswith("perfmodel.")}}
+made = {{
+    kind for module in ours.values() for kind in vars(module).values()
+    if isinstance(kind, type) and kind.__module__ in ours and "__dataclass_fields__" in vars(kind)
+}}
+def is_compiled(kind):
+    return getattr(vars(kind).get("__repr__"), "__module__", "") != "perfmodel.dataclass" and (
+        kind.__dataclass_params__.frozen
+    )
+print(*sorted(kind.__qualname__ for kind in made if is_compiled(kind)), file=sys.stderr)
+print(len(made), "numpy.ma" in sys.modules, "secrets" in sys.modules, file=sys.stderr)
+"""
+
+
+def test_a_plan_compiles_no_dataclass_whole_and_loads_no_masked_arrays():
+    ran = subprocess.run(
+        [sys.executable, "-c", _COUNT.format(arguments=QUESTION)],
+        capture_output=True, text=True, timeout=60, env={**os.environ},
+    )  # fmt: skip
+    *_, compiled, counts = ran.stderr.splitlines()
+    number, masked, drawn = counts.split()
+    assert (compiled, masked, drawn) == ("", "False", "True")  # worlds were drawn, by numpy.random
+    assert int(number) > 50
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["plan", "--help"], ["acceptance", "fit", "-h"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,6 @@ from perfmodel.acceptance import Conditions
 from perfmodel.acceptance.inverse import alpha_from_mean_length
 from perfmodel.cli.ask.flags import AcceptanceFlags
 from perfmodel.cli.ask.reading import Reading
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import SpecError
 from perfmodel.files.units import parse_count, parse_quantity
 from strategies.base import Tree

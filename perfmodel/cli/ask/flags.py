@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from perfmodel.cli.ask.completion import engine_names, hardware_names, model_names, strategy_names
 from perfmodel.cli.ask.flag import ALLOW_CODE, flag
 from perfmodel.cli.ask.format import OutputFlags
 from perfmodel.cli.ask.gpus import read_gpus
 from perfmodel.cli.ask.hub import leave_hub_out
 from perfmodel.cli.ask.served import read_served
-from perfmodel.dataclass import dataclass
 
 __all__ = [
-    "BATCH", "CONTEXT", "EXECUTOR", "HARDWARE", "OUTPUT_TOKENS", "TP", "AcceptanceFlags", "DeploymentFlags",
-    "QuestionFlags", "TrafficFlags",
+    "BATCH", "CONTEXT", "EXECUTOR", "HARDWARE", "JOBS", "OUTPUT_TOKENS", "TP", "AcceptanceFlags",
+    "DeploymentFlags", "QuestionFlags", "TrafficFlags",
 ]  # fmt: skip
 
 HARDWARE = ("--hardware", "--system", "--gpu")
@@ -24,6 +25,8 @@ BATCH = ("--batch-size", "-b", "--batch", "--bs")
 
 _ACCEPTANCE, _DEPLOYMENT, _WORKLOAD, _DRAFTING = "Acceptance", "Deployment", "Workload", "Drafting"
 _TRAFFIC, _SERVING = "Traffic", "Serving"
+JOBS = flag("--jobs", "-j", default=1, min=0, max=1024, panel="Answer",
+    help="Worker processes; 0: one a core.")
 EXECUTOR = flag("--executor", "local:N|dask:ADDRESS|MODULE:NAME", panel="Answer",
     help="Worker processes (local:4; local:0 is one a core), a Dask scheduler (dask:tcp://host:8786) or what "
     "makes an executor (package.module:name). With -o, what is done survives any end, and the same command "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from perfmodel.cli.ask.flag import flag
-from perfmodel.dataclass import dataclass
 
 __all__ = ["Format", "OutputFlags", "read_format", "refuse_csv"]
 

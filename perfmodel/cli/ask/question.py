@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,7 +17,6 @@ from perfmodel.cli.ask.reading import Reading, read_flag
 from perfmodel.cli.ask.served import remarks_on_served, unset_faults
 from perfmodel.cli.ask.traffic import seconds
 from perfmodel.cli.ask.trees import read_trees
-from perfmodel.dataclass import dataclass
 from perfmodel.deployment import Deployment
 from perfmodel.engine import DEFAULT_ENGINE, EngineOverhead
 from perfmodel.errors import SpecError, nearest_name

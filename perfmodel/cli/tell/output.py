@@ -9,7 +9,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -23,11 +24,27 @@ if TYPE_CHECKING:
     from perfmodel.export import Exported, Exporter
 
 __all__ = [
-    "broken_pipe", "discard_stdout", "dump", "emit", "emit_pieces", "is_terminal", "note", "plain", "remark",
-    "render", "tell", "tell_exported", "to_csv", "yaml_text",
+    "broken_pipe",
+    "csv_texts",
+    "discard_stdout",
+    "dump",
+    "emit",
+    "emit_pieces",
+    "is_terminal",
+    "note",
+    "plain",
+    "remark",
+    "render",
+    "tell",
+    "tell_exported",
+    "yaml_text",
+    "yaml_texts",
 ]  # fmt: skip
 
 BROKEN_PIPE = 141
+_ROWS = 4096
+"""Rows of CSV that are written at once. [1]"""
+_YAML_WIDTH = 120
 _WIDE = 80
 """Columns where neither a terminal nor COLUMNS says how many there are."""
 
@@ -37,8 +54,9 @@ def tell(
     flags: OutputFlags,
     *,
     table: Callable[[Console], None],
-    rows: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
+    rows: Callable[[], Iterable[Mapping[str, Any]]] | None = None,
     parts: Callable[[Callable[[Any], str]], Iterable[str]] | None = None,
+    mappings: Callable[[], Iterable[Mapping[str, Any]]] | None = None,
 ) -> None:
     """Write an answer as the flags ask: a table, JSON, YAML or CSV, to stdout or a file.
 
@@ -48,6 +66,7 @@ def tell(
     table : draws it for people.
     rows : gives its rows, for CSV; all have the columns of the first.
     parts : gives its JSON in parts, with the function that writes any value; `answer` is taken where absent.
+    mappings : gives it in parts for YAML, see `yaml_texts`; `answer` is taken where absent.
 
     Raises
     ------
@@ -61,21 +80,48 @@ def tell(
     if wanted is Format.JSON and parts is not None:
         emit_pieces((text.encode("utf-8") for text in parts(_json)), flags.output)
         return
+    if wanted is Format.YAML and mappings is not None:
+        emit_pieces((text.encode("utf-8") for text in yaml_texts(mappings())), flags.output)
+        return
     if wanted is Format.CSV and rows is not None:
-        text = to_csv(rows())
-    else:
-        refuse_csv(flags)
-        text = dump(answer(), wanted)
-    emit(text, flags.output)
+        emit_pieces((text.encode("utf-8") for text in csv_texts(rows())), flags.output)
+        return
+    refuse_csv(flags)
+    emit(dump(answer(), wanted), flags.output)
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV text; a column that a row lacks is empty, one that the first lacks is left out."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return stream.getvalue()
+def csv_texts(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield rows as CSV, some at a time.
+
+    The first says what the columns are: of one that a row lacks it has nothing, another one is left out.
+    """
+    coming = iter(rows)
+    block = [*islice(coming, _ROWS)]
+    names, first = list(block[0]), True
+    while block:
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, names, restval="", extrasaction="ignore", lineterminator="\n")
+        if first:
+            writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in block)
+        yield stream.getvalue()
+        first = False
+        block = [*islice(coming, _ROWS)]
+
+
+def yaml_texts(mappings: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a mapping as YAML in parts, to the text that `dump` makes of the whole.
+
+    Parameters
+    ----------
+    mappings : its parts in order, each of whole entries, or of items of the one list that the one before
+        it holds items of as well.
+    """
+    before: list[str] = []
+    for part in mappings:
+        text = yaml_text(plain(part), width=_YAML_WIDTH)
+        yield text.partition("\n")[2] if len(part) == 1 and [*part] == before else text
+        before = [*part]
 
 
 def _cell(value: Any) -> Any:
@@ -198,7 +244,7 @@ def plain(value: Any) -> Any:
 def dump(body: Mapping[str, Any], wanted: Format) -> str:
     """Return a mapping as JSON or YAML text; what is not finite becomes null."""
     if wanted is Format.YAML:
-        return yaml_text(plain(body), width=120)
+        return yaml_text(plain(body), width=_YAML_WIDTH)
     return _json(body) + "\n"
 
 

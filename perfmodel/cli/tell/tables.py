@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perfmodel.dataclass import dataclass
 from perfmodel.errors import printable
 from perfmodel.planning.columns import gain as show_gain
 from perfmodel.planning.columns import milliseconds, number, tokens

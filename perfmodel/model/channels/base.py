@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from perfmodel.dataclass import dataclass
 from perfmodel.model.linear import Block, LinearLayer
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.channels.base import ChannelMixer, mlp_products
 from perfmodel.model.linear import LinearLayer

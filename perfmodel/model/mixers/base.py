@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.dtypes import BYTES
 from perfmodel.model.launches import Choose, ForwardPass, Recur, Way

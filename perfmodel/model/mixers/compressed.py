@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.launches import Attend, Choose, ForwardPass, Way
 from perfmodel.model.linear import LinearLayer

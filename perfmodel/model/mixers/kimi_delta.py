@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perfmodel.dataclass import dataclass
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers.base import MAX_WIDTH, Recurrent, Sizes, matrix
 from perfmodel.model.mixers.gated_delta import delta_rule_chunk_flops

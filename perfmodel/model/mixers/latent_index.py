@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perfmodel.dataclass import dataclass
 from perfmodel.model.launches import Attend, Choose, ForwardPass, Way
 from perfmodel.model.linear import LinearLayer
 from perfmodel.model.mixers.base import MAX_WIDTH, Cache, Sizes, matrix, shared_and_alone, with_choice

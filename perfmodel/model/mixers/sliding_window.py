@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perfmodel.dataclass import dataclass
 from perfmodel.model.launches import ForwardPass, Way
 from perfmodel.model.mixers.base import MAX_TOKENS, MAX_WIDTH, Sizes
 from perfmodel.model.mixers.softmax import Softmax

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from perfmodel.dataclass import dataclass
 from perfmodel.files.numbers import Numeric
 from perfmodel.model.launches import Attend, ForwardPass, Way
 from perfmodel.model.linear import LinearLayer
