@@ -117,7 +117,9 @@ class Metrics:
             held_last, stopped, waits,
         ) = steps  # fmt: skip
         lasted = float(each.sum()) if isinstance(each, np.ndarray) else total_of(each)
-        self._by_cause = [before + more for before, more in zip(self._by_cause, by_cause, strict=True)]
+        spent = self._by_cause
+        for cause, seconds in enumerate(by_cause):
+            spent[cause] += seconds
         self.held_byte_seconds += lasted * (held_first + held_last) / 2.0
         if decoding:
             self._intervals.extend(each)
