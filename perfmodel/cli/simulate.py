@@ -103,7 +103,7 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
     from perfmodel.traffic.prefix_cache import sharing_remarks
     from perfmodel.traffic.replica import Replica
     from perfmodel.traffic.reproduction import is_benchmark
-    from perfmodel.traffic.runs import Comparison, case_for
+    from perfmodel.traffic.runs import Comparison, case_for, known_of
 
     if flags.trace is not None and flags.synthetic is None and is_benchmark(flags.trace):
         _reproduce(ctx, flags)
@@ -142,7 +142,7 @@ def simulate(ctx: typer.Context, flags: SimulateFlags) -> None:
         Comparison, speeds=[speed for speed in speeds for _ in policies], ttft=ttft, tpot=question.tpot,
         deployed=deployed, concurrency=flags.concurrency, warm_up=warm_up or WarmUp(),
     )  # fmt: skip
-    _answer(flags, cases, comparison)
+    _answer(flags, cases, comparison, known_of(cases, deployed.plain if deployed else None))
 
 
 def _trace(ctx: typer.Context, flags: SimulateFlags) -> Trace:
@@ -257,7 +257,10 @@ def _cells(flags: SimulateFlags, question: Question, replica: Replica) -> Worklo
 
 
 def _answer(
-    flags: SimulateFlags, cases: list[Case], compare: Callable[[list[Metrics]], Comparison]
+    flags: SimulateFlags,
+    cases: list[Case],
+    compare: Callable[[list[Metrics]], Comparison],
+    known: dict[int, Metrics],
 ) -> None:
     """Simulate, write the comparison and the figure, and keep what is done until both are there."""
     from perfmodel.cli.ask.executor import opened_executor
@@ -275,7 +278,7 @@ def _answer(
             opened_executor(flags.executor, remark, allow_code=flags.allow_code) as executor,
             progress_bar("requests") as progress,
         ):
-            outcomes = outcomes_of(cases, executor=executor, output=output, progress=progress)
+            outcomes = outcomes_of(cases, known=known, executor=executor, output=output, progress=progress)
         comparison = compare(outcomes)
         if flags.plot is not None:
             from perfmodel.plots import save

@@ -69,7 +69,7 @@ class Scratch:
     def __init__(self) -> None:
         self.size = 0
         try:
-            self._stream = tempfile.TemporaryFile(prefix="draftplan-", buffering=0)
+            self._stream = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         except OSError as error:
             raise self._full(error) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,9 +10,16 @@ from numpy.typing import NDArray
 
 from perfmodel.traffic.acceptance_draws import AcceptanceDraws
 
-__all__ = ["AnyLength", "Decoding", "OneLength"]
+__all__ = ["AnyLength", "Decoding", "OneLength", "total_tokens"]
 
 IntArray = NDArray[np.int64]
+
+_NOTHING = np.zeros(0, dtype=np.int64)
+
+
+def total_tokens(by_round: IntArray) -> int:
+    """Tokens of some rounds together, mostly one. [tokens]"""
+    return int(by_round[0]) if by_round.size == 1 else int(by_round.sum())
 
 
 class Decoding(Protocol):
@@ -94,6 +100,9 @@ class OneLength:
         # Tokens of all together from round `_sums_from` on.
         self._sums, self._sums_from = np.zeros(1024, dtype=np.int64), 0
         self._drawn, self._given, self._offsets = range(0), np.zeros(0, dtype=np.uint8), [0]
+        # What the running ones reach, one after the other, and where round 0 of each would be.
+        self._reached, self._upto = np.zeros(1024, dtype=np.int64), 0
+        self._begins: IntArray | None = None
 
     @property
     def index(self) -> IntArray:
@@ -105,22 +114,29 @@ class OneLength:
 
     def contexts(self, gamma: int = 0, rounds: int = 0) -> IntArray:  # noqa: ARG002
         now = self._round + rounds
-        running = self._running.values()
-        if self.gamma:
-            return np.array([course.reached[now - course.joined] for course in running], dtype=np.int64)
-        return np.array([course.context(now) for course in running], dtype=np.int64)
+        if not self.gamma:
+            running = self._running.values()
+            return np.array([course.context(now) for course in running], dtype=np.int64)
+        if self._begins is None:
+            self._begins = np.array([course.begins for course in self._running.values()], dtype=np.int64)
+        contexts: IntArray = self._reached[self._begins + now]
+        return contexts
 
     def join(self, index: int, prompt: int, generated: int) -> None:
         if self.gamma:
             tokens = self._rounds(index, generated)
-            reached = [prompt + 1, *(tokens.cumsum(dtype=np.int64) + (prompt + 1)).tolist()]
-            course = _Course(self._round, prompt, generated, tokens, reached)
-            self._from_now(tokens.size)[: tokens.size] += tokens
             lasts = tokens.size
+            reached = self._more_reached(lasts + 1)
+            reached[0] = prompt + 1
+            tokens.cumsum(out=reached[1:])
+            reached[1:] += prompt + 1
+            course = _Course(self._round, prompt, generated, tokens, reached, self._upto - lasts - 1)
+            self._from_now(lasts)[:lasts] += tokens
         else:
             course = _Course(self._round, prompt, generated)
             lasts = int(self._outputs[index]) - generated
         self._running[index] = course
+        self._begins = None
         heapq.heappush(self._ends, (self._round + lasts, index))
         self.count += 1
         self.sum_context += prompt + 1
@@ -137,6 +153,22 @@ class OneLength:
         place = index - self._drawn.start
         return self._given[self._offsets[place] : self._offsets[place + 1]]
 
+    def _more_reached(self, count: int) -> IntArray:
+        """Room for what one more sequence reaches."""
+        if self._upto + count > self._reached.size:
+            courses = self._running.values()
+            self._upto = sum(course.reached.size for course in courses)
+            self._reached = np.empty(2 * (self._upto + count) + 1024, dtype=np.int64)
+            at = 0
+            for course in courses:
+                kept = course.reached
+                course.move(at)
+                course.reached = self._reached[at : at + kept.size]
+                course.reached[:] = kept
+                at += kept.size
+        self._upto += count
+        return self._reached[self._upto - count : self._upto]
+
     def _from_now(self, rounds: int) -> IntArray:
         """The sums of at least so many rounds from the next one on."""
         begin = self._round - self._sums_from
@@ -149,6 +181,7 @@ class OneLength:
 
     def stop_last(self) -> tuple[int, int, int]:
         index, course = self._running.popitem()
+        self._begins = None
         self._ends = [(end, each) for end, each in self._ends if each != index]
         heapq.heapify(self._ends)
         context = course.context(self._round)
@@ -165,7 +198,7 @@ class OneLength:
         return rounds, self._from_now(rounds)[:rounds] if gamma else None
 
     def advance(self, gamma: int, rounds: int) -> list[int]:
-        tokens = int(self._from_now(rounds)[:rounds].sum()) if gamma else rounds * self.count
+        tokens = total_tokens(self._from_now(rounds)[:rounds]) if gamma else rounds * self.count
         self._round += rounds
         ends, now = self._ends, self._round
         ended: list[int] = []
@@ -185,6 +218,7 @@ class OneLength:
     def leave(self) -> None:
         for index in self._ended:
             del self._running[index]
+        self._begins = None
         self.count -= len(self._ended)
         self.sum_context -= self._left
         self.sum_prompt -= self._left_prompt
@@ -193,10 +227,11 @@ class OneLength:
 class _Course:
     """How one sequence goes on from the round in which it joins; one that never drafts has no tokens listed.
 
-    reached : its entries before each round, and at its end. [tokens]
+    reached : its entries before each round, and at its end. [tokens] begins : where those of round 0 would be
+    among what all reach.
     """
 
-    __slots__ = ("generated", "joined", "prompt", "reached", "tokens")
+    __slots__ = ("begins", "generated", "joined", "prompt", "reached", "tokens")
 
     def __init__(
         self,
@@ -204,15 +239,21 @@ class _Course:
         prompt: int,
         generated: int,
         tokens: NDArray[np.uint8] | None = None,
-        reached: Sequence[int] = (),
+        reached: IntArray = _NOTHING,
+        place: int = 0,
     ) -> None:
         self.joined, self.prompt, self.generated = joined, prompt, generated
         self.tokens, self.reached = tokens, reached
+        self.move(place)
+
+    def move(self, place: int) -> None:
+        """Note where `reached` begins."""
+        self.begins = place - self.joined
 
     def context(self, now: int) -> int:
         """Its entries before a round. [tokens]"""
         rounds = now - self.joined
-        return self.reached[rounds] if self.reached else self.prompt + 1 + rounds
+        return self.prompt + 1 + rounds if self.tokens is None else int(self.reached[rounds])
 
 
 class AnyLength:

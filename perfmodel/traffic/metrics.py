@@ -117,7 +117,9 @@ class Metrics:
             held_last, stopped, waits,
         ) = steps  # fmt: skip
         lasted = float(each.sum()) if isinstance(each, np.ndarray) else total_of(each)
-        self._by_cause = [before + more for before, more in zip(self._by_cause, by_cause, strict=True)]
+        spent = self._by_cause
+        for cause, seconds in enumerate(by_cause):
+            spent[cause] += seconds
         self.held_byte_seconds += lasted * (held_first + held_last) / 2.0
         if decoding:
             self._intervals.extend(each)
@@ -192,8 +194,9 @@ class Metrics:
         decoding = (rows[rows["decoding"] > 0] for rows in self.rows())
         for rows, values in zip(decoding, self._of_rounds(), strict=True):
             rounds = rows["rounds"].astype(np.int64)
-            weights = np.repeat(np.where(rows["start"] >= begins, rows["decoding"], 0).astype(np.int64), rounds)
-            weights[(np.cumsum(rounds) - rounds)[rows["waited"]]] = 0  # each sequence's own is among the single
+            seen = np.where(rows["start"] >= begins, rows["decoding"], 0)
+            weights = np.repeat(seen.astype(np.int64), rounds)
+            weights[(np.cumsum(rounds) - rounds)[rows["waited"]]] = 0  # each one's own is among the single
             yield values[weights > 0], weights[weights > 0]
         for values, began in zip(self._single.pieces(), self._single_began.pieces(), strict=True):
             single = values[began >= begins]

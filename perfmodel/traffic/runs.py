@@ -21,7 +21,9 @@ from perfmodel.traffic.simulate import simulate
 from perfmodel.traffic.trace import Trace
 from perfmodel.traffic.workload import PlannedTraffic, equipped, tuned
 
-__all__ = ["Case", "Comparison", "ahead_of_fixed", "case_for", "outcomes_of", "parts_of", "run_case"]
+__all__ = [
+    "Case", "Comparison", "ahead_of_fixed", "case_for", "known_of", "outcomes_of", "parts_of", "run_case",
+]  # fmt: skip
 
 SCHEMA = "draftplan/simulation/1"
 FOLLOWING = ("schedule", "adaptive")
@@ -87,9 +89,28 @@ def run_case(case: Case, progress: Callable[[int, int], None] | None = None) -> 
     )
 
 
+def known_of(cases: Sequence[Case], plain: Metrics | None) -> dict[int, Metrics]:
+    """Return the outcomes of those cases that plain batching was simulated for already, by their places.
+
+    Parameters
+    ----------
+    plain : what a trace saw without drafts, in a loop as open or closed as the cases'; None where unknown.
+    """
+    if plain is None:
+        return {}
+    return {
+        place: replace(plain, trace=case.trace, replica=case.replica)
+        for place, case in enumerate(cases)
+        if case.policy == FixedGamma(0)
+        and replace(case.replica, max_gamma=0) == replace(plain.replica, max_gamma=0)
+        and case.trace.is_same(plain.trace)
+    }
+
+
 def outcomes_of(
     cases: Sequence[Case],
     *,
+    known: Mapping[int, Metrics] | None = None,
     executor: Mapper | None = None,
     output: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -98,6 +119,7 @@ def outcomes_of(
 
     Parameters
     ----------
+    known : outcomes that are there already, by the places of their cases.
     executor : anything with ``Executor.map``; this process when absent.
     output : file beside which finished simulations are kept until `parts_of` says to remove them.
     progress : called with (requests served, all of them).
@@ -109,18 +131,19 @@ def outcomes_of(
     """
     parts = parts_of(cases, output) if output is not None else None
     with parts.held() if parts else contextlib.nullcontext():
-        done = _outcomes(cases, executor, parts, progress)
+        done = _outcomes(cases, known or {}, executor, parts, progress)
     return [done[index] for index in range(len(cases))]
 
 
 def _outcomes(
     cases: Sequence[Case],
+    known: Mapping[int, Metrics],
     executor: Mapper | None,
     parts: Parts | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[int, Metrics]:
     """Simulate what was not simulated before; returns what all of it gave."""
-    done: dict[int, Metrics] = {}
+    done: dict[int, Metrics] = dict(known)
 
     def keep(index: int, arrays: Arrays) -> None:
         done[index] = Metrics.from_arrays(arrays, cases[index].trace, cases[index].replica)
@@ -147,10 +170,10 @@ def _outcomes(
             if parts is not None:
                 parts.write(index, done[index].to_arrays())
         else:
-            arrays = next(finished)
+            outcome = next(finished)
             if parts is not None:
-                parts.write(index, arrays)
-            keep(index, arrays)
+                parts.write(index, outcome)
+            keep(index, outcome)
         served += len(cases[index].trace)
         tell()
     return done

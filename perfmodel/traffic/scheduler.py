@@ -53,6 +53,10 @@ class Scheduler:
     ----------
     draws : what every request accepts.
     gamma : the one length that every round has; None where it may change. [tokens]
+
+    Attributes
+    ----------
+    held_before : bytes of all caches when `make_room` was done, before chunks were let in. [B]
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Scheduler:
             self.decoding = AnyLength(trace.output_tokens, draws, replica.max_batch)
         self._had: dict[int, int] = {}
         self._max_batch = replica.max_batch
+        self.held_before = 0.0
         reach = trace.longest + 2 * replica.look_ahead
         tabled = self._line is None and not replica.chooses_once and reach <= _TABLED
         self._bytes = replica.kv_bytes(np.arange(reach + 1)) if tabled else None
@@ -124,7 +129,7 @@ class Scheduler:
                 each = self._bytes[contexts]
             else:
                 each = self.replica.kv_bytes(contexts, contexts - decoding.prompts)
-            self._decoding_held[asked] = float(each.sum())
+            self._decoding_held[asked] = float(np.add.reduce(each))
         return promised + self._decoding_held[asked]
 
     @property
@@ -139,7 +144,7 @@ class Scheduler:
     def make_room(self, gamma: int) -> list[int]:
         """Take the cache from what arrived last until a round fits; returns which of them decoded."""
         stopped = []
-        while self.held(gamma + 1) > self.replica.cache_bytes:
+        while (held := self.held(gamma + 1)) > self.replica.cache_bytes:
             if self.prefilling:
                 prompt = self.prefilling.pop()
                 self.prefixes.release(prompt.index)
@@ -152,7 +157,9 @@ class Scheduler:
                 self.prefixes.release(index)
                 longest = np.array([context + self.replica.look_ahead])
                 self.waiting.appendleft(Prompt(index, context, float(self.replica.kv_bytes(longest)[0])))
-        self._keep_prefixes(gamma + 1)
+        self.held_before = held
+        if self._shares:
+            self._keep_prefixes(gamma + 1)
         return stopped
 
     def alone(self) -> list[Chunk]:

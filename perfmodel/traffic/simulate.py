@@ -17,7 +17,7 @@ from perfmodel.files.units import format_bytes
 from perfmodel.planning.fitting import request_miss
 from perfmodel.traffic.acceptance_draws import AcceptanceDraws, request_acceptance
 from perfmodel.traffic.clients import Clients
-from perfmodel.traffic.decoding import OneLength
+from perfmodel.traffic.decoding import OneLength, total_tokens
 from perfmodel.traffic.metrics import Metrics, Steps
 from perfmodel.traffic.policies import FixedGamma, FollowPlan, ServingPolicy
 from perfmodel.traffic.replica import Replica
@@ -167,7 +167,7 @@ class _Simulation:
         if stopped := batch.make_room(gamma):
             self.stopped_at.update(dict.fromkeys(stopped, self.now))
         chunks = batch.chunks(gamma)
-        held = held_last = batch.held(gamma + 1)
+        held = held_last = batch.held(gamma + 1) if chunks else batch.held_before
         count, context = decoding.count, decoding.sum_context
         rounds, prefilled = 1, 0
         each: Sequence[float] | FloatArray
@@ -182,9 +182,9 @@ class _Simulation:
             each, by_cause = self._block(gamma, most, given)
             rounds = len(each)
             if rounds > 1:
-                before_last = (rounds - 1) * count if given is None else int(given[: rounds - 1].sum())
+                before_last = (rounds - 1) * count if given is None else total_tokens(given[: rounds - 1])
                 held_last = batch.held(gamma + 1, gamma, rounds - 1, before_last)
-        tokens = rounds * count if given is None else int(given[:rounds].sum())
+        tokens = rounds * count if given is None else total_tokens(given[:rounds])
         self.now = self.outcome.record(
             Steps(
                 self.now, each, by_cause, gamma, count, context / count if count else 0.0, len(batch.waiting),
@@ -272,7 +272,8 @@ class _Simulation:
                 break
             each.append(a_round)
             lasted += a_round
-            by_cause = [before + more for before, more in zip(by_cause, seconds, strict=True)]
+            for cause, more in enumerate(seconds):
+                by_cause[cause] += more
             if self.now + lasted >= until:
                 return Block(each, by_cause)
             context += count if given is None else int(given[number])
@@ -284,13 +285,13 @@ class _Simulation:
         """`_block` at once, for many rounds."""
         decoding, until = self.batch.decoding, self.clients.next_ready
         count = decoding.count
-        before = _NUMBERS[:rounds] * count if given is None else np.cumsum(given) - given
+        before = _NUMBERS[:rounds] * count if given is None else given.cumsum() - given
         mean_context = (before + decoding.sum_context) / count
         seconds = self.table.decode(count, mean_context, gamma, mean_context - decoding.sum_prompt / count)
         each = seconds.sum(axis=0)
         if math.isfinite(until):
-            ends = self.now + np.cumsum(each)
-            upto = 1 + int(np.searchsorted(ends[:-1], until))
+            ends = self.now + each.cumsum()
+            upto = 1 + int(ends[:-1].searchsorted(until))
             each, seconds = each[:upto], seconds[:, :upto]
         return Block(each, seconds.sum(axis=1).tolist())
 

@@ -80,6 +80,13 @@ class Trace:
         """Mean arrivals per second; infinite where all arrive at once. [1/s]"""
         return len(self) / float(self.arrival[-1]) if self.arrival[-1] > 0 else np.inf
 
+    def is_same(self, other: Trace) -> bool:
+        """Whether another has the same requests at the same times."""
+        return self.prefixes is other.prefixes and all(
+            np.array_equal(getattr(self, column), getattr(other, column))
+            for column in ("arrival", "prompt_tokens", "output_tokens")
+        )
+
     def faster(self, factor: float) -> Trace:
         """The same requests arriving `factor` times as fast."""
         return replace(self, arrival=self.arrival / factor)

@@ -38,7 +38,8 @@ class Values:
                 self.extend(first[begin : begin + LEAF])
 
     def __len__(self) -> int:
-        return ((self._disk.size if self._disk else 0) + len(self._end)) // self._type.itemsize
+        on_disk = self._disk.size if self._disk else 0
+        return (on_disk + len(self._end)) // int(self._type.itemsize)
 
     def extend(self, more: Sequence[float] | NDArray[Any]) -> None:
         """Append some; a sequence is of floats. Raises SpecError where the disk is full."""

@@ -28,7 +28,7 @@ class _Span(NamedTuple):
     low: int
     bits: int
     below: int
-    count: int
+    numbers: int
     places: list[int]
 
 
@@ -47,7 +47,8 @@ def percentiles(
     values = np.zeros(shares.size)
     spans = [_Span(0, 63, 0, count, list(range(shares.size)))] if count else []
     while spans:
-        spans = [narrower for span in _looked_through(pieces, spans, shares, weight, values) for narrower in span]
+        narrower = _looked_through(pieces, spans, shares, weight, values)
+        spans = [span for within in narrower for span in within]
     return values
 
 
@@ -59,7 +60,7 @@ def _looked_through(
     values: FloatArray,
 ) -> Iterator[list[_Span]]:
     """Read everything once: fill in the values of spans that are short, and narrow the others."""
-    looks = [(_Sorted if span.count <= _SORTED else _Counted)(span) for span in spans]
+    looks = [(_Sorted if span.numbers <= _SORTED else _Counted)(span) for span in spans]
     for numbers, weights in pieces():
         keys = numbers.view(np.int64)  # in the order of the numbers, as none is negative
         for look in looks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,14 @@ _EVERYWHERE = 1e-3
 class PlannedTraffic:
     """A plan of one deployment, and the drafter and draft KV budget that it deploys.
 
-    Where the plan never drafts, these are what it would deploy first.
+    Where the plan never drafts, these are what it would deploy first. `plain` is what plain batching saw, of
+    which the plan was made; None where it was made of cells.
     """
 
     plan: Plan
     drafter: Drafter
     kv_budget: float
+    plain: Metrics | None = field(default=None, compare=False, repr=False)
 
 
 def traffic_workload(outcome: Metrics, max_batch: int) -> Workload:
@@ -112,6 +114,7 @@ def plan_for_traffic(
     InfeasibleError
         When the model leaves no room for the trace's longest request, even without a drafter.
     """
+    outcome = None
     if workload is None:
         runs = Deployment(
             hardware, target, engine, tensor_parallel, expert_parallel, pipeline_parallel, data_parallel
@@ -136,7 +139,7 @@ def plan_for_traffic(
         pipeline_parallel=pipeline_parallel,
         data_parallel=data_parallel,
     )
-    return deployed_by(answer, drafters, kv_budgets)
+    return replace(deployed_by(answer, drafters, kv_budgets), plain=outcome)
 
 
 def deployed_by(

@@ -78,7 +78,7 @@ def test_who_decodes_waits_for_prefills_and_that_wait_is_between_its_tokens():
     assert first.ttft[1] <= mixed.ttft[1]
     assert first.itl(50)[0] == pytest.approx(mixed.itl(50)[0], rel=0.01)
     for outcome in (first, mixed):  # every chunk of every sequence is an interval, and they add up
-        values, weights = outcome._intervals_from()
+        values, weights = map(np.concatenate, zip(*outcome._intervals_from(), strict=True))
         assert weights.sum() == (trace.output_tokens - 1).sum()
         assert (values * weights).sum() == pytest.approx((outcome.finish - outcome.first_token).sum())
 
@@ -136,7 +136,7 @@ def test_under_every_scheduler_nothing_is_lost_or_exceeds_its_room(
     assert np.all(np.isfinite(outcome.finish))
     assert np.all(outcome.first_token > outcome.sent)
     assert np.all(np.diff(outcome.first_token) >= 0), "first come, first served"
-    values, weights = outcome._intervals_from()
+    values, weights = map(np.concatenate, zip(*outcome._intervals_from(), strict=True))
     assert np.all(values >= 0.0)
     assert outcome.summary()["itl_mean_s"] == pytest.approx(
         float((values * weights).sum() / max(weights.sum(), 1)), rel=1e-9
