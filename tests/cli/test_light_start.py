@@ -45,7 +45,7 @@ def test_a_door_loads_no_more_than_it_needs(door):
     assert not spared & set(json.loads(ran.stderr.splitlines()[-1]))
 
 
-_COUNT = """
+_LOADED = """
 import sys
 sys.argv = ["draftplan", *{arguments!r}]
 from perfmodel.cli import main
@@ -53,29 +53,16 @@ try:
     main()
 except SystemExit:
     pass
-ours = {{name: module for name, module in sys.modules.items() if name.startswith("perfmodel.")}}
-made = {{
-    kind for module in ours.values() for kind in vars(module).values()
-    if isinstance(kind, type) and kind.__module__ in ours and "__dataclass_fields__" in vars(kind)
-}}
-def is_compiled(kind):
-    return getattr(vars(kind).get("__repr__"), "__module__", "") != "perfmodel.dataclass" and (
-        kind.__dataclass_params__.frozen
-    )
-print(*sorted(kind.__qualname__ for kind in made if is_compiled(kind)), file=sys.stderr)
-print(len(made), "numpy.ma" in sys.modules, "secrets" in sys.modules, file=sys.stderr)
+print("numpy.ma" in sys.modules, "numpy.random" in sys.modules, file=sys.stderr)
 """
 
 
-def test_a_plan_compiles_no_dataclass_whole_and_loads_no_masked_arrays():
+def test_a_plan_loads_no_masked_arrays():
     ran = subprocess.run(
-        [sys.executable, "-c", _COUNT.format(arguments=QUESTION)],
+        [sys.executable, "-c", _LOADED.format(arguments=QUESTION)],
         capture_output=True, text=True, timeout=60, env={**os.environ},
     )  # fmt: skip
-    *_, compiled, counts = ran.stderr.splitlines()
-    number, masked, drawn = counts.split()
-    assert (compiled, masked, drawn) == ("", "False", "True")  # worlds were drawn, by numpy.random
-    assert int(number) > 50
+    assert ran.stderr.splitlines()[-1] == "False True"  # worlds were drawn, by numpy.random
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["plan", "--help"], ["acceptance", "fit", "-h"]])
