@@ -10,6 +10,7 @@ import shutil
 import stat
 import tempfile
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +73,7 @@ class Scratch:
             self._stream = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         except OSError as error:
             raise self._full(error) from error
+        weakref.finalize(self, self._stream.close)
 
     def append(self, content: bytes | bytearray) -> None:
         """Write more at the end. Raises SpecError where the disk is full."""

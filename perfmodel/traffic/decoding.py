@@ -162,7 +162,7 @@ class OneLength:
             at = 0
             for course in courses:
                 kept = course.reached
-                course.move(at)
+                course.lie_at(at)
                 course.reached = self._reached[at : at + kept.size]
                 course.reached[:] = kept
                 at += kept.size
@@ -244,9 +244,9 @@ class _Course:
     ) -> None:
         self.joined, self.prompt, self.generated = joined, prompt, generated
         self.tokens, self.reached = tokens, reached
-        self.move(place)
+        self.lie_at(place)
 
-    def move(self, place: int) -> None:
+    def lie_at(self, place: int) -> None:
         """Note where `reached` begins."""
         self.begins = place - self.joined
 

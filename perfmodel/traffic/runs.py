@@ -148,9 +148,13 @@ def _outcomes(
     def keep(index: int, arrays: Arrays) -> None:
         done[index] = Metrics.from_arrays(arrays, cases[index].trace, cases[index].replica)
 
-    for index in sorted(parts.done()) if parts else ():
-        if parts is not None and (arrays := parts.read(index)) is not None:
-            keep(index, arrays)
+    if parts is not None:
+        kept = parts.done()
+        for index in sorted(kept - known.keys()):
+            if (arrays := parts.read(index)) is not None:
+                keep(index, arrays)
+        for index in known.keys() - kept:
+            parts.write(index, known[index].to_arrays())
     everything = sum(len(case.trace) for case in cases)
     served = sum(len(cases[index].trace) for index in done)
 

@@ -108,7 +108,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path, monkeypatc
     done = []
 
     def cut_off(case, progress=None):
-        if len(done) == 2:
+        if done:
             raise KeyboardInterrupt
         done.append(case.policy.name)
         return run_case(case, progress)
@@ -121,7 +121,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path, monkeypatc
     monkeypatch.setattr(simulations, "run_case", lambda *given: (done.append("again"), run_case(*given))[1])
     result = run(*asked, "-o", tmp_path / "a.json")
     assert "goes on after 2 of 3 simulations" in result.stderr
-    assert done == ["none", "fixed:1", "again"]
+    assert done == ["fixed:1", "again"]  # plain batching was simulated for the plan
     assert (tmp_path / "a.json").read_text() == whole
     assert len(list(tmp_path.iterdir())) == 1
 
