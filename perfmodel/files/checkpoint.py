@@ -13,7 +13,7 @@ import stat
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from inspect import getsourcefile
@@ -308,7 +308,7 @@ def _feed(value: Any, put: Callable[[bytes], None]) -> None:
             raise TypeError(f"an array of objects has no value: {kind}")
         put(f"{value.dtype.str}{value.shape}".encode())
         put(np.ascontiguousarray(value).tobytes())
-    elif isinstance(value, (list, tuple, range)):
+    elif isinstance(value, Sequence):
         put(str(len(value)).encode())
         for item in value:
             _feed(item, put)
@@ -316,7 +316,7 @@ def _feed(value: Any, put: Callable[[bytes], None]) -> None:
         items = value.items() if isinstance(value, Mapping) else ((item,) for item in value)
         for part in sorted(fingerprint(*item) for item in items):
             put(part.encode())
-    elif is_dataclass(value):
+    elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             put(field.name.encode())
             _feed(getattr(value, field.name), put)

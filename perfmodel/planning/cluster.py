@@ -226,6 +226,9 @@ class Cluster:
     def _look(self) -> None:
         """Ask the scheduler for its workers; raise when it is silent, or has had none for long."""
         workers = self._ask(self._client.nthreads, patience=SILENCE)
+        for gone in self._reached.difference(workers):  # what it was asked for is nothing to wait for
+            self._reached.discard(gone)
+            self._client.loop.add_callback(self._client.rpc.remove, gone)
         now = time.monotonic()
         self._deserted = None if workers else self._deserted or now
         if self._deserted is not None and now - self._deserted > WITHOUT_WORKERS:

@@ -168,7 +168,7 @@ def test_a_killed_command_is_gone_on_with_on_the_same_cluster(cluster, tmp_path,
 
 SIMULATE = [
     "simulate", "--model", "llama-3.1-8b", "--hardware", "h100-sxm-80gb", "--engine", "ideal",
-    "--synthetic", "qps=3,prompt=8k,output=200,requests=2000", "--speed", "0.7,1,1.3",
+    "--synthetic", "qps=3,prompt=8k,output=200,requests=400", "--speed", "0.7,1,1.3",
     "--strategy", "snapkv", "--draft-budget", "1024", "--policy", "none,fixed:1,fixed:2,schedule,adaptive",
 ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import strategies
-from perfmodel import Drafter, EngineOverhead, HardwareProfile, ModelSpec, Workload
+from perfmodel import Drafter, EngineOverhead, HardwareProfile, ModelSpec, Workload, plan
 from perfmodel.deployment import Deployment
 from perfmodel.errors import SpecError
 from perfmodel.files.checkpoint import Parts, fingerprint
@@ -215,6 +215,19 @@ def test_order_counts_in_lists_and_not_in_mappings():
     assert fingerprint(np.arange(3)) != fingerprint(np.arange(3.0))
     assert fingerprint(np.zeros((2, 3))) != fingerprint(np.zeros((3, 2)))
     assert fingerprint(np.zeros(2, "f4")) != fingerprint(np.zeros(1, "f8"))
+
+
+def test_a_plan_is_told_by_its_cells():
+    """A simulated policy may hold one; what it was asked for once and then keeps says nothing new."""
+    machine, streaming = grid().deployments[0], [Drafter(strategies.load("streaming_llm"))]
+
+    def planned(budget):
+        return plan(machine.hardware, machine.model, machine.engine, Workload([1, 8], [1000, 32000]),
+                    drafters=streaming, kv_budgets=(budget,), gammas=(1, 3), draws=0)  # fmt: skip
+
+    first, again = planned(512.0), planned(512.0)
+    assert len(list(again.cells)) == 4
+    assert fingerprint(first) == fingerprint(again) != fingerprint(planned(1024.0))
 
 
 def test_what_has_no_value_is_not_told_apart_by_chance():
