@@ -88,7 +88,8 @@ def ways_to_fit(
     narrow = list(_narrower(deployment.model))
     wider = _more_gpus(deployment, fits)
     ways = [_gpus_flag(runs) for runs in wider]
-    ways += [flags for flags, model in narrow if fits(replace(deployment, model=model))][:2]
+    enough = [flags for flags, model in narrow if fits(replace(deployment, model=model))]
+    ways += [flags for flags in enough if flags.count("--") == 1] or enough
     if narrow and len(ways) == len(wider):
         flags, model = narrow[-1]
         fewer = _more_gpus(replace(deployment, model=model), fits)

@@ -341,18 +341,18 @@ def _candidates_of(
 ) -> list[Candidate]:
     """Return the best operating point within the targets of each draft KV budget; count why there is none."""
     gammas = [gamma for gamma in space.gammas if gamma > 0] if drafter else [0]
-    candidates = []
+    longest, candidates = load.prompt_tokens + load.output_tokens, []
     for budget in space.budgets_of(drafter, plain.deployment.model) if gammas else ():
         replica = replace(plain, drafter=drafter, kv_budget=float(budget), max_gamma=max(gammas))
         try:
             most = most_that_fit(replica, load, apart)
         except InfeasibleError as refusal:
             counts.update(refusal.counts)
-            misses.append((math.inf, refusal.nearest_miss))
+            lacks = request_miss(plain.deployment, longest) or refusal.nearest_miss
+            misses.append((math.inf, lacks))
             continue
         if most < 1:
             counts["one request exceeds the KV cache"] += 1
-            longest = load.prompt_tokens + load.output_tokens
             misses.append((math.inf, request_miss(plain.deployment, longest)))
             continue
         points = points_of(

@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from asking import DRAFTS, SERVED, answered, refused, run
+from asking import DRAFTS, SERVED, answered, asked, refused, run
 
 SIZE = [
     "size", *SERVED, *DRAFTS, "--tp", "1,2", "--target-qps", "4", "--context", "8k", "--output-tokens", "200",
@@ -75,3 +75,15 @@ def test_models_that_few_widths_suit_are_sized_at_those():
     flags[flags.index("llama-3.1-8b")] = "qwen2.5-0.5b"
     result = run(*flags, "--context", "2k")
     assert result.exit_code in (0, 3), result.stderr
+
+def test_every_accelerator_that_was_asked_about_has_a_row_or_a_reason():
+    on = ["--model", "llama-3.1-70b", "--tp", "4", "--target-qps", "1", "--context", "4k", "--output-tokens",
+          "200", "--ttft", "5s", "--tpot", "50", "--engine", "ideal", "--gamma", "0"]  # fmt: skip
+    names = ["h100-sxm-80gb", "l40s-48gb", "l4-24gb", "h200-sxm-141gb"]
+    result = run("size", *on, "--hardware", ",".join(names))
+    assert result.exit_code == 0, result.stderr
+    assert all(name in result.stdout for name in names)
+    answer = asked("size", *on, "--hardware", ",".join(names))
+    rows = {row["hardware"] for row in (answer["best"], *answer["runners_up"])}
+    assert rows | set(answer["without"]) == set(names) and "l4-24gb" in answer["without"]
+    assert "GiB a GPU" in answer["without"]["l4-24gb"]

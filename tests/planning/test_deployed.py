@@ -110,7 +110,7 @@ def test_the_nearest_miss_is_one_with_its_output():
         )  # fmt: skip
     most = int(largest_batch(H100, ModelSpec.load("llama-3.1-8b"), GENERIC, context_len=38_000.0))
     assert most < 15
-    assert f"at most batch {most} at context 30000 and 8000 output tokens" in refusal.value.nearest_miss
+    assert f"--batch-size {most} " in refusal.value.nearest_miss
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ class TestWhatIsAllowed:
             recommend(Workload((500,), (64000,)), drafters=DRAFTERS[:1], kv_budgets=[512], gammas=[1, 2, 3])
         most = int(largest_batch(H100, LLAMA, ENGINE, context_len=64000.0))
         assert failure.value.counts == {"does not fit in memory": 4}
-        assert f"at most batch {most} at context 64000" in failure.value.nearest_miss
+        assert f"--batch-size {most} " in failure.value.nearest_miss
 
     def test_a_limit_that_no_configuration_keeps_says_how_fast_it_gets(self):
         with pytest.raises(InfeasibleError) as failure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from perfmodel.cli.ask.defaults import by_hand
+from perfmodel.cli.ask.defaults import by_hand, origin_of
 from perfmodel.cli.ask.gpus import is_number
 from perfmodel.errors import SpecError
 
@@ -28,6 +28,8 @@ def read_machines(reading: Reading, flags: FlagsT) -> FlagsT:
     ctx = reading.ctx
     names, numbers = _of_hardware(flags)
     weight, flag = by_hand(ctx, "hardware"), "hardware"
+    if origin_of(ctx, "hardware") == "gpus":
+        flag = "gpus"
     if flags.gpus is not None and is_number(flags.gpus):
         counts = reading.counts("gpus", flags.gpus, 1) or []
         if numbers and sorted(numbers) != sorted(counts) and weight == by_hand(ctx, "gpus"):

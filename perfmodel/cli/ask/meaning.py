@@ -25,7 +25,7 @@ _BEYOND = {
 """Flags of engines and others that mean something near, and what says it here."""
 _MEANINGS: Mapping[str, str] = {
     "--hardware": "gpu device accelerator card machine instance node chip sku hw type",
-    "--gpus": "gpus number num count total cards",
+    "--gpus": "gpus cards accelerators devices",
     "--tp": "tp tensor parallel shards world",
     "--engine": "engine backend framework runtime server serving inference software",
     "--model": "model target base llm checkpoint weights-path hf repo",
