@@ -7,7 +7,7 @@
   const AXES = ["batches", "contexts"];
   const CONFIG = { displayModeBar: false, responsive: true };
   const PAUSE = 250; // after the last key until it is asked [ms]
-  let asking = null, typed = 0, edited = "", shown = null, around = null, mapDrawn = "";
+  let asking = null, typed = 0, edited = "", shown = null, mapDrawn = "";
 
   // The question: the controls, the link, the request.
 
@@ -51,29 +51,18 @@
     return { ok: reply.ok, reply };
   }
 
-  async function answerOf(path, body, asked) {
-    const { ok, reply } = await post(path, body, asked.signal);
-    return { ok, answer: await reply.json() };
-  }
-
   async function ask() {
     if (asking) asking.abort();
     const mine = (asking = new AbortController());
     main.setAttribute("aria-busy", "true");
     const { question: asked, axes } = question(false);
     try {
-      const cell = await answerOf("/explore/cell", asked, mine);
-      const next = cell.ok ? answerOf("/explore/map", { question: asked, ...axes }, mine) : null;
+      const { ok, reply } = await post("/explore", { question: asked, ...axes }, mine.signal);
+      const answer = await reply.json();
       if (mine !== asking) return;
       clearFaults();
-      if (next === null) refuse(cell.answer);
-      else {
-        show(cell.answer); // while the map is computed
-        const map = await next;
-        if (mine !== asking) return;
-        if (map.ok) showMap(map.answer);
-        else refuse(map.answer);
-      }
+      if (ok) show(answer);
+      else refuse(answer);
     } catch (failure) {
       if (mine !== asking || failure.name === "AbortError") return;
       clearFaults();
@@ -143,23 +132,9 @@
       item.append(element("span", fact.name), element("strong", fact.value), element("span", fact.note));
       return item;
     }));
-    drawCell();
-    tables();
-  }
-
-  function showMap(map) {
-    around = map;
-    drawMap();
-    tables();
-  }
-
-  // Tables are made when somebody looks at them.
-  function tables() {
-    const open = (id) => byId(id).closest("details").open;
-    if (around && open("map-table")) mapTable(around);
-    ["causes", "lengths"].forEach((id) => {
-      if (shown && open(id + "-table")) table(id + "-table", shown[id] && shown[id].table);
-    });
+    mapTable(answer.map);
+    draw();
+    ["causes", "lengths"].forEach((id) => table(id + "-table", answer[id] && answer[id].table));
   }
 
   function table(id, told) {
@@ -205,7 +180,7 @@
   }
 
   function choose(row, column) {
-    const { batches, contexts } = around;
+    const { batches, contexts } = shown.map;
     if (batches[row] === undefined || contexts[column] === undefined) return;
     byId("batch_size").value = batches[row];
     byId("context").value = contexts[column];
@@ -230,18 +205,13 @@
   }
 
   function draw() {
-    drawCell();
-    drawMap();
-  }
-
-  function drawMap() {
-    if (!around) return;
-    const width = byId("map").clientWidth, columns = around.contexts.length;
+    if (!shown) return;
+    const width = byId("map").clientWidth, columns = shown.map.contexts.length;
     const room = (width - 70) / columns, wide = width > 620;
-    const [drawn] = around.data;
+    const [drawn] = shown.map.data;
     const trace = { ...drawn, showscale: wide, texttemplate: room > 30 ? "%{text}" : "" };
     if (room <= 56) Object.assign(trace, { text: drawn.customdata, textfont: { size: 10 } });
-    const map = byId("map"), layout = themed(around.layout);
+    const map = byId("map"), layout = themed(shown.map.layout);
     const drawnNow = JSON.stringify([trace, layout.font.color, layout.height]);
     if (drawnNow === mapDrawn) Plotly.relayout(map, { shapes: layout.shapes }); // only the cell is another
     else Plotly.react(map, [trace], layout, CONFIG);
@@ -250,10 +220,6 @@
       map.dataset.listens = "yes";
       map.on("plotly_click", ({ points: [{ pointIndex }] }) => choose(pointIndex[0], pointIndex[1]));
     }
-  }
-
-  function drawCell() {
-    if (!shown) return;
     ["causes", "lengths"].forEach((id) => {
       const figure = shown[id];
       if (figure) Plotly.react(id, figure.data, themed(figure.layout, true), CONFIG);
@@ -353,7 +319,6 @@
     event.preventDefault();
     choose(Number(row) + step[0], Number(column) + step[1]);
   });
-  document.querySelectorAll("details").forEach((each) => each.addEventListener("toggle", tables));
   byId("copy").addEventListener("click", copy);
   byId("save").addEventListener("click", save);
   byId("link").addEventListener("click", async () => {

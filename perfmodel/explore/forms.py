@@ -23,8 +23,8 @@ __all__ = [
     "PriceAnswer",
     "PriceRequest",
     "decide_request",
+    "explore_request",
     "export_request",
-    "map_request",
     "question_request",
 ]  # fmt: skip
 
@@ -67,13 +67,13 @@ def export_request(question: type[BaseModel]) -> type[BaseModel]:
     return create_model("ExportRequest", __config__=_STRICT, question=(question, ...), format=(str, ...))
 
 
-def map_request(question: type[BaseModel]) -> type[BaseModel]:
-    """Return the model of what the page's map asks: a question of one cell, and the axes around it."""
+def explore_request(question: type[BaseModel]) -> type[BaseModel]:
+    """Return the model of what the page asks: a question of one cell, and the axes of its map."""
     axes: dict[str, Any] = {
         "batches": (str, Field("1:256:x2", max_length=_MOST_TEXT)),
         "contexts": (str, Field("1k:128k:x2", max_length=_MOST_TEXT)),
     }
-    return create_model("MapRequest", __config__=_STRICT, question=(question, ...), **axes)
+    return create_model("ExploreRequest", __config__=_STRICT, question=(question, ...), **axes)
 
 
 def decide_request(question: type[BaseModel]) -> type[BaseModel]:

@@ -25,14 +25,14 @@ from perfmodel.explore.forms import (
     PriceAnswer,
     PriceRequest,
     decide_request,
+    explore_request,
     export_request,
-    map_request,
     question_request,
 )
 from perfmodel.explore.guard import POLICY, Guard, unexpected
 from perfmodel.explore.page import asset, docs_page, explore_page
 from perfmodel.explore.problems import MEDIA_TYPE, Details, infeasible, invalid, problem, wrong
-from perfmodel.explore.show import explored, exported, mapped, planned, reported
+from perfmodel.explore.show import explored, exported, planned, reported
 from perfmodel.explore.tallies import Tallies
 from perfmodel.explore.turns import BusyError, TooLongError, Turns
 from perfmodel.files.json_text import load_json
@@ -193,7 +193,7 @@ def _page(app: FastAPI, front: Front, desk: Desk, turns: Turns) -> APIRouter:
     """The page for people, what it asks, and what it is made of."""
     router = APIRouter(route_class=_StrictRoute, include_in_schema=False)
     question = question_request(front.flags)
-    map_body, export_body = map_request(question), export_request(question)
+    explore_body, export_body = explore_request(question), export_request(question)
 
     @router.get("/")
     async def index() -> Response:
@@ -215,16 +215,11 @@ def _page(app: FastAPI, front: Front, desk: Desk, turns: Turns) -> APIRouter:
         kept = {"cache-control": "private, max-age=31536000, immutable"}
         return Response(text, media_type=kind, headers=kept)
 
-    @router.post("/explore/cell")
-    async def cell(asked: question) -> Response:  # type: ignore[valid-type]
-        values = _values(asked)
-        return await _answer(turns, lambda: explored(desk, values), values)
-
-    @router.post("/explore/map")
-    async def around(asked: map_body) -> Response:  # type: ignore[valid-type]
+    @router.post("/explore")
+    async def explore(asked: explore_body) -> Response:  # type: ignore[valid-type]
         values = _values(asked.question)  # type: ignore[attr-defined]
         axes = {"batches": asked.batches, "contexts": asked.contexts}  # type: ignore[attr-defined]
-        return await _answer(turns, lambda: mapped(desk, values, **axes), values | axes)
+        return await _answer(turns, lambda: explored(desk, values, **axes), values | axes)
 
     @router.post("/export")
     async def export(asked: export_body) -> Response:  # type: ignore[valid-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from perfmodel.errors import InfeasibleError, SpecError, printable
@@ -21,7 +22,7 @@ from perfmodel.planning.plan import Cell, Plan
 from perfmodel.report import report_content, report_html
 from perfmodel.report.words import TIMES, TO, configuration, percent
 
-__all__ = ["explored", "exported", "mapped", "planned", "reported"]
+__all__ = ["explored", "exported", "planned", "reported"]
 
 
 def planned(desk: Desk, values: Values) -> dict[str, Any]:
@@ -58,20 +59,30 @@ def reported(desk: Desk, values: Values) -> str:
     )
 
 
-def explored(desk: Desk, values: Values) -> dict[str, Any]:
-    """Return everything that the page shows of one cell.
+def explored(desk: Desk, values: Values, batches: str, contexts: str) -> dict[str, Any]:
+    """Return everything that the page shows of one cell and of the cells around it.
 
     Parameters
     ----------
     values : the question of one cell.
+    batches, contexts : the axes of the map, as of --batch-size and --context; the cell is always on it.
 
     Raises
     ------
+    InfeasibleError
+        Where nothing is allowed in any cell.
     SpecError
         Where the question is wrong.
     """
     asked = desk.ask(values)
-    batch, context = _place(desk, values)
+    workload = asked.question.workload
+    for key, count in (("batch_size", len(workload.batch_sizes)), ("context", len(workload.context_lens))):
+        if count > 1:
+            raise SpecError.single("", key, f"names {count} values", "Name one; the map has axes of its own")
+    batch, context = workload.batch_sizes[0], workload.context_lens[0]
+    rows = _axis("batches", batches, batch)
+    columns = _axis("contexts", contexts, context)
+    around = desk.grid(values, rows, columns)
     deployment = asked.question.deployments[0]
     machine = f"{deployment.gpus} {TIMES} {deployment.hardware.name}"
     shown: dict[str, Any] = {
@@ -79,50 +90,26 @@ def explored(desk: Desk, values: Values) -> dict[str, Any]:
         "cell": f"batch {batch}, context {context:,}",
         "remarks": [*map(printable, asked.question.remarks)],
         "command": desk.command("explain", {k: v for k, v in values.items() if k != "objective"}),
+        "map": draw_map(around, rows, columns, batch, context),
     }
     try:
         behind = desk.break_down(values)
     except InfeasibleError as refusal:
+        if not around:
+            raise
         sentence = f"Nothing fits at batch {batch} with {context:,} tokens of context."
         nothing: dict[str, Any] = {"facts": [], "assumed": [], "causes": None, "lengths": None}
         return {**shown, **nothing, "headline": sentence, "why": printable(str(refusal))}
     cell = behind.cell
     return {
         **shown,
-        "headline": headline(behind.plan),
+        "headline": headline(replace(behind.plan, assumed=())),
         "why": f"Why: {printable(cell.why)}.",
         "facts": _facts(cell, behind.plan),
         "assumed": [*map(printable, behind.plan.assumed)],
         "causes": {**draw_causes(behind), "table": table_causes(behind)},
         "lengths": {**draw_lengths(behind), "table": table_lengths(behind)},
     }
-
-
-def mapped(desk: Desk, values: Values, batches: str, contexts: str) -> dict[str, Any]:
-    """Return the map that the page shows around one cell.
-
-    Parameters
-    ----------
-    values : the question of one cell.
-    batches, contexts : the axes, as of --batch-size and --context; the cell is always on them.
-
-    Raises
-    ------
-    SpecError
-        Where the question is wrong.
-    """
-    batch, context = _place(desk, values)
-    rows, columns = _axis("batches", batches, batch), _axis("contexts", contexts, context)
-    return draw_map(desk.grid(values, rows, columns), rows, columns, batch, context)
-
-
-def _place(desk: Desk, values: Values) -> tuple[int, int]:
-    """Return batch and context of a question of one cell. Raises SpecError where it has several."""
-    workload = desk.ask(values).question.workload
-    for key, count in (("batch_size", len(workload.batch_sizes)), ("context", len(workload.context_lens))):
-        if count > 1:
-            raise SpecError.single("", key, f"names {count} values", "Name one; the map has axes of its own")
-    return workload.batch_sizes[0], workload.context_lens[0]
 
 
 def _axis(key: str, text: str, own: int) -> tuple[int, ...]:

@@ -90,6 +90,5 @@ def test_a_damaged_cell_is_refused_or_decided_upon(values):
 @given(ANYTHING, TEXTS, TEXTS)
 def test_what_the_page_asks_is_answered_in_words(strategy, batches, contexts):
     body = {"question": QUESTION | {"strategy": strategy}, "batches": batches, "contexts": contexts}
-    judge("/explore/map", body)
-    judge("/explore/cell", body["question"])
+    judge("/explore", body)
     judge("/export", {"question": QUESTION, "format": batches})

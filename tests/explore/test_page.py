@@ -43,12 +43,10 @@ class Tags(HTMLParser):
 
 
 def explored(**values):
-    """What the page shows of a question, and the map around it."""
-    cell = SERVICE.post("/explore/cell", json=QUESTION | values)
     body = {"question": QUESTION | values, "batches": "1,16,64", "contexts": "8k,32k"}
-    around = SERVICE.post("/explore/map", json=body)
-    assert (cell.status_code, around.status_code) == (200, 200), cell.text + around.text
-    return {**cell.json(), "map": around.json()}
+    reply = SERVICE.post("/explore", json=body)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -166,10 +164,10 @@ def test_a_cell_in_which_nothing_fits_keeps_the_map():
 
 def test_a_wrong_axis_is_told_at_its_own_control():
     body = {"question": QUESTION, "batches": "1:8", "contexts": "8k"}
-    details = SERVICE.post("/explore/map", json=body).json()
+    details = SERVICE.post("/explore", json=body).json()
     assert [each["key"] for each in details["problems"]] == ["batches"]
 
 
 def test_several_values_are_for_the_map():
-    reply = SERVICE.post("/explore/cell", json={**QUESTION, "context": "8k,32k"})
+    reply = SERVICE.post("/explore", json={"question": {**QUESTION, "context": "8k,32k"}})
     assert reply.json()["problems"][0]["key"] == "context"

@@ -112,7 +112,7 @@ def test_two_hundred_requests_at_twenty_at_a_time_are_answered_or_refused_by_rul
     with running() as (_, address):
         bodies = [
             ("/plan", {**QUESTION, "batch_size": 8 + place % 50}) if place % 2 else
-            ("/explore/cell", {**QUESTION, "acceptance_rate": 0.5 + place / 1000})
+            ("/explore", {"question": {**QUESTION, "acceptance_rate": 0.5 + place / 1000}})
             for place in range(200)
         ]  # fmt: skip
         statuses, took, lock = Counter(), [], threading.Lock()
