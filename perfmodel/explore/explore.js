@@ -132,9 +132,17 @@
       item.append(element("span", fact.name), element("strong", fact.value), element("span", fact.note));
       return item;
     }));
-    mapTable(answer.map);
     draw();
-    ["causes", "lengths"].forEach((id) => table(id + "-table", answer[id] && answer[id].table));
+    tables();
+  }
+
+  // Tables are made when somebody looks at them.
+  function tables() {
+    const open = (id) => byId(id).closest("details").open;
+    if (shown && open("map-table")) mapTable(shown.map);
+    ["causes", "lengths"].forEach((id) => {
+      if (shown && open(id + "-table")) table(id + "-table", shown[id] && shown[id].table);
+    });
   }
 
   function table(id, told) {
@@ -319,6 +327,7 @@
     event.preventDefault();
     choose(Number(row) + step[0], Number(column) + step[1]);
   });
+  document.querySelectorAll("details").forEach((each) => each.addEventListener("toggle", tables));
   byId("copy").addEventListener("click", copy);
   byId("save").addEventListener("click", save);
   byId("link").addEventListener("click", async () => {
