@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -32,7 +31,9 @@ def level_of(law: AcceptanceLaw, target_name: str) -> tuple[Figure, float]:
 @cache
 def published_rows(table: str) -> tuple[dict[str, str], ...]:
     """Return the rows of a bundled table of points: ``window``, ``chains``, ``pairs`` or ``tiny``."""
-    text = (Path(__file__).parents[1] / "data" / "acceptance" / f"{table}.csv").read_text(encoding="utf-8")
+    from importlib.resources import files  # here, so that a plan that needs no table begins sooner
+
+    text = (files("perfmodel") / "data" / "acceptance" / f"{table}.csv").read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))
 
 

@@ -15,7 +15,7 @@ from asking import ON, QUICK, run
 
 from perfmodel.cli.app import _explain
 from perfmodel.cli.ask.format import Format, OutputFlags
-from perfmodel.cli.tell.output import dump, emit, render, to_csv, yaml_text
+from perfmodel.cli.tell.output import csv_texts, dump, emit, render, yaml_text
 from perfmodel.cli.tell.tables import draw, heading, left, line
 from perfmodel.errors import escaped
 from perfmodel.files.csv_rows import csv_text
@@ -65,7 +65,7 @@ def test_what_is_plain_is_written_as_before():
 
 
 def test_csv_holds_nothing_invisible():
-    for text in (to_csv([{"a": EVIL, "b": 1.5}]), csv_text(["a", "b\x1b"], [[EVIL, "1.5"]])):
+    for text in ("".join(csv_texts([{"a": EVIL, "b": 1.5}])), csv_text(["a", "b\x1b"], [[EVIL, "1.5"]])):
         assert not raw(text)
         assert next(csv.reader(io.StringIO(text.partition("\n")[2])))[0].startswith(r"a\x1b[31m\x07\u202eb")
 
