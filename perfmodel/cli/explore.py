@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["explore"]
 
 _NEEDED = ("fastapi", "uvicorn", "plotly")
-_NO_QUESTION = ("format", "no_color", "lossy", "pruned")
-"""Flags of `plan` that say how its answer is written, or ask for another."""
+_NO_QUESTION = (
+    "format", "no_color", "explain", "quiet", "lossy", "pruned", "jobs", "executor", "allow_code", "offline",
+)  # fmt: skip
+"""Flags of `plan` that say how its answer is written or computed, or ask for another."""
 _FILES = ("FILE", "FOLDER")
 """What stands in the help for the value of a flag that no request may give: a place on this machine."""
 
@@ -47,13 +49,10 @@ def explore(
     from dataclasses import replace
     from importlib.util import find_spec
 
-    from perfmodel.errors import SpecError
-
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        names = " and ".join(missing)
-        raise SpecError.single(
-            "", "explore", f"needs {names}, not installed here", 'Install: pip install "draftplan[explore]"'
-        )
+        from perfmodel.files.extras import missing_extra
+
+        raise missing_extra("explore", " and ".join(missing), field="explore")
     from perfmodel.explore.desk import Limits
     from perfmodel.explore.run import serve
     from perfmodel.explore.service import Settings

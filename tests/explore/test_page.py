@@ -163,7 +163,7 @@ def test_a_cell_in_which_nothing_fits_keeps_the_map():
 
 
 def test_a_wrong_axis_is_told_at_its_own_control():
-    body = {"question": QUESTION, "batches": "1:8", "contexts": "8k"}
+    body = {"question": QUESTION, "batches": "1;8", "contexts": "8k"}
     details = SERVICE.post("/explore", json=body).json()
     assert [each["key"] for each in details["problems"]] == ["batches"]
 

@@ -85,7 +85,8 @@ def test_every_flag_that_asks_something_is_a_key_in_all_its_spellings():
     known = set(of("Question")["properties"])
     left_out = set(PlanFlags.__dataclass_fields__) - known
     assert left_out == {
-        "acceptance", "profiles_path", "config", "output", "format", "no_color", "lossy", "pruned",
+        "acceptance", "profiles_path", "config", "output", "format", "no_color", "lossy", "pruned", "served",
+        "explain", "quiet", "jobs", "executor", "allow_code", "offline",
     }  # fmt: skip
     spelled = {key: value for key, value in GRID.items() if key not in ("tp", "context")}
     again = answered("/plan", {**spelled, "tensor_parallel_size": 8, "isl": [8000, 32000]})

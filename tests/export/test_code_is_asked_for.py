@@ -219,7 +219,7 @@ def test_that_code_may_run_is_typed_and_never_written_in_a_file(ran):
         command for command in (*commands.values(), *nested)
         if any("--allow-code" in param.opts for param in command.params)
     ]  # fmt: skip
-    assert {command.name for command in taking} == {"show", "check", "sweep", "simulate", "size"}
+    assert {command.name for command in taking} == {"show", "check", "plan", "sweep", "simulate", "size"}
     assert all(param.envvar is None for command in taking for param in command.params)
     assert {"allow_code", "executor"} <= set(_NOT_IN_FILES)
     (ran.parent / "config.yaml").write_text("allow-code: true\nstrategy: quest\n")

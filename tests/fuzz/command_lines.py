@@ -15,7 +15,7 @@ from perfmodel.cli.app import app
 
 __all__ = ["command_line"]
 
-SKIPPED = ("measure", "demo", "report", "plot", "validate", "calibrate")
+SKIPPED = ("measure", "demo", "report", "plot", "validate", "calibrate", "explore")
 """Commands that take seconds whatever they are asked; their files are tried by the readers."""
 
 CELL = (

@@ -44,7 +44,7 @@ def test_every_kind_of_figure_is_drawn_by_the_command(kind, tmp_path):
     ("kind", "flags", "said"),
     [
         ("causes", [*ON, "--context", "8k,32k", "-b", "64"], "--context: names 2 values"),
-        ("ratios", [*ON, "--context", "8k", "-b", "64"], "Ratios are drawn for one"),
+        ("ratios", [*ON, "--context", "8k", "-b", "64"], "ratios are drawn for one"),
         ("ratios", [*ON, *ONE, "--gamma", "0", "--context", "8k", "-b", "64"], "no length above 0"),
         ("speedup-against-batch", [*ON, "--context", "1k:9k:1k", "-b", "64"], "asks for 9 curves"),
         ("acceptance", ["--model", "llama-3.1-8b", "--context", "8k", "--strategy", "all"], "drafters"),
