@@ -19,7 +19,7 @@ from perfmodel.traffic.trace import Trace
 
 
 def test_a_model_that_leaves_no_room_is_infeasible():
-    with pytest.raises(InfeasibleError, match="133 GiB a GPU, 71.3 GiB are usable"):
+    with pytest.raises(InfeasibleError, match=r"133 GiB a GPU, 71\.3 GiB are usable"):
         simulate(replica(target=ModelSpec.load("llama-3.1-70b")), drawn(), FixedGamma(0))
 
 
