@@ -36,6 +36,7 @@ class Influence:
 
     name : what the figure is.
     noun : whose it is: hardware, engine or acceptance.
+    measured_with : what one measurement settles together: a noun, or all drafters of one model.
     low, high : its ends, for people: the 10th and 90th percentile, with unit.
     kind : measured, published or assumed.
     speedup_low, speedup_high : of the recommended configuration while all other figures keep their values; of
@@ -47,6 +48,7 @@ class Influence:
 
     name: str
     noun: str
+    measured_with: str
     low: str
     high: str
     kind: str
@@ -106,15 +108,9 @@ def influences(
 
 
 def telling(every: Sequence[Influence], most: int) -> list[Influence]:
-    """Return the first influences, of hardware and of engine one each: one command settles all of a noun."""
-    seen: set[str] = set()
-    first = []
-    for influence in every:
-        if influence.noun not in seen:
-            first.append(influence)
-        if influence.noun != "acceptance":
-            seen.add(influence.noun)
-    return first[:most]
+    """Return the first influences, one of those that one measurement settles together."""
+    first = {influence.measured_with: influence for influence in reversed(every)}
+    return [influence for influence in every if first[influence.measured_with] is influence][:most]
 
 
 @dataclass(frozen=True)
@@ -129,6 +125,14 @@ class _Doubt:
     command: str
     path: str = ""
     drafter: Drafter | None = None
+
+    @property
+    def measured_with(self) -> str:
+        """What one measurement settles together."""
+        if self.drafter is None:
+            return self.noun
+        model = self.drafter.draft_model
+        return model.name if model is not None else self.drafter.label
 
 
 def _figures(deployment: Deployment) -> list[_Doubt]:
@@ -280,6 +284,7 @@ def _ranked(
         influence = Influence(
             name=doubt.name,
             noun=doubt.noun,
+            measured_with=doubt.measured_with,
             **ends,
             kind=doubt.kind,
             speedup_low=float(speedup[low]),

@@ -204,3 +204,17 @@ def test_offline_leaves_the_hub_out_for_this_command_alone(monkeypatch):
     on = ["--gpu", "h100", "--context", "8k", "-b", "4", "--offline"]
     assert "HF_HUB_OFFLINE is set" in refused("plan", "--model", "nobody/nothing", *on)
     assert "HF_HUB_OFFLINE" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("typed", "stands"),
+    [
+        ("llama-3.3-70b", "Llama-3.1-70B"), ("deepseek-r1", "DeepSeek-V3"), ("llama-3.1-8b", ""),
+        ("meta-llama/Llama-3.1-8B-Instruct", ""), ("Qwen/Qwen3-8B-FP8", ""),
+    ],
+)  # fmt: skip
+def test_a_model_that_stands_under_another_name_is_said_to(typed, stands):
+    on = ["--hardware", "h200", "--tp", "8", "--context", "4k", "-b", "1", "--gamma", "0"]
+    result = run("plan", "--model", typed, *on)
+    remark = f"{typed} has the shape of {stands}, under whose name it stands here"
+    assert (remark in result.stderr) == bool(stands)

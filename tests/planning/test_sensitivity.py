@@ -95,6 +95,20 @@ def test_one_of_each_noun_is_told_and_every_drafter():
     assert nouns.count("acceptance") == sum(each.noun == "acceptance" for each in every)
 
 
+def test_drafters_of_one_model_are_told_once():
+    small = ModelSpec.load("llama-3.2-1b")
+    hardware, target = HardwareProfile.load("h200"), ModelSpec.load("llama-3.3-70b")
+    engine, workload = EngineOverhead.load("generic"), Workload([1], [4_000], output_tokens=512)
+    drafters = search_drafters(target, [small])[0]
+    cell = plan(hardware, target, engine, workload, drafters=drafters, tensor_parallel=2, draws=0).cells[0]
+    space = SearchSpace([None, *drafters], DEFAULT_GAMMAS)
+    every = influences(Deployment(hardware, target, engine, 2), workload, space, Constraints(), cell)
+    of_model = [each for each in every if each.measured_with == small.name]
+    assert len(of_model) > 1
+    assert telling(every, 100).count(of_model[0]) == 1
+    assert not set(of_model[1:]) & set(telling(every, 100))
+
+
 def test_more_acceptance_never_slows_the_recommended_draft():
     for case in CASES[:3]:
         asked = Asked(*case)

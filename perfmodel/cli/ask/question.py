@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +24,7 @@ from perfmodel.errors import SpecError, nearest_name
 from perfmodel.files.units import format_seconds
 from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
+from perfmodel.model.names import guess_model
 from perfmodel.planning.drafters import (
     applicable,
     check_drafters,
@@ -238,6 +240,7 @@ def read_question(
     remarks += [sentence for drafter in drafters for sentence in _describe_head(drafter, max(contexts))]
     strange = [sentence for drafter in drafters for sentence in _describe_vocabulary(drafter, target)]
     remarks += dict.fromkeys(strange)
+    remarks += _describe_name(flags.model, target)
     longest = max(contexts) + (output_tokens or 0)
     if longest > target.max_position:
         remarks.append(
@@ -334,6 +337,14 @@ def _describe_family(engine: EngineOverhead, profile: HardwareProfile) -> list[s
         ]
     fitted = f"fitted on {profile.family} accelerators to {preset.fitted_to}"
     return [f"{engine.name} on {profile.name}: figures of {preset.name}, {fitted}"]
+
+
+def _describe_name(typed: str, target: ModelSpec) -> list[str]:
+    """Say under which name a model stands in the answer, where it is not the one that was typed."""
+    asked, known = (re.sub(r"[^a-z0-9]+", "", name.lower()) for name in (typed, target.name))
+    if known in asked or guess_model(typed) is None:
+        return []
+    return [f"{typed} has the shape of {target.name}, under whose name it stands here"]
 
 
 def _describe_vocabulary(drafter: Drafter, target: ModelSpec) -> list[str]:
