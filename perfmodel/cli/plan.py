@@ -88,6 +88,7 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
     from perfmodel.errors import InfeasibleError
     from perfmodel.planning.planner import plan as plan_deployments
 
+    flags, engine = _read_engine(flags)
     question = read_question(ctx, flags)
     objective, risk = read_objective(ctx, flags.objective)
     if objective == "speedup" and len(question.deployments) > 1:
@@ -95,7 +96,6 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
             "speedup orders drafters on one machine; among several "
             + ("least time per token decides" if question.tpot is None else "least cost decides")
         )
-    flags, engine = _read_engine(flags)
     shares = read_shares(ctx, flags.pruned) if flags.lossy else []
 
     def search(target: ModelSpec, executor: Mapper | None) -> Plan:
@@ -141,8 +141,7 @@ def plan(ctx: typer.Context, flags: PlanFlags) -> None:
             from perfmodel.export import export, load
 
             tell_exported(load(engine), export(answer, engine), flags.output)
-    if not flags.quiet:
-        note(question.remarks)
+    note(question.warnings if flags.quiet else question.remarks)
     if answer is not None:
         _say_what_is_missing(question, answer)
     if refusal is not None:
@@ -195,6 +194,7 @@ def _workers(where: str, *, allow_code: bool) -> contextlib.AbstractContextManag
 
 def _read_engine(flags: PlanFlags) -> tuple[PlanFlags, str | None]:
     """Return the flags with a format that every answer has, and the engine to write for, if one was named."""
+    from perfmodel.engine import EngineOverhead
     from perfmodel.errors import SpecError, nearest_name
 
     if flags.format is None:
@@ -208,6 +208,9 @@ def _read_engine(flags: PlanFlags) -> tuple[PlanFlags, str | None]:
             "", "--format", f"found {flags.format!r}", f"Choose one of {', '.join(known)}",
             nearest_name(engine, known),
         )  # fmt: skip
+    if flags.engine is None:  # what is written for an engine is planned for it
+        presets = {preset.replace("-", "_"): preset for preset in EngineOverhead.available()}
+        flags = replace(flags, engine=presets.get(engine))
     return flags, engine
 
 

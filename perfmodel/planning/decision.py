@@ -17,6 +17,8 @@ __all__ = ["called", "headline"]
 SURE = 0.9
 LIKELY = 0.7
 """Chances of beating plain decoding in every cell from which on speculation pays, and should pay. [1]"""
+FEW = 2
+"""Software of which so many can run a drafter is named. [1]"""
 MOST_NAMED = 3
 """Drafters, and values of an axis, that are named one by one. [1]"""
 
@@ -35,7 +37,7 @@ def headline(plan: Plan) -> str:
     if tuple(plan.gammas) == (0,):
         sentence += f"plain decoding takes {_span(cells, _tpot_ms, _milliseconds)}"
     elif drafting:
-        sentence += _speculate(cells, drafting, where)
+        sentence += _speculate(plan, cells, drafting, where)
     else:
         sentence += _do_not(plan, cells)
     missing = where.missing({(cell.batch_size, cell.context_len) for cell in cells})
@@ -96,7 +98,16 @@ def _do_not(plan: Plan, cells: Sequence[Cell]) -> str:
     return f"{sentence}: the best draft would be {closest:.1%} slower"
 
 
-def _speculate(cells: Sequence[Cell], drafting: Sequence[Cell], where: _Where) -> str:
+def _run_by(plan: Plan, strategy: str, draft_model: str | None) -> str:
+    """Say which software runs a drafter where few can, and nobody said which serves."""
+    names = (strategy, f"{strategy}({draft_model})")
+    able = next((plan.runs_in[name] for name in names if name in plan.runs_in), None)
+    if able is None or len(able) > FEW:
+        return ""
+    return f"only {' and '.join(able)} can run it" if able else "no known software runs it"
+
+
+def _speculate(plan: Plan, cells: Sequence[Cell], drafting: Sequence[Cell], where: _Where) -> str:
     """Say what drafts, where, and what that gains."""
     chances = [c.probability_beats_plain for c in drafting if c.probability_beats_plain is not None] or [1.0]
     chance, least = sum(chances) / len(chances), min(chances)
@@ -106,9 +117,12 @@ def _speculate(cells: Sequence[Cell], drafting: Sequence[Cell], where: _Where) -
         groups.setdefault((cell.strategy, cell.draft_model), []).append(cell)
     named = sorted(groups.items(), key=lambda group: -len(group[1]))[:MOST_NAMED]
     parts = [
-        _group(called(*drafter), group, "" if len(group) == len(cells) else where.of(_places(group)), where)
+        _group(
+            called(*drafter), group, "" if len(group) == len(cells) else where.of(_places(group)), where,
+            _run_by(plan, *drafter),
+        )
         for drafter, group in named
-    ]
+    ]  # fmt: skip
     sentence += f": {'; '.join(parts)}"
     if len(groups) > MOST_NAMED:
         sentence += f"; others in {len(drafting) - sum(len(group) for _, group in named)} cells"
@@ -116,16 +130,19 @@ def _speculate(cells: Sequence[Cell], drafting: Sequence[Cell], where: _Where) -
     sentence += f": {gain} ({_span(drafting, _tpot_ms, _milliseconds)})"
     if least < SURE:
         sentence += f", {'up to ' if least < max(chances) else ''}{_one_in(1.0 - least)} chance to be slower"
+    tight = _places(cell for cell in drafting if cell.barely_fits)
+    if tight:
+        sentence += f"; it barely fits{where.of(tight)}"
     plain = _places(cells) - _places(drafting)
     return sentence + (f"; not{where.of(plain)}" if plain else "")
 
 
-def _group(name: str, cells: Sequence[Cell], place: str, where: _Where) -> str:
+def _group(name: str, cells: Sequence[Cell], place: str, where: _Where, run_by: str) -> str:
     """Say a drafter with its budgets and lengths, where it drafts, and what it needs."""
     budgets = sorted({cell.kv_budget for cell in cells if cell.kv_budget is not None})
     budget = f", KV budget {_ends(budgets, tokens)}" if budgets else ""
-    needs = {cell.needs for cell in cells if cell.needs}
-    needed = f" (needs {' and '.join(sorted(needs))})" if needs else ""
+    needs = sorted({f"needs {cell.needs}" for cell in cells if cell.needs}) + [run_by] * bool(run_by)
+    needed = f" ({'; '.join(needs)})" if needs else ""
     return f"{name}{needed}{budget}, {_lengths(cells, where, whole=not place)}{place}"
 
 

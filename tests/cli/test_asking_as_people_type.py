@@ -218,3 +218,17 @@ def test_a_model_that_stands_under_another_name_is_said_to(typed, stands):
     result = run("plan", "--model", typed, *on)
     remark = f"{typed} has the shape of {stands}, under whose name it stands here"
     assert (remark in result.stderr) == bool(stands)
+
+
+@pytest.mark.parametrize("gpus", ["0xH100", "h100x0", "0*h100"])
+def test_no_gpus_at_all_are_refused(gpus):
+    said = refused("plan", "--model", "llama-3.1-8b", "--gpus", gpus, "--context", "4k", "-b", "1")
+    assert "Give at least 1 GPU" in said
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])
+def test_what_is_written_for_an_engine_is_planned_for_it(engine):
+    on = ["--model", "llama-3.1-8b", "--gpus", "4xH100", "--context", "32k", "-b", "8"]
+    result = run("plan", *on, "--format", engine)
+    assert result.exit_code == 0
+    assert "snapkv" not in result.output

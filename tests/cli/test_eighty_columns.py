@@ -43,6 +43,20 @@ def test_quiet_says_the_decision_and_the_table_and_explain_says_all(ask):
     assert "\nAssumed\n" not in usual.stdout
 
 
+def test_quiet_keeps_what_makes_an_answer_doubtful():
+    beyond = "--model llama-3.1-8b --gpus 4xH100 --context 1M -b 2 --quiet"
+    assert "was made for contexts up to 131072" in run("plan", *shlex.split(beyond)).stderr
+    pair = "--model qwen3-8b --gpus 1xH100 --draft-model llama-3.2-1b --context 4k -b 1 --quiet"
+    assert "has a vocabulary of" in run("plan", *shlex.split(pair)).stderr
+
+
+def test_few_that_can_run_it_and_a_tight_fit_stand_in_the_sentence():
+    ask = "--model llama-3.1-8b --gpus 8xH100 --context 32k -b 64,128 --quiet"
+    sentence = " ".join(run("plan", *shlex.split(ask)).stdout.split("\nLlama")[0].split())
+    assert "SnapKV (only MagicDec can run it)" in sentence
+    assert "it barely fits at batch 128" in sentence
+
+
 def test_what_could_change_a_decision_names_a_command_each():
     result = run("plan", *shlex.split(QUESTIONS[0]))
     told = result.stdout[result.stdout.index("What could change it") :].splitlines()[1:]

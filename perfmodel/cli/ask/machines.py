@@ -74,6 +74,9 @@ def _counted(part: str, profiles_path: str | None) -> tuple[str, int]:
     try:
         HardwareProfile.load(part, profiles_path)
     except SpecError:
+        if several[1] < 1:
+            remedy = "Give at least 1 GPU, as in 4xH100"
+            raise SpecError.single("", "--gpus", f"found {part!r}", remedy) from None
         return several
     return part, 0
 

@@ -91,6 +91,7 @@ class Question:
     alpha: float | None
     tpot: float | None
     remarks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     expert_parallel: bool = False
     pipeline_parallel: int = 1
     data_parallel: int = 1
@@ -239,13 +240,14 @@ def read_question(
         )
     remarks += [sentence for drafter in drafters for sentence in _describe_head(drafter, max(contexts))]
     strange = [sentence for drafter in drafters for sentence in _describe_vocabulary(drafter, target)]
-    remarks += dict.fromkeys(strange)
+    warnings = [*dict.fromkeys(strange)]
     remarks += _describe_name(flags.model, target)
     longest = max(contexts) + (output_tokens or 0)
     if longest > target.max_position:
-        remarks.append(
+        warnings.append(
             f"{target.name} was made for contexts up to {target.max_position} tokens, not for {longest}"
         )
+    remarks += warnings
     question = Question(
         hardware=hardware,
         target=target,
@@ -261,6 +263,7 @@ def read_question(
         alpha=belief.alpha,
         tpot=tpot,
         remarks=remarks,
+        warnings=warnings,
     )
     check_parallelism(question.deployments, drafters if question.speculative_gammas else ())
     return question
