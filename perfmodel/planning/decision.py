@@ -16,7 +16,7 @@ __all__ = ["called", "headline"]
 
 SURE = 0.9
 LIKELY = 0.7
-"""Chances of beating plain decoding in every cell from which on speculation pays, and should pay. [1]"""
+"""Mean chance of beating plain decoding in the cells that draft from which on it pays, and should pay. [1]"""
 FEW = 2
 """Software of which so many can run a drafter is named. [1]"""
 MOST_NAMED = 3

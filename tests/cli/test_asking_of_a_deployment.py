@@ -64,7 +64,7 @@ SCRIPT = """\
 #!/bin/bash
 # it's a comment with a quote
 export MODEL=meta-llama/Llama-3.1-8B-Instruct
-docker run --gpus '"device=0,1"' -v ~/.cache:/root/.cache \\
+docker run --gpus '"device=0,1"' -v ~/models:/models \\
   vllm/vllm-openai:v0.11.0 --model $MODEL \\
   --tensor_parallel_size ${TP:-2} --max-model-len=8192 --max-num-seqs 4
 curl localhost:8000/health

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from perfmodel.hardware import HardwareProfile
 from perfmodel.model import ModelSpec
 from perfmodel.planning.choose import Constraints
 from perfmodel.planning.decision import called, headline
+from perfmodel.planning.plan import Elsewhere
 from perfmodel.planning.planner import plan, search_drafters
 from perfmodel.workload import Workload
 
@@ -47,7 +49,6 @@ def test_it_speculates_where_any_cell_does(answer):
     sentence = headline(answer).lower()
     drafting = [cell for cell in answer.cells if cell.speculates]
     assert ("do not speculate" in sentence) == (not drafting)
-    assert sentence[0] == headline(answer)[0].lower()
     if drafting:
         assert re.search(r"speculate: |speculation (should|may) pay: ", sentence)
 
@@ -74,7 +75,6 @@ def test_it_is_sure_where_the_cells_are(answer):
     chances = [cell.probability_beats_plain for cell in answer.cells if cell.speculates]
     if chances:
         mean = sum(chances) / len(chances)
-        assert headline(answer).lower().split(": ")[-2 if "take" in headline(answer).lower() else 0]
         assert ("Speculate" in headline(answer)) == (mean >= 0.9) or len(answer.hardware.split(",")) > 1
         assert ("chance to be slower" in headline(answer)) == (min(chances) < 0.9)
 
@@ -100,17 +100,15 @@ def test_plain_decoding_alone_says_its_time():
 
 
 def test_where_another_software_would_gain_it_says_which():
-    target = ModelSpec.load("llama-3.1-8b")
-    serving = EngineOverhead.load("vllm-h100")
-    drafters = [each for each in search_drafters(target, (), serving)[0] if each.strategy.name == "ngram"]
-    answer = plan(
-        HardwareProfile.load("h100"), target, serving, Workload([64], [32_000], output_tokens=512),
-        drafters=drafters, tensor_parallel=8, draws=64,
+    plain = planned("llama-3.1-8b", "h20-96gb", "vllm", [1], [64], [1_000], gammas=[0, 7], alpha=0.3)
+    assert not any(cell.speculates for cell in plain.cells)
+    other = Elsewhere(
+        strategy="snapkv", drafter="self", draft_model=None, kv_budget=2049, gamma=4, batch_size=64,
+        context_len=1_000, speedup=1.69, planned_speedup=1.0, gain=0.69, runs_in=("MagicDec",),
+    )  # fmt: skip
+    assert headline(replace(plain, elsewhere=other)) == (
+        "Do not speculate with vLLM here; with MagicDec SnapKV would give 1.69x at batch 64, context 1,000"
     )
-    if answer.elsewhere is not None and not any(cell.speculates for cell in answer.cells):
-        name = called(answer.elsewhere.strategy, answer.elsewhere.draft_model)
-        assert headline(answer).startswith("Do not speculate with vLLM here; with ")
-        assert f"{name} would give {answer.elsewhere.speedup:.2f}x" in headline(answer)
 
 
 def test_the_names_people_use():
